@@ -1,0 +1,1 @@
+"""What the numbered scripts share: audio, features, checkpoints, decoding, runtimes, reports."""

@@ -1,0 +1,136 @@
+"""How every script talks: one set of flags, notes on stderr, results on stdout, errors of two lines.
+
+A script looks like this::
+
+    def main(argv=None) -> int:
+        parser = console.parser(__doc__, "model", "audio", "quiet", "log_level")
+        args = console.parse(parser, argv)      # also sets up logging
+        console.note("device", "cpu", "no CUDA device found")
+        console.result("text")
+        return 0
+
+    if __name__ == "__main__":
+        console.run(main)
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger("whisper_lab")
+
+# One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
+COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "model": (
+        ("--model",),
+        {"metavar": "NAME", "help": "nano (bundled), tiny, base, small, medium, large, large-v2, large-v3, turbo, "
+         "their .en forms, a Hub id or a folder (default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+    ),
+    "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
+                             "help": "sound files or folders (default: speech.wav)"}),
+    "language": (("--language",), {"metavar": "CODE", "help": "language spoken, such as en or nl (default: detect)"}),
+    "threads": (("--threads",), {"type": int, "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "seed": (("--seed",), {"type": int, "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
+    "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
+                                       "help": "where files are written (default: %(default)s)"}),
+    "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: no file)"}),
+    "quiet": (("--quiet",), {"action": "store_true", "help": "nothing but results on stdout, only errors on stderr"}),
+    "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
+                                     "help": "detail of the notes on stderr (default: %(default)s)"}),
+}
+
+
+class LabError(Exception):
+    """An error a user can act on: one line of what is wrong, one of what to do next."""
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+
+
+def parser(description: str, *flags: str, **defaults) -> argparse.ArgumentParser:
+    """An ArgumentParser with the named common flags; `defaults` overrides their default values."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_flags(made, *flags, **defaults)
+    return made
+
+
+def add_flags(made: argparse.ArgumentParser, *flags: str, **defaults) -> None:
+    """Add common flags (keys of COMMON_FLAGS) to a parser or an argument group."""
+    for flag in flags:
+        names, options = COMMON_FLAGS[flag]
+        if flag in defaults:
+            options = {**options, "default": defaults[flag]}
+        made.add_argument(*names, **options)
+
+
+def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the arguments and set up the notes on stderr as --quiet and --log-level ask."""
+    args = made.parse_args(argv)
+    quiet = getattr(args, "quiet", False)
+    level = logging.ERROR if quiet else getattr(logging, getattr(args, "log_level", "INFO"))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(level)
+    return args
+
+
+def note(what: str, choice: object, reason: str) -> None:
+    """A choice the program made, with its reason, on stderr: `device: cpu (no CUDA device found)`."""
+    log.info("%s: %s (%s)", what, choice, reason)
+
+
+def warn(message: str) -> None:
+    """Something the user should know but that stops nothing."""
+    log.warning("warning: %s", message)
+
+
+def result(text: str = "") -> None:
+    """A result, on stdout."""
+    print(text, flush=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
+    """A table on stdout; the first column to the left, the others to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 140  # a pipe has no width: do not fold at 80
+    Console(width=width, highlight=False, markup=False).print(made)
+
+
+def progress(iterable=None, *, description: str, total: int | None = None, unit: str = "it"):
+    """A tqdm bar on stderr; silent where stderr is no terminal or notes are switched off."""
+    from tqdm import tqdm
+
+    hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is no terminal
+    return tqdm(iterable, desc=description, total=total, unit=unit, disable=hidden, file=sys.stderr, leave=False)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C)."""
+    try:
+        status = main() or 0
+    except LabError as error:
+        if log.level == logging.DEBUG:
+            log.exception("traceback of the error below")
+        print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; files are either complete or as they were before", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
