@@ -1,7 +1,7 @@
 """What stands in a training clip: which utterances, where, and the tokens that are the right answer.
 
-A clip is one window. It holds one to three sentences, or a string of isolated digits by one speaker, or no speech
-at all. A `Plan` is small (numbers only); `training.mixing` turns a batch of plans into sound on the accelerator.
+A clip is at most one window. It holds one to three sentences, or a string of isolated digits by one speaker, or no
+speech at all. `training.mixing` turns a batch of clips into features.
 """
 
 import random
@@ -15,7 +15,8 @@ from training.voices import SAMPLE_RATE
 
 IGNORE = -100  # the label that cross-entropy skips
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzéë"  # classes 1.. of the CTC head; 0 is its blank
-KINDS = {"sentences": 50, "human digits": 27, "synthetic digits": 15, "nothing": 8}
+KINDS = {"sentences": 50, "human digits": 27, "synthetic digits": 15, "nothing": 5}
+RMS = 0.05  # loudness that every utterance is brought to before its gain
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Planner:
         self.human = _by_voice(u for u in chosen if u.kind == "digit" and u.human)
         self.synthetic = _by_voice(u for u in chosen if u.kind == "digit" and not u.human)
 
-    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.18) -> Plan:
+    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.1) -> Plan:
         kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         if kind == "human digits" and not self.human:
             kind = "synthetic digits"
@@ -86,11 +87,11 @@ class Planner:
     def _sentences(self, rng: random.Random, language: str) -> tuple[list[Placement], list[Segment]]:
         """One to three sentences; the last may run over the end of the window."""
         placements, segments = [], []
-        at = _seconds(rng, 0, 1.5) if rng.random() < 0.85 else _seconds(rng, 0, 6)
+        at = _seconds(rng, 0, 0.6) if rng.random() < 0.85 else _seconds(rng, 0, 5)
         if self.fillers and rng.random() < 0.06:
             placements.append(self._place(rng, rng.choice(self.fillers), at))
             at = _end(placements[-1]) + _seconds(rng, 0.05, 0.6)
-        for _ in range(rng.choices((1, 2, 3), (60, 25, 15))[0]):
+        for _ in range(rng.choices((1, 2, 3), (72, 18, 10))[0]):
             utterance = rng.choice(self.sentences[language])
             placement = self._place(rng, utterance, at)
             if at > self.window - SAMPLE_RATE // 2:
@@ -107,7 +108,7 @@ class Planner:
     def _digits(self, rng: random.Random, speakers: dict) -> tuple[list[Placement], list[Segment]]:
         """One to eight isolated digits of one voice with small gaps: one segment."""
         digits, voice = speakers[rng.choice(list(speakers))], []
-        at = begin = _seconds(rng, 0, 1.5)
+        at = begin = _seconds(rng, 0, 0.8)
         widest = rng.choice((0.08, 0.2, 0.4, 0.7))
         speed, placements = _speed(rng), []
         for _ in range(rng.randint(1, 8)):
@@ -148,7 +149,7 @@ class Planner:
         cut = len(complete) < len(segments)
         characters = [] if cut else [CHARACTERS.index(c) + 1 for c in " ".join(s.text for s in segments)]
         last = max((_end(p) for p in placements), default=rng.randrange(self.window))
-        recorded = self.window if rng.random() < 0.3 else min(self.window, last + _seconds(rng, 0, 1.5))
+        recorded = self.window if rng.random() < 0.03 else min(self.window, last + _seconds(rng, 0.05, 0.8))
         return Plan(placements, tokens[:-1], labels, characters, recorded, segments)
 
     def _plain(self, segments: list[Segment], translate: bool) -> list[int]:
@@ -174,21 +175,32 @@ class Planner:
         return prompt + tokens, [IGNORE] * len(prompt) + labels
 
 
-def collate(plans: list[Plan], pad: int) -> dict[str, np.ndarray]:
-    """Plans as padded arrays: placements [clips, slots], tokens [clips, longest], characters [clips, longest]."""
-    slots = max(1, max(len(p.placements) for p in plans))
-    sound = np.zeros((5, len(plans), slots), np.float64)
-    for i, plan in enumerate(plans):
-        for j, p in enumerate(plan.placements):
-            sound[:, i, j] = p.start, p.length, p.at, p.speed, p.gain_db
+def collate(plans: list[Plan], audio: np.ndarray, pad: int, window: int) -> dict[str, np.ndarray]:
+    """A batch `window` samples long: wave [clips, window], tokens [clips, longest], characters [clips, longest]."""
     return {
-        "sound": sound,
+        "wave": np.stack([mix(plan.placements, audio, window) for plan in plans]),
         "recorded": np.array([p.recorded for p in plans]),
         "inputs": _padded([p.inputs for p in plans], pad),
         "labels": _padded([p.labels for p in plans], IGNORE),
         "characters": _padded([p.characters for p in plans], 0),
         "character_counts": np.array([len(p.characters) for p in plans]),
     }
+
+
+def mix(placements: list[Placement], audio: np.ndarray, window: int) -> np.ndarray:
+    """Utterances laid into a clip [window], each at its own speed (and so pitch), by linear interpolation."""
+    wave = np.zeros(window, np.float32)
+    for p in placements:
+        source = audio[p.start : p.start + p.length].astype(np.float32) / 32768
+        count = min(int((p.length - 1) / p.speed), window - p.at)
+        if count <= 0:
+            continue
+        position = np.arange(count, dtype=np.float32) * np.float32(p.speed)
+        index = np.minimum(position.astype(np.int32), p.length - 2)
+        piece = source[index] + (position - index) * (source[index + 1] - source[index])
+        loudness = max(1e-4, float(np.sqrt(np.mean(source * source))))
+        wave[p.at : p.at + count] += piece * (RMS / loudness * 10 ** (p.gain_db / 20))
+    return wave
 
 
 def _padded(rows: list[list[int]], value: int) -> np.ndarray:

@@ -22,20 +22,22 @@ SETS = {  # name -> kind of clip, share of Dutch, augmented
 
 
 @torch.no_grad()
-def validate(model, tokenizer, utterances, mixer, seed: int, clips: int) -> dict[str, object]:
+def validate(model, tokenizer, utterances, audio, mixer, seed: int, clips: int) -> dict[str, object]:
     """WER per set (words said into silence for "nothing"), greedy, averaged weights, with a few examples."""
-    planner = Planner(utterances, tokenizer, mixer.window, model.config.max_target_positions, held_out=True)
+    window = model.config.max_source_positions * 320
+    planner = Planner(utterances, tokenizer, window, model.config.max_target_positions, held_out=True)
     report = {}
     for name, (kind, dutch, augment) in SETS.items():
         if kind == "human digits" and not planner.human:
             continue
         rng = random.Random(f"validate/{seed}")
         plans = [planner.draw(rng, kind, dutch) for _ in range(clips)]
-        batch = {k: torch.from_numpy(v) for k, v in collate(plans, tokenizer.eos_token_id).items()}
+        batch = collate(plans, audio, tokenizer.eos_token_id, window)
+        batch = {k: torch.from_numpy(v).to(mixer.device) for k, v in batch.items()}
         mixer.generator.manual_seed(seed)
         languages = [p.segments[0].language if p.segments else "en" for p in plans]
         said = transcribe(model, tokenizer, mixer.render(batch, augment), languages)
-        truth = [" ".join(s.text for s in p.segments if s.end <= mixer.window) for p in plans]
+        truth = [" ".join(s.text for s in p.segments if s.end <= window) for p in plans]
         report[name] = _score(truth, said)
     return report
 
