@@ -26,6 +26,7 @@ from whisper_lab.metrics import (
     ("Café, naïve; één", "café naïve één"),
     ("cafe\u0301", "café"),  # one letter or letter and accent: the same
     ("\ufeffhello\n\tworld\u00a0!", "hello world"),
+    ("co\u00adoperate", "cooperate"),  # a soft hyphen is invisible
     ("５ ﬁsh", "5 fish"),
     ("50 % of $3.20", "50 of 3 20"),
     ("नमस्ते", "नमस्ते"),  # vowel signs are part of the word
@@ -102,6 +103,7 @@ def test_aligned_rows_fold_and_line_up():
         "REF: two three", "HYP: two three", "",
         "REF: four", "HYP: for", "     S",
     ]
+    assert aligned_rows(word_errors("今天 one", "a one")) == ["REF: 今天 one", "HYP: a    one", "     S"]
     assert aligned_rows(word_errors("", "")) == ["REF:", "HYP:", ""]
     assert aligned_rows(word_errors("extraordinarily long", ""), width=10)[0] == "REF: extraordinarily"
 
