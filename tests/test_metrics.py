@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from whisper_lab.metrics import (
     sqnr_db,
     word_errors,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -141,5 +144,5 @@ def test_needs_neither_torch_nor_transformers():
     code = ("import sys; from whisper_lab.metrics import aligned_rows, word_errors;"
             "aligned_rows(word_errors('a', 'b'));"
             "assert not {'torch', 'transformers', 'torchaudio'} & set(sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
