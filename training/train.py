@@ -73,7 +73,7 @@ class Trainer:
         # The forward and backward pass run in bfloat16 on a copy; the weights themselves stay float32.
         self.working = deepcopy(self.model).to(torch.bfloat16) if args.bfloat16 else self.model
         self.average = deepcopy(self.model).eval()
-        self.step = 0
+        self.step, self.seconds = 0, 0.0  # seconds of training, over all runs that were resumed
         self.muon, self.adam = self._optimizers()
 
     def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -142,7 +142,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         parts = {name: getattr(self, name).state_dict() for name in SAVED}
         with files.atomic(path) as temporary:
-            torch.save({"step": self.step, **parts}, temporary)
+            torch.save({"step": self.step, "seconds": self.seconds, **parts}, temporary)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -150,7 +150,7 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         if self.working is not self.model:
             self.working.load_state_dict(state["model"])
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state["seconds"]
 
 
 def encode(encoder, features: torch.Tensor) -> torch.Tensor:
@@ -176,7 +176,7 @@ def _schedule(step: int, warmup: int, steps: int) -> float:
 
 def train(args, device: str) -> Trainer:
     """Train to `args.steps`, or as far as `args.max_minutes` lets it."""
-    output, began = Path(args.output_dir), time.monotonic()
+    output = Path(args.output_dir)
     trainer = Trainer(args, device)
     if (output / "state.pt").exists():
         trainer.load(output / "state.pt")
@@ -190,24 +190,25 @@ def train(args, device: str) -> Trainer:
         prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda",
     )  # fmt: skip
     bar = console.progress(loader, description="training", total=len(loader), unit="step")
-    losses = []
+    losses, last, limit = [], time.monotonic(), trainer.seconds + 60 * args.max_minutes
     for batch in bar:
         batch = {name: array.to(device, non_blocking=True) for name, array in batch.items()}
         if "features" not in batch:
             batch = batches.render(batch, trainer.step)
         losses.append(trainer.update(batch))
+        now = time.monotonic()
+        trainer.seconds, last = trainer.seconds + now - last, now
         if trainer.step % args.log_every == 0:
             loss = float(torch.stack(losses).mean())
             losses.clear()
-            minutes = (time.monotonic() - began) / 60
-            console.log.info("step %d  loss %.3f  %.1f min", trainer.step, loss, minutes)
-            if minutes > args.max_minutes:
-                break
+            console.log.info("step %d  loss %.3f  %.1f min", trainer.step, loss, trainer.seconds / 60)
+        if trainer.seconds > limit:
+            break
         if trainer.step % args.save_every == 0:
             trainer.save(output / "state.pt")
     trainer.save(output / "state.pt")
     report = validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, args.validation_clips)
-    report |= {"step": trainer.step, "minutes": round((time.monotonic() - began) / 60, 1), "device": device}
+    report |= {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
     files.write_json(output / "validation.json", report)
     console.result(json.dumps(report, indent=2))
     return trainer
