@@ -207,8 +207,9 @@ def train(args, device: str) -> Trainer:
         if trainer.step % args.save_every == 0:
             trainer.save(output / "state.pt")
     trainer.save(output / "state.pt")
-    report = validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, args.validation_clips)
-    report |= {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
+    report = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
+    if clips := args.validation_clips:
+        report |= validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, clips)
     files.write_json(output / "validation.json", report)
     console.result(json.dumps(report, indent=2))
     return trainer
