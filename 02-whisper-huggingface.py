@@ -60,8 +60,9 @@ def transcribe(lab, path: Path, args):
     from whisper_lab.explain import Trace
     from whisper_lab.long_form import Transcript, Windows, add_words
 
-    # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second: channels
-    #    are averaged to mono, and the sampling rate is converted with a low-pass filter, because Whisper heard 16 kHz only.
+    # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
+    # channels are averaged to mono, and the sampling rate is converted with a low-pass filter, because Whisper heard
+    # 16 kHz only.
     sound = audio.load(path)  # for a WAV in short: soundfile.read(path), .mean(axis=1), soxr.resample(x, rate, 16000)
     console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
     transcript = Transcript(language=args.language, duration=sound.duration)
@@ -96,8 +97,8 @@ def transcribe(lab, path: Path, args):
                 sequence = lab.pipe.forward(inputs, **settings)["tokens"]
         tokens = lab.rules.answer(sequence[0])  # without the prompt and <|endoftext|>
 
-        # 4. Decode. Byte-level BPE: each id stands for a piece of text, special tokens are left out. With timestamps the
-        #    tokens are cut at them first, and the cursor moves on to where the last whole segment ended.
+        # 4. Decode. Byte-level BPE: each id stands for a piece of text, special tokens are left out. With timestamps
+        # the tokens are cut at them first, and the cursor moves on to where the last whole segment ended.
         segments = windows.advance(tokens)
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
@@ -176,7 +177,8 @@ def choose_device(wanted: str) -> str:
     if wanted == "cuda" and not there:
         raise LabError("this PyTorch finds no CUDA device", "leave out --device, or install a CUDA build of torch")
     device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
-    reason = "--device asks for it" if wanted != "auto" else torch.cuda.get_device_name() if there else "no CUDA device found"
+    found = torch.cuda.get_device_name() if there else "no CUDA device found"
+    reason = found if wanted == "auto" else "--device asks for it"
     console.note("device", device, f"{reason}; {torch.get_num_threads()} threads" if device == "cpu" else reason)
     return device
 
@@ -213,7 +215,9 @@ def explain_window(lab, clip: Path, trace, args) -> None:
     """--explain: shapes, guesses and a picture of the clip's first window."""
     from whisper_lab.explain import explain
 
-    title = f"{clip.name}, {lab.checkpoint.name}" + (" (random weights: means nothing)" if lab.checkpoint.random_weights else "")
+    title = f"{clip.name}, {lab.checkpoint.name}"
+    if lab.checkpoint.random_weights:
+        title += " (random weights: the text means nothing)"
     timestamps = lab.rules.no_timestamps not in trace.prompt
     explain(trace, lab, Path(args.output_dir) / f"explain-{lab.checkpoint.name}-{clip.stem}.png", title, timestamps)
 
@@ -225,17 +229,19 @@ def parse(argv: list[str] | None):
                         help="translate writes English whatever is spoken (default: %(default)s)")
     parser.add_argument("--api", choices=["model", "pipeline"], default="model",
                         help="model.generate, or transformers' pipeline around it (default: %(default)s)")
-    parser.add_argument("--beams", type=int, default=1, metavar="N", help="width of the beam search (default: 1, greedy)")
+    parser.add_argument("--beams", type=int, default=1, metavar="N",
+                        help="width of the beam search (default: 1, greedy)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
     parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
                         help="show when each segment or word was said (default: %(default)s)")
-    parser.add_argument("--prompt", metavar="TEXT", help="text put before every window, such as names to expect (default: none)")
+    parser.add_argument("--prompt", metavar="TEXT",
+                        help="text put before every window, such as names to expect (default: none)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto",
                         help="precision of the computation (default: auto, float32 on cpu and float16 on cuda)")
     parser.add_argument("--format", choices=FORMATS, default="text",
-                        help="of the output; srt and vtt of several clips are written to --output-dir (default: %(default)s)")
+                        help="of the output; srt and vtt of several clips go to --output-dir (default: %(default)s)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what was said: prints word and character error rates")
     parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
     console.add_flags(parser, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")

@@ -35,8 +35,8 @@ def references() -> dict[str, dict]:
 def random_model(nano):
     """A function seed -> small random WhisperForConditionalGeneration with nano's vocabulary and mel bins, 1 s window.
 
-    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens vary,
-    the end token comes at different steps, and no bias or LayerNorm is trivial.
+    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens
+    vary, the end token comes at different steps, and no bias or LayerNorm is trivial.
     """
     from whisper_lab.checkpoints import import_transformers
 

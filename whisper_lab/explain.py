@@ -16,7 +16,8 @@ from whisper_lab.features import hertz_to_mel, mel_to_hertz
 from whisper_lab.long_form import Window
 from whisper_lab.tokens import log_softmax
 
-NYQUIST_SHOWN = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz, ticks beside the mel bins
+HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
+MOST_TOKENS = 32  # more cannot be read on a slide
 
 
 @dataclass
@@ -58,21 +59,20 @@ def show_shapes(trace: Trace, runtime, positions: int) -> None:
     spec, rules, sound = runtime.spec, runtime.rules, trace.sound
     frame_ms, position_ms = 1000 * spec.hop_length / spec.sampling_rate, 1000 * rules.timestamp_step
     rows = [
-        ["file", f"[{sound.source_channels}, {round(sound.duration * sound.source_rate)}]",
-         f"channels x samples at {sound.source_rate} Hz; {sound.source_format}"],
-        ["1 load and resample", f"[{len(sound.samples)}]",
-         f"samples in -1..1, one every {1e6 / spec.sampling_rate:g} us: {sound.duration:.2f} s"],
-        ["  one window", f"[{spec.n_samples}]",
-         f"samples: {trace.window.duration:.2f} s of sound, padded to {spec.window_s:g} s"],
-        ["2 features", f"{list(trace.features.shape)}",
-         f"mel bins x frames, one frame every {frame_ms:g} ms; log10 of power, scaled"],
-        ["3 encoder", f"[{positions}, {runtime.model.config.d_model}]",
-         f"positions x d_model, one position every {position_ms:g} ms"],
-        ["  decoder, given", f"[{len(trace.prompt)}]", _spell(trace.prompt, runtime)],
-        ["  decoder, wrote", f"[{len(trace.tokens)}]", f"token ids, each one of {rules.vocab_size}"],
-        ["4 decode", f"[{len(rules.text(runtime.tokenizer, trace.tokens))}]", "characters"],
+        [f"file: channels x samples at {sound.source_rate} Hz; {sound.source_format}",
+         [sound.source_channels, round(sound.duration * sound.source_rate)]],
+        [f"1 load and resample: samples in -1..1, one every {1e6 / spec.sampling_rate:g} us; {sound.duration:.2f} s",
+         [len(sound.samples)]],
+        [f"  first window: {trace.window.duration:.2f} s of sound, padded to {spec.window_s:g} s", [spec.n_samples]],
+        [f"2 features: mel bins x frames; log10 of power, scaled; one frame every {frame_ms:g} ms",
+         list(trace.features.shape)],
+        [f"3 generate, encoder: positions x d_model; one position every {position_ms:g} ms",
+         [positions, runtime.model.config.d_model]],
+        [f"  decoder was given: {_spell(trace.prompt, runtime)}", [len(trace.prompt)]],
+        [f"  decoder wrote: token ids, each one of {rules.vocab_size}", [len(trace.tokens)]],
+        ["4 decode: characters", [len(rules.text(runtime.tokenizer, trace.tokens))]],
     ]
-    console.table("Shapes and units", ["step", "shape", "meaning"], rows)
+    console.table("Shapes and units", ["what comes out of each step", "shape"], rows)
 
 
 def guesses(logits: np.ndarray, written: np.ndarray, rules, timestamps: bool, best: int = 5) -> list[Guess]:
@@ -91,11 +91,12 @@ def guesses(logits: np.ndarray, written: np.ndarray, rules, timestamps: bool, be
 def show_guesses(steps: list[Guess], runtime) -> None:
     """A row for each decoding step: the token that was written, then the five likeliest with their probabilities."""
     def cell(guess: Guess, token: int, probability: float) -> str:
-        return f"{_name(token, runtime)}{' (forbidden)' if token in guess.forbidden else ''} {probability:.3f}"
+        name = _name(token, runtime)
+        return f"{f'({name})' if token in guess.forbidden else name} {probability:.3f}"
 
-    rows = [[str(i), f"{_name(guess.written, runtime)} {guess.probability:.3f}", *(cell(guess, *pair) for pair in guess.best)]
-            for i, guess in enumerate(steps)]
-    console.table("The five likeliest tokens at each step, with the probability the model gave them",
+    rows = [[str(i), f"{_name(guess.written, runtime)} {guess.probability:.3f}",
+             *(cell(guess, *pair) for pair in guess.best)] for i, guess in enumerate(steps)]
+    console.table("The five likeliest tokens at each step, and their probability; (bracketed): forbidden",
                   ["step", "written", "1st", "2nd", "3rd", "4th", "5th"], rows)
 
 
@@ -123,7 +124,8 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
 
 def _draw_wave(axes, trace: Trace, spec) -> None:
     samples = trace.window.samples
-    axes.plot(trace.window.start + np.arange(len(samples)) / spec.sampling_rate, samples, linewidth=0.6, color="#1f4e79")
+    times = trace.window.start + np.arange(len(samples)) / spec.sampling_rate  # s
+    axes.plot(times, samples, linewidth=0.6, color="#1f4e79")
     axes.set_title(f"1  samples: {spec.sampling_rate} each second")
     axes.set_ylabel("amplitude")
     limit = max(0.05, 1.1 * float(np.abs(samples).max()))
@@ -135,13 +137,14 @@ def _draw_mel(axes, trace: Trace, spec) -> None:
     left = trace.window.start
     axes.imshow(trace.features, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
                 extent=(left, left + frames * spec.hop_length / spec.sampling_rate, 0, bins))
-    axes.set_title(f"2  log-mel features: {bins} mel bins, a frame every {1000 * spec.hop_length / spec.sampling_rate:g} ms")
+    frame_ms = 1000 * spec.hop_length / spec.sampling_rate
+    axes.set_title(f"2  log-mel features: {bins} mel bins, a frame every {frame_ms:g} ms")
     axes.set_ylabel("mel bin")
     # The bins are evenly spaced in mel from 0 Hz to half of the sampling rate.
     top = float(hertz_to_mel(spec.sampling_rate / 2))
     hertz = axes.secondary_yaxis("right", functions=(lambda b: mel_to_hertz(np.asarray(b) / bins * top),
                                                      lambda f: hertz_to_mel(f) / top * bins))
-    hertz.set_yticks(NYQUIST_SHOWN, [f"{f}" if f >= 1000 or f == 250 else "" for f in NYQUIST_SHOWN])
+    hertz.set_yticks(HERTZ_SHOWN, [str(f) for f in HERTZ_SHOWN])
     hertz.set_ylabel("Hz")
 
 
@@ -149,9 +152,10 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
     """Where the alignment heads looked while each token was written; the bar is the span the alignment gave it."""
     rules, left = runtime.rules, trace.window.start
     positions = max(1, min(attention.shape[-1], round(trace.window.duration / rules.timestamp_step)))
-    tokens = trace.tokens[:attention.shape[1] - len(trace.prompt)]
-    axes.set_title(f"3  tokens: what the decoder wrote, and where it listened (cross-attention, every "
-                   f"{1000 * rules.timestamp_step:g} ms)")
+    tokens = trace.tokens[:attention.shape[1] - len(trace.prompt) - 1]
+    several = f"the first {MOST_TOKENS} of {len(tokens)} tokens" if len(tokens) > MOST_TOKENS else "tokens"
+    axes.set_title(f"3  {several}: what the decoder wrote (red: when), and where it listened (blue: cross-attention, "
+                   f"every {1000 * rules.timestamp_step:g} ms)")
     axes.set_yticks([])
     if not tokens:
         axes.text(0.5, 0.5, "no token was written", transform=axes.transAxes, ha="center", va="center")
@@ -159,7 +163,9 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
     rows = sharpen(attention[:, :, :positions], rules.median_filter_width)
     rows = rows[len(trace.prompt) - 1:len(trace.prompt) + len(tokens)]  # the last row wrote the end token
     starts = token_starts(rows) * rules.timestamp_step + left
-    axes.imshow(rows[:-1], aspect="auto", cmap="Blues", vmin=0, interpolation="nearest",
+    tokens = tokens[:MOST_TOKENS]
+    rows = rows[:len(tokens)]
+    axes.imshow(rows, aspect="auto", cmap="Blues", vmin=0, vmax=np.quantile(rows, 0.995), interpolation="nearest",
                 extent=(left, left + positions * rules.timestamp_step, len(tokens) - 0.5, -0.5))
     size = float(np.clip(330 / len(tokens), 7, 15))
     for i, token in enumerate(tokens):
@@ -171,11 +177,20 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
 
 
 def _name(token: int, runtime) -> str:
-    """A token as it can be shown: its text with spaces visible, a special token by name, part of a character by its bytes."""
+    """A token as it can be shown: text with visible spaces, a special token by name, part of a character by bytes."""
     if token >= runtime.rules.end:
         return runtime.tokenizer.id_to_token(token) or f"<{token}>"
     text = runtime.tokenizer.decode([token], skip_special_tokens=False)
-    return (runtime.tokenizer.id_to_token(token) if "\ufffd" in text else text.replace(" ", "\u2423")) or f"<{token}>"
+    if "\ufffd" in text:  # part of a character
+        return "".join(f"<{_byte(char):02X}>" for char in runtime.tokenizer.id_to_token(token))
+    return text.replace(" ", "\u2423") or f"<{token}>"
+
+
+def _byte(char: str) -> int:
+    """The byte that a character of a byte-level BPE vocabulary stands for (GPT-2's table: unprintable ones moved up)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    moved = [byte for byte in range(256) if byte not in printable]
+    return ord(char) if ord(char) in printable else moved[ord(char) - 256]
 
 
 def _spell(tokens: list[int], runtime) -> str:

@@ -17,7 +17,8 @@ def clock(seconds: float, decimal: str = ".") -> str:
 
 def srt(segments: list[Segment]) -> str:
     """SubRip text of segments; every cue lasts at least 1 ms."""
-    return "\n".join(f"{i}\n{_span(segment, ',')}\n{_one_line(segment.text)}\n" for i, segment in enumerate(segments, 1))
+    return "\n".join(f"{i}\n{_span(segment, ',')}\n{_one_line(segment.text)}\n"
+                     for i, segment in enumerate(segments, 1))
 
 
 def vtt(segments: list[Segment]) -> str:

@@ -2,8 +2,9 @@
 
 Everything is read from the checkpoint's own files, so a model with another vocabulary, window or language list needs no
 change here. Sources: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.3 and
-figure 1 (the prompt format); openai-whisper's `whisper/decoding.py` (SuppressBlank, SuppressTokens, ApplyTimestampRules) and
-transformers' `WhisperTimeStampLogitsProcessor`, whose choices these rules reproduce token for token.
+figure 1 (the prompt format); openai-whisper's `whisper/decoding.py` (SuppressBlank, SuppressTokens,
+ApplyTimestampRules) and transformers' `WhisperTimeStampLogitsProcessor`, whose choices these rules reproduce token
+for token.
 """
 
 import json
@@ -154,7 +155,7 @@ class TokenRules:
         return tokens
 
     def text(self, tokenizer, tokens: Sequence[int]) -> str:
-        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, ends stripped."""
+        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, stripped."""
         return tokenizer.decode(self.text_tokens(tokens), skip_special_tokens=False).strip()
 
 

@@ -1,5 +1,6 @@
 """How a transcript is shown: as plain text, with times, as subtitles, or as one JSON document for several clips."""
 
+import dataclasses
 from pathlib import Path
 
 from whisper_lab import console, files, subtitles
@@ -38,7 +39,8 @@ def document(clips: list[dict], checkpoint, settings: dict) -> dict:
     return {
         "schema": SCHEMA,
         "machine": machine.card(),
-        "model": {"name": checkpoint.name, "revision": checkpoint.revision, "random_weights": checkpoint.random_weights},
+        "model": {"name": checkpoint.name, "revision": checkpoint.revision,
+                  "random_weights": checkpoint.random_weights},
         "settings": settings,
         "clips": clips,
     }
@@ -57,21 +59,23 @@ def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str |
 
 def show_errors(reference: str, transcript: Transcript) -> dict:
     """Print WER and CER of a transcript with the alignment; returns them for the JSON document."""
-    from whisper_lab.metrics import word_errors
+    from whisper_lab.metrics import aligned_rows, word_errors
 
     errors = word_errors(reference, transcript.text, transcript.language)
-    console.result(f"WER {_percent(errors.wer)}  CER {_percent(errors.cer)}  ({errors.substitutions} substituted, "
-                   f"{errors.insertions} inserted, {errors.deletions} deleted of {errors.reference_words} words; "
-                   f"normalizer: {errors.normalizer})\n\n{errors.alignment}")
-    return {"wer": errors.wer, "cer": errors.cer, "substitutions": errors.substitutions, "insertions": errors.insertions,
-            "deletions": errors.deletions, "reference_words": errors.reference_words, "normalizer": errors.normalizer}
+    console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
+                   f"{errors.insertions} inserted, {errors.deletions} deleted of {errors.reference_words} words"
+                   f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
+    for row in aligned_rows(errors):
+        console.result(row)
+    console.result()
+    return dataclasses.asdict(errors)
 
 
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
 
-    The JSON maps file names to a text or to an object with a text. Raises LabError for a file that cannot be read and for
-    a clip it does not name.
+    The JSON maps file names to a text or to an object with a text. Raises LabError for a file that cannot be read and
+    for a clip it does not name.
     """
     import json
 
