@@ -240,7 +240,7 @@ def test_sampling_follows_the_probabilities(rules):
 
 
 def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
-    """Token 5 follows itself for ever unless the window's bias ends it: repetition, so a higher temperature is tried."""
+    """Token 5 follows itself for ever unless the window's bias ends it: repetition, so it is tried hotter."""
     logits = np.full((rules.vocab_size, rules.vocab_size), -50, np.float32)
     logits[:, 5], logits[:, :5], logits[:, rules.end] = 6, 5, 4
     options = Options("en", temperatures=(0.0, 0.5, 1.0), logprob_threshold=None)

@@ -102,8 +102,8 @@ def words_of(tokens: Sequence[int], tokenizer, language: str | None = None) -> l
     """Split text tokens into words: at spaces, or at every complete character in languages written without them."""
     words: list[tuple[str, list[int]]] = []
     for text, group in characters_of(tokens, tokenizer):
-        joins = words and language not in NO_SPACES and not text[:1].isspace() and not _is_punctuation(text)
-        if joins and not _is_punctuation(words[-1][0]):
+        inside = language not in NO_SPACES and not text[:1].isspace() and not _is_punctuation(text)
+        if words and (words[-1][0].isspace() or (inside and not _is_punctuation(words[-1][0]))):
             words[-1] = (words[-1][0] + text, words[-1][1] + group)
         else:
             words.append((text, group))

@@ -187,7 +187,7 @@ def _name(token: int, runtime) -> str:
 
 
 def _byte(char: str) -> int:
-    """The byte that a character of a byte-level BPE vocabulary stands for (GPT-2's table: unprintable ones moved up)."""
+    """The byte that a character of a byte-level BPE vocabulary stands for (GPT-2's table: unprintable ones moved)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     moved = [byte for byte in range(256) if byte not in printable]
     return ord(char) if ord(char) in printable else moved[ord(char) - 256]

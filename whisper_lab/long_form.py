@@ -230,4 +230,6 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
         while words and taken < len(group):
             word = words.pop(0)
             taken += len(word.tokens)
-            segment.words.append(Word(word.text, window.start + word.start, window.start + word.end, word.tokens))
+            # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
+            start, end = np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
+            segment.words.append(Word(word.text, float(start), float(end), word.tokens))
