@@ -17,7 +17,7 @@ SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
 	/^(Collecting|Building wheel)/ { n++; if (tty) printf "\r\033[K  %3d  %s %s", n, $$1, $$2; \
 	                                 else if (n % 20 == 1) printf "  %3d  %s %s\n", n, $$1, $$2; fflush() } \
 	/^Installing collected/ { if (tty) printf "\r\033[K"; \
-	                          print "  unpacking " NF - 3 " packages (about a minute)"; fflush() } \
+	                          print "  unpacking " NF - 3 (NF > 53 ? " packages (about a minute)" : " more"); fflush() } \
 	END { if (tty) printf "\r\033[K" }'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 

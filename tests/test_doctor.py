@@ -163,6 +163,11 @@ print(WhisperForConditionalGeneration.__name__, WhisperProcessor.__name__, sys.m
     assert done.stderr.count("torchaudio: left out") == 1
 
 
+def test_the_folder_is_found_where_torchaudio_is_hidden(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)  # as import_transformers() leaves it
+    assert (torchaudio_repair.folder() / "lib").is_dir()
+
+
 def test_a_rename_that_fails_undoes_the_others(tmp_path):
     (tmp_path / "a.so").write_text("a")
     with pytest.raises(LabError, match="cannot rename .*b.so"):

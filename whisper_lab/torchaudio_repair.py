@@ -5,7 +5,7 @@ ends in OSError. Its pure-Python part (resampling, mel filters) needs no native 
 missing native file as "not built": so with those files under another name it works. Nothing is deleted.
 """
 
-import importlib.util
+import importlib.machinery
 import os
 import subprocess
 import sys
@@ -46,7 +46,8 @@ def failure_of(code: str, *arguments: str, timeout: float = IMPORT_TIMEOUT) -> s
 
 def folder() -> Path:
     """The folder of the torchaudio that `import torchaudio` would take. Raises LabError where there is none."""
-    spec = importlib.util.find_spec("torchaudio")
+    # Not importlib.util.find_spec: it believes sys.modules, where import_transformers() may have hidden torchaudio.
+    spec = importlib.machinery.PathFinder.find_spec("torchaudio")
     if spec is None or not spec.submodule_search_locations:
         raise LabError("torchaudio is not installed", "pip install -r requirements.txt")
     return Path(list(spec.submodule_search_locations)[0])
