@@ -35,7 +35,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "seed": (("--seed",), {"type": int, "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
                                        "help": "where files are written (default: %(default)s)"}),
-    "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: no file)"}),
+    "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: none)"}),
     "quiet": (("--quiet",), {"action": "store_true", "help": "nothing but results on stdout, only errors on stderr"}),
     "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),

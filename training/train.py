@@ -1,0 +1,244 @@
+"""Train whisper-nano from scratch: cross-entropy on the decoder, CTC on the encoder, seeded and resumable.
+
+    python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 20000
+
+A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+
+from training import blank, corpus
+from training.clips import CHARACTERS, IGNORE, Planner, collate
+from training.mixing import Mixer
+from training.validate import validate
+from training.voices import SAMPLE_RATE
+from whisper_lab import console, files
+
+WINDOW = blank.WINDOW_S * SAMPLE_RATE
+SAVED = ("model", "average", "ctc_head", "muon", "adam")
+POSITION = 320  # samples to one encoder position: 20 ms
+
+
+class Batches(torch.utils.data.Dataset):
+    """Batch number i is always the same: drawn from a generator seeded with it.
+
+    Clips of like length stand together and the batch is only as long as they are, which is three times cheaper than
+    full windows; some batches are full windows, because that is what the finished model will see.
+    """
+
+    def __init__(self, planner: Planner, audio, mixer: Mixer, args, pad: int):
+        self.planner, self.audio, self.mixer, self.args, self.pad = planner, audio, mixer, args, pad
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        rng = random.Random(f"{self.args.seed}/{step}")
+        plans = [self.planner.draw(rng) for _ in range(self.args.batch_size * 4)]
+        plans.sort(key=lambda p: p.recorded)
+        first = rng.randrange(4) * self.args.batch_size
+        plans = plans[first : first + self.args.batch_size]
+        full = rng.random() < (0.06 if step < 0.8 * self.args.steps else 0.33)
+        longest = plans[-1].recorded + rng.randrange(SAMPLE_RATE // 2)
+        window = WINDOW if full else min(WINDOW, math.ceil(longest / POSITION) * POSITION)
+        batch = collate(plans, self.audio, self.pad, window)
+        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
+        if self.mixer.device == "cpu":  # then the workers render; an accelerator does it better itself
+            batch = self.render(batch, step)
+        return batch
+
+    def render(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """Replace the batch's sound by its degraded log-mel features; the step seeds the degradation."""
+        self.mixer.generator.manual_seed(self.args.seed * 1_000_003 + step)
+        batch["features"] = self.mixer.render(batch)
+        del batch["wave"]
+        return batch
+
+
+class Trainer:
+    """Model, CTC head, optimizer and averaged weights; `state` holds all that a resumed run needs."""
+
+    def __init__(self, args, device: str):
+        self.args, self.device = args, device
+        self.model, self.tokenizer = blank.make(Path(args.output_dir) / "blank", args.seed)
+        self.model.to(device).train()
+        self.ctc_head = torch.nn.Linear(self.model.config.d_model, len(CHARACTERS) + 1).to(device)
+        # The forward and backward pass run in bfloat16 on a copy; the weights themselves stay float32.
+        self.working = deepcopy(self.model).to(torch.bfloat16) if args.bfloat16 else self.model
+        self.average = deepcopy(self.model).eval()
+        self.step = 0
+        self.muon, self.adam = self._optimizers()
+
+    def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Muon for the matrices inside the layers (half the steps of AdamW to the same loss), AdamW for the rest."""
+        inner = [p for name, p in self.model.named_parameters() if ".layers." in name and p.ndim == 2]
+        chosen = {id(p) for p in inner}
+        rest = [p for p in self._parameters() if id(p) not in chosen]
+        rate = self.args.learning_rate
+        muon = torch.optim.Muon(inner, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        return muon, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for p in (*self.model.parameters(), *self.ctc_head.parameters()) if p.requires_grad]
+
+    def update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One step of optimization; returns the loss."""
+        rate = self.args.learning_rate * _schedule(self.step, self.args.warmup, self.args.steps)
+        for group in (*self.muon.param_groups, *self.adam.param_groups):
+            group["lr"] = rate
+        loss = self._loss(batch)
+        loss.backward()
+        self._collect_gradients()
+        torch.nn.utils.clip_grad_norm_(self._parameters(), 1.0)
+        for optimizer in (self.muon, self.adam):
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self._follow()
+        return loss.detach()
+
+    def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        model = self.working
+        hidden = encode(model.model.encoder, batch["features"].to(model.dtype))
+        decoded = model.model.decoder(input_ids=batch["inputs"], encoder_hidden_states=hidden, use_cache=False)
+        logits = model.proj_out(decoded.last_hidden_state).float()  # [clips, tokens, vocab]
+        answer = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, label_smoothing=0.05
+        )
+        characters = self.ctc_head(hidden.float()).log_softmax(-1).transpose(0, 1)  # [positions, clips, classes]
+        lengths = torch.full((hidden.shape[0],), hidden.shape[1], device=self.device)
+        heard = torch.nn.functional.ctc_loss(
+            characters, batch["characters"], lengths, batch["character_counts"], reduction="none", zero_infinity=True
+        )
+        known = batch["character_counts"] > 0  # clips without speech, or with half a sentence, have no CTC answer
+        heard = (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
+        return answer + self.args.ctc_weight * heard
+
+    def _collect_gradients(self) -> None:
+        """Hand the working copy's gradients to the float32 weights."""
+        if self.working is self.model:
+            return
+        for ours, theirs in zip(self.model.parameters(), self.working.parameters(), strict=True):
+            ours.grad = None if theirs.grad is None else theirs.grad.float()
+            theirs.grad = None
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Refresh the working copy and the moving average of the weights, which is what is published."""
+        if self.working is not self.model:
+            torch._foreach_copy_(list(self.working.parameters()), list(self.model.parameters()))
+        decay = min(self.args.ema, (1 + self.step) / (10 + self.step))
+        theirs = [p for p in self.average.state_dict().values() if p.is_floating_point()]
+        ours = [p for p in self.model.state_dict().values() if p.is_floating_point()]
+        torch._foreach_lerp_(theirs, ours, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        parts = {name: getattr(self, name).state_dict() for name in SAVED}
+        with files.atomic(path) as temporary:
+            torch.save({"step": self.step, **parts}, temporary)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name in SAVED:
+            getattr(self, name).load_state_dict(state[name])
+        if self.working is not self.model:
+            self.working.load_state_dict(state["model"])
+        self.step = state["step"]
+
+
+def encode(encoder, features: torch.Tensor) -> torch.Tensor:
+    """WhisperEncoder on any number of frames (its own forward insists on the full window).
+
+    features [clips, n_mels, frames] -> [clips, frames / 2, d_model].
+    """
+    gelu = torch.nn.functional.gelu
+    hidden = gelu(encoder.conv2(gelu(encoder.conv1(features)))).transpose(1, 2)
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    for layer in encoder.layers:
+        out = layer(hidden, None)
+        hidden = out[0] if isinstance(out, tuple) else out
+    return encoder.layer_norm(hidden)
+
+
+def _schedule(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to 1 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, steps - warmup))))
+
+
+def train(args, device: str) -> Trainer:
+    """Train to `args.steps`, or as far as `args.max_minutes` lets it."""
+    output, began = Path(args.output_dir), time.monotonic()
+    trainer = Trainer(args, device)
+    if (output / "state.pt").exists():
+        trainer.load(output / "state.pt")
+        console.note("step", trainer.step, f"resumed from {output / 'state.pt'}")
+    utterances, audio = corpus.load(Path(args.corpus))
+    planner = Planner(utterances, trainer.tokenizer, WINDOW, trainer.model.config.max_target_positions)
+    mixer = Mixer(blank.extractor().mel_filters, device)
+    batches = Batches(planner, audio, mixer, args, trainer.tokenizer.eos_token_id)
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(trainer.step, args.steps), num_workers=args.workers,
+        prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda",
+    )  # fmt: skip
+    bar = console.progress(loader, description="training", total=len(loader), unit="step")
+    losses = []
+    for batch in bar:
+        batch = {name: array.to(device, non_blocking=True) for name, array in batch.items()}
+        if "features" not in batch:
+            batch = batches.render(batch, trainer.step)
+        losses.append(trainer.update(batch))
+        if trainer.step % args.log_every == 0:
+            loss = float(torch.stack(losses).mean())
+            losses.clear()
+            minutes = (time.monotonic() - began) / 60
+            console.log.info("step %d  loss %.3f  %.1f min", trainer.step, loss, minutes)
+            if minutes > args.max_minutes:
+                break
+        if trainer.step % args.save_every == 0:
+            trainer.save(output / "state.pt")
+    trainer.save(output / "state.pt")
+    report = validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, args.validation_clips)
+    report |= {"step": trainer.step, "minutes": round((time.monotonic() - began) / 60, 1), "device": device}
+    files.write_json(output / "validation.json", report)
+    console.result(json.dumps(report, indent=2))
+    return trainer
+
+
+def arguments():
+    parser = console.parser(__doc__, "seed", "threads", "output_dir", "quiet", "log_level", output_dir="training/work/run")
+    parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=20_000, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
+    parser.add_argument("--warmup", type=int, default=400, help="steps (default: %(default)s)")
+    parser.add_argument("--ctc-weight", type=float, default=0.3, help="default: %(default)s")
+    parser.add_argument("--ema", type=float, default=0.9995, help="averaging (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw clips (default: %(default)s)")
+    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save (default: %(default)s)")
+    parser.add_argument("--save-every", type=int, default=2000, help="steps (default: %(default)s)")
+    parser.add_argument("--log-every", type=int, default=100, help="steps (default: %(default)s)")
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True, help="default: on")
+    parser.add_argument("--validation-clips", type=int, default=256, help="of each kind (default: %(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = console.parse(arguments(), argv)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    console.note("device", device, "asked for" if args.device != "auto" else "the fastest that is here")
+    trainer = train(args, device)
+    trainer.average.save_pretrained(Path(args.output_dir) / "average")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)
