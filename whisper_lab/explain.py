@@ -41,7 +41,7 @@ class Guess:
     forbidden: set[int]  # of the best, those that the token rules forbade
 
 
-def explain(trace: Trace, runtime, picture: str | Path, title: str, timestamps: bool) -> None:
+def explain(trace: Trace, runtime, picture: str | Path, title: str) -> None:
     """Print the walk-through and draw the picture. runtime: TorchWhisper (or any with the same attributes)."""
     cross = runtime.encode(trace.features[None])
     sequence = np.array([[*trace.prompt, *trace.tokens, runtime.rules.end]], np.int64)
@@ -49,6 +49,7 @@ def explain(trace: Trace, runtime, picture: str | Path, title: str, timestamps: 
     attention = runtime.attention(sequence, cross)  # [heads, sequence, positions]
     logits = runtime.step(sequence, cross, None)[0][0, len(trace.prompt) - 1:-1]  # row k wrote token k
     show_shapes(trace, runtime, attention.shape[-1])
+    timestamps = runtime.rules.no_timestamps not in trace.prompt
     show_guesses(guesses(logits, sequence[0, len(trace.prompt):], runtime.rules, timestamps), runtime)
     draw(trace, runtime, attention, picture, title)
     console.result(f"\nPicture: {picture}\n")
