@@ -177,9 +177,11 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
         begin, end = starts[edges[i]], starts[edges[i + 1]]
         axes.plot([begin, end], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
         right = end < left + 0.85 * trace.window.duration  # of the bar, where there is room
+        label = label if len(label) <= 30 else f"{label[:29]}\u2026"  # a model in a loop writes endless words
         axes.annotate(label, (end if right else begin, i), fontsize=float(np.clip(330 / len(rows), 11, 15)),
                       va="center", ha="left" if right else "right", textcoords="offset points",
-                      xytext=(14 if right else -6, 0), path_effects=[withStroke(linewidth=3, foreground="white")])
+                      xytext=(14 if right else -6, 0),
+                      path_effects=[withStroke(linewidth=3, foreground="white")]).set_in_layout(False)
 
 
 def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:
