@@ -1,0 +1,124 @@
+"""What the tests share: the bundled checkpoint, clips with known text, small random models, running a script."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NANO = ROOT / "whisper_model_dir" / "whisper-nano"
+REFERENCES = ROOT / "media" / "references.json"
+
+
+@pytest.fixture(scope="session")
+def nano() -> Path:
+    """The folder of the bundled checkpoint."""
+    if not (NANO / "config.json").is_file():
+        pytest.skip("whisper_model_dir/whisper-nano is not there yet: it is still being trained")
+    return NANO
+
+
+@pytest.fixture(scope="session")
+def references() -> dict[str, dict]:
+    """media/references.json: clip name -> text, language, source."""
+    if not REFERENCES.is_file():
+        pytest.skip("media/references.json is not there yet: the clips come with the trained checkpoint")
+    return json.loads(REFERENCES.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def random_model(nano):
+    """A function seed -> small random WhisperForConditionalGeneration with nano's vocabulary and mel bins, 1 s window.
+
+    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens
+    vary, the end token comes at different steps, and no bias or LayerNorm is trivial.
+    """
+    from whisper_lab.checkpoints import import_transformers
+
+    transformers = import_transformers()
+    import torch
+
+    def build(seed: int):
+        torch.manual_seed(seed)
+        config = transformers.WhisperConfig.from_pretrained(nano, d_model=48, encoder_layers=1, decoder_layers=2,
+            encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96,
+            max_source_positions=50)
+        model = transformers.WhisperForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith("layer_norm.weight"):
+                    weight.copy_(1 + 0.2 * torch.randn_like(weight))
+                elif name != "model.encoder.embed_positions.weight":
+                    weight.normal_(0, 0.2)
+            # A constant direction in the decoder's output that the end token likes: it comes now and then.
+            model.model.decoder.layer_norm.bias[0] = 3.0
+            model.model.decoder.embed_tokens.weight[:, 0] = 0
+            model.model.decoder.embed_tokens.weight[config.eos_token_id, 0] = 1.3
+        model.generation_config = transformers.GenerationConfig.from_pretrained(nano)
+        return model.double()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def random_runtimes(random_model, nano, tmp_path_factory):
+    """Three of them behind TorchWhisper."""
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    folder, models = tmp_path_factory.mktemp("random"), [random_model(seed) for seed in range(3)]
+    models[0].config.save_pretrained(folder)
+    for name in ("tokenizer.json", "generation_config.json"):
+        shutil.copy(nano / name, folder)
+    sound = json.loads((nano / "preprocessor_config.json").read_text(encoding="utf-8"))
+    sound |= {"chunk_length": 1, "n_samples": sound["sampling_rate"], "nb_max_frames": 100}
+    (folder / "preprocessor_config.json").write_text(json.dumps(sound), encoding="utf-8")
+    return [TorchWhisper(model, folder) for model in models]
+
+
+@pytest.fixture(scope="session")
+def noise_features(nano) -> np.ndarray:
+    """Features of three different windows of noise for random_model, float32 [3, n_mels, 100]."""
+    from whisper_lab.features import FeatureSpec
+
+    generator = np.random.default_rng(7)
+    shape = (3, FeatureSpec.from_folder(nano).n_mels, 100)
+    return (generator.standard_normal(shape) + 2 * generator.standard_normal((*shape[:2], 1))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """A function (script, *arguments, cwd) -> CompletedProcess with text output; no network."""
+
+    def run(script: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+            timeout=240, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8", **environment})
+
+    return run
+
+
+@pytest.fixture
+def call_script(capsys, monkeypatch):
+    """A function (script, *arguments) -> (exit status, stdout, stderr), in this process: no time for imports."""
+    import importlib
+
+    from whisper_lab import console
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(script: str, *arguments: object) -> tuple[int, str, str]:
+        module = importlib.import_module(script.removesuffix(".py"))
+        capsys.readouterr()
+        try:
+            console.run(lambda: module.main([str(argument) for argument in arguments]))
+        except SystemExit as end:
+            out, err = capsys.readouterr()
+            return end.code or 0, out, err
+        raise AssertionError("console.run returned")
+
+    return call
