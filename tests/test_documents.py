@@ -15,7 +15,8 @@ from whisper_lab.console import LabError
 ROOT = Path(__file__).resolve().parent.parent
 # A fenced block, the mark that may stand before it, and the output that may stand behind it.
 BLOCK = re.compile(
-    r"(?P<mark><!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<commands>.*?)```\n(\n```text\n(?P<output>.*?)```)?", re.S,
+    r"(<!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<commands>.*?)```\n(\n```text\n(?P<output>.*?)```)?",
+    re.S,
 )
 
 
