@@ -1,0 +1,226 @@
+"""From `--model` to a folder on disk with a Whisper checkpoint in it, with the reason for the choice.
+
+    checkpoint = checkpoints.resolve(args.model)      # prints which one, and why
+    model = checkpoints.load_model(checkpoint)        # float32, eval mode, every weight accounted for
+
+`import_transformers()` is the only way this lab imports transformers: see there.
+"""
+
+import difflib
+import functools
+import json
+import logging
+import os
+import re
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from whisper_lab import console, hub
+from whisper_lab.console import LabError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "whisper_model_dir" / "whisper-nano"
+SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
+         "large", "large-v2", "large-v3", "large-v3-turbo"]
+# On the Hub `whisper-large` is the first large model; later ones have names of their own.
+PUBLISHED = {size: f"openai/whisper-{size}" for size in SIZES} | {"turbo": "openai/whisper-large-v3-turbo"}
+DEFAULT = "base"
+RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Whisper checkpoint on disk.
+
+    `name` is used in file names (`whisper-base`), `source` is bundled, folder, cache or hub, `reason` says why this
+    one, `revision` is the commit on the Hub (None where unknown), `random_weights` marks one that was never trained.
+    """
+
+    name: str
+    folder: Path
+    source: str
+    reason: str
+    revision: str | None
+    random_weights: bool
+
+
+def resolve(model: str | None) -> Checkpoint:
+    """Find the checkpoint `model` names: nano, a published size, a Hub id or a folder; None means the default.
+
+    Order: `model`, then $WHISPER_LAB_MODEL, then base; only in that last case nano may stand in for it. Notes the
+    choice and its reason. Raises LabError where nothing usable is found.
+    """
+    wanted, why = model, "asked for"
+    if wanted is None and os.environ.get("WHISPER_LAB_MODEL"):
+        wanted, why = os.environ["WHISPER_LAB_MODEL"], "WHISPER_LAB_MODEL says so"
+    checkpoint = _find(wanted, why) if wanted is not None else _find_default()
+    console.note("checkpoint", checkpoint.name, checkpoint.reason)
+    if checkpoint.random_weights:
+        console.warn(f"{checkpoint.name} has random weights: sizes and speeds are real, its transcripts mean nothing")
+    return checkpoint
+
+
+def _find(wanted: str, why: str) -> Checkpoint:
+    size = wanted.removeprefix("whisper-")
+    if size == "nano":
+        return _open(BUNDLED, "bundled", f"{why}; it ships with this lab", "whisper-nano")
+    if size in PUBLISHED:
+        return _from_hub(PUBLISHED[size], why)
+    if Path(wanted).expanduser().exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", wanted):
+        return _open(Path(wanted).expanduser(), "folder", f"{why}; a folder on this machine")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", wanted):
+        return _from_hub(wanted, why)
+    near = difflib.get_close_matches(size, ["nano", *PUBLISHED], n=1)
+    raise LabError(f"there is no checkpoint called '{wanted}'" + (f"; did you mean {near[0]}?" if near else ""),
+                   f"choose from nano, {', '.join(PUBLISHED)}, a Hub id such as openai/whisper-base, or a folder")
+
+
+def _find_default() -> Checkpoint:
+    repository = PUBLISHED[DEFAULT]
+    if _whole_copy(repository) or hub.out_of_reach() is None:
+        return _from_hub(repository, "the default")
+    why = f"no cached copy of {DEFAULT}, the default, and no Hub within reach: {hub.out_of_reach()}"
+    try:
+        return _open(BUNDLED, "bundled", why, "whisper-nano")
+    except LabError as error:
+        raise LabError(f"{why}; and nano cannot stand in for it: {error.problem}", error.remedy) from error
+
+
+def _from_hub(repository: str, why: str) -> Checkpoint:
+    name = repository.rpartition("/")[2]
+    if folder := _whole_copy(repository):
+        return _open(folder, "cache", f"{why}; from the local cache", name)
+    if obstacle := hub.out_of_reach():
+        raise LabError(f"{name} is not in the local cache and the Hub is not within reach: {obstacle}",
+                       "use --model nano, which ships with this lab; or run once with a network, or pass a folder")
+    return _open(hub.download(repository), "hub", f"{why}; downloaded from {repository}", name)
+
+
+def _whole_copy(repository: str) -> Path | None:
+    folder = hub.cached(repository)
+    return folder if folder and problem_with(folder) is None else None
+
+
+def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Checkpoint:
+    if problem := problem_with(folder):
+        raise LabError(problem, "restore it from the repository: git checkout -- whisper_model_dir/whisper-nano"
+                       if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    snapshot = folder.resolve() if folder.resolve().parent.name == "snapshots" else None  # .../snapshots/<commit>
+    if name is None:
+        name = snapshot.parents[1].name.split("--")[-1] if snapshot else folder.resolve().name
+    return Checkpoint(name, folder, source, reason, snapshot.name if snapshot else None,
+                      config.get(RANDOM_WEIGHTS_KEY) is True)
+
+
+def problem_with(folder: Path) -> str | None:
+    """What keeps `folder` from being a Whisper checkpoint, in one line, or None. Reads no weights, only their size."""
+    if not folder.is_dir():
+        return f"{folder} is a file, not a checkpoint folder" if folder.exists() else f"there is no folder {folder}"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{folder} is no checkpoint: it has no config.json"
+    except (OSError, ValueError) as error:
+        return f"{folder / 'config.json'} cannot be read: {str(error).splitlines()[0]}"
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "whisper":
+        return f"{folder} is not a Whisper checkpoint: model_type in its config.json is {json.dumps(kind)}"
+    if not (folder / "tokenizer.json").is_file() and not _has(folder, "vocab.json", "merges.txt"):
+        return f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt"
+    if not _has(folder, "preprocessor_config.json") and not _has(folder, "processor_config.json"):
+        return f"{folder} has no preprocessor_config.json, so the window and the mel bins are unknown"
+    return _problem_with_weights(folder)
+
+
+def _has(folder: Path, *names: str) -> bool:
+    return all((folder / name).is_file() for name in names)
+
+
+def _problem_with_weights(folder: Path) -> str | None:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return _damage(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+            if missing:
+                return f"{folder} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}"
+            return next(filter(None, (_damage(folder / shard) for shard in sorted(shards))), None)
+    return f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin"
+
+
+def _damage(weights: Path) -> str | None:
+    """Empty, a Git LFS pointer, or cut off: a safetensors file says in its header how long it must be."""
+    size = weights.stat().st_size
+    with weights.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            return f"{weights} is a Git LFS pointer of {size} bytes, not the weights (git lfs pull fetches them)"
+        if size < 8:
+            return f"{weights} is empty"
+        if weights.suffix != ".safetensors":
+            return None
+        length = struct.unpack("<Q", start)[0]
+        try:
+            header = json.loads(file.read(length)) if length < size else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        return f"{weights} is not a safetensors file, or is cut off in its header"
+    expected = 8 + length + max((t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"), default=0)
+    return None if size == expected else f"{weights} has {size} bytes where its header promises {expected}: cut off?"
+
+
+@functools.cache
+def import_transformers() -> ModuleType:
+    """Import transformers, also beside a torchaudio that cannot load, with its advisory warnings silenced.
+
+    torchaudio's wheel is linked against CUDA. Beside a CPU-only torch its native part raises OSError on import, and
+    transformers imports it wherever it is installed. None in sys.modules makes it count as not installed.
+    """
+    hub.prepare_environment()
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torchaudio":
+            pass  # truly not installed: nothing to hide
+        else:
+            for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
+                del sys.modules[name]  # what the failed import left half done
+            sys.modules["torchaudio"] = None  # type: ignore[assignment]
+            console.note("torchaudio", "left out", "its native part does not load beside this torch; "
+                         "`python -m whisper_lab.doctor --fix` mends it")
+    import transformers
+
+    if console.log.level > logging.DEBUG:
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load_model(checkpoint: Checkpoint, **kwargs):
+    """The checkpoint as transformers.WhisperForConditionalGeneration: float32 unless `dtype` says else, eval mode.
+
+    `kwargs` go to from_pretrained. transformers fills weights that are missing with random numbers and only warns:
+    here a missing or misshapen weight raises LabError.
+    """
+    transformers = import_transformers()
+    import torch
+
+    kwargs = {"dtype": torch.float32, "local_files_only": True} | kwargs
+    try:
+        model, info = transformers.WhisperForConditionalGeneration.from_pretrained(
+            checkpoint.folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+    except Exception as error:
+        raise LabError(f"the weights of {checkpoint.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
+                       "fetch the checkpoint again, or use --model nano") from error
+    for what, names in (("lacks", info["missing_keys"]), ("has the wrong shape for", info["mismatched_keys"])):
+        if names:
+            first = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)[0]
+            raise LabError(f"the checkpoint {checkpoint.name} {what} {len(names)} of its weights, such as {first}",
+                           "fetch the checkpoint again, or use --model nano")
+    return model.eval()
