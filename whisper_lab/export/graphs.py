@@ -84,10 +84,7 @@ def replace(old: ir.Value, new: ir.Value) -> None:
     node, graph = old.producer(), old.producer().graph
     name, shape, dtype = old.name, old.shape, old.type
     old.name = f"{name}.replaced"
-    ir.convenience.replace_all_uses_with(old, new)
-    for i, output in enumerate(graph.outputs):
-        if output is old:
-            graph.outputs[i] = new
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     new.name, new.shape, new.type = name, shape, dtype
     graph.remove(node, safe=True)
 

@@ -196,13 +196,9 @@ class Decoder(nn.Module):
 class TiedOutput(nn.Module):
     """Logits with the token embedding as the output layer's weight: one tensor in the file for both uses."""
 
-    def __init__(self, embedding: nn.Embedding):
-        super().__init__()
-        self.weight = embedding.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[B, S, d] -> [B, S, vocabulary]"""
-        return torch.matmul(hidden, self.weight.t())
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """[B, S, d], [vocabulary, d] -> [B, S, vocabulary]"""
+        return torch.matmul(hidden, embedding.t())
 
 
 class DecoderGraph(nn.Module):
@@ -218,13 +214,13 @@ class DecoderGraph(nn.Module):
             raise LabError("the checkpoint's output layer is not tied to its token embedding, as Whisper's is",
                            "choose a Whisper checkpoint with tie_word_embeddings true in its config.json")
         self.decoder = Decoder(model.model.decoder)
-        self.proj_out = TiedOutput(self.decoder.embed_tokens)
+        self.proj_out = TiedOutput()
         self.alignment_heads = alignment_heads
 
     def forward(self, input_ids: Tensor, past_self: tuple[Tensor, ...], past_cross: tuple[Tensor, ...]):
         """[B, S], 2 per layer [B, heads, T, d_h], 2 per layer [A, heads, P, d_h] -> [B, S, vocabulary], caches"""
         hidden, presents, attentions = self.decoder(input_ids, past_self, past_cross)
-        logits = self.proj_out(hidden)
+        logits = self.proj_out(hidden, self.decoder.embed_tokens.weight)
         if not self.alignment_heads:
             return logits, *presents
         chosen = torch.stack([attentions[layer][:, head] for layer, head in self.alignment_heads], dim=-2)
