@@ -1,0 +1,94 @@
+"""What the tests share: the bundled checkpoint, clips with known text, small random models, running a script."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NANO = ROOT / "whisper_model_dir" / "whisper-nano"
+REFERENCES = ROOT / "media" / "references.json"
+
+
+@pytest.fixture(scope="session")
+def nano() -> Path:
+    """The folder of the bundled checkpoint."""
+    if not (NANO / "config.json").is_file():
+        pytest.skip("whisper_model_dir/whisper-nano is not there yet: it is still being trained")
+    return NANO
+
+
+@pytest.fixture(scope="session")
+def references() -> dict[str, dict]:
+    """media/references.json: clip name -> text, language, source."""
+    if not REFERENCES.is_file():
+        pytest.skip("media/references.json is not there yet: the clips come with the trained checkpoint")
+    return json.loads(REFERENCES.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def random_model(nano):
+    """A function seed -> small random WhisperForConditionalGeneration with nano's vocabulary and mel bins, 1 s window.
+
+    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens vary,
+    the end token comes at different steps, and no bias or LayerNorm is trivial.
+    """
+    from whisper_lab.checkpoints import import_transformers
+
+    transformers = import_transformers()
+    import torch
+
+    def build(seed: int):
+        torch.manual_seed(seed)
+        config = transformers.WhisperConfig.from_pretrained(nano, d_model=48, encoder_layers=1, decoder_layers=2,
+            encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96,
+            max_source_positions=50)
+        model = transformers.WhisperForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith("layer_norm.weight"):
+                    weight.copy_(1 + 0.2 * torch.randn_like(weight))
+                elif name != "model.encoder.embed_positions.weight":
+                    weight.normal_(0, 0.2)
+            # A constant direction in the decoder's output that the end token likes: it comes now and then.
+            model.model.decoder.layer_norm.bias[0] = 3.0
+            model.model.decoder.embed_tokens.weight[:, 0] = 0
+            model.model.decoder.embed_tokens.weight[config.eos_token_id, 0] = 1.3
+        model.generation_config = transformers.GenerationConfig.from_pretrained(nano)
+        return model.double()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def random_runtimes(random_model, nano):
+    """Three of them behind TorchWhisper."""
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    return [TorchWhisper(random_model(seed), nano) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def noise_features(nano) -> np.ndarray:
+    """Features of three different windows of noise for random_model, float32 [3, n_mels, 100]."""
+    from whisper_lab.features import FeatureSpec
+
+    generator = np.random.default_rng(7)
+    shape = (3, FeatureSpec.from_folder(nano).n_mels, 100)
+    return (generator.standard_normal(shape) + 2 * generator.standard_normal((*shape[:2], 1))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """A function (script, *arguments, cwd) -> CompletedProcess with text output; no network."""
+
+    def run(script: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+            timeout=240, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8", **environment})
+
+    return run

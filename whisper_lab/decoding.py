@@ -1,0 +1,219 @@
+"""From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only; beams are in beam.py.
+
+A runtime (PyTorch or ONNX) turns features into a cross cache and tokens into logits; everything that decides which token
+comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam search, temperature fallback, no-speech rule);
+openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
+
+FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+class Runtime(Protocol):
+    """What decoding needs of a model. batch = audio x beams; the rows of one audio stand together."""
+
+    rules: TokenRules
+    spec: Any  # features.FeatureSpec
+    tokenizer: Any  # tokenizers.Tokenizer
+
+    def encode(self, features: np.ndarray) -> Any:
+        """float32 [audio, n_mels, n_frames] -> cross cache."""
+
+    def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
+        """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and the longer cache (None at first)."""
+
+    def reorder(self, cache: Any, rows: np.ndarray) -> Any:
+        """The cache of these rows (int [new batch]): they may repeat, be left out or change places."""
+
+    def select(self, cross: Any, audios: np.ndarray) -> Any:
+        """The cross cache of these audios (int [new audio])."""
+
+    def attention(self, input_ids: np.ndarray, cross: Any) -> np.ndarray:
+        """Cross-attention of the alignment heads, float32 [heads, sequence, positions], for one audio. Optional."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to decode. `temperatures` beyond the first are tried where a result looks wrong; None switches a rule off."""
+
+    language: str | None = None  # None: detect
+    task: str = "transcribe"
+    timestamps: bool = False
+    beams: int = 1  # used at temperature 0 only
+    length_penalty: float = 1.0  # beams are ranked by log-probability / length ** penalty
+    patience: float | None = None  # None: transformers' stopping rule; else stop at round(beams * patience) hypotheses
+    temperatures: tuple[float, ...] = (0.0,)
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    max_tokens: int | None = None  # new tokens; the decoder's positions are the limit anyway
+    seed: int = 0
+
+
+@dataclass
+class Result:
+    """What was decoded from one window."""
+
+    tokens: list[int]  # after the prompt, without the end token
+    text: str
+    avg_logprob: float  # per token, the end token counted
+    no_speech_prob: float
+    temperature: float
+    compression_ratio: float
+    language: str | None
+    language_probability: float | None  # None: the language was given, not detected
+    prompt: list[int] = field(default_factory=list)
+
+
+def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
+           languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None
+           ) -> list[Result]:
+    """Decode a batch of windows.
+
+    features: float32 [audio, n_mels, n_frames]; languages: per window, over options.language; previous: per window, the
+    tokens of the text before it. A window's result does not depend on its neighbours in the batch. Raises LabError for a
+    language or task that the checkpoint does not have.
+    """
+    options = options or Options()
+    return decode_encoded(runtime, runtime.encode(features), len(features), options, languages, previous)
+
+
+def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
+                   languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None
+                   ) -> list[Result]:
+    """As `decode`, from a cross cache of `audios` windows."""
+    spoken = [(language or options.language, None) for language in languages or [None] * audios]
+    unknown = np.array([i for i, (language, _) in enumerate(spoken) if language is None], np.int64)
+    if len(unknown) and runtime.rules.languages:
+        for i, found in zip(unknown, detect_language(runtime, runtime.select(cross, unknown), len(unknown)), strict=True):
+            spoken[i] = max(found.items(), key=lambda item: item[1])
+    before = previous or [()] * audios
+    prompts = [runtime.rules.prompt(language, options.task, options.timestamps, tokens)
+               for (language, _), tokens in zip(spoken, before, strict=True)]
+    results: list[Result | None] = [None] * audios
+    for length in sorted({len(prompt) for prompt in prompts}):  # one cache length per batch: no padding, no mask
+        rows = np.array([i for i, prompt in enumerate(prompts) if len(prompt) == length], np.int64)
+        group = _with_fallback(runtime, runtime.select(cross, rows), [prompts[i] for i in rows], options)
+        for i, result in zip(rows, group, strict=True):
+            result.language, result.language_probability = spoken[i]
+            results[i] = result
+    return results
+
+
+def detect_language(runtime: Runtime, cross: Any, audios: int) -> list[dict[str, float]]:
+    """Probability of each language per window, from the token after <|startoftranscript|>."""
+    start = np.full((audios, 1), runtime.rules.start, np.int64)
+    logits, _ = runtime.step(start, cross, None)
+    codes = list(runtime.rules.languages)
+    probabilities = np.exp(log_softmax(logits[:, -1, [runtime.rules.languages[code] for code in codes]]))
+    return [dict(zip(codes, row.tolist(), strict=True)) for row in probabilities]
+
+
+def looks_wrong(result: Result, options: Options) -> bool:
+    """Repetition or low confidence asks for a higher temperature, unless the window is taken for silence."""
+    repeats = options.compression_ratio_threshold is not None \
+        and result.compression_ratio > options.compression_ratio_threshold
+    unsure = options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
+    return (repeats or unsure) and not is_silence(result, options)
+
+
+def is_silence(result: Result, options: Options) -> bool:
+    """The no-speech rule: <|nospeech|> is likely and the text is not."""
+    if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over its bytes after zlib; above 2.4 the text repeats itself."""
+    raw = text.encode("utf-8")
+    return len(raw) / len(zlib.compress(raw))
+
+
+def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
+    """Decode at each temperature in turn those windows whose result still looks wrong. Prompts have one length."""
+    results: list[Result] = [None] * len(prompts)
+    left = np.arange(len(prompts))
+    for attempt, temperature in enumerate(options.temperatures):
+        if attempt:
+            left = np.array([i for i in left if looks_wrong(results[i], options)], np.int64)
+        if len(left) == 0:
+            break
+        rows = cross if len(left) == len(prompts) else runtime.select(cross, left)
+        batch = np.array([prompts[i] for i in left], np.int64)
+        for i, result in zip(left, _search(runtime, rows, batch, replace(options, temperatures=(temperature,))),
+                             strict=True):
+            results[i] = result
+    return results
+
+
+def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options) -> list[Result]:
+    """One pass at one temperature. prompts: int64 [audio, length]."""
+    from whisper_lab.beam import beam_search
+
+    rules, temperature = runtime.rules, options.temperatures[0]
+    logits, cache = runtime.step(prompts, cross, None)
+    at_start = logits[:, int(np.argmax(prompts[0] == rules.start))]
+    no_speech = np.exp(at_start[:, rules.no_speech] - logsumexp(at_start))
+    room = rules.max_positions - prompts.shape[1]
+    room = room if options.max_tokens is None else min(room, options.max_tokens)
+    search = beam_search if options.beams > 1 and temperature == 0 else _sample
+    found = search(runtime, cross, cache, logits[:, -1], room, options)
+    results = []
+    for prompt, (tokens, logprob), silence in zip(prompts.tolist(), found, no_speech, strict=True):
+        text = rules.text(runtime.tokenizer, tokens)
+        results.append(Result(tokens, text, float(logprob), float(silence), temperature, compression_ratio(text),
+                              None, None, prompt))
+    return results
+
+
+def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options
+            ) -> list[tuple[list[int], float]]:
+    """Greedy search (temperature 0) or sampling; returns per window its tokens and their mean log-probability.
+
+    logits: float32 [audio, vocab] after the prompt. The random numbers of a window come from a generator of its own, so
+    that neighbours do not change it; a finished window leaves the batch.
+    """
+    rules, temperature = runtime.rules, options.temperatures[0]
+    audios = len(logits)
+    generators = [np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in range(audios)]
+    tokens: list[list[int]] = [[] for _ in range(audios)]
+    totals = np.zeros(audios)
+    live = np.arange(audios)
+    for step in range(room):
+        generated = np.array([tokens[i] for i in live], np.int64).reshape(len(live), step)
+        scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
+        chosen = _choose(scores, temperature, [generators[i] for i in live])
+        totals[live] += scores[np.arange(len(live)), chosen] - logsumexp(scores)
+        for i, token in zip(live, chosen, strict=True):
+            tokens[i].append(int(token))
+        going = np.flatnonzero(chosen != rules.end)
+        if len(going) == 0 or step + 1 == room:
+            break
+        if len(going) < len(live):
+            live, chosen = live[going], chosen[going]
+            cache, cross = runtime.reorder(cache, going), runtime.select(cross, going)
+        logits, cache = runtime.step(chosen[:, None].astype(np.int64), cross, cache)
+        logits = logits[:, -1]
+    return [(_without_end(row, rules.end), total / max(len(row), 1)) for row, total in zip(tokens, totals, strict=True)]
+
+
+def _choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
+    """The likeliest token of each row, or one drawn from softmax(scores / temperature)."""
+    if temperature == 0:
+        return scores.argmax(axis=-1)
+    # Gumbel's trick: the argmax of log-probability plus Gumbel noise is a draw from the distribution.
+    noise = np.stack([generator.gumbel(size=scores.shape[-1]) for generator in generators])
+    return (scores / temperature + noise).argmax(axis=-1)
+
+
+def _without_end(tokens: list[int], end: int) -> list[int]:
+    return tokens[:-1] if tokens and tokens[-1] == end else tokens

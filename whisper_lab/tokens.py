@@ -1,0 +1,204 @@
+"""Whisper's token rules: which ids mean what, how a prompt is built, and which tokens may come next. NumPy only.
+
+Everything is read from the checkpoint's own files, so a model with another vocabulary, window or language list needs no
+change here. Sources: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.3 and
+figure 1 (the prompt format); openai-whisper's `whisper/decoding.py` (SuppressBlank, SuppressTokens, ApplyTimestampRules) and
+transformers' `WhisperTimeStampLogitsProcessor`, whose choices these rules reproduce token for token.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab.console import LabError
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """The special tokens, limits and rules of one checkpoint. Text tokens are the ids below `end`."""
+
+    start: int  # <|startoftranscript|>
+    end: int  # <|endoftext|>
+    no_timestamps: int  # <|notimestamps|>; the first timestamp, <|0.00|>, is the id after it
+    no_speech: int  # <|nospeech|>
+    previous: int | None  # <|startofprev|>, before the text of the previous window
+    languages: dict[str, int]  # language code -> id; empty in an English-only checkpoint
+    tasks: dict[str, int]  # transcribe, translate -> id; empty in an English-only checkpoint
+    suppress: np.ndarray  # ids never sampled
+    begin_suppress: np.ndarray  # ids never sampled first: a blank, and the end
+    max_initial_timestamp: int | None  # the first timestamp may be at most this many steps
+    max_positions: int  # tokens the decoder can hold, prompt included
+    vocab_size: int
+    timestamp_step: float  # seconds from one timestamp token to the next, also one encoder position
+    alignment_heads: tuple[tuple[int, int], ...] = field(default=())  # (layer, head) whose attention follows the sound
+    median_filter_width: int = 7  # encoder positions
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "TokenRules":
+        """Read generation_config.json, config.json, preprocessor_config.json and tokenizer.json of a checkpoint.
+
+        Raises LabError where a file is missing or cannot be understood.
+        """
+        folder = Path(folder)
+        model, sound = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
+        generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
+        ids = {token["content"]: token["id"] for token in _read_json(folder / "tokenizer.json")["added_tokens"]}
+        try:
+            return cls(**_from_config(generation, model, sound, ids))
+        except (KeyError, TypeError, IndexError) as error:
+            raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}",
+                           "download it again, or choose another with --model") from error
+
+    @property
+    def timestamp_begin(self) -> int:
+        """Id of <|0.00|>; `timestamp_begin + n` means n * timestamp_step seconds into the window."""
+        return self.no_timestamps + 1
+
+    def language_id(self, code: str) -> int:
+        """Token id of a language code such as en. Raises LabError where the checkpoint does not know it."""
+        code = code.strip("<|>").lower()
+        if code not in self.languages:
+            known = ", ".join(sorted(self.languages)) or "none but English: it has no language tokens"
+            raise LabError(f"this checkpoint does not know the language '{code}'", f"one of its languages: {known}")
+        return self.languages[code]
+
+    def prompt(self, language: str | None = None, task: str = "transcribe", timestamps: bool = False,
+               previous: Sequence[int] = ()) -> list[int]:
+        """The tokens given to the decoder before it speaks.
+
+        `<|startofprev|> previous text <|startoftranscript|> <|language|> <|task|> <|notimestamps|>`; the previous text
+        is cut to its last `max_positions // 2 - 1` tokens so that half of the positions stay free for the answer. An
+        English-only checkpoint has neither language nor task. Raises LabError for an unknown language or task.
+        """
+        tokens: list[int] = []
+        if len(previous):
+            if self.previous is None:
+                raise LabError("this checkpoint takes no previous text: its tokenizer has no <|startofprev|>",
+                               "leave out --prompt, or choose another checkpoint with --model")
+            tokens += [self.previous, *list(previous)[-(self.max_positions // 2 - 1):]]
+        tokens.append(self.start)
+        if self.languages:
+            tokens.append(self.language_id(language or "en"))
+            if task not in self.tasks:
+                raise LabError(f"this checkpoint does not know the task '{task}'", f"one of: {', '.join(self.tasks)}")
+            tokens.append(self.tasks[task])
+        elif task != "transcribe" or (language or "en") != "en":
+            raise LabError("an English-only checkpoint can only transcribe English",
+                           "leave out --task and --language, or choose a multilingual checkpoint with --model")
+        return tokens if timestamps else [*tokens, self.no_timestamps]
+
+    def apply(self, scores: np.ndarray, generated: np.ndarray, timestamps: bool) -> np.ndarray:
+        """Forbid, in place, what may not come next.
+
+        scores: float32 [rows, vocab], logits or log-probabilities; generated: int64 [rows, steps], the tokens after the
+        prompt. Forbidden entries become -inf. Returns `scores`.
+        """
+        if generated.shape[1] == 0:
+            scores[:, self.begin_suppress] = -np.inf
+        scores[:, self.suppress] = -np.inf
+        if timestamps:
+            scores[:, self.no_timestamps] = -np.inf
+            for row in range(len(scores)):
+                self._order_timestamps(scores[row], generated[row])
+            self._prefer_timestamps(scores)
+        return scores
+
+    def _order_timestamps(self, scores: np.ndarray, generated: np.ndarray) -> None:
+        """Timestamps begin the text, come in pairs (end of one segment, start of the next) and never decrease."""
+        begin = self.timestamp_begin
+        if len(generated) == 0:
+            scores[:begin] = -np.inf
+            if self.max_initial_timestamp is not None:
+                scores[begin + self.max_initial_timestamp + 1:] = -np.inf
+            return
+        last_is_time = generated[-1] >= begin
+        second_last_is_time = len(generated) < 2 or generated[-2] >= begin
+        if last_is_time and second_last_is_time:  # a pair is complete: text has to follow
+            scores[begin:] = -np.inf
+        elif last_is_time:  # half a pair: its other half or the end has to follow
+            scores[:self.end] = -np.inf
+        times = generated[generated >= begin]
+        if len(times):
+            # The second half of a pair may repeat the first; any other timestamp has to be later than the last.
+            earliest = times[-1] if last_is_time and not second_last_is_time else times[-1] + 1
+            scores[begin:earliest] = -np.inf
+
+    def _prefer_timestamps(self, scores: np.ndarray) -> None:
+        """Where all timestamps together are likelier than the likeliest text token, only a timestamp may come."""
+        begin = self.timestamp_begin
+        forced = logsumexp(scores[:, begin:]) > scores[:, :begin].max(axis=-1)
+        scores[forced, :begin] = -np.inf
+
+    def text_tokens(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens that stand for text: no special tokens, no timestamps."""
+        return [int(token) for token in tokens if token < self.end]
+
+    def text(self, tokenizer, tokens: Sequence[int]) -> str:
+        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, ends stripped."""
+        return tokenizer.decode(self.text_tokens(tokens), skip_special_tokens=False).strip()
+
+
+def logsumexp(scores: np.ndarray) -> np.ndarray:
+    """log(sum(exp(scores))) over the last axis without overflow; -inf where all of a row is -inf."""
+    largest = scores.max(axis=-1, keepdims=True)
+    finite = np.where(np.isfinite(largest), largest, 0).astype(scores.dtype)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(scores - finite).sum(axis=-1)) + finite[..., 0]
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the last axis, float32."""
+    return (scores - logsumexp(scores)[..., None]).astype(np.float32, copy=False)
+
+
+def _read_json(path: Path, required: bool = True) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise LabError(f"{path.parent} is no Whisper checkpoint: it has no {path.name}",
+                       "give --model a folder that has one, or a name such as nano or base") from None
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read {path}: {error}", "download the checkpoint again") from error
+
+
+def _from_config(generation: dict, model: dict, sound: dict, ids: dict[str, int]) -> dict:
+    """The fields of TokenRules; generation_config.json first, then the tokenizer's names."""
+    no_timestamps = generation.get("no_timestamps_token_id") or ids["<|notimestamps|>"]
+    end = generation["eos_token_id"]
+    multilingual = generation.get("is_multilingual", "<|nl|>" in ids)
+    languages = generation.get("lang_to_id") or _languages(ids)
+    tasks = generation.get("task_to_id") or {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    return {
+        "start": generation["decoder_start_token_id"],
+        "end": end[0] if isinstance(end, list) else end,
+        "no_timestamps": no_timestamps,
+        "no_speech": ids.get("<|nospeech|>", ids.get("<|nocaptions|>", no_timestamps - 1)),
+        "previous": generation.get("prev_sot_token_id") or ids.get("<|startofprev|>"),
+        "languages": {name.strip("<|>"): i for name, i in languages.items()} if multilingual else {},
+        "tasks": dict(tasks) if multilingual else {},
+        "suppress": np.array(generation.get("suppress_tokens") or [], np.int64),
+        "begin_suppress": np.array(generation.get("begin_suppress_tokens") or [], np.int64),
+        "max_initial_timestamp": generation.get("max_initial_timestamp_index"),
+        "max_positions": model["max_target_positions"],
+        "vocab_size": model["vocab_size"],
+        "timestamp_step": sound["n_samples"] / sound["sampling_rate"] / model["max_source_positions"],
+        "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
+        "median_filter_width": model.get("median_filter_width", 7),
+    }
+
+
+def _languages(ids: dict[str, int]) -> dict[str, int]:
+    """Language tokens stand between <|startoftranscript|> and the tasks."""
+    first, last = ids["<|startoftranscript|>"], min(ids["<|translate|>"], ids["<|transcribe|>"])
+    return {name: i for name, i in ids.items() if first < i < last}
+
+
+def _upper_heads(model: dict) -> list[tuple[int, int]]:
+    """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
+    layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
+    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]

@@ -1,0 +1,88 @@
+"""The runtime of decoding.py over PyTorch: transformers' Whisper as encode, step and reorder.
+
+    runtime = TorchWhisper.load(checkpoints.resolve("nano"))
+    print(long_form.transcribe(runtime, audio.load("speech.wav").samples).text)
+
+This is the reference that the ONNX runtime is compared with; the token rules and the search are the same for both.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whisper_lab.features import FeatureSpec
+from whisper_lab.tokens import TokenRules
+
+
+class TorchWhisper:
+    """A WhisperForConditionalGeneration behind NumPy arrays; no gradients, the model's own device and dtype."""
+
+    def __init__(self, model, folder: str | Path):
+        """model: in eval mode, on its device; folder: the checkpoint's, for tokenizer, features and token rules."""
+        from tokenizers import Tokenizer
+
+        self.model = model
+        self.rules = TokenRules.from_folder(folder)
+        self.spec = FeatureSpec.from_folder(folder)
+        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+
+    @classmethod
+    def load(cls, checkpoint, **kwargs) -> "TorchWhisper":
+        """Load a checkpoints.Checkpoint; kwargs go to from_pretrained. Raises LabError where it cannot be loaded."""
+        from whisper_lab.checkpoints import load_model
+
+        return cls(load_model(checkpoint, **kwargs), checkpoint.folder)
+
+    def encode(self, features: np.ndarray) -> Any:
+        """float32 [audio, n_mels, n_frames] -> encoder states, torch [audio, positions, d_model]."""
+        import torch
+
+        with torch.inference_mode():
+            inputs = torch.from_numpy(np.ascontiguousarray(features)).to(self.model.device, self.model.dtype)
+            return self.model.model.encoder(inputs).last_hidden_state
+
+    def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
+        """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and the cache, longer by sequence.
+
+        batch = audio x beams. The keys and values of the encoder states are made at the first step and kept in the
+        cache; transformers keeps them once per row, so here, other than in the ONNX graphs, beams hold copies.
+        """
+        import torch
+
+        with torch.inference_mode():
+            beams = len(input_ids) // len(cross)
+            states = cross if beams == 1 else cross.repeat_interleave(beams, dim=0)
+            output = self.model.model.decoder(input_ids=torch.from_numpy(input_ids).to(self.model.device),
+                                              encoder_hidden_states=states, past_key_values=cache, use_cache=True)
+            logits = self.model.proj_out(output.last_hidden_state)
+            return logits.float().cpu().numpy(), output.past_key_values
+
+    def reorder(self, cache: Any, rows: np.ndarray) -> Any:
+        """The cache of these rows; changes `cache` itself."""
+        import torch
+
+        with torch.inference_mode():
+            cache.reorder_cache(torch.from_numpy(np.asarray(rows, np.int64)).to(self.model.device))
+        return cache
+
+    def select(self, cross: Any, audios: np.ndarray) -> Any:
+        """The encoder states of these audios."""
+        import torch
+
+        return cross[torch.from_numpy(np.asarray(audios, np.int64)).to(cross.device)]
+
+    def attention(self, input_ids: np.ndarray, cross: Any) -> np.ndarray:
+        """Cross-attention weights of the alignment heads for one audio: float32 [heads, sequence, positions]."""
+        import torch
+
+        chosen = self.model.config._attn_implementation
+        self.model.set_attn_implementation("eager")  # the fused kernels never form the weights
+        try:
+            with torch.inference_mode():
+                output = self.model.model.decoder(input_ids=torch.from_numpy(input_ids).to(self.model.device),
+                                                  encoder_hidden_states=cross, use_cache=False, output_attentions=True)
+        finally:
+            self.model.set_attn_implementation(chosen)
+        weights = output.cross_attentions  # per layer [1, heads, sequence, positions]
+        return np.stack([weights[layer][0, head].float().cpu().numpy() for layer, head in self.rules.alignment_heads])
