@@ -181,6 +181,7 @@ def test_a_folder_that_is_no_checkpoint(copy, problem):
 
 
 def test_random_weights_are_recognised_and_announced(copy, caplog):
+    caplog.set_level(logging.INFO, "whisper_lab")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {checkpoints.RANDOM_WEIGHTS_KEY: True}))
     assert checkpoints.resolve(str(copy)).random_weights is True

@@ -1,6 +1,5 @@
 """The identity card: complete, JSON, right about this process's cores, and silent about whose machine it is."""
 
-import getpass
 import json
 import os
 import platform
@@ -17,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_card_is_complete_json():
     card = json.loads(json.dumps(machine.card(), allow_nan=False))
-    assert {"cpu", "instruction_sets", "cores", "threads", "memory_bytes", "os", "python", "versions", "gpu"} <= set(card)
+    required = {"cpu", "instruction_sets", "cores", "threads", "memory_bytes", "os", "python", "versions", "gpu"}
+    assert required <= set(card)
     assert card["python"] == platform.python_version()
     assert 1 <= card["cores"] <= card["cores_logical"]
     assert 2**28 < card["memory_bytes"] < 2**45
@@ -37,7 +37,7 @@ def test_versions_come_from_the_metadata():
 def test_card_names_no_person_and_no_place():
     text = json.dumps(machine.card()) + machine.one_line(machine.card())
     assert platform.node() not in text and str(ROOT) not in text and "/" + "home" not in text
-    if (user := getpass.getuser()) != "root":
+    if (user := os.environ.get("USER", "root")) != "root":
         assert user not in text
     build = platform.release().partition("-")[2]  # "-azure", "-site42"
     assert not build or build not in text

@@ -196,7 +196,7 @@ def import_transformers() -> ModuleType:
                          "`python -m whisper_lab.doctor --fix` mends it")
     import transformers
 
-    if console.log.level > logging.DEBUG:
+    if console.log.level != logging.DEBUG:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
     return transformers

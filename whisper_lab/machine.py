@@ -34,7 +34,7 @@ def card(threads: int | None = None) -> dict:
         "cores": cores, "cores_logical": os.cpu_count(), "cpu_quota": quota,
         "threads": threads or _omp_threads() or cores,
         "memory_bytes": memory_bytes(),
-        **_gpu(),
+        **gpu_card(),
         "os": operating_system(), "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -147,7 +147,7 @@ def _output(command: list[str]) -> str | None:
 
 
 @functools.cache
-def _gpu() -> dict:
+def gpu_card() -> dict:
     """`gpu`: the name of the first NVIDIA GPU and its memory; without one None and the reason NVML gives."""
     try:
         import pynvml
