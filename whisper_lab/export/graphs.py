@@ -4,6 +4,7 @@ onnx_ir maps external weights into memory instead of reading them, and LazyTenso
 written; so a model of several gigabytes is never held twice.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,22 @@ def save(model: ir.Model, path: Path) -> None:
         ir.save(model, path)
     else:
         ir.save(model, path, external_data=sidecar.name, size_threshold_bytes=BIG)
+
+
+def rewrite(model: ir.Model, path: Path) -> None:
+    """Write a graph over the file it was read from, whose sidecar its weights may still be mapped to."""
+    folder = path.parent / f"{path.stem}.rewritten"
+    folder.mkdir()
+    save(model, folder / path.name)
+    naming.sidecar(path).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        os.replace(file, path.parent / file.name)
+    folder.rmdir()
+
+
+def is_large(path: Path) -> bool:
+    """Does this graph need a sidecar?"""
+    return size(path) > SINGLE_FILE_LIMIT
 
 
 def size(path: Path) -> int:

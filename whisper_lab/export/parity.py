@@ -1,0 +1,116 @@
+"""Gates on numbers: the graphs against PyTorch, over all shapes, and against themselves in pieces (EXPORT recipe 5.7, 1-3).
+
+A graph that cannot run a shape at all fails the gate like one that runs it wrongly.
+"""
+
+import itertools
+
+import numpy as np
+
+from whisper_lab.export.gates import NUMBERS, PIECES, Gate, below, relative_error
+from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.reference import Sound
+
+SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
+PIECE_TOKENS, PIECE = 40, 7
+
+
+def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+    """Hidden states, caches and logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
+    states_limit, logits_limit = NUMBERS[precision]
+    worst = {"states": ("", 0.0), "caches": ("", 0.0), "logits": ("", 0.0)}
+
+    def see(what: str, where: str, error: float) -> None:
+        if error >= worst[what][1]:
+            worst[what] = where, error
+
+    for sound in sounds:
+        hidden, *cross = _run(graphs.encode_all, sound.features, count=1 + len(sound.cross))
+        see("states", f"encoder_hidden_states, {sound.name}", relative_error(hidden, sound.hidden))
+        for i, (test, reference) in enumerate(zip(cross, sound.cross, strict=True)):
+            see("states", f"cross cache {i}, {sound.name}", relative_error(test, reference))
+        logits, caches = _run(graphs.step, sound.forced, sound.cross, None, count=2)
+        see("logits", f"logits, {sound.name}", relative_error(logits, sound.logits))
+        for i, reference in enumerate(sound.self_caches):
+            test = caches[i] if len(np.shape(caches)) else np.array(np.nan)
+            see("caches", f"self cache {i}, {sound.name}", relative_error(test, reference))
+    return [below("numbers: encoder", worst["states"][1], states_limit, worst["states"][0], "encoder"),
+            below("numbers: self caches", worst["caches"][1], states_limit, worst["caches"][0], "decoder"),
+            below("numbers: logits", worst["logits"][1], logits_limit, worst["logits"][0], "decoder")]
+
+
+def _run(function, *arguments, count: int):
+    """The function's outputs, or as many NaN where onnxruntime refuses."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        return [np.array(np.nan)] * count
+
+
+def shapes(graphs: GraphPair, runtime, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
+    """Every batch, beam width, sequence and past: against one long run of PyTorch, cut to the piece in question."""
+    limit = NUMBERS[precision]
+    encoder = max((relative_error(_run(graphs.encode_all, np.concatenate([s.features for s in sounds[:rows]]), count=1)[0],
+                                  np.concatenate([s.hidden for s in sounds[:rows]])), rows) for rows in SWEEP_AUDIO)
+    decoder, tried = (0.0, ""), 0
+    for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
+        long = _long_run(runtime, sounds[:audio], beams, seed)
+        for past, sequence in itertools.product(_pasts(runtime.rules.max_positions), SWEEP_SEQUENCE):
+            error = _one_shape(graphs, long, past, sequence)
+            decoder = max(decoder, (error, f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"))
+            tried += 1
+    return [below("shapes: encoder", encoder[0], limit[0], f"worst at batch {encoder[1]}", "encoder"),
+            below("shapes: decoder", decoder[0], limit[1], f"worst of {tried}: {decoder[1]}", "decoder")]
+
+
+def _pasts(positions: int) -> list[int]:
+    """0 and 1 (where exporters go wrong), the middle, and the longest past that leaves room for the longest sequence."""
+    return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
+
+
+def _long_run(runtime, sounds: list[Sound], beams: int, seed: int) -> tuple:
+    """Random tokens up to the last position through PyTorch: ids, logits where they are looked at, self and cross caches."""
+    import torch
+
+    random, positions = np.random.default_rng(seed), runtime.rules.max_positions
+    ids = random.integers(0, runtime.rules.vocab_size, (len(sounds) * beams, positions))
+    states = torch.from_numpy(np.concatenate([sound.hidden for sound in sounds])).repeat_interleave(beams, dim=0)
+    with torch.inference_mode():
+        output = runtime.model.model.decoder(input_ids=torch.from_numpy(ids), encoder_hidden_states=states, use_cache=True)
+        looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
+        rows = runtime.model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
+    logits = {position: rows[:, i] for i, position in enumerate(looked_at)}
+    caches = [t.numpy() for layer in output.past_key_values.self_attention_cache.layers for t in (layer.keys, layer.values)]
+    cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds), strict=True)]
+    return ids, logits, caches, cross
+
+
+def _one_shape(graphs: GraphPair, long: tuple, past: int, sequence: int) -> float:
+    ids, logits, caches, cross = long
+    cache = [np.ascontiguousarray(array[:, :, :past]) for array in caches]
+    test = _run(graphs.step, ids[:, past:past + sequence], cross, cache, count=2)[0]
+    return relative_error(test, np.stack([logits[past + i] for i in range(sequence)], axis=1))
+
+
+def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
+    """The same tokens at once, one by one, and in chunks of 7 through the same graph: the cache forgets nothing."""
+    sound = sounds[0]
+    vocabulary, positions = sound.logits.shape[-1], graphs.rules.max_positions
+    ids = np.random.default_rng(seed).integers(0, vocabulary, (1, min(PIECE_TOKENS, positions)))
+    whole = _run(graphs.step, ids, sound.cross, None, count=2)[0]
+    errors = {step: relative_error(_in_pieces(graphs, ids, sound.cross, step), whole) for step in (1, PIECE)}
+    worst = max(errors, key=errors.get)
+    return [below("prompt at once = in pieces", errors[worst], PIECES[precision],
+                  f"{ids.shape[1]} tokens, worst in chunks of {worst}", "decoder")]
+
+
+def _in_pieces(graphs: GraphPair, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
+    cache, found = None, []
+    for start in range(0, ids.shape[1], size):
+        logits, cache = _run(graphs.step, ids[:, start:start + size], cross, cache, count=2)
+        if not np.ndim(logits):
+            return logits
+        found.append(logits)
+    return np.concatenate(found, axis=1)
