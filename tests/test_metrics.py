@@ -1,0 +1,143 @@
+"""Metrics: worked examples by hand, and the edges where a rate has no value."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from whisper_lab.console import LabError
+from whisper_lab.metrics import (
+    aligned_rows,
+    compression_ratio,
+    normalize,
+    real_time_factor,
+    sqnr_db,
+    word_errors,
+)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("Turn ON, the  light!", "turn on the light"),
+    ("Don\u2019t - it's", "dont its"),
+    ("twenty-one", "twenty one"),
+    ("Café, naïve; één", "café naïve één"),
+    ("cafe\u0301", "café"),  # one letter or letter and accent: the same
+    ("\ufeffhello\n\tworld\u00a0!", "hello world"),
+    ("５ ﬁsh", "5 fish"),
+    ("50 % of $3.20", "50 of 3 20"),
+    ("नमस्ते", "नमस्ते"),  # vowel signs are part of the word
+    ("... !", ""),
+])
+def test_normalize(text, expected):
+    assert normalize(text) == normalize(expected) == expected
+
+
+def counts(errors):
+    return errors.substitutions, errors.insertions, errors.deletions, errors.hits
+
+
+def test_word_errors_by_hand():
+    errors = word_errors("Turn on the light, please, today.", "turn the lights please now today")
+    assert counts(errors) == (1, 1, 1, 4)
+    assert (errors.reference_words, errors.hypothesis_words) == (6, 6)
+    assert errors.wer == 3 / 6
+    # of 30 characters "on " is missing (3), "s" and "now " are too many (1 + 4)
+    assert errors.cer == pytest.approx(8 / 30)
+    assert errors.alignment == [
+        ("=", "turn", "turn"), ("D", "on", None), ("=", "the", "the"), ("S", "light", "lights"),
+        ("=", "please", "please"), ("I", None, "now"), ("=", "today", "today"),
+    ]
+    assert errors.normalizer == "basic (lower case, no punctuation)" and errors.reason is None
+    json.dumps(dataclasses.asdict(errors), allow_nan=False)
+
+
+def test_alignment_rebuilds_both_texts():
+    reference, hypothesis = "one two three four five six", "zero one too three three five six seven"
+    errors = word_errors(reference, hypothesis)
+    assert " ".join(left for _, left, _ in errors.alignment if left) == reference
+    assert " ".join(right for _, _, right in errors.alignment if right) == hypothesis
+    marks = [mark for mark, _, _ in errors.alignment]
+    assert tuple(map(marks.count, "SID=")) == counts(errors)
+
+
+@pytest.mark.parametrize("reference, hypothesis, wer, cer, expected", [
+    ("", "", 0.0, 0.0, (0, 0, 0, 0)),
+    ("...", "!", 0.0, 0.0, (0, 0, 0, 0)),
+    ("", "thank you", None, None, (0, 2, 0, 0)),
+    ("one two", "", 1.0, 1.0, (0, 0, 2, 0)),
+    ("one", "one one one", 2.0, 8 / 3, (0, 2, 0, 1)),
+])
+def test_edges(reference, hypothesis, wer, cer, expected):
+    errors = word_errors(reference, hypothesis)
+    assert (errors.wer, errors.cer) == (wer, cer if cer is None else pytest.approx(cer))
+    assert counts(errors) == expected
+    assert (errors.reason is None) == (wer is not None)
+    json.dumps(dataclasses.asdict(errors), allow_nan=False)
+
+
+def test_languages_without_spaces_count_characters():
+    errors = word_errors("今天天气很好。", "今天天氣很好", language="zh")
+    assert counts(errors) == (1, 0, 0, 5) and errors.wer == errors.cer == pytest.approx(1 / 6)
+    assert "each character a word" in errors.normalizer
+    assert word_errors("今天天气很好。", "今天天氣很好").wer == 1.0
+
+
+def test_aligned_rows():
+    rows = aligned_rows(word_errors("turn on the light please today", "turn the lights please now today"))
+    assert rows == [
+        "REF: turn on the light  please *** today",
+        "HYP: turn ** the lights please now today",
+        "          D      S             I",
+    ]
+
+
+def test_aligned_rows_fold_and_line_up():
+    errors = word_errors("今天 one two three four", "今天 ones two three for", None)
+    rows = aligned_rows(errors, width=16)
+    assert rows == [
+        "REF: 今天 one", "HYP: 今天 ones", "          S",
+        "REF: two three", "HYP: two three", "",
+        "REF: four", "HYP: for", "     S",
+    ]
+    assert aligned_rows(word_errors("", "")) == ["REF:", "HYP:", ""]
+    assert aligned_rows(word_errors("extraordinarily long", ""), width=10)[0] == "REF: extraordinarily"
+
+
+def test_real_time_factor():
+    assert real_time_factor(2.0, 8.0) == 0.25
+    assert real_time_factor(2.0, 0.0) is None
+
+
+def test_sqnr():
+    assert sqnr_db([3.0, 4.0], [3.0, 4.5]) == pytest.approx(20.0)  # 5 / 0.5
+    signal = np.random.default_rng(0).uniform(-1, 1, 100_000)
+    bits = [sqnr_db(signal, np.round(signal * 2**n) / 2**n) for n in (7, 8)]
+    assert bits[1] - bits[0] == pytest.approx(6.02, abs=0.05)
+    assert sqnr_db(np.float16([[60000.0]]), np.float16([[30000.0]])) == pytest.approx(6.02, abs=0.01)
+
+
+def test_sqnr_without_a_value():
+    assert sqnr_db([1.0, 2.0], [1.0, 2.0]) is None
+    assert sqnr_db([0.0, 0.0], [1.0, 2.0]) is None
+    with pytest.raises(ValueError, match="shapes differ"):
+        sqnr_db([1.0], [1.0, 2.0])
+    for broken in ([np.nan, 1.0], [np.inf, 1.0]):
+        with pytest.raises(LabError, match="NaN or infinity"):
+            sqnr_db([1.0, 1.0], broken)
+
+
+def test_compression_ratio_tells_loops_from_speech():
+    assert compression_ratio("the quick brown fox jumps over the lazy dog while it rains in the old town") < 1.5
+    assert compression_ratio("thank you. " * 30) > 2.4
+    assert compression_ratio("") == 0.0
+
+
+def test_needs_neither_torch_nor_transformers():
+    code = ("import sys; from whisper_lab.metrics import aligned_rows, word_errors;"
+            "aligned_rows(word_errors('a', 'b'));"
+            "assert not {'torch', 'transformers', 'torchaudio'} & set(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,179 @@
+"""Sound files in, 16 kHz mono float32 out, with a plain account of what was done to them.
+
+    from whisper_lab import audio
+    sound = audio.load("speech.wav")
+    sound.samples, sound.duration, sound.notes    # ["2 channels averaged", "44100 Hz -> 16000 Hz (soxr HQ)"]
+
+Files are read in blocks; each block is mixed down and resampled before the next is read, so an hour of
+six-channel sound costs hardly more memory than its 16 kHz mono samples (230 MB an hour).
+
+Decisions on unusual samples:
+- Louder than full scale (float files may be): the whole recording is divided by its peak. That keeps its shape; cutting
+  the peaks off would add tones that nobody spoke.
+- NaN or infinity: an error. They are a fault of the program that wrote the file, one of them spreads over everything
+  near it when resampled, and a guess in its place would be heard as speech.
+- A file that ends before its header says so: what is there is used, with a warning.
+"""
+
+import os
+import stat
+import wave
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from whisper_lab import files
+from whisper_lab.audio_decode import RECORD_AGAIN, SAMPLE_RATE, Mono, blocks, read_with_libsndfile, read_with_pyav
+from whisper_lab.console import LabError
+
+SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 "
+                     ".webm .mkv .mka .m4a .mp4 .mov .aac .wma .amr .3gp".split())
+
+FULL_SCALE = 32767 / 32768  # the largest 16-bit sample
+NEAR_SILENT_DBFS = -60.0  # peak; 33 of 32768 steps: the hum of a microphone that hears nobody
+QUIET_DBFS = -30.0  # peak; speech at arm's length peaks at -20 to -3
+CLIPPED_TOO_MUCH = 1e-3  # fraction of samples at full scale that can be heard as distortion
+
+RECORD = "record one with python 01-record-audio-app.py, or name a file with --audio"
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A recording as Whisper wants it, and where it came from."""
+
+    samples: np.ndarray  # float32 [n], mono, 16 kHz, in -1..1
+    source_rate: int  # Hz
+    source_channels: int
+    source_format: str  # such as "WAV (Microsoft), Signed 24 bit PCM"
+    notes: list[str] = field(default_factory=list)  # what was done, in order
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Level:
+    """How loud a recording is. dBFS: decibels relative to full scale, 0 at most; None where all is zero."""
+
+    rms_dbfs: float | None
+    peak_dbfs: float | None
+    clipped_fraction: float  # of the samples, 0..1, that lie at full scale
+    silent: bool  # nothing that could be speech
+    all_zero: bool  # not even noise: a muted or blocked microphone rather than a quiet room
+    advice: str | None  # one sentence, or None where the level is good
+
+
+def load(path: str | Path) -> Audio:
+    """Read any sound file as float32 mono 16 kHz; see the top of this file for what happens to unusual ones.
+
+    Raises LabError: no such file, a folder, unreadable, empty, no sound in it, no samples, NaN or infinity.
+    """
+    path = Path(path)
+    _check_file(path)
+    mono = Mono(path)
+    try:
+        with soundfile.SoundFile(path) as source:
+            source_format = read_with_libsndfile(source, mono)
+    except soundfile.LibsndfileError as error:
+        mono = Mono(path)
+        source_format = read_with_pyav(path, mono, str(error))
+    samples = mono.finish()
+    if not len(samples):
+        raise LabError(f"{path} holds no samples", RECORD_AGAIN)
+    return Audio(samples, mono.rate, mono.channels, source_format, mono.notes)
+
+
+def find(paths: list[str | Path]) -> list[Path]:
+    """Sound files for what a user named: files as they are, folders as the sound files directly in them.
+
+    Raises LabError where one does not exist, a folder cannot be read or holds no sound, or nothing was named.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not os.path.isdir(path):  # unlike Path.is_dir, never raises
+            _check_file(path)
+            found.append(path)
+            continue
+        try:
+            inside = sorted(p for p in path.iterdir() if _is_sound(p))
+        except OSError as error:
+            raise LabError(f"cannot read folder {path}: {error.strerror}", "check its permissions: ls -ld") from error
+        if not inside:
+            raise LabError(f"no sound files in the folder {path}", f"{RECORD} (subfolders are not searched)")
+        found += inside
+    if not found:
+        raise LabError("no sound file was named", RECORD)
+    return found
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> int:
+    """Write float samples [n] in -1..1 as 16-bit mono WAV, whole or not at all; returns how many had to be clipped.
+
+    Rounds to the nearest step, so that 16-bit samples come back exactly as they were. Raises LabError for NaN and
+    infinity and where the file cannot be written, ValueError for samples that are not float [n].
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples must be float [n] in -1..1, not {samples.dtype} {list(samples.shape)}")
+    clipped = 0
+    with files.atomic(path) as temporary, wave.open(str(temporary), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)  # bytes
+        out.setframerate(sample_rate)
+        for block in blocks(samples.astype(np.float32, copy=False)):
+            if not np.isfinite(block).all():
+                raise LabError(f"will not write {path}: the samples hold NaN or infinity", RECORD_AGAIN)
+            clipped += int(np.count_nonzero(np.abs(block) > 1.0))
+            out.writeframesraw(np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes())
+    return clipped
+
+
+def level(samples: np.ndarray) -> Level:
+    """Loudness of float samples [n], with advice for whoever records. All fields can be written as JSON."""
+    samples = np.asarray(samples, np.float32)
+    energy = sum(float(np.dot(b, b)) for b in blocks(samples))
+    peak = max((float(np.abs(b).max()) for b in blocks(samples)), default=0.0)
+    clipped = sum(int(np.count_nonzero(np.abs(b) >= FULL_SCALE)) for b in blocks(samples)) / max(len(samples), 1)
+    rms_dbfs, peak_dbfs = _dbfs((energy / max(len(samples), 1)) ** 0.5), _dbfs(peak)
+    silent = peak_dbfs is None or peak_dbfs < NEAR_SILENT_DBFS
+    advice = None
+    if peak_dbfs is None:
+        advice = "pure silence, every sample is zero: is the microphone muted, or blocked by the browser?"
+    elif silent:
+        advice = f"near silence (peak {peak_dbfs:.0f} dBFS): is this the right microphone, and is its gain up?"
+    elif peak_dbfs < QUIET_DBFS:
+        advice = f"very quiet (peak {peak_dbfs:.0f} dBFS): move closer to the microphone"
+    elif clipped > CLIPPED_TOO_MUCH:
+        advice = f"clipped ({100 * clipped:.1f} % of the samples at full scale): lower the gain or move away"
+    return Level(rms_dbfs, peak_dbfs, clipped, silent, peak_dbfs is None, advice)
+
+
+def _check_file(path: Path) -> None:
+    """Raise LabError unless `path` is a readable file with something in it."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise LabError(f"{path} is a folder, not a sound file", "name a sound file in it")
+        if not stat.S_ISREG(mode):
+            raise LabError(f"{path} is a pipe or device, not a file", "save the sound to a file first")
+        with open(path, "rb") as opened:
+            if not opened.read(1):
+                raise LabError(f"{path} is empty (0 bytes)", RECORD_AGAIN)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LabError(f"no such file: {path}", RECORD) from error
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error.strerror}", "check its permissions: ls -l") from error
+
+
+def _is_sound(path: Path) -> bool:
+    """A visible file whose name says that it is sound."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _dbfs(amplitude: float) -> float | None:
+    """Amplitude (1 is full scale) in decibels; None for 0."""
+    return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else None

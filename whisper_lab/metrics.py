@@ -1,0 +1,139 @@
+"""How good, how fast, how exact: word errors with their alignment, real-time factor, error in decibels, repetition.
+
+    from whisper_lab.metrics import aligned_rows, word_errors
+    errors = word_errors("turn on the light", "turn the lights")
+    errors.wer                                  # 0.5: one deletion and one substitution in four words
+    print("\\n".join(aligned_rows(errors)))
+"""
+
+import unicodedata
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from whisper_lab.console import LabError
+
+NORMALIZER = "basic (lower case, no punctuation)"
+NORMALIZER_CHARACTERS = "basic (lower case, no punctuation, each character a word)"
+WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # languages that put no spaces between words
+APOSTROPHES = frozenset("'\u2019\u02bc")  # inside words these vanish: don't = dont; other punctuation is a space
+
+
+@dataclass(frozen=True)
+class Errors:
+    """A hypothesis compared with its reference, word by word, after normalization. All fields can be written as JSON.
+
+    `wer` = (substitutions + insertions + deletions) / reference_words; above 1 where much was made up. With an empty
+    reference it is 0 for an empty hypothesis; for any other it has no value: it is None, `reason` says so, and
+    `insertions` counts the words made up. (jiwer returns the number of insertions there, which is no rate.)
+    `cer` is the same for characters, spaces between words included.
+    """
+
+    wer: float | None
+    cer: float | None
+    substitutions: int
+    insertions: int
+    deletions: int
+    hits: int
+    reference_words: int
+    hypothesis_words: int
+    normalizer: str
+    alignment: list[tuple[str, str | None, str | None]]  # ("=", "S", "I" or "D"; word of reference; of hypothesis)
+    reason: str | None = None  # why wer and cer are None
+
+
+def normalize(text: str) -> str:
+    """Text as it is compared: NFKC, lower case, no punctuation or symbols, single spaces; letters keep their accents.
+
+    Numbers stay as they are written: "two" and "2" differ. The same for every language, so that no rule of one
+    language flatters a model in it.
+    """
+    kept = []
+    for character in unicodedata.normalize("NFKC", text).lower():
+        kind = unicodedata.category(character)
+        if character in APOSTROPHES or kind == "Cf":  # Cf: invisible marks such as a byte-order mark
+            continue
+        kept.append(" " if kind[0] in "PSZC" else character)
+    return " ".join("".join(kept).split())
+
+
+def word_errors(reference: str, hypothesis: str, language: str | None = None) -> Errors:
+    """Compare two texts with jiwer (Levenshtein distance); `language` matters only where words are not spaced."""
+    import jiwer
+
+    reference, hypothesis = normalize(reference), normalize(hypothesis)
+    unspaced = language in WITHOUT_SPACES
+    spaced = [" ".join(text.replace(" ", "")) if unspaced else text for text in (reference, hypothesis)]
+    words = jiwer.process_words(*spaced)
+    counts = {"substitutions": words.substitutions, "insertions": words.insertions, "deletions": words.deletions,
+              "hits": words.hits, "reference_words": len(words.references[0]),
+              "hypothesis_words": len(words.hypotheses[0])}
+    wer, cer, reason = float(words.wer), float(jiwer.process_characters(reference, hypothesis).cer), None
+    if hypothesis and not reference:
+        wer, cer, reason = None, None, "the reference has no words: a rate of nothing is undefined, see insertions"
+    name = NORMALIZER_CHARACTERS if unspaced else NORMALIZER
+    return Errors(wer, cer, **counts, normalizer=name, alignment=_alignment(words), reason=reason)
+
+
+def _alignment(words) -> list[tuple[str, str | None, str | None]]:
+    """jiwer's chunks, one tuple for each word."""
+    reference, hypothesis = words.references[0], words.hypotheses[0]
+    marks = {"equal": "=", "substitute": "S", "insert": "I", "delete": "D"}
+    rows: list[tuple[str, str | None, str | None]] = []
+    for chunk in words.alignments[0]:
+        left = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+        right = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        for i in range(max(len(left), len(right))):
+            rows.append((marks[chunk.type], left[i] if left else None, right[i] if right else None))
+    return rows
+
+
+def aligned_rows(errors: Errors, width: int = 100) -> list[str]:
+    """Reference above hypothesis above marks (S, I, D under the words concerned), folded at `width` columns.
+
+        REF: turn on  the light
+        HYP: turn **  the lights
+                  D       S
+    """
+    from rich.cells import cell_len, set_cell_size  # knows that some characters are two columns wide
+
+    lines, row = [], ["REF:", "HYP:", "    "]
+    for mark, left, right in errors.alignment:
+        columns = max(cell_len(left or ""), cell_len(right or ""))
+        if cell_len(row[0]) + 1 + columns > width and len(row[0]) > len("REF:"):
+            lines, row = lines + row, ["REF:", "HYP:", "    "]
+        cells = (left or "*" * columns, right or "*" * columns, "" if mark == "=" else mark)
+        row = [f"{line} {set_cell_size(cell, columns)}" for line, cell in zip(row, cells, strict=True)]
+    return [line.rstrip() for line in lines + row]
+
+
+def real_time_factor(inference_s: float, audio_s: float) -> float | None:
+    """Seconds of computing for one second of sound; below 1 keeps up with a speaker. None where there is no sound."""
+    return inference_s / audio_s if audio_s > 0 else None
+
+
+def sqnr_db(reference: np.ndarray, test: np.ndarray) -> float | None:
+    """Signal to quantization noise: 20 log10(|x| / |x - y|) in dB over all elements; 6 dB more is one bit better.
+
+    None where the ratio has no value: both are identical (no noise), or the reference is zero everywhere (no signal).
+    A gate must tell these apart with np.array_equal. Raises ValueError for different shapes, LabError for NaN or
+    infinity: a broken graph must not pass for a perfect one.
+    """
+    x, y = np.asarray(reference, np.float64), np.asarray(test, np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"shapes differ: {list(x.shape)} and {list(y.shape)}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise LabError("values to compare hold NaN or infinity",
+                       "look for an overflow in half precision (above 65504) or a quantization scale of zero")
+    signal, noise = np.linalg.norm(x.ravel()), np.linalg.norm((x - y).ravel())
+    return float(20 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes when zlib has packed it; above 2.4 the text very likely goes round in a loop.
+
+    The measure and its threshold are those of openai-whisper (transcribe.py); 0 for an empty text.
+    """
+    raw = text.encode("utf-8")
+    return len(raw) / len(zlib.compress(raw))
