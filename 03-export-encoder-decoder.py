@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
             (folder / precision).mkdir(exist_ok=True)
             done, kept = convert(precision, fp32, pair, args)
             seconds = time.perf_counter() - start
-            work.finish(precision, pair, recipe(precision, args), done, kept, seconds)  # metadata, gates, into place
+            placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)  # gates, then into place
+            fp32 = placed if precision == "fp32" else fp32
         if args.optimize:
             work.optimize(fp32, folder / "optimized")
         if args.sensitivity:

@@ -39,10 +39,11 @@ def sounds(spec: FeatureSpec, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _speech(spec: FeatureSpec) -> np.ndarray:
-    from whisper_lab import audio
 
     clips = sorted(MEDIA.glob("*.wav")) + sorted(MEDIA.glob("*.flac"))
     if clips:
+        from whisper_lab import audio
+
         return audio.load(clips[0]).samples[:spec.n_samples]
     console.note("speech for the gates", "synthetic vowels", "media/ holds no clip")
     return vowels(spec.sampling_rate)

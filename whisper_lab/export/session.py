@@ -54,14 +54,18 @@ class Export:
         self.export_s = seconds
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
-               excluded: dict[str, int], seconds: float, optimized: bool = False) -> None:
-        """Write metadata, run the gates, rename into place; raises LabError (and leaves .rejected) where one fails."""
+               excluded: dict[str, int], seconds: float, optimized: bool = False) -> dict[str, Path]:
+        """Write metadata, run the gates, rename into place; returns where the graphs now are.
+
+        Raises LabError, and leaves the graphs under their .rejected names, where a gate fails.
+        """
         for part, path in pair.items():
             metadata.write(path, self.facts, part, precision, recipe, verified=not self.args.no_verify)
         gates = [] if self.args.no_verify else self._check(precision, pair, excluded, optimized)
-        placed = publish.publish(pair.values(), self.output_dir)
-        for part, path in zip(pair, placed, strict=True):
+        placed = dict(zip(pair, publish.publish(pair.values(), self.output_dir), strict=True))
+        for part, path in placed.items():
             self.rows.append(self._row(precision, part, path, converted[part], gates, seconds, optimized))
+        return placed
 
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
         from whisper_lab.export import verify
