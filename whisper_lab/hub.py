@@ -102,7 +102,8 @@ def download(repository: str) -> Path:
         wanted = needed_files(list(sizes))
         megabytes = sum(sizes[name] for name in wanted) / 1e6
         console.note("download", f"{repository}, {megabytes:.0f} MB", f"into {constants.HF_HUB_CACHE}")
-        return Path(snapshot_download(repository, revision=info.sha, allow_patterns=wanted))
+        # No revision: asked for a commit, snapshot_download leaves out the `main` by which cached() finds it again.
+        return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:
         raise _explain(repository, error) from error
 

@@ -1,0 +1,77 @@
+# Whisper ONNX Lab. `make help` lists the targets; all of them work offline but for the package index.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := install
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# The scripts never ask the Hub here: demo and tests live on the bundled checkpoint.
+OFFLINE := HF_HUB_OFFLINE=1
+# A short clip of speech; another one: make demo CLIP=my.wav
+CLIP ?= $(firstword $(sort $(wildcard media/*.wav media/*.flac)))
+
+# pip tells about every file it looks at. Shown: one line that counts (on a terminal), or one in twenty (in a log).
+SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
+	/^(Collecting|Building wheel)/ { n++; if (tty) printf "\r\033[K  %3d  %s %s", n, $$1, $$2; \
+	                                 else if (n % 20 == 1) printf "  %3d  %s %s\n", n, $$1, $$2; fflush() } \
+	/^Installing collected/ { if (tty) printf "\r\033[K"; \
+	                          print "  unpacking " NF - 3 (NF > 53 ? " packages (about a minute)" : " more"); fflush() } \
+	END { if (tty) printf "\r\033[K" }'
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
+
+.PHONY: install doctor demo test lint clean distclean help
+
+install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
+	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
+	@touch $(VENV)/.doctor
+	@echo "ready: source $(BIN)/activate   then: make demo"
+
+doctor: $(VENV)/.lab ## what is installed, what is missing, what to do
+	@$(BIN)/python -m whisper_lab.doctor
+
+demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
+	@test -n "$(CLIP)" || { echo "error: no sound file in media/"; echo "  try: make demo CLIP=my.wav"; exit 1; }
+	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
+	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model nano --audio $(CLIP)
+
+test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
+	$(OFFLINE) $(BIN)/python -m pytest -q $(TESTS)
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check .
+
+clean: ## remove what the scripts wrote: reports, exported graphs, caches (not recordings, not checkpoints)
+	rm -rf reports .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove the virtual environment
+	rm -rf $(VENV)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A stamp is written when its step is done: an interrupted install starts again, a finished one is not repeated.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "error: no Python 3.11 found"; echo "  try: install python3.11, or make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "error: this Python cannot make virtual environments"; echo "  try: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.python requirements.txt
+	@echo "== installing the lab's packages, pinned in requirements.txt (2 GB, some minutes)"
+	@$(PIP) -r requirements.txt | $(SHOW)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.lab requirements-dev.txt requirements-nodeps.txt
+	@echo "== installing what the tests need"
+	@$(PIP) -r requirements-dev.txt | $(SHOW)
+	@$(PIP) --no-deps -r requirements-nodeps.txt | $(SHOW)
+	@touch $@
+
+$(VENV)/.doctor: $(VENV)/.lab
+	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
+	@touch $@

@@ -1,0 +1,73 @@
+"""The Makefile's own promises: help is complete, a failed install stops, leaves no stamp, and says what to do."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*arguments: str, cwd: Path = ROOT, **environment) -> subprocess.CompletedProcess:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], capture_output=True, text=True, cwd=cwd, timeout=120,
+                          env=inherited | environment)
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """The Makefile over a project whose one requirement exists nowhere."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.txt").write_text("no-such-package-anywhere==1.0\n")
+    return tmp_path
+
+
+def test_help_lists_every_target():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert re.findall(r"^make (\w+)", make("help").stdout, re.MULTILINE) == phony
+
+
+def test_a_python_that_is_too_old_is_named(project):
+    done = make(f"PYTHON={shutil.which('false')}", cwd=project)
+    assert done.returncode != 0 and "error: no Python 3.11 found\n  try: " in done.stdout
+    assert not (project / ".venv").exists()
+
+
+def test_a_failed_install_stops_and_is_tried_again(project):
+    for _ in range(2):
+        done = make(f"PYTHON={sys.executable}", cwd=project, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+        assert done.returncode != 0 and "no-such-package-anywhere" in done.stderr
+        assert not (project / ".venv" / ".lab").exists() and (project / ".venv" / ".python").exists()
+        assert "ready" not in done.stdout
+
+
+def test_demo_without_a_clip_says_so(project):
+    (project / ".venv").mkdir()
+    for stamp in (".python", ".lab", ".doctor"):
+        (project / ".venv" / stamp).touch()
+    os.utime(project / "requirements.txt", (0, 0))
+    done = make("demo", cwd=project)
+    assert done.returncode != 0 and "error: no sound file in media/\n  try: " in done.stdout
+
+
+def test_clean_keeps_what_a_user_made(project):
+    keep = [project / "speech.wav", project / "whisper_model_dir" / "whisper-nano" / "config.json"]
+    away = [project / "reports" / "a.json", project / "whisper_model_dir" / "whisper-nano_encoder.onnx"]
+    for path in keep + away:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert make("clean", cwd=project).returncode == 0
+    assert all(path.exists() for path in keep) and not any(path.exists() for path in away)
+
+
+def test_ci_script_is_runnable_bash():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    assert [line for line in script.read_text().splitlines() if line.startswith("step ")] == [
+        "step make lint", "step make test", "step make demo"]
