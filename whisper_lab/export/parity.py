@@ -49,20 +49,27 @@ def _run(function, *arguments, count: int):
         return [np.array(np.nan)] * count
 
 
-def shapes(graphs: GraphPair, runtime, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
+def shapes(graphs: GraphPair, long_runs: dict, sounds: list[Sound], precision: str) -> list[Gate]:
     """Every batch, beam width, sequence and past: against one long run of PyTorch, cut to the piece in question."""
-    limit = NUMBERS[precision]
-    encoder = max((relative_error(_run(graphs.encode_all, np.concatenate([s.features for s in sounds[:rows]]), count=1)[0],
-                                  np.concatenate([s.hidden for s in sounds[:rows]])), rows) for rows in SWEEP_AUDIO)
-    decoder, tried = (0.0, ""), 0
-    for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
-        long = _long_run(runtime, sounds[:audio], beams, seed)
-        for past, sequence in itertools.product(_pasts(runtime.rules.max_positions), SWEEP_SEQUENCE):
-            error = _one_shape(graphs, long, past, sequence)
-            decoder = max(decoder, (error, f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"))
+    states_limit, logits_limit = NUMBERS[precision]
+    encoder, decoder, tried = (0.0, ""), (0.0, ""), 0
+    for rows in SWEEP_AUDIO:
+        features, hidden = (np.concatenate([getattr(s, what) for s in sounds[:rows]]) for what in ("features", "hidden"))
+        error = relative_error(_run(graphs.encode_all, features, count=1)[0], hidden)
+        encoder = max(encoder, (error, f"batch {rows}"))
+    for (audio, beams), long in long_runs.items():
+        for past, sequence in itertools.product(_pasts(long[0].shape[1]), SWEEP_SEQUENCE):
+            place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
+            decoder = max(decoder, (_one_shape(graphs, long, past, sequence), place))
             tried += 1
-    return [below("shapes: encoder", encoder[0], limit[0], f"worst at batch {encoder[1]}", "encoder"),
-            below("shapes: decoder", decoder[0], limit[1], f"worst of {tried}: {decoder[1]}", "decoder")]
+    return [below("shapes: encoder", encoder[0], states_limit, f"worst at {encoder[1]}", "encoder"),
+            below("shapes: decoder", decoder[0], logits_limit, f"worst of {tried}: {decoder[1]}", "decoder")]
+
+
+def long_runs(runtime, sounds: list[Sound], seed: int = 0) -> dict[tuple[int, int], tuple]:
+    """(recordings, beams) -> what PyTorch says to random tokens up to the decoder's last position; see _long_run."""
+    return {(audio, beams): _long_run(runtime, sounds[:audio], beams, seed)
+            for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS)}
 
 
 def _pasts(positions: int) -> list[int]:

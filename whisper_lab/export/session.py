@@ -1,5 +1,6 @@
 """One run of 03: the checkpoint, the yardstick, what became of each graph, and the report."""
 
+import functools
 import json
 import resource
 import sys
@@ -36,17 +37,21 @@ class Export:
         self.fp32_bytes: dict[str, int] = {}
         self.export_s = 0.0
         self.scores: list[dict] | None = None
-        self._sounds: list | None = None
 
-    @property
+    @functools.cached_property
     def sounds(self) -> list:
         """PyTorch's answers for the gates, made when the first gate asks."""
-        if self._sounds is None:
-            from whisper_lab.export import reference
+        from whisper_lab.export import reference
 
-            console.note("reference", "PyTorch over speech, silence and noise", "what the gates compare with")
-            self._sounds = reference.make(self.runtime, self.args.seed)
-        return self._sounds
+        console.note("reference", "PyTorch over speech, silence and noise", "what the gates compare with")
+        return reference.make(self.runtime, self.args.seed)
+
+    @functools.cached_property
+    def long_runs(self) -> dict:
+        """PyTorch's answers for the sweep over shapes."""
+        from whisper_lab.export import parity
+
+        return parity.long_runs(self.runtime, self.sounds, self.args.seed)
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
         """Remember what the others are measured against."""
@@ -70,8 +75,8 @@ class Export:
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
         from whisper_lab.export import verify
 
-        gates = verify.run(pair, precision, self.runtime, self.sounds, fp32_bytes=self.fp32_bytes, excluded=excluded,
-                           alignment=bool(self.alignment_heads), trained=not self.checkpoint.random_weights,
+        gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_runs,
+                           fp32_bytes=self.fp32_bytes, excluded=excluded, alignment=bool(self.alignment_heads), trained=not self.checkpoint.random_weights,
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
                            threads=self.args.threads, seed=self.args.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):
