@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import stat
 import tracemalloc
 
@@ -34,7 +35,8 @@ def assert_is_tone(samples, gain=0.5, hertz=440.0, tolerance=2e-3):
 
 @pytest.mark.parametrize("subtype, said, tolerance", [
     ("PCM_U8", "Unsigned 8 bit PCM", 8e-3), ("PCM_16", "Signed 16 bit PCM", 5e-5),
-    ("PCM_24", "Signed 24 bit PCM", 1e-6), ("PCM_32", "Signed 32 bit PCM", 1e-6), ("FLOAT", "32 bit float", 1e-6), ("DOUBLE", "64 bit float", 1e-6),
+    ("PCM_24", "Signed 24 bit PCM", 1e-6), ("PCM_32", "Signed 32 bit PCM", 1e-6),
+    ("FLOAT", "32 bit float", 1e-6), ("DOUBLE", "64 bit float", 1e-6),
 ])
 def test_every_sample_width(tmp_path, subtype, said, tolerance):
     soundfile.write(tmp_path / "a.wav", tone(), RATE, subtype)
@@ -88,9 +90,11 @@ def test_formats_of_libsndfile(tmp_path, name):
     assert_is_tone(audio.load(tmp_path / name).samples, tolerance=0.03)
 
 
-def write_with_pyav(path, codec, sound=True, video=False, rate=48_000):
-    """A container that only FFmpeg reads: a stereo tone and/or five black pictures."""
+def write_with_pyav(path, codec, sound=True, video=False, rate=48_000, samples=None):
+    """A container that only FFmpeg reads: a stereo tone (or `samples`) and/or five black pictures."""
     import av
+
+    samples = tone(rate, 2.0) if samples is None else samples
 
     with av.open(str(path), "w") as container:
         if video:
@@ -105,7 +109,7 @@ def write_with_pyav(path, codec, sound=True, video=False, rate=48_000):
                 container.mux(pictures.encode(black))
             container.mux(pictures.encode())
         if sound:
-            planes = np.tile(tone(rate, 2.0).astype(np.float32), (2, 1))
+            planes = np.tile(samples.astype(np.float32), (2, 1))
             frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
             frame.sample_rate = rate
             container.mux(track.encode(frame))
@@ -124,6 +128,15 @@ def test_containers_only_ffmpeg_reads(tmp_path, name, codec, video):
     assert abs(int(spectrum.argmax()) - 440) <= 1
     assert (sound.source_rate, sound.source_channels) == (48_000, 2)
     assert any("decoded by FFmpeg" in note for note in sound.notes) and not any("warning" in n for n in sound.notes)
+
+
+def test_a_bare_aac_stream_is_no_cut_file(tmp_path):
+    """FFmpeg takes its length from the bit rate of the start: a soft start promises far more than there is."""
+    samples = 0.3 * np.random.default_rng(0).standard_normal(6 * 48_000)
+    samples[: 3 * 48_000] = 0.0
+    write_with_pyav(tmp_path / "a.aac", "aac", samples=samples)
+    sound = audio.load(tmp_path / "a.aac")
+    assert sound.duration == pytest.approx(6.0, abs=0.05) and not any("warning" in note for note in sound.notes)
 
 
 # Unusual samples
@@ -279,12 +292,12 @@ def test_wav_from_a_pipe_does_not_know_its_length_and_is_no_cut_file(tmp_path):
     assert sound.duration == 1.0 and not any("warning" in note for note in sound.notes)
 
 
-@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.webm"])
-def test_cut_compressed_file_uses_what_is_there_and_warns(tmp_path, name):
+@pytest.mark.parametrize("name, seconds", [("a.flac", 4.0), ("a.mp3", 4.0), ("a.webm", 2.0)])
+def test_cut_compressed_file_uses_what_is_there_and_warns(tmp_path, name, seconds):
     if name == "a.webm":
         write_with_pyav(tmp_path / name, "libopus")
     else:
-        soundfile.write(tmp_path / name, tone(seconds=4.0), RATE)
+        soundfile.write(tmp_path / name, tone(seconds=seconds), RATE)
     whole = audio.load(tmp_path / name)
     sound = audio.load(cut(tmp_path / name, (tmp_path / name).stat().st_size // 2))
     assert 0.2 * whole.duration < sound.duration < 0.7 * whole.duration
@@ -306,7 +319,8 @@ def test_find_expands_folders_in_order_and_keeps_files(tmp_path):
 
 def test_find_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for paths in (["speech.wav"], ["."], []):
+    (tmp_path / "notes.txt").write_text("x")
+    for paths in (["speech.wav"], ["."], ["notes.txt", "."], []):
         with pytest.raises(LabError) as caught:
             audio.find(paths)
         assert "record one with python 01-record-audio-app.py, or name a file with --audio" in caught.value.remedy
@@ -321,8 +335,12 @@ def test_write_wav_rounds_to_the_nearest_step_and_comes_back(tmp_path):
     steps, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
     assert rate == RATE and soundfile.info(tmp_path / "a.wav").subtype == "PCM_16"
     assert steps.tolist() == [1, -1, 0, 100, -32768, 32767, 32767]
-    audio.write_wav(tmp_path / "b.wav", audio.load(tmp_path / "a.wav").samples)
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_what_write_wav_wrote_comes_back_exactly(tmp_path):
+    steps = np.random.default_rng(0).integers(-32768, 32768, 100_000)
+    audio.write_wav(tmp_path / "a.wav", steps / 32768)
+    np.testing.assert_array_equal(audio.load(tmp_path / "a.wav").samples * 32768, steps)
 
 
 def test_write_wav_says_how_many_samples_it_clipped(tmp_path):
@@ -345,6 +363,19 @@ def test_write_wav_into_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LabError, match="cannot write"):
         audio.write_wav(tmp_path / "file" / "a.wav", tone())
+
+
+def test_write_wav_on_a_full_disk_leaves_the_old_file(tmp_path):
+    """A limit on the size of files fails in the middle of writing, as a full disk does."""
+    audio.write_wav(tmp_path / "a.wav", tone())
+    before, limits = (tmp_path / "a.wav").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(LabError, match="cannot write"):
+            audio.write_wav(tmp_path / "a.wav", tone(seconds=10.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "a.wav").read_bytes() == before and os.listdir(tmp_path) == ["a.wav"]
 
 
 def test_write_wav_is_readable_by_others(tmp_path):

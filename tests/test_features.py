@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec, hertz_to_mel, log_mel, mel_filters, mel_to_hertz
 
 RATE = 16_000
+ROOT = Path(__file__).parents[1]
 SHAPES = [(64, 10), (80, 30), (128, 30), (80, 7)]  # mel bins, window in seconds
 
 
@@ -175,5 +177,5 @@ def test_starts_no_other_threads():
             assert others < 0.02, f"{n_mels} mel bins: {others:.3f} s of other threads"
         assert not {"torch", "transformers", "librosa"} & set(sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from whisper_lab.metrics import (
     word_errors,
 )
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.mark.parametrize("text, expected", [
     ("Turn ON, the  light!", "turn on the light"),
@@ -26,6 +29,7 @@ from whisper_lab.metrics import (
     ("Café, naïve; één", "café naïve één"),
     ("cafe\u0301", "café"),  # one letter or letter and accent: the same
     ("\ufeffhello\n\tworld\u00a0!", "hello world"),
+    ("co\u00adoperate", "cooperate"),  # a soft hyphen is invisible
     ("５ ﬁsh", "5 fish"),
     ("50 % of $3.20", "50 of 3 20"),
     ("नमस्ते", "नमस्ते"),  # vowel signs are part of the word
@@ -102,6 +106,7 @@ def test_aligned_rows_fold_and_line_up():
         "REF: two three", "HYP: two three", "",
         "REF: four", "HYP: for", "     S",
     ]
+    assert aligned_rows(word_errors("今天 one", "a one")) == ["REF: 今天 one", "HYP: a    one", "     S"]
     assert aligned_rows(word_errors("", "")) == ["REF:", "HYP:", ""]
     assert aligned_rows(word_errors("extraordinarily long", ""), width=10)[0] == "REF: extraordinarily"
 
@@ -139,5 +144,5 @@ def test_needs_neither_torch_nor_transformers():
     code = ("import sys; from whisper_lab.metrics import aligned_rows, word_errors;"
             "aligned_rows(word_errors('a', 'b'));"
             "assert not {'torch', 'transformers', 'torchaudio'} & set(sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -78,7 +78,7 @@ def load(path: str | Path) -> Audio:
     try:
         with soundfile.SoundFile(path) as source:
             source_format = read_with_libsndfile(source, mono)
-    except soundfile.LibsndfileError as error:
+    except soundfile.LibsndfileError as error:  # another format, or damaged: FFmpeg gets more out of both
         mono = Mono(path)
         source_format = read_with_pyav(path, mono, str(error))
     samples = mono.finish()

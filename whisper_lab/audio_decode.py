@@ -79,18 +79,12 @@ class Mono:
 
 
 def read_with_libsndfile(source: soundfile.SoundFile, mono: Mono) -> str:
-    """Read all of an open file; returns its format in words. Raises LibsndfileError where not one block can be read."""
+    """Read all of an open file; returns its format in words. Raises LibsndfileError for damaged data."""
     mono.notes.append(f"{source.subtype_info} read as 32-bit float")
     mono.start(source.samplerate, source.channels)
-    try:
-        while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
-            mono.add(block)
-    except soundfile.LibsndfileError as error:
-        if not mono.frames:
-            raise  # FFmpeg may get more out of it
-        mono.warn_damaged(error.error_string)
-    else:
-        mono.warn_if_cut(_promised_frames(source) / source.samplerate)
+    while len(block := source.read(BLOCK, dtype="float32", always_2d=True)):
+        mono.add(block)
+    mono.warn_if_cut(_promised_frames(source) / source.samplerate)
     return f"{source.format_info}, {source.subtype_info}"
 
 

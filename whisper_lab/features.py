@@ -138,7 +138,7 @@ def _mel_power(samples: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     frames = sliding_window_view(padded, spec.n_fft)[:: spec.hop_length][: spec.n_frames]  # a view, nothing copied
     power = np.zeros((spec.n_frames, spec.n_mels), dtype=np.float32)
     # Frames that lie wholly in the padded silence have power 0: only those that touch a sample are computed.
-    sounding = min(spec.n_frames, -(-(len(samples) + spec.n_fft // 2) // spec.hop_length)) if len(samples) else 0
+    sounding = min(spec.n_frames, -(-(len(samples) + spec.n_fft // 2) // spec.hop_length))
     rows = max(1, SINGLE_THREAD_PRODUCT // filters.size)
     for start in range(0, sounding, FRAMES_AT_ONCE):
         stop = min(start + FRAMES_AT_ONCE, sounding)

@@ -92,9 +92,9 @@ def _alignment(words) -> list[tuple[str, str | None, str | None]]:
 def aligned_rows(errors: Errors, width: int = 100) -> list[str]:
     """Reference above hypothesis above marks (S, I, D under the words concerned), folded at `width` columns.
 
-        REF: turn on  the light
-        HYP: turn **  the lights
-                  D       S
+        REF: turn on the light
+        HYP: turn ** the lights
+                  D      S
     """
     from rich.cells import cell_len, set_cell_size  # knows that some characters are two columns wide
 
