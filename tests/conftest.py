@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,8 @@ def references() -> dict[str, dict]:
 def random_model(nano):
     """A function seed -> small random WhisperForConditionalGeneration with nano's vocabulary and mel bins, 1 s window.
 
-    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens vary,
-    the end token comes at different steps, and no bias or LayerNorm is trivial.
+    In float64: random models are full of near-ties, and in float32 the batch size alone can decide one. Its tokens
+    vary, the end token comes at different steps, and no bias or LayerNorm is trivial.
     """
     from whisper_lab.checkpoints import import_transformers
 
@@ -65,11 +66,18 @@ def random_model(nano):
 
 
 @pytest.fixture(scope="session")
-def random_runtimes(random_model, nano):
+def random_runtimes(random_model, nano, tmp_path_factory):
     """Three of them behind TorchWhisper."""
     from whisper_lab.torch_whisper import TorchWhisper
 
-    return [TorchWhisper(random_model(seed), nano) for seed in range(3)]
+    folder, models = tmp_path_factory.mktemp("random"), [random_model(seed) for seed in range(3)]
+    models[0].config.save_pretrained(folder)
+    for name in ("tokenizer.json", "generation_config.json"):
+        shutil.copy(nano / name, folder)
+    sound = json.loads((nano / "preprocessor_config.json").read_text(encoding="utf-8"))
+    sound |= {"chunk_length": 1, "n_samples": sound["sampling_rate"], "nb_max_frames": 100}
+    (folder / "preprocessor_config.json").write_text(json.dumps(sound), encoding="utf-8")
+    return [TorchWhisper(model, folder) for model in models]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """TorchWhisper with our search gives the tokens of transformers' own generate.
 
-Where the semantics differ, on purpose: generate samples among its 50 likeliest tokens, ours among all; generate measures
-the compression ratio on token bytes, ours on the text as openai-whisper does; with beams, both leave the scores
-unnormalised after the token rules.
+Where the semantics differ, on purpose: generate samples among its 50 likeliest tokens, ours among all; generate
+measures the compression ratio on token bytes, ours on the text as openai-whisper does; with beams, both leave the
+scores unnormalised after the token rules.
 """
 
 from dataclasses import replace
@@ -45,10 +45,10 @@ def test_tokens_equal_generate(random_runtimes, noise_features, timestamps, beam
 
 
 def test_the_comparison_covers_rows_that_end_at_different_steps(random_runtimes, noise_features):
-    lengths = [len(row) for runtime in random_runtimes for row in ours(runtime, noise_features, Options(language="en"))]
+    rows = [row for runtime in random_runtimes for row in ours(runtime, noise_features, Options(language="en"))]
+    lengths = [len(row) for row in rows]
     assert len(set(lengths)) > 2 and max(lengths) == 4 + NEW_TOKENS
-    words = {token for runtime in random_runtimes for row in ours(runtime, noise_features, Options(language="en")) for token in row}
-    assert len(words) > 20  # not one token over and over
+    assert len({token for row in rows for token in row}) > 20  # not one token over and over
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -58,15 +58,18 @@ def test_prompt_equals_generate(random_runtimes, noise_features, beams):
     before = [10, 20, 30, 40]
     for runtime in random_runtimes[:2]:
         prompt = torch.tensor([runtime.rules.previous, *before])
-        expected = generate(runtime, noise_features[:1], language="en", task="translate", prompt_ids=prompt, num_beams=beams)
+        expected = generate(runtime, noise_features[:1], language="en", task="translate", prompt_ids=prompt,
+                            num_beams=beams)
         options = Options(language="en", task="translate", beams=beams)
         assert ours(runtime, noise_features[:1], options, previous=[before]) == expected
 
 
 def test_length_penalty_equals_generate(random_runtimes, noise_features):
     for penalty in (0.0, 2.0):
-        expected = generate(random_runtimes[0], noise_features, language="en", task="transcribe", num_beams=3, length_penalty=penalty)
-        assert ours(random_runtimes[0], noise_features, Options(language="en", beams=3, length_penalty=penalty)) == expected
+        expected = generate(random_runtimes[0], noise_features, language="en", task="transcribe", num_beams=3,
+                            length_penalty=penalty)
+        options = Options(language="en", beams=3, length_penalty=penalty)
+        assert ours(random_runtimes[0], noise_features, options) == expected
 
 
 def test_average_log_probability_equals_generates_scores(random_runtimes, noise_features):
@@ -75,12 +78,14 @@ def test_average_log_probability_equals_generates_scores(random_runtimes, noise_
 
     runtime = random_runtimes[1]
     with torch.no_grad():
-        found = runtime.model.generate(torch.from_numpy(noise_features[:1]).double(), language="en", task="transcribe", max_length=128,
-                                       force_unique_generate_call=True, return_dict_in_generate=True, output_scores=True)
+        found = runtime.model.generate(torch.from_numpy(noise_features[:1]).double(), language="en", task="transcribe",
+                                       force_unique_generate_call=True, return_dict_in_generate=True,
+                                       output_scores=True, max_length=runtime.rules.max_positions)
     scores = torch.stack(found.scores)[:, 0].log_softmax(-1)
     tokens = found.sequences[0, -len(scores):]
     expected = scores[torch.arange(len(scores)), tokens].mean().item()
-    assert decode(runtime, noise_features[:1], Options(language="en"))[0].avg_logprob == pytest.approx(expected, abs=1e-4)
+    result = decode(runtime, noise_features[:1], Options(language="en"))[0]
+    assert result.avg_logprob == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [Options(language="en"), Options(beams=3), Options(temperatures=(0.8,), seed=3),

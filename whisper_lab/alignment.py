@@ -1,8 +1,9 @@
 """When was each word said? From the decoder's cross-attention, by dynamic time warping. NumPy only.
 
-Some heads of the decoder's cross-attention look at the piece of sound that they are writing down. Their weights, one row
-per token and one column per encoder position, are sharpened and averaged; the cheapest monotone path through them says at
-which position each token begins. The idea is that of openai-whisper's `timing.py`; path: Sakoe and Chiba 1978.
+Some heads of the decoder's cross-attention look at the piece of sound that they are writing down. Their weights, one
+row per token and one column per encoder position, are sharpened and averaged; the cheapest monotone path through them
+says at which position each token begins. The idea is that of openai-whisper's `timing.py`; path: Sakoe and Chiba
+1978.
 """
 
 from collections.abc import Sequence
@@ -50,14 +51,14 @@ def word_times(attention: np.ndarray, prompt_length: int, tokens: Sequence[int],
 
 
 def sharpen(attention: np.ndarray, width: int) -> np.ndarray:
-    """[heads, tokens, positions] -> [tokens, positions]: standardised over tokens, median-filtered over time, averaged."""
+    """[heads, tokens, positions] -> [tokens, positions]: standardised over tokens, filtered over time, averaged."""
     mean, deviation = attention.mean(axis=1, keepdims=True), attention.std(axis=1, keepdims=True)
     standard = (attention - mean) / np.maximum(deviation, 1e-6)
     return median_filter(standard, width).mean(axis=0)
 
 
 def median_filter(values: np.ndarray, width: int) -> np.ndarray:
-    """Median over `width` (odd) neighbours along the last axis, the ends reflected; unchanged where that is too short."""
+    """Median over `width` (odd) neighbours along the last axis, the ends reflected; unchanged where too short."""
     half = width // 2
     if half == 0 or values.shape[-1] <= half:
         return values
@@ -101,8 +102,8 @@ def words_of(tokens: Sequence[int], tokenizer, language: str | None = None) -> l
     """Split text tokens into words: at spaces, or at every complete character in languages written without them."""
     words: list[tuple[str, list[int]]] = []
     for text, group in characters_of(tokens, tokenizer):
-        joins = words and language not in NO_SPACES and not text[:1].isspace() and not _is_punctuation(text)
-        if joins and not _is_punctuation(words[-1][0]):
+        inside = language not in NO_SPACES and not text[:1].isspace() and not _is_punctuation(text)
+        if words and (words[-1][0].isspace() or (inside and not _is_punctuation(words[-1][0]))):
             words[-1] = (words[-1][0] + text, words[-1][1] + group)
         else:
             words.append((text, group))

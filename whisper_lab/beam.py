@@ -1,10 +1,10 @@
 """Beam search over any runtime: keep the best few beginnings instead of the best one. NumPy only.
 
 The semantics are those of transformers' `generate(num_beams=...)`: log-softmax first, then the token rules without
-normalising again; the 2 * beams best continuations are looked at, of which those that end among the first `beams` become
-hypotheses, ranked by log-probability / length ** penalty (the end token counts); a window is finished when its best running
-beam can no longer beat its worst hypothesis. With `patience` it is finished as soon as round(beams * patience) hypotheses
-exist (Kasai et al. 2022, "A Call for Clarity in Beam Search"; openai-whisper's rule).
+normalising again; the 2 * beams best continuations are looked at, of which those that end among the first `beams`
+become hypotheses, ranked by log-probability / length ** penalty (the end token counts); a window is finished when its
+best running beam can no longer beat its worst hypothesis. With `patience` it is finished as soon as round(beams *
+patience) hypotheses exist (Kasai et al. 2022, "A Call for Clarity in Beam Search"; openai-whisper's rule).
 """
 
 from typing import Any

@@ -1,17 +1,17 @@
 """From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only; beams are in beam.py.
 
-A runtime (PyTorch or ONNX) turns features into a cross cache and tokens into logits; everything that decides which token
-comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam search, temperature fallback, no-speech rule);
-openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
+A runtime (PyTorch or ONNX) turns features into a cross cache and tokens into logits; everything that decides which
+token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam search, temperature fallback,
+no-speech rule); openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -79,8 +79,8 @@ def decode(runtime: Runtime, features: np.ndarray, options: Options | None = Non
     """Decode a batch of windows.
 
     features: float32 [audio, n_mels, n_frames]; languages: per window, over options.language; previous: per window, the
-    tokens of the text before it. A window's result does not depend on its neighbours in the batch. Raises LabError for a
-    language or task that the checkpoint does not have.
+    tokens of the text before it. A window's result does not depend on its neighbours in the batch. Raises LabError
+    for a language or task that the checkpoint does not have.
     """
     options = options or Options()
     return decode_encoded(runtime, runtime.encode(features), len(features), options, languages, previous)
@@ -93,7 +93,8 @@ def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
     spoken = [(language or options.language, None) for language in languages or [None] * audios]
     unknown = np.array([i for i, (language, _) in enumerate(spoken) if language is None], np.int64)
     if len(unknown) and runtime.rules.languages:
-        for i, found in zip(unknown, detect_language(runtime, runtime.select(cross, unknown), len(unknown)), strict=True):
+        detected = detect_language(runtime, runtime.select(cross, unknown), len(unknown))
+        for i, found in zip(unknown, detected, strict=True):
             spoken[i] = max(found.items(), key=lambda item: item[1])
     before = previous or [()] * audios
     prompts = [runtime.rules.prompt(language, options.task, options.timestamps, tokens)
@@ -130,12 +131,6 @@ def is_silence(result: Result, options: Options) -> bool:
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over its bytes after zlib; above 2.4 the text repeats itself."""
-    raw = text.encode("utf-8")
-    return len(raw) / len(zlib.compress(raw))
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:

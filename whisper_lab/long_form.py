@@ -1,9 +1,10 @@
 """Recordings longer than the model's window: window after window, joined by the timestamps that the model writes.
 
 The sequential algorithm of the Whisper paper, section 3.8 (and openai-whisper's `transcribe.py`): decode a window with
-timestamps, keep its complete segments, move on to where the last of them ended, and decode from there. A window that ends
-in a single timestamp said all there was, so the next one begins at its end. Times are counted in samples: exact, however
-long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond its samples.
+timestamps, keep its complete segments, move on to where the last of them ended, and decode from there. A window that
+ends in a single timestamp said all there was, so the next one begins at its end. Times are counted in samples: exact,
+however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
+its samples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -229,4 +230,6 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
         while words and taken < len(group):
             word = words.pop(0)
             taken += len(word.tokens)
-            segment.words.append(Word(word.text, window.start + word.start, window.start + word.end, word.tokens))
+            # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
+            start, end = np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
+            segment.words.append(Word(word.text, float(start), float(end), word.tokens))

@@ -2,8 +2,9 @@
 
 Everything is read from the checkpoint's own files, so a model with another vocabulary, window or language list needs no
 change here. Sources: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.3 and
-figure 1 (the prompt format); openai-whisper's `whisper/decoding.py` (SuppressBlank, SuppressTokens, ApplyTimestampRules) and
-transformers' `WhisperTimeStampLogitsProcessor`, whose choices these rules reproduce token for token.
+figure 1 (the prompt format); openai-whisper's `whisper/decoding.py` (SuppressBlank, SuppressTokens,
+ApplyTimestampRules) and transformers' `WhisperTimeStampLogitsProcessor`, whose choices these rules reproduce token
+for token.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab.console import LabError
+from whisper_lab.features import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class TokenRules:
         Raises LabError where a file is missing or cannot be understood.
         """
         folder = Path(folder)
-        model, sound = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
+        spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
         generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
         ids = {token["content"]: token["id"] for token in _read_json(folder / "tokenizer.json")["added_tokens"]}
         try:
-            return cls(**_from_config(generation, model, sound, ids))
+            return cls(**_from_config(generation, model, spec.window_s, ids))
         except (KeyError, TypeError, IndexError) as error:
             raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}",
                            "download it again, or choose another with --model") from error
@@ -136,8 +138,24 @@ class TokenRules:
         """The tokens that stand for text: no special tokens, no timestamps."""
         return [int(token) for token in tokens if token < self.end]
 
+    def answer(self, tokens: Sequence[int]) -> list[int]:
+        """What the decoder said, from a whole sequence: without the prompt, the end token and the padding after it."""
+        tokens = [int(token) for token in tokens]
+        said = tokens[tokens.index(self.start) + 1:] if self.start in tokens else tokens
+        opening = {*self.languages.values(), *self.tasks.values(), self.no_timestamps}
+        while said and said[0] in opening:
+            said = said[1:]
+        return said[:said.index(self.end)] if self.end in said else said
+
+    def prompt_tokens(self, tokenizer, text: str) -> list[int]:
+        """Tokens of a text to put before the window; special tokens written in it are refused with a LabError."""
+        tokens = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids if text.strip() else []
+        if any(token >= self.end for token in tokens):
+            raise LabError("the prompt holds a special token", "write plain words in --prompt, without <|...|>")
+        return tokens
+
     def text(self, tokenizer, tokens: Sequence[int]) -> str:
-        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, ends stripped."""
+        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, stripped."""
         return tokenizer.decode(self.text_tokens(tokens), skip_special_tokens=False).strip()
 
 
@@ -166,7 +184,7 @@ def _read_json(path: Path, required: bool = True) -> dict:
         raise LabError(f"cannot read {path}: {error}", "download the checkpoint again") from error
 
 
-def _from_config(generation: dict, model: dict, sound: dict, ids: dict[str, int]) -> dict:
+def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, int]) -> dict:
     """The fields of TokenRules; generation_config.json first, then the tokenizer's names."""
     no_timestamps = generation.get("no_timestamps_token_id") or ids["<|notimestamps|>"]
     end = generation["eos_token_id"]
@@ -186,7 +204,7 @@ def _from_config(generation: dict, model: dict, sound: dict, ids: dict[str, int]
         "max_initial_timestamp": generation.get("max_initial_timestamp_index"),
         "max_positions": model["max_target_positions"],
         "vocab_size": model["vocab_size"],
-        "timestamp_step": sound["n_samples"] / sound["sampling_rate"] / model["max_source_positions"],
+        "timestamp_step": window_s / model["max_source_positions"],
         "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
         "median_filter_width": model.get("median_filter_width", 7),
     }

@@ -1,0 +1,260 @@
+"""Speech to text with Hugging Face Transformers, in the four steps of every Whisper program.
+
+    python 02-whisper-huggingface.py                                    # speech.wav -> text
+    python 02-whisper-huggingface.py --model nano --audio media --language en --timestamps segment
+    python 02-whisper-huggingface.py --model nano --audio media/digits.wav --explain
+    python 02-whisper-huggingface.py --audio lecture.mp3 --format srt > lecture.srt
+
+    1. load and resample   any sound file -> samples, mono, 16 kHz                     [samples]
+    2. features            samples -> log-mel spectrogram, a column every 10 ms        [mel bins, frames]
+    3. generate            the encoder hears it once, the decoder writes token by token [tokens]
+    4. decode              token ids -> text
+
+A recording longer than the model's window (30 s for the published models) goes through steps 2 to 4 window by window;
+the timestamps that the model writes say where the next window begins.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from whisper_lab import audio, checkpoints, console, files, transcripts
+from whisper_lab.console import LabError
+
+FORMATS = ["text", "json", "srt", "vtt"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    clips = audio.find(args.audio)
+    args.several = len(clips) > 1
+    references = transcripts.read_reference(args.reference, clips) if args.reference else {}
+    lab = load_model(args)
+    transcribed, documents, failures = {}, [], 0
+    for clip in console.progress(clips, description="transcribing", unit="clip"):
+        try:
+            started = time.perf_counter()
+            transcript, trace = transcribe(lab, clip, args)
+            seconds = time.perf_counter() - started
+        except LabError as error:
+            if len(clips) == 1:
+                raise
+            failures += 1  # one bad file does not take the others with it
+            print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+            continue
+        transcribed[clip] = transcript
+        documents.append(transcripts.as_json(transcript, clip, {"transcribe_s": round(seconds, 3)}))
+        show(clip, transcript, args, named=args.several)
+        if clip in references:
+            documents[-1]["errors"] = transcripts.show_errors(references[clip], transcript)
+        if args.explain:
+            explain_window(lab, clip, trace, args)
+    write_results(transcribed, documents, lab, args)
+    return 1 if failures else 0
+
+
+def transcribe(lab, path: Path, args):
+    """The lesson: one sound file to a Transcript. Also returns what --explain needs to show its first window."""
+    import torch
+
+    from whisper_lab.explain import Trace
+    from whisper_lab.long_form import Transcript, Windows, add_words
+
+    # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
+    # channels are averaged to mono, and the sampling rate is converted with a low-pass filter, because Whisper heard
+    # 16 kHz only.
+    sound = audio.load(path)  # for a WAV in short: soundfile.read(path), .mean(axis=1), soxr.resample(x, rate, 16000)
+    console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    transcript = Transcript(language=args.language, duration=sound.duration)
+    level = audio.level(sound.samples)
+    if level.advice:
+        console.warn(f"{path.name}: {level.advice}")
+    silent = level.silent and not args.explain  # Whisper tends to invent words for silence: do not ask it
+
+    # A recording longer than the window needs timestamps, because they tell where the next window begins.
+    timestamps = args.timestamps != "none" or sound.duration > lab.spec.window_s
+    windows = Windows(sound.samples, lab.spec.n_samples, lab.spec.sampling_rate, lab.rules, lab.tokenizer)
+    trace = None
+    for window in [] if silent else windows:
+        # 2. Features. A Fourier transform of 25 ms every 10 ms, its power summed in mel bands, the logarithm of that;
+        #    a sound shorter than the window is padded with silence.                      [1, mel bins, frames]
+        features = lab.processor(window.samples, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt").input_features
+        features = features.to(lab.model.device, lab.model.dtype)
+
+        if transcript.language is None and lab.rules.languages:
+            transcript.language, transcript.language_probability = detect_language(lab, features)
+            console.note("language", transcript.language, f"detected in the first window, probability "
+                         f"{transcript.language_probability:.3f}; --language sets it")
+
+        # 3. Generate. The encoder turns the features into one vector every 20 ms; the decoder, starting from the prompt
+        #    <|startoftranscript|><|language|><|task|>, writes the likeliest next token until <|endoftext|>.    [tokens]
+        with torch.no_grad():  # no training, so no memory for gradients
+            settings = generate_settings(lab, args, transcript.language, timestamps)
+            if args.api == "model":
+                sequence = lab.model.generate(features, **settings)
+            else:  # pipe(samples) is these three calls, with tokenizer.decode as the last; it makes its own features
+                inputs = next(lab.pipe.preprocess(window.samples))
+                sequence = lab.pipe.forward(inputs, **settings)["tokens"]
+        tokens = lab.rules.answer(sequence[0])  # without the prompt and <|endoftext|>
+
+        # 4. Decode. Byte-level BPE: each id stands for a piece of text, special tokens are left out. With timestamps
+        # the tokens are cut at them first, and the cursor moves on to where the last whole segment ended.
+        segments = windows.advance(tokens)
+        for segment in segments:
+            segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
+        if args.timestamps == "word" and segments:
+            add_words(lab, lab.encode(features), window, segments, transcript.language, args.task)
+        transcript.segments += segments
+        prompt = lab.rules.prompt(transcript.language, args.task, timestamps, lab.prompt)
+        trace = trace or Trace(sound, window, features[0].float().cpu().numpy(), prompt, tokens)
+    return transcript, trace
+
+
+def detect_language(lab, features) -> tuple[str, float]:
+    """The decoder's first token after <|startoftranscript|> is the language: its code and probability."""
+    import torch
+
+    start = torch.tensor([[lab.rules.start]], device=features.device)
+    with torch.no_grad():
+        logits = lab.model(features, decoder_input_ids=start).logits[0, -1]  # [vocab]
+    codes, ids = list(lab.rules.languages), list(lab.rules.languages.values())
+    probabilities = logits[ids].float().softmax(dim=-1)  # among the languages only
+    best = int(probabilities.argmax())
+    return codes[best], float(probabilities[best])
+
+
+def generate_settings(lab, args, language: str | None, timestamps: bool) -> dict:
+    """The arguments of `generate` for one window."""
+    import torch
+
+    settings = {
+        "return_timestamps": timestamps,
+        "num_beams": args.beams,  # 1 is greedy search
+        "max_length": lab.rules.max_positions,  # without it, generate may stop after 20 tokens
+        "force_unique_generate_call": True,  # one pass over the window: moving on is done here, by windows.advance
+    }
+    if lab.rules.languages:  # an English-only checkpoint takes neither
+        settings |= {"language": language, "task": args.task}
+    if args.temperature > 0:  # draw from softmax(logits / temperature), all tokens taking part
+        settings |= {"temperature": args.temperature, "top_k": 0}
+    if lab.prompt:
+        settings["prompt_ids"] = torch.tensor([lab.rules.previous, *lab.prompt], device=lab.model.device)
+    return settings
+
+
+def load_model(args):
+    """The checkpoint on the chosen device, with its processor, tokenizer and token rules."""
+    checkpoint = checkpoints.resolve(args.model)
+    transformers = checkpoints.import_transformers()
+    import torch
+
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device, dtype = choose_device(args.device), args.dtype
+    if dtype == "auto":  # half precision pays on a GPU; processors compute it slowly or not at all
+        dtype = "float16" if device == "cuda" else "float32"
+    console.note("precision", dtype, "--dtype asks for it" if args.dtype != "auto" else f"the usual choice on {device}")
+    model = checkpoints.load_model(checkpoint, dtype=getattr(torch, dtype)).to(device)
+    lab = TorchWhisper(model, checkpoint.folder)
+    lab.checkpoint = checkpoint
+    lab.processor = transformers.WhisperProcessor.from_pretrained(checkpoint.folder)
+    lab.prompt = lab.rules.prompt_tokens(lab.tokenizer, args.prompt or "")
+    lab.rules.prompt(args.language, args.task, False, lab.prompt)  # says now what the checkpoint does not know
+    if args.api == "pipeline":
+        lab.pipe = transformers.pipeline("automatic-speech-recognition", model=model, tokenizer=lab.processor.tokenizer,
+                                         feature_extractor=lab.processor.feature_extractor, dtype=model.dtype)
+    return lab
+
+
+def choose_device(wanted: str) -> str:
+    """cpu or cuda. Raises LabError where cuda is asked for and not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise LabError("this PyTorch finds no CUDA device", "leave out --device, or install a CUDA build of torch")
+    device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
+    found = torch.cuda.get_device_name() if there else "no CUDA device found"
+    reason = found if wanted == "auto" else "--device asks for it"
+    console.note("device", device, f"{reason}; {torch.get_num_threads()} threads" if device == "cpu" else reason)
+    return device
+
+
+def show(clip: Path, transcript, args, named: bool) -> None:
+    """Print one transcript; with several clips each is preceded by its name."""
+    if args.format == "text":
+        heading = f"{clip.name}\n" if named else ""
+        console.result(f"{heading}\nTranscription:\n\n{transcripts.as_text(transcript, args.timestamps)}\n")
+    elif args.format in ("srt", "vtt") and not named:
+        from whisper_lab import subtitles
+
+        console.result(getattr(subtitles, args.format)(transcript.segments).rstrip("\n"))
+
+
+def write_results(transcribed: dict, documents: list[dict], lab, args) -> None:
+    """The JSON document, and a subtitle file per clip where there are several."""
+    if args.format == "json" or args.output_json:
+        settings = {key: getattr(args, key) for key in ("api", "language", "task", "beams", "temperature", "timestamps",
+                                                        "dtype", "prompt", "seed")}
+        document = transcripts.document(documents, lab.checkpoint, settings)
+        if args.output_json:
+            files.write_json(args.output_json, document)
+        if args.format == "json":
+            import json
+
+            console.result(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    if args.format in ("srt", "vtt") and args.several:
+        for path in transcripts.save_subtitles(transcribed, args.format, args.output_dir):
+            console.result(str(path))
+
+
+def explain_window(lab, clip: Path, trace, args) -> None:
+    """--explain: shapes, guesses and a picture of the clip's first window."""
+    from whisper_lab.explain import explain
+
+    title = f"{clip.name}, {lab.checkpoint.name}"
+    if lab.checkpoint.random_weights:
+        title += " (random weights: the text means nothing)"
+    timestamps = lab.rules.no_timestamps not in trace.prompt
+    explain(trace, lab, Path(args.output_dir) / f"explain-{lab.checkpoint.name}-{clip.stem}.png", title, timestamps)
+
+
+def parse(argv: list[str] | None):
+    """The command line; wrong usage ends here with exit status 2."""
+    parser = console.parser(__doc__, "model", "audio", "language")
+    parser.add_argument("--task", choices=["transcribe", "translate"], default="transcribe",
+                        help="translate writes English whatever is spoken (default: %(default)s)")
+    parser.add_argument("--api", choices=["model", "pipeline"], default="model",
+                        help="model.generate, or transformers' pipeline around it (default: %(default)s)")
+    parser.add_argument("--beams", type=int, default=1, metavar="N",
+                        help="width of the beam search (default: 1, greedy)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
+                        help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
+    parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
+                        help="show when each segment or word was said (default: %(default)s)")
+    parser.add_argument("--prompt", metavar="TEXT",
+                        help="text put before every window, such as names to expect (default: none)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto",
+                        help="precision of the computation (default: auto, float32 on cpu and float16 on cuda)")
+    parser.add_argument("--format", choices=FORMATS, default="text",
+                        help="of the output; srt and vtt of several clips go to --output-dir (default: %(default)s)")
+    parser.add_argument("--reference", metavar="TEXT|FILE", help="what was said: prints word and character error rates")
+    parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
+    console.add_flags(parser, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
+    args = console.parse(parser, argv)
+    if args.beams < 1 or args.temperature < 0 or (args.threads is not None and args.threads < 1):
+        parser.error("--beams and --threads start at 1, --temperature at 0")
+    if args.beams > 1 and args.temperature > 0:
+        parser.error("choose --beams (search) or --temperature (sampling), not both")
+    if args.format in ("srt", "vtt") and args.timestamps == "none":
+        args.timestamps = "segment"
+        console.note("timestamps", "segment", f"--format {args.format} needs them")
+    return args
+
+
+if __name__ == "__main__":
+    console.run(main)

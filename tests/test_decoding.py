@@ -1,0 +1,295 @@
+"""Token rules against transformers' processors, and the search over a scripted runtime whose logits are known."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from whisper_lab.console import LabError
+from whisper_lab.decoding import Options, Result, decode, detect_language, is_silence, looks_wrong
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
+
+
+@pytest.fixture(scope="module")
+def rules(nano):
+    return TokenRules.from_folder(nano)
+
+
+def test_ids_come_from_the_checkpoint(rules, nano):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(nano / "tokenizer.json"))
+    for token, name in [(rules.start, "<|startoftranscript|>"), (rules.end, "<|endoftext|>"),
+                        (rules.no_speech, "<|nospeech|>"), (rules.previous, "<|startofprev|>"),
+                        (rules.languages["nl"], "<|nl|>"), (rules.tasks["translate"], "<|translate|>"),
+                        (rules.timestamp_begin, "<|0.00|>")]:
+        assert tokenizer.id_to_token(token) == name
+    window = json.loads((nano / "preprocessor_config.json").read_text())["chunk_length"]
+    last = rules.timestamp_begin + round(window / rules.timestamp_step)
+    assert tokenizer.id_to_token(last) == f"<|{window:.2f}|>" and last < rules.vocab_size
+
+
+def test_ids_from_the_tokenizer_where_generation_config_says_little(rules, nano, tmp_path):
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        shutil.copy(nano / name, tmp_path)
+    bare = TokenRules.from_folder(tmp_path)
+    for name in ("start", "end", "no_timestamps", "no_speech", "previous", "languages", "tasks", "timestamp_step"):
+        assert getattr(bare, name) == getattr(rules, name)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "preprocessor_config.json"])
+def test_incomplete_checkpoint(nano, tmp_path, missing):
+    for name in {"config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"} - {missing}:
+        shutil.copy(nano / name, tmp_path)
+    with pytest.raises(LabError, match=missing):
+        TokenRules.from_folder(tmp_path)
+
+
+def test_prompts(rules):
+    start, nl, no_times = rules.start, rules.languages["nl"], rules.no_timestamps
+    assert rules.prompt("nl") == [start, nl, rules.tasks["transcribe"], no_times]
+    assert rules.prompt("<|nl|>", "translate", timestamps=True) == [start, nl, rules.tasks["translate"]]
+    tail = list(range(200))[-(rules.max_positions // 2 - 1):]
+    assert rules.prompt("nl", previous=range(200))[:-4] == [rules.previous, *tail]
+    assert rules.answer([*rules.prompt("nl", previous=[1, 2]), 7, 8, rules.end, rules.end]) == [7, 8]
+    assert rules.answer([7, 8]) == [7, 8]
+
+
+@pytest.mark.parametrize("wrong", [{"language": "xx"}, {"task": "sing"}])
+def test_prompts_that_the_checkpoint_cannot_have(rules, wrong):
+    with pytest.raises(LabError):
+        rules.prompt(**wrong)
+
+
+def test_english_only_checkpoint(rules, nano, tmp_path):
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        shutil.copy(nano / name, tmp_path)
+    generation = json.loads((nano / "generation_config.json").read_text()) | {"is_multilingual": False}
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    english = TokenRules.from_folder(tmp_path)
+    assert english.prompt() == english.prompt("en") == [rules.start, rules.no_timestamps]
+    for wrong in ({"language": "nl"}, {"task": "translate"}):
+        with pytest.raises(LabError):
+            english.prompt(**wrong)
+
+
+def test_special_tokens_in_a_prompt_are_refused(rules, nano):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(nano / "tokenizer.json"))
+    tokens = rules.prompt_tokens(tokenizer, "Anna and Bob ")
+    assert rules.text(tokenizer, tokens) == "Anna and Bob"
+    with pytest.raises(LabError):
+        rules.prompt_tokens(tokenizer, "hello <|nl|>")
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_rules_equal_transformers_processors(rules, nano, timestamps):
+    """Random scores after random histories, 400 of them: the same entries are forbidden, the others untouched."""
+    import torch
+    from transformers import GenerationConfig
+    from transformers.generation.logits_process import (
+        SuppressTokensAtBeginLogitsProcessor,
+        SuppressTokensLogitsProcessor,
+        WhisperTimeStampLogitsProcessor,
+    )
+
+    generator, seen = np.random.default_rng(0), set()
+    config = GenerationConfig.from_pretrained(nano)
+    prompt = rules.prompt("en", timestamps=timestamps)
+    processors = [SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, len(prompt)),
+                  SuppressTokensLogitsProcessor(config.suppress_tokens)]
+    if timestamps:
+        processors.append(WhisperTimeStampLogitsProcessor(config, begin_index=len(prompt)))
+    for trial in range(100):
+        history = _history(generator, rules, length=trial % 6, rows=4)
+        scores = generator.normal(0, 3, (4, rules.vocab_size)).astype(np.float32)
+        scores[2:, rules.timestamp_begin:] -= 6  # rows where text is likelier than all timestamps together
+        expected, ids = torch.from_numpy(scores.copy()), torch.tensor([[*prompt, *row] for row in history.tolist()])
+        for processor in processors:
+            expected = processor(ids, expected)
+        found = rules.apply(scores.copy(), history, timestamps)
+        np.testing.assert_array_equal(found, expected.numpy())
+        seen |= {(bool(np.isinf(row[:rules.end]).all()), bool(np.isinf(row[rules.timestamp_begin:]).all()))
+                 for row in found}
+    # With timestamps: rows where text is forbidden, where timestamps are, and where neither is.
+    assert seen == ({(True, False), (False, True), (False, False)} if timestamps else {(False, False)})
+
+
+def _history(generator, rules, length, rows):
+    """Tokens after a prompt as they could have been: text and timestamps that do not decrease."""
+    text = generator.integers(0, rules.end, (rows, length))
+    steps = np.sort(generator.integers(0, rules.vocab_size - rules.timestamp_begin, (rows, length)), axis=1)
+    return np.where(generator.random((rows, length)) < 0.5, rules.timestamp_begin + steps, text)
+
+
+def test_max_initial_timestamp(rules):
+    from dataclasses import replace
+
+    scores = np.zeros((1, rules.vocab_size), np.float32)
+    limited = replace(rules, max_initial_timestamp=3).apply(scores, np.zeros((1, 0), np.int64), True)
+    assert np.flatnonzero(np.isfinite(limited[0])).tolist() == [rules.timestamp_begin + i for i in range(4)]
+
+
+def test_log_softmax_is_stable():
+    rows = np.array([[1e4, 0, -1e4], [-np.inf, 0, 0], [3, 3, 3]], np.float32)
+    np.testing.assert_allclose(np.exp(log_softmax(rows)).sum(axis=-1), 1, rtol=1e-6)
+    assert log_softmax(rows)[1, 0] == -np.inf
+    assert logsumexp(np.full((1, 4), -np.inf, np.float32))[0] == -np.inf
+
+
+class Scripted:
+    """A runtime whose next token depends on the last token only: logits[last]. Counts the rows it was asked for."""
+
+    def __init__(self, rules, logits, tokenizer=None):
+        self.rules, self.logits, self.tokenizer, self.rows = rules, logits, tokenizer or Spelling(), []
+
+    def encode(self, features):
+        return features
+
+    def step(self, input_ids, cross, cache):
+        assert len(input_ids) % len(cross) == 0  # batch = audio x beams
+        past = np.zeros((len(input_ids), 0), np.int64) if cache is None else cache
+        self.rows.append(len(input_ids))
+        shift = np.repeat(cross[:, 0, :1], len(input_ids) // len(cross), axis=0)  # each window has its own end bias
+        logits = self.logits[input_ids].copy()
+        logits[:, :, self.rules.end] += shift
+        return logits, np.concatenate([past, input_ids], axis=1)
+
+    def reorder(self, cache, rows):
+        return cache[rows]
+
+    def select(self, cross, audios):
+        return cross[audios]
+
+
+class Spelling:
+    """A tokenizer that writes token ids."""
+
+    def decode(self, tokens, skip_special_tokens=False):
+        return " ".join(map(str, tokens))
+
+
+@pytest.fixture
+def scripted(rules):
+    """Seven text tokens with seeded transition scores; the end comes in time or late, as the window's bias says."""
+    logits = np.full((rules.vocab_size, rules.vocab_size), -50, np.float32)
+    logits[:, :7] = np.random.default_rng(3).normal(0, 1.5, (rules.vocab_size, 7))
+    logits[:, rules.end] = -1
+    return Scripted(rules, logits)
+
+
+def windows(*end_bias):
+    return np.array(end_bias, np.float32)[:, None, None] * np.ones((1, 1, 1), np.float32)
+
+
+def best_sequence(runtime, bias, length):
+    """The likeliest sequence of at most `length` tokens by mean log-probability, found by trying all of them."""
+    rules, best = runtime.rules, (-np.inf, None)
+    last = rules.prompt("en")[-1]
+    frontier = [([], 0.0, last)]
+    for _ in range(length):
+        following = []
+        for tokens, score, last in frontier:
+            row = runtime.logits[last][None].copy()
+            row[0, rules.end] += bias
+            logs = rules.apply(log_softmax(row), np.array([tokens], np.int64).reshape(1, -1), False)[0]
+            best = max(best, ((score + logs[rules.end]) / (len(tokens) + 1), tokens), key=lambda pair: pair[0])
+            following += [([*tokens, t], score + logs[t], t) for t in range(7)]
+        frontier = following
+    return max(best, *(((score / length), tokens) for tokens, score, _ in frontier), key=lambda pair: pair[0])
+
+
+def test_a_wide_beam_finds_the_best_sequence(scripted):
+    """With as many beams as there are beginnings, beam search is exhaustive search."""
+    for bias in (0.0, 1.0, 2.0):
+        score, tokens = best_sequence(scripted, bias, 3)
+        options = Options(language="en", beams=343, max_tokens=3, patience=10.0)
+        result = decode(scripted, windows(bias), options)[0]
+        assert result.tokens == tokens and result.avg_logprob == pytest.approx(score, abs=1e-4)
+
+
+def test_beams_are_no_worse_than_greedy(scripted):
+    greedy, beam = (decode(scripted, windows(2.0, 2.6), Options(language="en", beams=beams, max_tokens=12))
+                    for beams in (1, 6))
+    for one, many in zip(greedy, beam, strict=True):
+        assert many.avg_logprob >= one.avg_logprob - 1e-4
+
+
+def test_finished_windows_leave_the_batch(scripted):
+    """The second window is done early (with beams, when none can improve): from then on the other is alone."""
+    for beams in (1, 3):
+        scripted.rows = []
+        results = decode(scripted, windows(-20.0, 60.0), Options(language="en", beams=beams, max_tokens=9))
+        assert results[1].tokens == [] and len(results[0].tokens) == 9
+        assert scripted.rows[0] == 2 and scripted.rows[4:] == [beams] * 5
+
+
+def test_sampling_follows_the_probabilities(rules):
+    logits = np.full((rules.vocab_size, rules.vocab_size), -np.inf, np.float32)
+    logits[:, :3] = np.log([0.2, 0.3, 0.5])
+    runtime = Scripted(rules, logits)
+    drawn = [decode(runtime, windows(0.0), Options("en", max_tokens=60, temperatures=(1.0,), seed=seed))[0].tokens
+             for seed in range(40)]
+    shares = np.bincount(np.concatenate(drawn), minlength=3) / sum(map(len, drawn))
+    np.testing.assert_allclose(shares, [0.2, 0.3, 0.5], atol=0.04)
+    assert drawn[0] != drawn[1]
+    again = decode(runtime, windows(0.0), Options("en", max_tokens=60, temperatures=(1.0,), seed=0))[0].tokens
+    assert again == drawn[0]
+
+
+def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
+    """Token 5 follows itself for ever unless the window's bias ends it: repetition, so it is tried hotter."""
+    logits = np.full((rules.vocab_size, rules.vocab_size), -50, np.float32)
+    logits[:, 5], logits[:, :5], logits[:, rules.end] = 6, 5, 4
+    options = Options("en", temperatures=(0.0, 0.5, 1.0), logprob_threshold=None)
+    looping, short = decode(Scripted(rules, logits), windows(0.0, 30.0), options)
+    assert short.temperature == 0.0 and short.tokens == []
+    assert looping.temperature > 0 and len(set(looping.tokens)) > 1
+    without = decode(Scripted(rules, logits), windows(0.0), Options("en", compression_ratio_threshold=None,
+                                                                    logprob_threshold=None))[0]
+    assert set(without.tokens) == {5} and without.compression_ratio > 2.4
+
+
+def test_thresholds():
+    def result(**values):
+        return Result([], "", **{"avg_logprob": -0.5, "no_speech_prob": 0.1, "temperature": 0.0,
+                                 "compression_ratio": 1.0, "language": "en", "language_probability": None} | values)
+
+    options = Options()
+    assert not looks_wrong(result(), options)
+    assert looks_wrong(result(avg_logprob=-1.1), options) and looks_wrong(result(compression_ratio=2.5), options)
+    silent = result(avg_logprob=-1.1, no_speech_prob=0.7)
+    assert is_silence(silent, options) and not looks_wrong(silent, options)
+    assert not is_silence(result(no_speech_prob=0.9), options)  # the text is sure of itself
+    assert not is_silence(silent, Options(no_speech_threshold=None))
+
+
+def test_language_detection(rules):
+    logits = np.zeros((rules.vocab_size, rules.vocab_size), np.float32)
+    logits[rules.start, rules.languages["nl"]] = np.log(3)
+    logits[rules.start, 5] = 50  # a text token is no language, however likely
+    runtime = Scripted(rules, logits)
+    assert detect_language(runtime, windows(0.0), 1)[0] == pytest.approx({"en": 0.25, "nl": 0.75})
+    found, given = decode(runtime, windows(0.0, 0.0), Options(max_tokens=2), languages=[None, "en"])
+    assert (found.language, round(found.language_probability, 2)) == ("nl", 0.75)
+    assert (given.language, given.language_probability) == ("en", None)
+    assert found.prompt[1] == rules.languages["nl"] and given.prompt[1] == rules.languages["en"]
+
+
+def test_no_speech_probability_is_read_at_the_start_token(rules):
+    logits = np.zeros((rules.vocab_size, rules.vocab_size), np.float32)
+    logits[rules.start, rules.no_speech] = np.log(rules.vocab_size - 1)
+    for previous in ([], [3, 4]):
+        result = decode(Scripted(rules, logits), windows(0.0), Options("en", max_tokens=2), previous=[previous])[0]
+        assert result.no_speech_prob == pytest.approx(0.5, abs=1e-4)
+
+
+def test_decoding_needs_neither_torch_nor_transformers():
+    import subprocess
+    import sys
+
+    code = ("import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
+            "import whisper_lab.decoding, whisper_lab.beam, whisper_lab.long_form, whisper_lab.alignment")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])

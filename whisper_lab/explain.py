@@ -1,0 +1,197 @@
+"""What happened inside, for a student: shapes and units after every step, the model's five best guesses, a picture.
+
+Everything is computed from one window that was transcribed, in one extra pass in which the decoder is given the
+tokens it wrote (teacher forcing): its guesses are then the same as when it wrote them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import console, files
+from whisper_lab.alignment import sharpen, token_starts
+from whisper_lab.audio import Audio
+from whisper_lab.features import hertz_to_mel, mel_to_hertz
+from whisper_lab.long_form import Window
+from whisper_lab.tokens import log_softmax
+
+HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
+MOST_TOKENS = 32  # more cannot be read on a slide
+
+
+@dataclass
+class Trace:
+    """One window on its way through the model."""
+
+    sound: Audio
+    window: Window
+    features: np.ndarray  # float32 [n_mels, n_frames]
+    prompt: list[int]
+    tokens: list[int]  # what the decoder wrote, without the end token
+
+
+@dataclass
+class Guess:
+    """What the decoder thought at one step: (token id, probability), best first, and what was written."""
+
+    written: int
+    probability: float
+    best: list[tuple[int, float]]
+    forbidden: set[int]  # of the best, those that the token rules forbade
+
+
+def explain(trace: Trace, runtime, picture: str | Path, title: str, timestamps: bool) -> None:
+    """Print the walk-through and draw the picture. runtime: TorchWhisper (or any with the same attributes)."""
+    cross = runtime.encode(trace.features[None])
+    sequence = np.array([[*trace.prompt, *trace.tokens, runtime.rules.end]], np.int64)
+    sequence = sequence[:, :runtime.rules.max_positions]
+    attention = runtime.attention(sequence, cross)  # [heads, sequence, positions]
+    logits = runtime.step(sequence, cross, None)[0][0, len(trace.prompt) - 1:-1]  # row k wrote token k
+    show_shapes(trace, runtime, attention.shape[-1])
+    show_guesses(guesses(logits, sequence[0, len(trace.prompt):], runtime.rules, timestamps), runtime)
+    draw(trace, runtime, attention, picture, title)
+    console.result(f"\nPicture: {picture}\n")
+
+
+def show_shapes(trace: Trace, runtime, positions: int) -> None:
+    """A row for each step: what comes out, its shape, and the units of its axes."""
+    spec, rules, sound = runtime.spec, runtime.rules, trace.sound
+    frame_ms, position_ms = 1000 * spec.hop_length / spec.sampling_rate, 1000 * rules.timestamp_step
+    rows = [
+        [f"file: channels x samples at {sound.source_rate} Hz; {sound.source_format}",
+         [sound.source_channels, round(sound.duration * sound.source_rate)]],
+        [f"1 load and resample: samples in -1..1, one every {1e6 / spec.sampling_rate:g} us; {sound.duration:.2f} s",
+         [len(sound.samples)]],
+        [f"  first window: {trace.window.duration:.2f} s of sound, padded to {spec.window_s:g} s", [spec.n_samples]],
+        [f"2 features: mel bins x frames; log10 of power, scaled; one frame every {frame_ms:g} ms",
+         list(trace.features.shape)],
+        [f"3 generate, encoder: positions x d_model; one position every {position_ms:g} ms",
+         [positions, runtime.model.config.d_model]],
+        [f"  decoder was given: {_spell(trace.prompt, runtime)}", [len(trace.prompt)]],
+        [f"  decoder wrote: token ids, each one of {rules.vocab_size}", [len(trace.tokens)]],
+        ["4 decode: characters", [len(rules.text(runtime.tokenizer, trace.tokens))]],
+    ]
+    console.table("Shapes and units", ["what comes out of each step", "shape"], rows)
+
+
+def guesses(logits: np.ndarray, written: np.ndarray, rules, timestamps: bool, best: int = 5) -> list[Guess]:
+    """The `best` likeliest tokens at each step. logits: float32 [steps, vocab]; written: int64 [steps]."""
+    found = []
+    for step, token in enumerate(written):
+        row = logits[step:step + 1]
+        probabilities = np.exp(log_softmax(row))[0]
+        allowed = np.isfinite(rules.apply(row.copy(), written[None, :step], timestamps)[0])
+        order = np.argsort(-probabilities, kind="stable")[:best]
+        found.append(Guess(int(token), float(probabilities[token]), [(int(i), float(probabilities[i])) for i in order],
+                           {int(i) for i in order if not allowed[i]}))
+    return found
+
+
+def show_guesses(steps: list[Guess], runtime) -> None:
+    """A row for each decoding step: the token that was written, then the five likeliest with their probabilities."""
+    def cell(guess: Guess, token: int, probability: float) -> str:
+        name = _name(token, runtime)
+        return f"{f'({name})' if token in guess.forbidden else name} {probability:.3f}"
+
+    rows = [[str(i), f"{_name(guess.written, runtime)} {guess.probability:.3f}",
+             *(cell(guess, *pair) for pair in guess.best)] for i, guess in enumerate(steps)]
+    console.table("The five likeliest tokens at each step, and their probability; (bracketed): forbidden",
+                  ["step", "written", "1st", "2nd", "3rd", "4th", "5th"], rows)
+
+
+def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: str) -> Path:
+    """Waveform, log-mel spectrogram and tokens over one time axis, as a 1600 x 900 picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"font.size": 15, "axes.titlesize": 16, "axes.titlelocation": "left"}):
+        figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 6],
+                                                 layout="constrained")
+        figure.suptitle(title, fontsize=19)
+        _draw_wave(wave, trace, runtime.spec)
+        _draw_mel(mel, trace, runtime.spec)
+        _draw_tokens(text, trace, runtime, attention)
+        text.set_xlim(trace.window.start, trace.window.start + trace.window.duration)
+        text.set_xlabel("time (s)")
+        with files.atomic(path) as temporary:
+            figure.savefig(temporary, dpi=100)
+        plt.close(figure)
+    return Path(path)
+
+
+def _draw_wave(axes, trace: Trace, spec) -> None:
+    samples = trace.window.samples
+    times = trace.window.start + np.arange(len(samples)) / spec.sampling_rate  # s
+    axes.plot(times, samples, linewidth=0.6, color="#1f4e79")
+    axes.set_title(f"1  samples: {spec.sampling_rate} each second")
+    axes.set_ylabel("amplitude")
+    limit = max(0.05, 1.1 * float(np.abs(samples).max()))
+    axes.set_ylim(-limit, limit)
+
+
+def _draw_mel(axes, trace: Trace, spec) -> None:
+    bins, frames = trace.features.shape
+    left = trace.window.start
+    axes.imshow(trace.features, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
+                extent=(left, left + frames * spec.hop_length / spec.sampling_rate, 0, bins))
+    frame_ms = 1000 * spec.hop_length / spec.sampling_rate
+    axes.set_title(f"2  log-mel features: {bins} mel bins, a frame every {frame_ms:g} ms")
+    axes.set_ylabel("mel bin")
+    # The bins are evenly spaced in mel from 0 Hz to half of the sampling rate.
+    top = float(hertz_to_mel(spec.sampling_rate / 2))
+    hertz = axes.secondary_yaxis("right", functions=(lambda b: mel_to_hertz(np.asarray(b) / bins * top),
+                                                     lambda f: hertz_to_mel(f) / top * bins))
+    hertz.set_yticks(HERTZ_SHOWN, [str(f) for f in HERTZ_SHOWN])
+    hertz.set_ylabel("Hz")
+
+
+def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
+    """Where the alignment heads looked while each token was written; the bar is the span the alignment gave it."""
+    rules, left = runtime.rules, trace.window.start
+    positions = max(1, min(attention.shape[-1], round(trace.window.duration / rules.timestamp_step)))
+    tokens = trace.tokens[:attention.shape[1] - len(trace.prompt) - 1]
+    several = f"the first {MOST_TOKENS} of {len(tokens)} tokens" if len(tokens) > MOST_TOKENS else "tokens"
+    axes.set_title(f"3  {several}: what the decoder wrote (red: when), and where it listened (blue: cross-attention, "
+                   f"every {1000 * rules.timestamp_step:g} ms)")
+    axes.set_yticks([])
+    if not tokens:
+        axes.text(0.5, 0.5, "no token was written", transform=axes.transAxes, ha="center", va="center")
+        return
+    rows = sharpen(attention[:, :, :positions], rules.median_filter_width)
+    rows = rows[len(trace.prompt) - 1:len(trace.prompt) + len(tokens)]  # the last row wrote the end token
+    starts = token_starts(rows) * rules.timestamp_step + left
+    tokens = tokens[:MOST_TOKENS]
+    rows = rows[:len(tokens)]
+    axes.imshow(rows, aspect="auto", cmap="Blues", vmin=0, vmax=np.quantile(rows, 0.995), interpolation="nearest",
+                extent=(left, left + positions * rules.timestamp_step, len(tokens) - 0.5, -0.5))
+    size = float(np.clip(330 / len(tokens), 7, 15))
+    for i, token in enumerate(tokens):
+        axes.plot([starts[i], starts[i + 1]], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
+        near_end = starts[i + 1] > left + 0.9 * trace.window.duration  # write to the left of the bar there
+        axes.annotate(_name(token, runtime), (starts[i] if near_end else starts[i + 1], i), fontsize=size, va="center",
+                      ha="right" if near_end else "left", xytext=(-5 if near_end else 5, 0), textcoords="offset points",
+                      bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"})
+
+
+def _name(token: int, runtime) -> str:
+    """A token as it can be shown: text with visible spaces, a special token by name, part of a character by bytes."""
+    if token >= runtime.rules.end:
+        return runtime.tokenizer.id_to_token(token) or f"<{token}>"
+    text = runtime.tokenizer.decode([token], skip_special_tokens=False)
+    if "\ufffd" in text:  # part of a character
+        return "".join(f"<{_byte(char):02X}>" for char in runtime.tokenizer.id_to_token(token))
+    return text.replace(" ", "\u2423") or f"<{token}>"
+
+
+def _byte(char: str) -> int:
+    """The byte that a character of a byte-level BPE vocabulary stands for (GPT-2's table: unprintable ones moved)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    moved = [byte for byte in range(256) if byte not in printable]
+    return ord(char) if ord(char) in printable else moved[ord(char) - 256]
+
+
+def _spell(tokens: list[int], runtime) -> str:
+    return " ".join(_name(token, runtime) for token in tokens)

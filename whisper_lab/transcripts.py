@@ -1,0 +1,112 @@
+"""How a transcript is shown: as plain text, with times, as subtitles, or as one JSON document for several clips."""
+
+import dataclasses
+from pathlib import Path
+
+from whisper_lab import console, files, subtitles
+from whisper_lab.console import LabError
+from whisper_lab.long_form import Segment, Transcript
+
+SCHEMA = "whisper-onnx-lab/transcripts/1"
+
+
+def as_text(transcript: Transcript, timestamps: str) -> str:
+    """The text; or a line per segment or word: start and end in s, then the text. timestamps: none, segment or word."""
+    if timestamps == "none":
+        return transcript.text
+    rows = transcript.segments if timestamps == "segment" else \
+        [word for segment in transcript.segments for word in segment.words or []]
+    return "\n".join(f"{row.start:8.2f} {row.end:8.2f}  {row.text}" for row in rows)
+
+
+def as_json(transcript: Transcript, path: Path, source: dict | None = None) -> dict:
+    """One clip for the JSON document; keys carry their unit. Unknown is null."""
+    return {
+        "file": path.name,
+        "duration_s": round(transcript.duration, 3),
+        **(source or {}),
+        "language": transcript.language,
+        "language_probability": transcript.language_probability,  # null: it was given, or the model knows only one
+        "text": transcript.text,
+        "segments": [_segment(segment) for segment in transcript.segments],
+    }
+
+
+def document(clips: list[dict], checkpoint, settings: dict) -> dict:
+    """The JSON document: what ran, on what, and its clips. checkpoint: checkpoints.Checkpoint."""
+    from whisper_lab import machine
+
+    return {
+        "schema": SCHEMA,
+        "machine": machine.card(),
+        "model": {"name": checkpoint.name, "revision": checkpoint.revision,
+                  "random_weights": checkpoint.random_weights},
+        "settings": settings,
+        "clips": clips,
+    }
+
+
+def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str | Path) -> list[Path]:
+    """One file per clip, named after it. Raises LabError where two clips would get the same name."""
+    targets = [Path(folder) / f"{path.stem}.{kind}" for path in transcripts]
+    if len(set(targets)) < len(targets):
+        raise LabError(f"two of the clips have the same name, so their .{kind} files would overwrite each other",
+                       "rename one, or transcribe them one at a time")
+    write = getattr(subtitles, kind)
+    return [files.write_text(target, write(transcript.segments))
+            for target, transcript in zip(targets, transcripts.values(), strict=True)]
+
+
+def show_errors(reference: str, transcript: Transcript) -> dict:
+    """Print WER and CER of a transcript with the alignment; returns them for the JSON document."""
+    from whisper_lab.metrics import aligned_rows, word_errors
+
+    errors = word_errors(reference, transcript.text, transcript.language)
+    console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
+                   f"{errors.insertions} inserted, {errors.deletions} deleted of {errors.reference_words} words"
+                   f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
+    for row in aligned_rows(errors):
+        console.result(row)
+    console.result()
+    return dataclasses.asdict(errors)
+
+
+def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
+    """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
+
+    The JSON maps file names to a text or to an object with a text. Raises LabError for a file that cannot be read and
+    for a clip it does not name.
+    """
+    import json
+
+    path = Path(argument)
+    try:
+        is_file = path.is_file()
+    except OSError:  # a sentence may be too long for a file name
+        is_file = False
+    if not is_file:
+        return dict.fromkeys(clips, argument)
+    try:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return dict.fromkeys(clips, content.strip())
+        known = json.loads(content)
+        return {clip: entry["text"] if isinstance(entry := known[clip.name], dict) else entry for clip in clips}
+    except KeyError as error:
+        raise LabError(f"{path} has no reference for {error}", "add it, or leave out that clip") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise LabError(f"cannot read references from {path}: {error}", "give a UTF-8 text file, or JSON as in media/") \
+            from error
+
+
+def _segment(segment: Segment) -> dict:
+    made = {"start_s": round(segment.start, 3), "end_s": round(segment.end, 3), "text": segment.text,
+            "tokens": segment.tokens}
+    if segment.words is not None:
+        made["words"] = [{"start_s": round(word.start, 3), "end_s": round(word.end, 3), "text": word.text}
+                         for word in segment.words]
+    return made
+
+
+def _percent(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{100 * rate:.1f} %"
