@@ -40,7 +40,7 @@ def _places(model: ir.Model) -> dict[str, str]:
     places: dict[str, str] = {}
     for value in [output for node in model.graph for output in node.outputs]:
         found = re.fullmatch(rf"([\w.]+)/(?:{LAST_OPERATORS})(_\d+)?", value.name or "")
-        if found:
+        if found and not found[1].endswith(("_attn", "coder")):  # their last value is not the module's output
             places.pop(found[1], None)
             places[found[1]] = value.name
     return places

@@ -6,7 +6,7 @@ Here the two graphs work together: the decoder hears what the encoder of its own
 import numpy as np
 
 from whisper_lab.decoding import Options, compression_ratio, decode_encoded
-from whisper_lab.export.gates import AGREEMENT, DIVERGENCE, LOOP, NEAR_TIE, WORDS, Gate, below
+from whisper_lab.export.gates import AGREEMENT, DIVERGENCE, LOOP, NEAR_TIE, REPEATS, WORDS, Gate, below
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.export.reference import Sound
 from whisper_lab.tokens import log_softmax
@@ -40,13 +40,10 @@ def free_running(graphs: GraphPair, sounds: list[Sound], precision: str, trained
     With random weights the margins are near ties everywhere, so after the first flip the texts have nothing in common:
     then only float32 is judged, and only up to its first near tie.
     """
+    if not trained and precision != "fp32":
+        return []
     results = [_decode(graphs, sound) for sound in sounds]
-    gates = [_loops(results, sounds)]
-    if trained:
-        gates.insert(0, _words(results, sounds, precision))
-    elif precision == "fp32":
-        gates.insert(0, _tokens(results, sounds))
-    return gates
+    return [_words(results, sounds, precision) if trained else _tokens(results, sounds), _loops(results, sounds)]
 
 
 def _decode(graphs: GraphPair, sound: Sound):
@@ -80,15 +77,17 @@ def _tokens(results: list, sounds: list[Sound]) -> Gate:
 
 
 def _loops(results: list, sounds: list[Sound]) -> Gate:
-    ratios = [(compression_ratio(result.text) if _repeats(result.text) else 0.0, sound.name)
-              for result, sound in zip(results, sounds, strict=True)
-              if not (_repeats(sound.result.text) and compression_ratio(sound.result.text) > LOOP)]
-    worst, name = max(ratios, default=(0.0, "nothing: PyTorch loops everywhere"))
-    return below("free-running: loops", worst, LOOP, f"compression ratio of repeated text, worst on {name}")
+    sane = [(result, sound.name) for result, sound in zip(results, sounds, strict=True) if loopiness(sound.result.text) <= 1]
+    worst, name = max(((loopiness(result.text), name) for result, name in sane), default=(0.0, "none: PyTorch loops too"))
+    return below("free-running: loops", worst, 1.0, f"compression ratio / {LOOP} or repeats / {REPEATS}; worst on {name}")
 
 
-def _repeats(text: str) -> bool:
-    """Three times the same 1 to 6 words in a row."""
-    words = text.split()
-    return any(words[i:i + n] == words[i + n:i + 2 * n] == words[i + 2 * n:i + 3 * n]
-               for n in range(1, 7) for i in range(len(words) - 3 * n + 1))
+def loopiness(text: str) -> float:
+    """Above 1 a text goes round in circles: it compresses too well, or says the same 1 to 6 words too often in a row."""
+    words, longest = text.split(), 0
+    for n in range(1, 7):
+        run = n
+        for i in range(n, len(words)):
+            run = run + 1 if words[i] == words[i - n] else n
+            longest = max(longest, run // n)
+    return max(compression_ratio(text) / LOOP, longest / REPEATS) if text else 0.0

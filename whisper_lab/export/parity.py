@@ -4,6 +4,7 @@ A graph that cannot run a shape at all fails the gate like one that runs it wron
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,15 @@ from whisper_lab.export.reference import Sound
 
 SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
 PIECE_TOKENS, PIECE = 40, 7
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """PyTorch over random tokens; rows are recordings x beams."""
+
+    ids: np.ndarray  # int64 [rows, positions of the decoder]
+    logits: dict[int, np.ndarray]  # position -> [rows, vocabulary], for the positions that the sweep looks at
+    caches: list[np.ndarray]  # key, value per layer [rows, heads, positions, head_dim]
 
 
 def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
@@ -49,7 +59,7 @@ def _run(function, *arguments, count: int):
         return [np.array(np.nan)] * count
 
 
-def shapes(graphs: GraphPair, long_runs: dict, sounds: list[Sound], precision: str) -> list[Gate]:
+def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
     """Every batch, beam width, sequence and past: against one long run of PyTorch, cut to the piece in question."""
     states_limit, logits_limit = NUMBERS[precision]
     encoder, decoder, tried = (0.0, ""), (0.0, ""), 0
@@ -57,19 +67,15 @@ def shapes(graphs: GraphPair, long_runs: dict, sounds: list[Sound], precision: s
         features, hidden = (np.concatenate([getattr(s, what) for s in sounds[:rows]]) for what in ("features", "hidden"))
         error = relative_error(_run(graphs.encode_all, features, count=1)[0], hidden)
         encoder = max(encoder, (error, f"batch {rows}"))
-    for (audio, beams), long in long_runs.items():
-        for past, sequence in itertools.product(_pasts(long[0].shape[1]), SWEEP_SEQUENCE):
+    for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
+        cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
+        rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
+        for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
-            decoder = max(decoder, (_one_shape(graphs, long, past, sequence), place))
+            decoder = max(decoder, (_one_shape(graphs, long, rows, cross, past, sequence), place))
             tried += 1
     return [below("shapes: encoder", encoder[0], states_limit, f"worst at {encoder[1]}", "encoder"),
             below("shapes: decoder", decoder[0], logits_limit, f"worst of {tried}: {decoder[1]}", "decoder")]
-
-
-def long_runs(runtime, sounds: list[Sound], seed: int = 0) -> dict[tuple[int, int], tuple]:
-    """(recordings, beams) -> what PyTorch says to random tokens up to the decoder's last position; see _long_run."""
-    return {(audio, beams): _long_run(runtime, sounds[:audio], beams, seed)
-            for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS)}
 
 
 def _pasts(positions: int) -> list[int]:
@@ -77,28 +83,28 @@ def _pasts(positions: int) -> list[int]:
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 
-def _long_run(runtime, sounds: list[Sound], beams: int, seed: int) -> tuple:
-    """Random tokens up to the last position through PyTorch: ids, logits where they are looked at, self and cross caches."""
+def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> float:
+    cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
+    test = _run(graphs.step, long.ids[rows, past:past + sequence], cross, cache, count=2)[0]
+    return relative_error(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
+
+
+def long_run(runtime, sounds: list[Sound], seed: int = 0) -> LongRun:
+    """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep."""
     import torch
 
-    random, positions = np.random.default_rng(seed), runtime.rules.max_positions
-    ids = random.integers(0, runtime.rules.vocab_size, (len(sounds) * beams, positions))
-    states = torch.from_numpy(np.concatenate([sound.hidden for sound in sounds])).repeat_interleave(beams, dim=0)
+    random, positions, beams = np.random.default_rng(seed), runtime.rules.max_positions, max(SWEEP_BEAMS)
+    ids = random.integers(0, runtime.rules.vocab_size, (max(SWEEP_AUDIO) * beams, positions))
+    hidden = np.concatenate([sound.hidden for sound in sounds[:max(SWEEP_AUDIO)]])
     with torch.inference_mode():
-        output = runtime.model.model.decoder(input_ids=torch.from_numpy(ids), encoder_hidden_states=states, use_cache=True)
+        output = runtime.model.model.decoder(
+            input_ids=torch.from_numpy(ids), use_cache=True,
+            encoder_hidden_states=torch.from_numpy(hidden).repeat_interleave(beams, dim=0))
         looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
-        rows = runtime.model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
-    logits = {position: rows[:, i] for i, position in enumerate(looked_at)}
-    caches = [t.numpy() for layer in output.past_key_values.self_attention_cache.layers for t in (layer.keys, layer.values)]
-    cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds), strict=True)]
-    return ids, logits, caches, cross
-
-
-def _one_shape(graphs: GraphPair, long: tuple, past: int, sequence: int) -> float:
-    ids, logits, caches, cross = long
-    cache = [np.ascontiguousarray(array[:, :, :past]) for array in caches]
-    test = _run(graphs.step, ids[:, past:past + sequence], cross, cache, count=2)[0]
-    return relative_error(test, np.stack([logits[past + i] for i in range(sequence)], axis=1))
+        logits = runtime.model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
+    layers = output.past_key_values.self_attention_cache.layers
+    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)},
+                   [tensor.numpy() for layer in layers for tensor in (layer.keys, layer.values)])
 
 
 def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:

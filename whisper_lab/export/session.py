@@ -47,11 +47,11 @@ class Export:
         return reference.make(self.runtime, self.args.seed)
 
     @functools.cached_property
-    def long_runs(self) -> dict:
+    def long_run(self):
         """PyTorch's answers for the sweep over shapes."""
         from whisper_lab.export import parity
 
-        return parity.long_runs(self.runtime, self.sounds, self.args.seed)
+        return parity.long_run(self.runtime, self.sounds, self.args.seed)
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
         """Remember what the others are measured against."""
@@ -75,7 +75,7 @@ class Export:
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
         from whisper_lab.export import verify
 
-        gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_runs,
+        gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run,
                            fp32_bytes=self.fp32_bytes, excluded=excluded, alignment=bool(self.alignment_heads), trained=not self.checkpoint.random_weights,
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
                            threads=self.args.threads, seed=self.args.seed, optimized=optimized)

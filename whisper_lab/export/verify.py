@@ -9,12 +9,12 @@ from whisper_lab.export.gates import Gate
 from whisper_lab.export.pair import GraphPair
 
 
-def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_runs: dict, *, fp32_bytes: dict[str, int],
+def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *, fp32_bytes: dict[str, int],
         excluded: dict[str, int], alignment: bool = False, half_operators: bool = False, trained: bool = True,
         threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
     """Structure, numbers, shapes, pieces, text. Returns every gate's verdict; a failed one raises nothing here.
 
-    runtime: TorchWhisper; sounds and long_runs: what it said (reference.make, parity.long_runs); trained: the checkpoint's words mean something.
+    runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the checkpoint's words mean something.
     """
     gates = []
     for part, path in pair.items():
@@ -24,7 +24,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_runs:
         return gates  # numbers of a malformed graph would only confuse
     graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
     steps = [lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
-             lambda: parity.shapes(graphs, long_runs, sounds, precision),
+             lambda: parity.shapes(graphs, long_run, sounds, precision),
              lambda: end_to_end.teacher_forced(graphs, sounds, precision),
              lambda: end_to_end.free_running(graphs, sounds, precision, trained)]
     for step in console.progress(steps, description=f"gates {precision}", unit="gate"):
