@@ -37,7 +37,8 @@ def write_checkpoint(folder: Path, **changes) -> Path:
     config = transformers.WhisperConfig.from_pretrained(NANO, **{
         "d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": LAYERS, "encoder_attention_heads": 4,
         "decoder_attention_heads": 2, "encoder_ffn_dim": 2 * WIDTH, "decoder_ffn_dim": 2 * WIDTH, "num_mel_bins": MELS,
-        "max_source_positions": POSITIONS, "max_target_positions": TEXT, "whisper_lab_random_weights": True, **changes})
+        "max_source_positions": POSITIONS, "max_target_positions": TEXT, **changes})
+    config.whisper_lab_random_weights = True
     model = transformers.WhisperForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():

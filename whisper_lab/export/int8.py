@@ -76,10 +76,10 @@ def _logits(model: ir.Model, head: ir.Node, quantized: ir.Value, scale: ir.Value
     model.graph.remove(transpose, safe=True)
 
 
-def shrink_convolutions(model: ir.Model) -> list[str]:
+def shrink_convolutions(model: ir.Model, only: str | None = None) -> list[str]:
     """Store convolution weights [out, in, width] as int8 with a scale per output channel; compute in float32."""
     names = []
-    for node in [node for node in model.graph if node.op_type == "Conv"]:
+    for node in [node for node in model.graph if node.op_type == "Conv" and only in (None, node.name)]:
         weight = node.inputs[1]
         array = weight.const_value.numpy()
         scales = row_scales(array)

@@ -85,6 +85,16 @@ class Export:
         console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed", "against PyTorch on three sounds")
         return gates
 
+    def sensitivity(self, fp32: dict[str, Path], folder: Path) -> None:
+        """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
+        from whisper_lab.export import sensitivity
+
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads)
+        console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
+                      [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])
+        picture = REPORTS / f"sensitivity-{self.checkpoint.name}.png"
+        console.note("picture", sensitivity.plot(self.scores, self.checkpoint.name, picture), "all layers, ranked")
+
     def _row(self, precision: str, part: str, path: Path, converted: str, gates: list[Gate], seconds: float,
              optimized: bool) -> dict:
         own = [gate for gate in gates if gate.part in (part, None)]
