@@ -98,17 +98,18 @@ def to_int4(source: Path, target: Path) -> str:
 
 def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
     """int8 once more, with every attention fused into one operator that only onnxruntime has."""
-    from whisper_lab.export import graphs, optimize
+    from whisper_lab.export import graphs, optimize, trace
 
     model = graphs.load(source)
-    count = optimize.fuse_attention(model, config)
+    with trace.quiet():
+        count = optimize.fuse_attention(model, config)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
     return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"
 
 
 def finish_small(path: Path) -> str:
-    """What the quantizers leave large: token embedding (one int8 copy for lookup and logits), convolutions, positions."""
+    """What the quantizers leave large: token embedding (one int8 copy for lookup and logits), convolutions, the rest."""
     from whisper_lab.export import graphs, int8
 
     model = graphs.load(path)
@@ -212,8 +213,9 @@ def main(argv: list[str] | None = None) -> int:
             placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
             fp32 = placed if precision == "fp32" else fp32
         if args.optimize:
-            start, pair = time.perf_counter(), naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
             (folder / "optimized").mkdir()
+            start = time.perf_counter()
+            pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
             done, kept = convert("int8", fp32, pair, args, work.model.config)
             work.finish("int8", pair, recipe("int8", args) | {"fused": "MultiHeadAttention"}, done, kept,
                         time.perf_counter() - start, optimized=True)

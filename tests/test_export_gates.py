@@ -269,3 +269,47 @@ def test_relative_error_knows_its_enemies():
     assert relative_error(right + right.std(), right) == pytest.approx(1)
     gate = below("x", float("inf"), 1.0, "seen")
     assert not gate.passed and gate.value is None
+
+
+@pytest.fixture(scope="module")
+def fused(tiny, tmp_path_factory):
+    """The _optimized pair of the tiny checkpoint."""
+    from types import SimpleNamespace
+
+    from tests.export_tiny import script
+
+    pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
+    args = SimpleNamespace(int8_exclude=None, reduce_range=False)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, args, tiny.model.config)
+    assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
+    return pair
+
+
+def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny, fused):
+    from whisper_lab.export.pair import GraphPair
+
+    assert failed(gates_of(tiny, fused, "int8", optimized=True)) == []
+    plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
+    sound = tiny.sounds[0]
+    logits = [pair.step(sound.forced, sound.cross, None)[0] for pair in (plain, quick)]
+    assert relative_error(logits[1], logits[0]) < 0.01  # rounding of activations that sit between two int8 steps
+
+
+def test_an_attention_that_was_not_fused_is_seen(tiny):
+    assert "fused attentions, and Softmax left" in failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
+
+
+def test_fusion_alone_changes_no_number(tiny, tmp_path):
+    """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
+    from whisper_lab.export import optimize, parity
+    from whisper_lab.export.pair import GraphPair
+
+    pair = naming.pair(tmp_path, "fused")
+    for part, source in tiny.pairs["fp32"].items():
+        model = graphs.load(source)
+        assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
+        graphs.save(model, pair[part])
+    both = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")
+                  + parity.shapes(both, tiny.long_run, tiny.sounds, "fp32")) == []

@@ -21,8 +21,8 @@ FLOAT, INTEGER = ir.DataType.FLOAT, ir.DataType.INT64
 def fuse_attention(model: ir.Model, config) -> int:
     """Replace scores, softmax and mixing of every attention by MultiHeadAttention; returns how many were replaced.
 
-    query, key and value of self-attention are [batch, sequence, d_model], the caches [batch, heads, past, head_dim]; the
-    scale is 1, because q_proj (or the Mul after it) holds the scaling already.
+    query, key and value of self-attention are [batch, sequence, d_model], the caches [batch, heads, past, head_dim].
+    The scale is 1, because q_proj (or the Mul after it) holds the scaling already.
     """
     fuse = _Fusion(model)
     names = [node.name for node in model.graph if node.name.endswith("attn/Softmax")]
@@ -58,8 +58,8 @@ class _Fusion:
         layer = path.split(".")[2]
         caches = {value.name: value for value in self.model.graph.outputs}
         key, value = (caches[f"present_{what}_self_{layer}"] for what in ("key", "value"))
-        inputs = [self._query(path), self._value(f"{path}.k_proj/MatMul"), self._value(f"{path}.v_proj/Add"), None, None,
-                  self._bias(scores.inputs[1], scores), key.producer().inputs[0], value.producer().inputs[0]]
+        inputs = [self._query(path), self._value(f"{path}.k_proj/MatMul"), self._value(f"{path}.v_proj/Add"),
+                  None, None, self._bias(scores.inputs[1], scores), key.producer().inputs[0], value.producer().inputs[0]]
         _, *presents = self._insert(path, heads, inputs, outputs=3)
         for old, new in zip((key, value), presents, strict=True):
             shape, dtype, name = old.shape, old.type, old.name

@@ -38,7 +38,7 @@ class GraphPair:
         return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None):
-        """int64 [batch, sequence] -> logits [batch, sequence, vocab], caches [batch, heads, past + sequence, head_dim]"""
+        """int64 [batch, sequence] -> logits [batch, sequence, vocab], caches [batch, heads, longer, head_dim]"""
         if cache is None:
             heads, width = self.cache_shape
             cache = [np.zeros((len(input_ids), heads, 0, width), np.float32)] * len(self.self_names)

@@ -41,7 +41,8 @@ def quantize_only(source: Path, target: Path, layer: str) -> None:
 
         with trace.quiet():
             quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True,
-                             nodes_to_quantize=[layer], weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
+                             nodes_to_quantize=[layer], weight_type=QuantType.QInt8,
+                             extra_options={"MatMulConstBOnly": True},
                              use_external_data_format=graphs.is_large(source))
         return
     model = graphs.load(source)
