@@ -5,8 +5,8 @@
     python 03-export-encoder-decoder.py --model nano --precision all
 
 The encoder turns log-mel features into hidden states and, once per recording, into the keys and values of every
-decoder layer's cross-attention. The decoder turns tokens and those caches into logits and longer self caches; a cache of
-length 0 is allowed, so the same graph serves the prompt and every later step.
+decoder layer's cross-attention. The decoder turns tokens and those caches into logits and longer self caches; a cache
+of length 0 is allowed, so the same graph serves the prompt and every later step.
 """
 
 import re
@@ -54,7 +54,7 @@ def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) ->
 # 2. Convert ----------------------------------------------------------------------------------------------------------
 
 def to_fp16(source: Path, target: Path, mode: str) -> str:
-    """Half the bytes per weight; where half precision has no room (LayerNorm, Softmax, the residual sums) float32 stays."""
+    """Half the bytes per weight; where half precision lacks room (LayerNorm, Softmax, residual sums) float32 stays."""
     from whisper_lab.export import fp16, graphs
 
     model = graphs.load(source)
@@ -66,7 +66,7 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
 def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
     """A quarter of the bytes: each activation is quantized while it runs, each weight once and for all, here.
 
-    DynamicQuantizeLinear finds the range of the activation, MatMulInteger multiplies 8-bit numbers into 32-bit sums, and
+    DynamicQuantizeLinear finds the range of the activation, MatMulInteger multiplies 8-bit numbers into 32-bit sums,
     Cast and Mul bring them back to scale. `quantize_dynamic` does this to every MatMul on a constant.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -96,8 +96,20 @@ def to_int4(source: Path, target: Path) -> str:
     return finish_small(target)
 
 
+def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
+    """int8 once more, with every attention fused into one operator that only onnxruntime has."""
+    from whisper_lab.export import graphs, optimize, trace
+
+    model = graphs.load(source)
+    with trace.quiet():
+        count = optimize.fuse_attention(model, config)
+    fused = target.with_name(f"fused_{target.name}")
+    graphs.save(model, fused)
+    return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"
+
+
 def finish_small(path: Path) -> str:
-    """What the quantizers leave large: the token embedding (one int8 copy for lookup and logits), convolutions, positions."""
+    """What the quantizers leave large: token embedding (one int8 copy for lookup and logits), convolutions, the rest."""
     from whisper_lab.export import graphs, int8
 
     model = graphs.load(path)
@@ -106,15 +118,18 @@ def finish_small(path: Path) -> str:
     graphs.rewrite(model, path)
     types = graphs.node_types(model)
     layers = types["MatMulInteger"] + types["MatMulNBits"] - len(embedding)
-    return f"{layers} linear layers, " + ", ".join(
-        text for text, found in (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)",
-                                 convolutions), ("positions (fp16)", positions)) if found)
+    rest = (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)", convolutions),
+            ("positions (fp16)", positions))
+    return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])
 
 
 # 3. Check, then publish ----------------------------------------------------------------------------------------------
 
-def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args) -> tuple[dict, dict]:
-    """Make one precision of both graphs; returns per part what was converted and how many layers --int8-exclude kept."""
+def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, config=None) -> tuple[dict, dict]:
+    """Make one precision of both graphs; with `config`, the fused pair.
+
+    Returns per part what was converted, and how many layers --int8-exclude kept.
+    """
     done, kept = {}, {}
     for part, source in fp32.items():
         excluded = excluded_layers(source, args.int8_exclude) if precision == "int8" else []
@@ -122,6 +137,8 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args) 
             console.note(part, f"converting to {precision}", "from the float32 graph")
         if precision == "fp16":
             done[part] = to_fp16(source, pair[part], args.fp16_mode)
+        elif config is not None:
+            done[part] = to_optimized(source, pair[part], config, excluded, args.reduce_range)
         elif precision == "int8":
             done[part] = to_int8(source, pair[part], excluded, args.reduce_range)
         elif precision == "int4":
@@ -192,10 +209,16 @@ def main(argv: list[str] | None = None) -> int:
             (folder / precision).mkdir(exist_ok=True)
             done, kept = convert(precision, fp32, pair, args)
             seconds = time.perf_counter() - start
-            placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)  # gates, then into place
+            # Metadata, the gates, and if they pass: into place.
+            placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
             fp32 = placed if precision == "fp32" else fp32
         if args.optimize:
-            work.optimize(fp32, folder / "optimized")
+            (folder / "optimized").mkdir()
+            start = time.perf_counter()
+            pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
+            done, kept = convert("int8", fp32, pair, args, work.model.config)
+            work.finish("int8", pair, recipe("int8", args) | {"fused": "MultiHeadAttention"}, done, kept,
+                        time.perf_counter() - start, optimized=True)
         if args.sensitivity:
             work.sensitivity(fp32, folder / "sensitivity")
     work.report()

@@ -23,8 +23,8 @@ def script():
 def write_checkpoint(folder: Path, **changes) -> Path:
     """A checkpoint of random weights with nano's tokenizer; biases and LayerNorm weights are not trivial.
 
-    Encoder heads of 16 (1/4: folded into q_proj) and decoder heads of 32 (not a power of two: a Mul), and a row of zeros
-    in the embedding, as a fresh checkpoint's padding row is.
+    Encoder heads of 16 (1/4: folded into q_proj) and decoder heads of 32 (not a power of two: a Mul), and a row of
+    zeros in the embedding, as a fresh checkpoint's padding row is.
     """
     if not (NANO / "config.json").is_file():
         pytest.skip("whisper_model_dir/whisper-nano is not there yet: its tokenizer is needed")
@@ -76,8 +76,8 @@ def exported() -> SimpleNamespace:
         (folder / precision).mkdir()
         pairs[precision] = naming.pair(folder / precision, checkpoint.name, precision)
         script().convert(precision, fp32, pairs[precision], args)
-    return SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, runtime=runtime, sounds=sounds, pairs=pairs,
-                           long_run=parity.long_run(runtime, sounds))
+    return SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, runtime=runtime, sounds=sounds,
+                           pairs=pairs, long_run=parity.long_run(runtime, sounds))
 
 
 def copy_pair(pair: dict[str, Path], folder: Path) -> dict[str, Path]:

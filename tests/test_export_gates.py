@@ -90,8 +90,8 @@ def test_one_wrong_bias_is_seen_and_named(tiny, broken):
 
 def test_swapped_keys_and_values_are_seen(tiny, broken):
     def swap(model):
-        for wanted in ("decoder.layers.0.encoder_attn/MatMul_1",):
-            node(model, wanted).replace_input_with(1, next(v for v in model.graph.inputs if v.name == "past_key_cross_0"))
+        keys = next(value for value in model.graph.inputs if value.name == "past_key_cross_0")
+        node(model, "decoder.layers.0.encoder_attn/MatMul_1").replace_input_with(1, keys)
     assert "numbers: logits" in failed(gates_of(tiny, broken("fp32", "decoder", swap), "fp32"))
 
 
@@ -121,7 +121,8 @@ def test_a_layer_left_in_float_is_seen(tiny, broken):
     def put_back(model):
         good = graphs.load(tiny.pairs["fp32"]["encoder"])
         name = "encoder.layers.0.fc1/MatMul"
-        matrix = graphs.constant(model, "float", good.graph.initializers["encoder.layers.0.fc1.weight"].const_value.numpy())
+        array = good.graph.initializers["encoder.layers.0.fc1.weight"].const_value.numpy()
+        matrix = graphs.constant(model, "float", array)
         old = next(v for n in model.graph for v in n.outputs if v.name == name)
         x = next(n for n in model.graph if n.name == "encoder.layers.0.final_layer_norm/LayerNormalization").outputs[0]
         graphs.replace(old, graphs.insert(model, old.producer(), "MatMul", [x, matrix], "float/MatMul",
@@ -188,7 +189,7 @@ def test_beams_that_hear_the_wrong_recording_are_seen_by_the_sweep(tiny, broken)
             source = next(v for v in model.graph.inputs if v.name == f"past_key_cross_{layer}")
             reader = next(use.node for use in source.uses() if use.node.op_type == "Transpose")
             zero = model.graph.initializers.get("first") or graphs.constant(model, "first", np.array([0]))
-            first = graphs.insert(model, reader, "Gather", [source, zero], f"first/{layer}", dtype=ir.DataType.FLOAT, axis=0)
+            first = graphs.insert(model, reader, "Gather", [source, zero], f"first/{layer}", dtype=ir.DataType.FLOAT)
             shape = graphs.insert(model, reader, "Shape", [source], f"first/shape/{layer}", dtype=ir.DataType.INT64)
             wide = graphs.insert(model, reader, "Expand", [first, shape], f"first/all/{layer}", dtype=ir.DataType.FLOAT)
             reader.replace_input_with(0, wide)
@@ -211,7 +212,7 @@ def test_a_cache_that_forgets_is_seen(tiny, broken):
 
 
 def test_choices_and_divergence_are_judged_with_the_margin(tiny):
-    """An offset on one token's logit that stays below the numbers' limit for int8, but makes that token the likeliest."""
+    """An offset on one token's logit makes it the likeliest everywhere."""
     from whisper_lab.export import end_to_end
     from whisper_lab.export.pair import GraphPair
 
@@ -268,3 +269,47 @@ def test_relative_error_knows_its_enemies():
     assert relative_error(right + right.std(), right) == pytest.approx(1)
     gate = below("x", float("inf"), 1.0, "seen")
     assert not gate.passed and gate.value is None
+
+
+@pytest.fixture(scope="module")
+def fused(tiny, tmp_path_factory):
+    """The _optimized pair of the tiny checkpoint."""
+    from types import SimpleNamespace
+
+    from tests.export_tiny import script
+
+    pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
+    args = SimpleNamespace(int8_exclude=None, reduce_range=False)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, args, tiny.model.config)
+    assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
+    return pair
+
+
+def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny, fused):
+    from whisper_lab.export.pair import GraphPair
+
+    assert failed(gates_of(tiny, fused, "int8", optimized=True)) == []
+    plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
+    sound = tiny.sounds[0]
+    logits = [pair.step(sound.forced, sound.cross, None)[0] for pair in (plain, quick)]
+    assert relative_error(logits[1], logits[0]) < 0.01  # rounding of activations that sit between two int8 steps
+
+
+def test_an_attention_that_was_not_fused_is_seen(tiny):
+    assert "fused attentions, and Softmax left" in failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
+
+
+def test_fusion_alone_changes_no_number(tiny, tmp_path):
+    """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
+    from whisper_lab.export import optimize, parity
+    from whisper_lab.export.pair import GraphPair
+
+    pair = naming.pair(tmp_path, "fused")
+    for part, source in tiny.pairs["fp32"].items():
+        model = graphs.load(source)
+        assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
+        graphs.save(model, pair[part])
+    both = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")
+                  + parity.shapes(both, tiny.long_run, tiny.sounds, "fp32")) == []

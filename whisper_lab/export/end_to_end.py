@@ -1,4 +1,4 @@
-"""Gates on text: does the graph choose the tokens that PyTorch chooses, given its history and given its own (5.7, 5-6).
+"""Gates on text: does the graph choose the tokens that PyTorch chooses, given its history and given its own.
 
 Here the two graphs work together: the decoder hears what the encoder of its own precision heard.
 """
@@ -28,7 +28,8 @@ def teacher_forced(graphs: GraphPair, sounds: list[Sound], precision: str) -> li
     share = 1 - len(real) / len(agreed)
     seen = f"{sum(agreed)} of {len(agreed)} tokens the same"
     if disagreements:
-        seen += f"; margins where not: {', '.join(f'{margin:.2g}' for margin in sorted(disagreements, reverse=True)[:5])} nats"
+        widest = sorted(disagreements, reverse=True)[:5]
+        seen += f"; margins where not: {', '.join(f'{margin:.2g}' for margin in widest)} nats"
     divergence = float(np.concatenate(divergences).mean())
     return [Gate("teacher-forced: choices", share >= AGREEMENT[precision], share, AGREEMENT[precision], seen),
             below("teacher-forced: KL divergence", divergence, DIVERGENCE[precision], "mean over positions, nats")]
@@ -77,13 +78,15 @@ def _tokens(results: list, sounds: list[Sound]) -> Gate:
 
 
 def _loops(results: list, sounds: list[Sound]) -> Gate:
-    sane = [(result, sound.name) for result, sound in zip(results, sounds, strict=True) if loopiness(sound.result.text) <= 1]
-    worst, name = max(((loopiness(result.text), name) for result, name in sane), default=(0.0, "none: PyTorch loops too"))
-    return below("free-running: loops", worst, 1.0, f"compression ratio / {LOOP} or repeats / {REPEATS}; worst on {name}")
+    found = [(loopiness(result.text), sound.name) for result, sound in zip(results, sounds, strict=True)
+             if loopiness(sound.result.text) <= 1]
+    worst, name = max(found, default=(0.0, "none: PyTorch loops everywhere"))
+    return below("free-running: loops", worst, 1.0,
+                 f"compression ratio / {LOOP} or repeats / {REPEATS}; worst on {name}")
 
 
 def loopiness(text: str) -> float:
-    """Above 1 a text goes round in circles: it compresses too well, or says the same 1 to 6 words too often in a row."""
+    """Above 1 a text goes round in circles: it compresses too well, or repeats the same 1 to 6 words too often."""
     words, longest = text.split(), 0
     for n in range(1, 7):
         run = n

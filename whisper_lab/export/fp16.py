@@ -1,11 +1,11 @@
 """Half precision, in two ways.
 
-`convert` (--fp16-mode full): weights, values and operators in float16, except the operators that need float32. Those are
-LayerNormalization (its squares leave float16's range of 65504 on Whisper's outliers), Softmax and Gelu (onnxruntime's
-CPU has no half kernel and would break each into 5 to 8 primitive operators), and the sums of the residual stream, whose
+`convert` (--fp16-mode full): weights, values and operators in float16, except the operators that need float32. They
+are LayerNormalization (its squares leave float16's range of 65504 on Whisper's outliers), Softmax and Gelu (the
+CPU of onnxruntime has no half kernel and would break each into 5 to 8 primitive operators), and the sums of the residual stream, whose
 values grow from layer to layer (Hugging Face clamps them in float16). Inputs and outputs stay float32.
 
-`store` (--fp16-mode weights): only the file is half as large; a Cast after each weight, folded when the graph is loaded.
+`store` (--fp16-mode weights): only the file is half as large; a Cast after each weight, folded when it is loaded.
 """
 
 import re
@@ -17,7 +17,7 @@ from whisper_lab.export.int8 import to_half
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 IN_FLOAT32 = {"LayerNormalization", "Softmax", "Gelu"}
-RESIDUAL = re.compile(r"(encoder|decoder)(\.layers\.\d+)?/Add(_\d+)?$")  # sums made by a layer itself, not inside a module
+RESIDUAL = re.compile(r"(encoder|decoder)(\.layers\.\d+)?/Add(_\d+)?$")  # sums made by a layer, not inside a module
 SHAPE_ONLY = {"Shape"}  # takes any type and gives integers
 
 

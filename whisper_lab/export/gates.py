@@ -41,7 +41,7 @@ class Gate:
 
 
 def relative_error(test: np.ndarray, reference: np.ndarray) -> float:
-    """sqrt(mean((test - reference)^2)) / std(reference); infinite where test holds NaN or infinity, or shapes differ."""
+    """sqrt(mean((test - reference)^2)) / std(reference); infinite where test is not finite or shapes differ."""
     if test.shape != reference.shape or not np.isfinite(test).all():
         return float("inf")
     difference = test.astype(np.float64) - reference
@@ -51,4 +51,5 @@ def relative_error(test: np.ndarray, reference: np.ndarray) -> float:
 def below(name: str, value: float, limit: float, detail: str, part: str | None = None) -> Gate:
     """A gate that passes where value <= limit (infinity is stored as None, which JSON has a word for)."""
     finite = value if np.isfinite(value) else None
-    return Gate(name, bool(value <= limit), finite, limit, detail if finite is not None else f"{detail}: not finite", part)
+    detail = detail if finite is not None else f"{detail}: not finite"
+    return Gate(name, bool(value <= limit), finite, limit, detail, part)

@@ -1,7 +1,7 @@
-"""Graphs on disk: read, write, weigh, and the few edits that every precision needs. Built on onnx_ir (a part of onnxscript).
+"""Graphs on disk: read, write, weigh, and the few edits that every precision needs. Built on onnx_ir (of onnxscript).
 
-onnx_ir maps external weights into memory instead of reading them, and LazyTensor makes a converted weight only while it is
-written; so a model of several gigabytes is never held twice.
+onnx_ir maps external weights into memory instead of reading them, and LazyTensor makes a converted weight only while
+it is written; so a model of several gigabytes is never held twice.
 """
 
 import os
@@ -20,7 +20,7 @@ BIG = 1024  # elements; smaller tensors are not worth a node
 
 
 def load(path: str | Path) -> ir.Model:
-    """Read a graph; weights in a sidecar stay on disk until used. Raises OSError, or onnx's error for another format."""
+    """Read a graph; weights in a sidecar stay on disk until used. Raises OSError, or onnx's error for other formats."""
     return ir.load(path)
 
 
@@ -97,7 +97,7 @@ def insert(model: ir.Model, before: ir.Node, op: str, inputs: list, name: str, o
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let every reader of `old` read `new`, which takes over the name; the old node and unused constants are removed."""
+    """Let every reader of `old` read `new`, which takes over the name; the old node is removed."""
     node, graph = old.producer(), old.producer().graph
     name, shape, dtype = old.name, old.shape, old.type
     old.name = f"{name}.replaced"

@@ -20,7 +20,7 @@ LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point 
 
 
 def row_scales(weight: np.ndarray) -> np.ndarray:
-    """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1, not 0 (0 / 0 is NaN)."""
+    """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1: 0 / 0 is NaN."""
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) if weight.size else np.zeros(len(weight))
     return np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
 

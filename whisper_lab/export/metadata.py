@@ -29,7 +29,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:
-    """The part that all graphs of one checkpoint share. `folder`: its runtime files. Raises LabError where one is bad."""
+    """The part that all graphs of a checkpoint share. `folder`: its runtime files. Raises LabError where one is bad."""
     rules, spec = TokenRules.from_folder(folder), FeatureSpec.from_folder(folder)
     facts = {
         "format": FORMAT, "producer": "whisper-onnx-lab", "model": checkpoint.name, "revision": checkpoint.revision,
@@ -56,7 +56,8 @@ def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe:
     """Replace a graph's metadata on disk. `recipe` says how it was made; `verified` whether the gates are run on it."""
     model = onnx.load(path, load_external_data=False)
     facts = shared | {
-        "part": part, "precision": precision, "recipe": json.dumps(recipe), "cache_types": json.dumps(cache_types(model)),
+        "part": part, "precision": precision, "recipe": json.dumps(recipe),
+        "cache_types": json.dumps(cache_types(model)),
         "cross_attention": json.dumps(any(output.name == "cross_attention" for output in model.graph.output)),
         "verification": "parity gates passed at export" if verified else "skipped with --no-verify"}
     del model.metadata_props[:]

@@ -57,7 +57,7 @@ def decoder_outputs(layers: int, alignment: bool = False) -> list[str]:
 def name_after_modules(model) -> None:
     """Rename an onnx_ir.Model's nodes and values in place: `encoder.layers.0.self_attn.q_proj/MatMul`.
 
-    The exporter notes each node's module in its metadata; the notes (they hold paths and stack traces) are then removed.
+    The exporter notes each node's module in its metadata; the notes (with paths and stack traces) are then removed.
     A value is called as the node that makes it; constants without a name become `constants.0`, `constants.1`, ...
     """
     kept = {value.name for value in [*model.graph.inputs, *model.graph.outputs]}

@@ -17,7 +17,7 @@ def session(path: Path, threads: int | None = None):
 
 
 class GraphPair:
-    """encode, step, reorder, select over an encoder and a decoder graph; rules and tokenizer from the runtime folder."""
+    """encode, step, reorder, select over an encoder and a decoder graph."""
 
     def __init__(self, encoder: Path, decoder: Path, threads: int | None = None, like: Any = None):
         """`like`: a runtime (TorchWhisper) whose rules, spec and tokenizer to use; only text needs them."""
@@ -38,7 +38,7 @@ class GraphPair:
         return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None):
-        """int64 [batch, sequence] -> logits [batch, sequence, vocab], self caches [batch, heads, past + sequence, head_dim]"""
+        """int64 [batch, sequence] -> logits [batch, sequence, vocab], caches [batch, heads, longer, head_dim]"""
         if cache is None:
             heads, width = self.cache_shape
             cache = [np.zeros((len(input_ids), heads, 0, width), np.float32)] * len(self.self_names)

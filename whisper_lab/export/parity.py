@@ -1,4 +1,4 @@
-"""Gates on numbers: the graphs against PyTorch, over all shapes, and against themselves in pieces (EXPORT recipe 5.7, 1-3).
+"""Gates on numbers: the graphs against PyTorch, over all shapes, and against themselves in pieces.
 
 A graph that cannot run a shape at all fails the gate like one that runs it wrongly.
 """
@@ -26,7 +26,7 @@ class LongRun:
 
 
 def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
-    """Hidden states, caches and logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
+    """Hidden states, caches, logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
     states_limit, logits_limit = NUMBERS[precision]
     worst = {"states": ("", 0.0), "caches": ("", 0.0), "logits": ("", 0.0)}
 
@@ -64,7 +64,8 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
     states_limit, logits_limit = NUMBERS[precision]
     encoder, decoder, tried = (0.0, ""), (0.0, ""), 0
     for rows in SWEEP_AUDIO:
-        features, hidden = (np.concatenate([getattr(s, what) for s in sounds[:rows]]) for what in ("features", "hidden"))
+        features = np.concatenate([sound.features for sound in sounds[:rows]])
+        hidden = np.concatenate([sound.hidden for sound in sounds[:rows]])
         error = relative_error(_run(graphs.encode_all, features, count=1)[0], hidden)
         encoder = max(encoder, (error, f"batch {rows}"))
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
@@ -79,7 +80,7 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
 
 
 def _pasts(positions: int) -> list[int]:
-    """0 and 1 (where exporters go wrong), the middle, and the longest past that leaves room for the longest sequence."""
+    """0 and 1 (where exporters go wrong), the middle, and the longest that leaves room for the longest sequence."""
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 

@@ -1,6 +1,6 @@
 """What a runtime without transformers needs beside the graphs, once per checkpoint: `<name>_runtime/`.
 
-config.json (sizes), preprocessor_config.json (features), generation_config.json (token rules) and tokenizer.json (text).
+config.json (sizes), preprocessor_config.json (features), generation_config.json (token rules), tokenizer.json (text).
 """
 
 import json

@@ -40,8 +40,9 @@ def quantize_only(source: Path, target: Path, layer: str) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         with trace.quiet():
-            quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, nodes_to_quantize=[layer],
-                             weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
+            quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True,
+                             nodes_to_quantize=[layer], weight_type=QuantType.QInt8,
+                             extra_options={"MatMulConstBOnly": True},
                              use_external_data_format=graphs.is_large(source))
         return
     model = graphs.load(source)
@@ -79,7 +80,7 @@ def plot(scores: list[dict], model: str, path: Path) -> Path:
                    (f" (the {SHOWN} dearest of {len(scores)})" if len(scores) > SHOWN else ""))
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(handles=[plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], labels=list(colours))
+    axes.legend([plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], list(colours))
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
     plt.close(figure)

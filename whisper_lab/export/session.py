@@ -75,10 +75,10 @@ class Export:
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
         from whisper_lab.export import verify
 
-        gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run,
-                           fp32_bytes=self.fp32_bytes, excluded=excluded, alignment=bool(self.alignment_heads), trained=not self.checkpoint.random_weights,
+        gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run, fp32_bytes=self.fp32_bytes,
+                           excluded=excluded, alignment=bool(self.alignment_heads), threads=self.args.threads,
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
-                           threads=self.args.threads, seed=self.args.seed, optimized=optimized)
+                           trained=not self.checkpoint.random_weights, seed=self.args.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.output_dir))

@@ -1,4 +1,4 @@
-"""Gates on what a graph is made of: nothing stored twice, nothing left large, every node of the right kind (5.7, 4)."""
+"""Gates on what a graph is made of: nothing stored twice, nothing left large, every node of the right kind."""
 
 from pathlib import Path
 
@@ -11,23 +11,24 @@ from whisper_lab.export.gates import Gate, below
 # Bytes of the matrices against float32; int4 keeps its embedding in 8 bits. The rest of a file (fixed_bytes; names and
 # shapes, about 300 bytes a node) is nothing in whisper-base and much in a model of a few megabytes.
 # Measured for int8, encoder and decoder: base 0.262 and 0.255, nano 0.271 and 0.269.
-RATIO = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "int4": 0.25}
+RATIO = {"fp32": 1.0, "fp16": 0.502, "int8": 0.253, "int4": 0.253}
 BYTES_PER_NODE = 330
 
 
 def check(path: Path, part: str, precision: str, config, fp32_bytes: int, excluded: int = 0,
-          alignment: bool = False, half_operators: bool = False) -> list[Gate]:
+          alignment: bool = False, half_operators: bool = False, optimized: bool = False) -> list[Gate]:
     """All structure gates of one graph. `excluded`: linear layers that --int8-exclude kept in float32."""
     model = graphs.load(path)
     found = [*_valid(path, part), *_contract(model, part, config, alignment), *_counts(model, part, config),
              *_tied(model, part, config), *_linear_layers(model, part, precision, config, excluded, half_operators)]
+    found += _fused(model, part, config) if optimized and not alignment else []
     size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
     limit = RATIO[precision] + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
     return [*found, below("size against fp32", size / fp32_bytes, limit, f"{size} of {fp32_bytes} bytes", part)]
 
 
 def fixed_bytes(part: str, config) -> int:
-    """Bytes that do not shrink: biases and LayerNorm weights (float32), a scale and a zero point per column, positions."""
+    """Bytes that do not shrink: biases and LayerNorm weights, a scale and a zero point per column, positions."""
     d, encoder = config.d_model, part == "encoder"
     layers, inner = (config.encoder_layers, config.encoder_ffn_dim) if encoder else (
         config.decoder_layers, config.decoder_ffn_dim)
@@ -79,23 +80,33 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
     return checks
 
 
+def _fused(model: ir.Model, part: str, config) -> list[Gate]:
+    """In the optimized pair no attention is left in pieces (--alignment-heads keeps those that it needs)."""
+    types = graphs.node_types(model)
+    attentions = config.encoder_layers if part == "encoder" else 2 * config.decoder_layers
+    return [_equal("fused attentions, and Softmax left", part, (types["MultiHeadAttention"], types["Softmax"]),
+                   (attentions, 0))]
+
+
 def _tied(model: ir.Model, part: str, config) -> list[Gate]:
     """The token embedding is stored once, in whatever type, and not transposed beside itself."""
     if part == "encoder":
         return []
     shape = [config.d_model, config.vocab_size]
-    copies = [name for name, value in model.graph.initializers.items() if sorted(map(int, value.shape)) == sorted(shape)]
+    copies = [name for name, value in model.graph.initializers.items()
+              if sorted(map(int, value.shape)) == sorted(shape)]
     return [Gate("embedding stored once", len(copies) == 1, None, None, ", ".join(copies) or "none found", part)]
 
 
 def linear_layers(part: str, config) -> int:
-    """Weight MatMuls: encoder 6 a layer (q k v out, fc1 fc2) and the cross keys and values; decoder 8 and the logits."""
+    """Weight MatMuls: encoder 6 a layer (q k v out, fc1 fc2) and the cross caches; decoder 8 and the logits."""
     if part == "encoder":
         return 6 * config.encoder_layers + 2 * config.decoder_layers
     return 8 * config.decoder_layers + 1
 
 
-def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int, half_operators: bool) -> list[Gate]:
+def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
+                   half_operators: bool) -> list[Gate]:
     """Each linear layer computes in the type that the precision promises."""
     types, expected = graphs.node_types(model), linear_layers(part, config)
     floats = [node.name for node in graphs.weight_matmuls(model)]

@@ -9,17 +9,18 @@ from whisper_lab.export.gates import Gate
 from whisper_lab.export.pair import GraphPair
 
 
-def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *, fp32_bytes: dict[str, int],
-        excluded: dict[str, int], alignment: bool = False, half_operators: bool = False, trained: bool = True,
-        threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
+def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
+        fp32_bytes: dict[str, int], excluded: dict[str, int], alignment: bool = False,
+        half_operators: bool = False, trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
     """Structure, numbers, shapes, pieces, text. Returns every gate's verdict; a failed one raises nothing here.
 
-    runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the checkpoint's words mean something.
+    runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the
+    checkpoint's words mean something.
     """
     gates = []
     for part, path in pair.items():
         gates += structure.check(path, part, precision, runtime.model.config, fp32_bytes[part], excluded[part],
-                                 alignment, half_operators)
+                                 alignment, half_operators, optimized)
     if not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
     graphs = GraphPair(*pair.values(), threads=threads, like=runtime)

@@ -1,8 +1,8 @@
 """Whisper's encoder and decoder as two plain modules whose forward is what the ONNX graphs will contain.
 
-They read the sub-modules of Hugging Face's `WhisperForConditionalGeneration` but none of its attention code and no Cache
-object: every key and value is an ordinary input or output, so that a student sees them in Netron. Sub-modules keep Hugging
-Face's path (`encoder.layers.0.self_attn.q_proj`); the exporter turns it into the node's name.
+They read the sub-modules of Hugging Face's `WhisperForConditionalGeneration` but none of its attention code and no
+Cache object: every key and value is an ordinary input or output, so that a student sees them in Netron. Sub-modules
+keep Hugging Face's path (`encoder.layers.0.self_attn.q_proj`); the exporter turns it into the node's name.
 
 Shapes: d = d_model, d_h = d / heads, P = encoder positions, S = new tokens, T = tokens already in the cache (may be 0),
 A = recordings, B = A x beams (rows of one recording stand together, so its beams share one cross cache).
@@ -19,7 +19,7 @@ MASKED = -1e9  # added to a score that must not be seen; exp(-1e9 - max) is exac
 
 
 class Linear(nn.Module):
-    """x W + b with W stored as [in, out]: a view of the checkpoint's weight, so the graph needs no Transpose and no copy."""
+    """x W + b with W stored as [in, out]: a view of the checkpoint's weight, so no Transpose and no copy is needed."""
 
     def __init__(self, source: nn.Linear, factor: float = 1.0):
         super().__init__()
@@ -69,7 +69,7 @@ class SelfAttention(Attention):
         self.k_proj, self.v_proj = Linear(source.k_proj), Linear(source.v_proj)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None):
-        """x [B, S, d], past two [B, heads, T, d_h], mask [S, T + S] -> [B, S, d], the two caches [B, heads, T + S, d_h]"""
+        """x [B, S, d], past two [B, heads, T, d_h], mask [S, T + S] -> [B, S, d], two caches [B, heads, T + S, d_h]"""
         caches = tuple(self.split(project(x), x.shape[0]) for project in (self.k_proj, self.v_proj))
         if past is not None:
             caches = tuple(torch.cat(pair, dim=2) for pair in zip(past, caches, strict=True))
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class CrossCache(nn.Module):
-    """One decoder layer's cross-attention keys and values: they depend on the sound alone, so the encoder makes them once."""
+    """One decoder layer's cross-attention keys and values: they depend on the sound alone, so they are made once."""
 
     def __init__(self, source: nn.Module):
         super().__init__()
@@ -137,7 +137,7 @@ class EncoderGraph(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.encoder = Encoder(model.model.encoder)
-        self.decoder = nn.Module()  # only a path: the nodes are to be called decoder.layers.0.encoder_attn.k_proj/MatMul
+        self.decoder = nn.Module()  # only a path: the nodes are called decoder.layers.0.encoder_attn.k_proj/MatMul
         self.decoder.layers = nn.ModuleList(nn.Module() for _ in model.model.decoder.layers)
         for layer, source in zip(self.decoder.layers, model.model.decoder.layers, strict=True):
             layer.encoder_attn = CrossCache(source.encoder_attn)
