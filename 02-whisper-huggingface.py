@@ -18,38 +18,30 @@ import sys
 import time
 from pathlib import Path
 
-from whisper_lab import audio, checkpoints, console, files, transcripts
+from whisper_lab import audio, checkpoints, console, transcripts
 from whisper_lab.console import LabError
-
-FORMATS = ["text", "json", "srt", "vtt"]
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     clips = audio.find(args.audio)
-    args.several = len(clips) > 1
     references = transcripts.read_reference(args.reference, clips) if args.reference else {}
     lab = load_model(args)
-    transcribed, documents, failures = {}, [], 0
+    results = transcripts.Results(args, lab.checkpoint, references, several=len(clips) > 1)
+    failures = 0
     for clip in console.progress(clips, description="transcribing", unit="clip"):
         try:
             started = time.perf_counter()
             transcript, trace = transcribe(lab, clip, args)
-            seconds = time.perf_counter() - started
+            results.add(clip, transcript, time.perf_counter() - started)
+            if args.explain:
+                explain_window(lab, clip, trace, args.output_dir)
         except LabError as error:
             if len(clips) == 1:
                 raise
             failures += 1  # one bad file does not take the others with it
             print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
-            continue
-        transcribed[clip] = transcript
-        documents.append(transcripts.as_json(transcript, clip, {"transcribe_s": round(seconds, 3)}))
-        show(clip, transcript, args, named=args.several)
-        if clip in references:
-            documents[-1]["errors"] = transcripts.show_errors(references[clip], transcript)
-        if args.explain:
-            explain_window(lab, clip, trace, args)
-    write_results(transcribed, documents, lab, args)
+    results.write()
     return 1 if failures else 0
 
 
@@ -61,52 +53,56 @@ def transcribe(lab, path: Path, args):
     from whisper_lab.long_form import Transcript, Windows, add_words
 
     # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
-    # channels are averaged to mono, and the sampling rate is converted with a low-pass filter, because Whisper heard
-    # 16 kHz only.
-    sound = audio.load(path)  # for a WAV in short: soundfile.read(path), .mean(axis=1), soxr.resample(x, rate, 16000)
+    #    channels are averaged to mono, and the sampling rate is converted behind a low-pass filter, because 16 kHz is
+    #    all that Whisper ever heard. For a WAV, in short:
+    #        samples, rate = soundfile.read(path); samples = soxr.resample(samples.mean(axis=1), rate, 16000)
+    sound = audio.load(path)  # does it block by block, for every format and fault a file may have
     console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
-    transcript = Transcript(language=args.language, duration=sound.duration)
     level = audio.level(sound.samples)
     if level.advice:
         console.warn(f"{path.name}: {level.advice}")
-    silent = level.silent and not args.explain  # Whisper tends to invent words for silence: do not ask it
 
+    language = args.language if lab.rules.languages else "en"  # None: to be detected
+    transcript, trace = Transcript(language=language, duration=sound.duration), None
     # A recording longer than the window needs timestamps, because they tell where the next window begins.
     timestamps = args.timestamps != "none" or sound.duration > lab.spec.window_s
     windows = Windows(sound.samples, lab.spec.n_samples, lab.spec.sampling_rate, lab.rules, lab.tokenizer)
-    trace = None
-    for window in [] if silent else windows:
+    ask = args.explain or not level.silent  # for silence Whisper tends to invent words: do not ask it
+    for window in console.progress(windows if ask else [], description=path.name, unit="window"):
         # 2. Features. A Fourier transform of 25 ms every 10 ms, its power summed in mel bands, the logarithm of that;
         #    a sound shorter than the window is padded with silence.                      [1, mel bins, frames]
         features = lab.processor(window.samples, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt").input_features
         features = features.to(lab.model.device, lab.model.dtype)
 
-        if transcript.language is None and lab.rules.languages:
+        if transcript.language is None:
             transcript.language, transcript.language_probability = detect_language(lab, features)
             console.note("language", transcript.language, f"detected in the first window, probability "
                          f"{transcript.language_probability:.3f}; --language sets it")
 
-        # 3. Generate. The encoder turns the features into one vector every 20 ms; the decoder, starting from the prompt
-        #    <|startoftranscript|><|language|><|task|>, writes the likeliest next token until <|endoftext|>.    [tokens]
-        with torch.no_grad():  # no training, so no memory for gradients
+        # 3. Generate. The encoder turns the features into one vector every 20 ms; the decoder starts from the prompt
+        #    <|startoftranscript|><|language|><|task|> and writes the likeliest next token, again and again, until
+        #    that is <|endoftext|>.                                                                       [tokens]
+        with torch.no_grad():  # nothing is trained here: keep no intermediate results for gradients
             settings = generate_settings(lab, args, transcript.language, timestamps)
             if args.api == "model":
                 sequence = lab.model.generate(features, **settings)
-            else:  # pipe(samples) is these three calls, with tokenizer.decode as the last; it makes its own features
+            else:  # pipe(samples) makes these two calls, with features of its own, and decodes the tokens
                 inputs = next(lab.pipe.preprocess(window.samples))
                 sequence = lab.pipe.forward(inputs, **settings)["tokens"]
         tokens = lab.rules.answer(sequence[0])  # without the prompt and <|endoftext|>
 
-        # 4. Decode. Byte-level BPE: each id stands for a piece of text, special tokens are left out. With timestamps
-        # the tokens are cut at them first, and the cursor moves on to where the last whole segment ended.
+        # 4. Decode. Each id stands for a piece of text (byte-level BPE); special tokens are left out. Tokens with
+        #    timestamps are first cut at them, and the cursor moves on to where the last whole segment ended.
         segments = windows.advance(tokens)
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
-        if args.timestamps == "word" and segments:
-            add_words(lab, lab.encode(features), window, segments, transcript.language, args.task)
         transcript.segments += segments
-        prompt = lab.rules.prompt(transcript.language, args.task, timestamps, lab.prompt)
-        trace = trace or Trace(sound, window, features[0].float().cpu().numpy(), prompt, tokens)
+
+        mel = features[0].float().cpu().numpy()
+        if args.timestamps == "word" and segments:
+            add_words(lab, lab.encode(mel[None]), window, segments, transcript.language, args.task)
+        trace = trace or Trace(sound, window, mel, lab.rules.prompt(language=transcript.language, task=args.task,
+                               timestamps=timestamps, previous=lab.prompt), tokens)
     return transcript, trace
 
 
@@ -183,43 +179,15 @@ def choose_device(wanted: str) -> str:
     return device
 
 
-def show(clip: Path, transcript, args, named: bool) -> None:
-    """Print one transcript; with several clips each is preceded by its name."""
-    if args.format == "text":
-        heading = f"{clip.name}\n" if named else ""
-        console.result(f"{heading}\nTranscription:\n\n{transcripts.as_text(transcript, args.timestamps)}\n")
-    elif args.format in ("srt", "vtt") and not named:
-        from whisper_lab import subtitles
-
-        console.result(getattr(subtitles, args.format)(transcript.segments).rstrip("\n"))
-
-
-def write_results(transcribed: dict, documents: list[dict], lab, args) -> None:
-    """The JSON document, and a subtitle file per clip where there are several."""
-    if args.format == "json" or args.output_json:
-        settings = {key: getattr(args, key) for key in ("api", "language", "task", "beams", "temperature", "timestamps",
-                                                        "dtype", "prompt", "seed")}
-        document = transcripts.document(documents, lab.checkpoint, settings)
-        if args.output_json:
-            files.write_json(args.output_json, document)
-        if args.format == "json":
-            import json
-
-            console.result(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
-    if args.format in ("srt", "vtt") and args.several:
-        for path in transcripts.save_subtitles(transcribed, args.format, args.output_dir):
-            console.result(str(path))
-
-
-def explain_window(lab, clip: Path, trace, args) -> None:
+def explain_window(lab, clip: Path, trace, folder: str) -> None:
     """--explain: shapes, guesses and a picture of the clip's first window."""
     from whisper_lab.explain import explain
 
-    title = f"{clip.name}, {lab.checkpoint.name}"
+    name = lab.checkpoint.name
+    title = f"{clip.name}, {name}"
     if lab.checkpoint.random_weights:
-        title += " (random weights: the text means nothing)"
-    timestamps = lab.rules.no_timestamps not in trace.prompt
-    explain(trace, lab, Path(args.output_dir) / f"explain-{lab.checkpoint.name}-{clip.stem}.png", title, timestamps)
+        title += " (random weights: its text means nothing)"
+    explain(trace, lab, Path(folder) / f"explain-{name}-{clip.stem}.png", title)
 
 
 def parse(argv: list[str] | None):
@@ -240,7 +208,7 @@ def parse(argv: list[str] | None):
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto",
                         help="precision of the computation (default: auto, float32 on cpu and float16 on cuda)")
-    parser.add_argument("--format", choices=FORMATS, default="text",
+    parser.add_argument("--format", choices=["text", "json", "srt", "vtt"], default="text",
                         help="of the output; srt and vtt of several clips go to --output-dir (default: %(default)s)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what was said: prints word and character error rates")
     parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
@@ -250,6 +218,8 @@ def parse(argv: list[str] | None):
         parser.error("--beams and --threads start at 1, --temperature at 0")
     if args.beams > 1 and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
+    if args.explain and args.format != "text":
+        parser.error("--explain prints tables: it goes with --format text only")
     if args.format in ("srt", "vtt") and args.timestamps == "none":
         args.timestamps = "segment"
         console.note("timestamps", "segment", f"--format {args.format} needs them")

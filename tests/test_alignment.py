@@ -119,8 +119,11 @@ def test_word_times_follow_the_attention(byte_tokenizer, nano):
         at = (50 if i < 4 else 150) + 10 * (i % 4)
         attention[:, prompt - 1 + i, at:at + 10] = 1
     attention[:, -2, 190:] = 0.05  # what writes the end token looks at what follows
-    found = word_times(attention, prompt, tokens, byte_tokenizer, rules, duration=5.0)
+    (found,) = word_times(attention, prompt, [tokens], byte_tokenizer, rules, duration=5.0)
     assert [word.text for word in found] == ["one", "two"]
     assert found[1].start == pytest.approx(3.0, abs=0.1) and found[0].end == found[1].start
     assert found[1].end <= 5.0
-    assert word_times(attention, prompt, [], byte_tokenizer, rules, duration=5.0) == []
+    assert word_times(attention, prompt, [[]], byte_tokenizer, rules, duration=5.0) == [[]]
+    # The same tokens in two segments: the same times; a word does not reach across.
+    first, second = word_times(attention, prompt, [tokens[:2], tokens[2:]], byte_tokenizer, rules, duration=5.0)
+    assert [word.text for word in first + second] == ["o", "ne", "two"] and second[1].start == found[1].start

@@ -88,6 +88,10 @@ def test_special_tokens_in_a_prompt_are_refused(rules, nano):
 def test_rules_equal_transformers_processors(rules, nano, timestamps):
     """Random scores after random histories, 400 of them: the same entries are forbidden, the others untouched."""
     import torch
+
+    from whisper_lab.checkpoints import import_transformers
+
+    import_transformers()  # first: it hides a torchaudio that cannot load
     from transformers import GenerationConfig
     from transformers.generation.logits_process import (
         SuppressTokensAtBeginLogitsProcessor,

@@ -78,8 +78,8 @@ def make_config(tokenizer):
     eos = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     return import_transformers().WhisperConfig(
         vocab_size=len(tokenizer), num_mel_bins=N_MELS, d_model=192,
-        encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=768,
-        decoder_layers=2, decoder_attention_heads=6, decoder_ffn_dim=768,
+        encoder_layers=4, encoder_attention_heads=4, encoder_ffn_dim=768,
+        decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=768,
         max_source_positions=50 * WINDOW_S, max_target_positions=MAX_TARGET_POSITIONS, dropout=0.0,
         bos_token_id=eos, eos_token_id=eos, pad_token_id=eos,
         decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
@@ -92,6 +92,15 @@ def extractor():
     return import_transformers().WhisperFeatureExtractor(feature_size=N_MELS, chunk_length=WINDOW_S)
 
 
+def _plain_attention(module, query, key, value, attention_mask, **_):
+    """Attention written out [clips, heads, positions, head_dim]: in bfloat16 on a processor three times as fast as the
+    fused kernel. WhisperAttention has scaled the query already."""
+    weights = query @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    return (weights.softmax(-1) @ value).transpose(1, 2), None
+
+
 def make(folder: Path, seed: int = 0):
     """Write a whole untrained checkpoint to `folder`; returns (model, tokenizer)."""
     import torch
@@ -101,7 +110,12 @@ def make(folder: Path, seed: int = 0):
     transformers.WhisperProcessor(extractor(), tokenizer).save_pretrained(str(folder))
     extractor().save_pretrained(str(folder))  # preprocessor_config.json, which the published checkpoints have too
     torch.manual_seed(seed)
-    model = transformers.WhisperForConditionalGeneration(make_config(tokenizer))
+    transformers.AttentionInterface.register("plain", _plain_attention)
+    # Without a mask of its own a new kind of attention gets none, and the decoder would see the future.
+    transformers.AttentionMaskInterface.register("plain", transformers.masking_utils.eager_mask)
+    config = make_config(tokenizer)
+    config._attn_implementation = "plain"
+    model = transformers.WhisperForConditionalGeneration(config)
     model.generation_config = transformers.GenerationConfig(**generation_config(tokenizer))
     model.save_pretrained(str(folder))
     return model, tokenizer

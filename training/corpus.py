@@ -20,6 +20,7 @@ from whisper_lab import console, files
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
 CHUNK = 20  # sentences that one voice speaks, one unit of work
+HELD_OUT_SPEAKERS = ("theo",)  # of the human digits
 
 
 @dataclass
@@ -128,7 +129,7 @@ def load(folder: Path) -> tuple[list[Utterance], np.ndarray]:
 def main(argv: list[str] | None = None) -> int:
     parser = console.parser(__doc__, "seed", "output_dir", "quiet", "log_level", output_dir="training/work/corpus")
     parser.add_argument("--digits", type=Path, metavar="DIR", help="human spoken digits (default: none)")
-    parser.add_argument("--held-out-speakers", nargs="*", default=["theo"], help="default: %(default)s")
+    parser.add_argument("--held-out-speakers", nargs="*", default=HELD_OUT_SPEAKERS, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is about 45 hours (default: %(default)s)")
     args = console.parse(parser, argv)
     build(Path(args.output_dir), args.digits, args.scale, set(args.held_out_speakers), args.seed)

@@ -29,25 +29,28 @@ class Word:
     tokens: list[int]
 
 
-def word_times(attention: np.ndarray, prompt_length: int, tokens: Sequence[int], tokenizer, rules: TokenRules,
-               duration: float, language: str | None = None) -> list[Word]:
-    """Words of one window with their times, s from the window's start.
+def word_times(attention: np.ndarray, prompt_length: int, segments: Sequence[Sequence[int]], tokenizer,
+               rules: TokenRules, duration: float, language: str | None = None) -> list[list[Word]]:
+    """Words of each segment of one window with their times, s from the window's start.
 
-    attention: float32 [heads, sequence, positions], the alignment heads' weights for the sequence prompt + tokens +
-    end; tokens: the text tokens (no timestamps); duration: s of sound in the window, the rest being padding.
+    attention: float32 [heads, sequence, positions], the alignment heads' weights for the sequence prompt + text +
+    end; segments: their text tokens (no timestamps); duration: s of sound in the window, the rest being padding.
     """
-    if len(tokens) == 0:
-        return []
+    if not any(len(tokens) for tokens in segments):
+        return [[] for _ in segments]
     positions = max(1, min(attention.shape[-1], round(duration / rules.timestamp_step)))
     # The row that read token k - 1 is the one that wrote token k: rows from the prompt's last to the text's last.
     rows = sharpen(attention[:, :, :positions], rules.median_filter_width)[prompt_length - 1:-1]
     times = token_starts(rows) * rules.timestamp_step  # [tokens + 1]: the last is the end token's
     found, position = [], 0
-    for text, group in words_of(tokens, tokenizer, language):
-        start, end = times[position], times[position + len(group)]
-        found.append(Word(text, float(start), float(max(start, min(end, duration))), group))
-        position += len(group)
-    return attach_punctuation(found)
+    for tokens in segments:  # a word never reaches from one segment into the next
+        words = []
+        for text, group in words_of(tokens, tokenizer, language):
+            start, end = times[position], times[position + len(group)]
+            words.append(Word(text, float(start), float(max(start, min(end, duration))), group))
+            position += len(group)
+        found.append(attach_punctuation(words))
+    return found
 
 
 def sharpen(attention: np.ndarray, width: int) -> np.ndarray:

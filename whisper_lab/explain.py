@@ -4,20 +4,21 @@ Everything is computed from one window that was transcribed, in one extra pass i
 tokens it wrote (teacher forcing): its guesses are then the same as when it wrote them.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from whisper_lab import console, files
-from whisper_lab.alignment import sharpen, token_starts
+from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
 from whisper_lab.long_form import Window
 from whisper_lab.tokens import log_softmax
 
 HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
-MOST_TOKENS = 32  # more cannot be read on a slide
+MOST_ROWS = 24  # more cannot be read on a slide
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Guess:
     forbidden: set[int]  # of the best, those that the token rules forbade
 
 
-def explain(trace: Trace, runtime, picture: str | Path, title: str, timestamps: bool) -> None:
+def explain(trace: Trace, runtime, picture: str | Path, title: str) -> None:
     """Print the walk-through and draw the picture. runtime: TorchWhisper (or any with the same attributes)."""
     cross = runtime.encode(trace.features[None])
     sequence = np.array([[*trace.prompt, *trace.tokens, runtime.rules.end]], np.int64)
@@ -49,6 +50,7 @@ def explain(trace: Trace, runtime, picture: str | Path, title: str, timestamps: 
     attention = runtime.attention(sequence, cross)  # [heads, sequence, positions]
     logits = runtime.step(sequence, cross, None)[0][0, len(trace.prompt) - 1:-1]  # row k wrote token k
     show_shapes(trace, runtime, attention.shape[-1])
+    timestamps = runtime.rules.no_timestamps not in trace.prompt
     show_guesses(guesses(logits, sequence[0, len(trace.prompt):], runtime.rules, timestamps), runtime)
     draw(trace, runtime, attention, picture, title)
     console.result(f"\nPicture: {picture}\n")
@@ -108,7 +110,7 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"font.size": 15, "axes.titlesize": 16, "axes.titlelocation": "left"}):
-        figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 6],
+        figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 8],
                                                  layout="constrained")
         figure.suptitle(title, fontsize=19)
         _draw_wave(wave, trace, runtime.spec)
@@ -150,12 +152,16 @@ def _draw_mel(axes, trace: Trace, spec) -> None:
 
 def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
     """Where the alignment heads looked while each token was written; the bar is the span the alignment gave it."""
+    from matplotlib.patheffects import withStroke
+
     rules, left = runtime.rules, trace.window.start
     positions = max(1, min(attention.shape[-1], round(trace.window.duration / rules.timestamp_step)))
     tokens = trace.tokens[:attention.shape[1] - len(trace.prompt) - 1]
-    several = f"the first {MOST_TOKENS} of {len(tokens)} tokens" if len(tokens) > MOST_TOKENS else "tokens"
-    axes.set_title(f"3  {several}: what the decoder wrote (red: when), and where it listened (blue: cross-attention, "
-                   f"every {1000 * rules.timestamp_step:g} ms)")
+    groups = [([token], _name(token, runtime)) for token in tokens] if len(tokens) <= MOST_ROWS else \
+        _words(tokens, runtime)
+    joined = "tokens" if len(tokens) <= MOST_ROWS else f"{len(tokens)} tokens, joined to words"
+    axes.set_title(f"3  {joined}: what the decoder wrote (red: when), and where it listened (blue: cross-attention, "
+                   f"every {1000 * rules.timestamp_step:g} ms)" + (", beginning" if len(groups) > MOST_ROWS else ""))
     axes.set_yticks([])
     if not tokens:
         axes.text(0.5, 0.5, "no token was written", transform=axes.transAxes, ha="center", va="center")
@@ -163,17 +169,29 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
     rows = sharpen(attention[:, :, :positions], rules.median_filter_width)
     rows = rows[len(trace.prompt) - 1:len(trace.prompt) + len(tokens)]  # the last row wrote the end token
     starts = token_starts(rows) * rules.timestamp_step + left
-    tokens = tokens[:MOST_TOKENS]
-    rows = rows[:len(tokens)]
-    axes.imshow(rows, aspect="auto", cmap="Blues", vmin=0, vmax=np.quantile(rows, 0.995), interpolation="nearest",
-                extent=(left, left + positions * rules.timestamp_step, len(tokens) - 0.5, -0.5))
-    size = float(np.clip(330 / len(tokens), 7, 15))
-    for i, token in enumerate(tokens):
-        axes.plot([starts[i], starts[i + 1]], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
-        near_end = starts[i + 1] > left + 0.9 * trace.window.duration  # write to the left of the bar there
-        axes.annotate(_name(token, runtime), (starts[i] if near_end else starts[i + 1], i), fontsize=size, va="center",
-                      ha="right" if near_end else "left", xytext=(-5 if near_end else 5, 0), textcoords="offset points",
-                      bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"})
+    edges = np.cumsum([0] + [len(group) for group, _ in groups])[:MOST_ROWS + 1]
+    rows = np.stack([rows[a:b].mean(axis=0) for a, b in zip(edges, edges[1:], strict=False)])
+    axes.imshow(rows, aspect="auto", cmap="Blues", vmin=0, vmax=max(1e-6, np.quantile(rows, 0.995)),
+                interpolation="nearest", extent=(left, left + positions * rules.timestamp_step, len(rows) - 0.5, -0.5))
+    for i, (_, label) in enumerate(groups[:MOST_ROWS]):
+        begin, end = starts[edges[i]], starts[edges[i + 1]]
+        axes.plot([begin, end], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
+        right = end < left + 0.85 * trace.window.duration  # of the bar, where there is room
+        label = label if len(label) <= 30 else f"{label[:29]}\u2026"  # a model in a loop writes endless words
+        axes.annotate(label, (end if right else begin, i), fontsize=float(np.clip(330 / len(rows), 11, 15)),
+                      va="center", ha="left" if right else "right", textcoords="offset points",
+                      xytext=(14 if right else -6, 0),
+                      path_effects=[withStroke(linewidth=3, foreground="white")]).set_in_layout(False)
+
+
+def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:
+    """Tokens joined to words, timestamps on their own: (tokens, text) each."""
+    groups: list[tuple[list[int], str]] = []
+    for is_text, run in itertools.groupby(tokens, lambda token: token < runtime.rules.end):
+        run = list(run)
+        groups += [(group, text.strip()) for text, group in words_of(run, runtime.tokenizer)] if is_text else \
+            [([token], _name(token, runtime)) for token in run]
+    return groups
 
 
 def _name(token: int, runtime) -> str:

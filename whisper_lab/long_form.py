@@ -221,15 +221,16 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
     """
     rules = runtime.rules
     prompt = rules.prompt(language, task)
-    counts = [rules.text_tokens(segment.tokens) for segment in segments]
-    tokens = [token for group in counts for token in group][:rules.max_positions - len(prompt) - 1]
+    room = rules.max_positions - len(prompt) - 1
+    pieces, tokens = [], []
+    for segment in segments:
+        pieces.append(rules.text_tokens(segment.tokens)[:room - len(tokens)])
+        tokens += pieces[-1]
     attention = runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
-    words = word_times(attention, len(prompt), tokens, runtime.tokenizer, rules, window.duration, language)
-    for segment, group in zip(segments, counts, strict=True):
-        segment.words, taken = [], 0
-        while words and taken < len(group):
-            word = words.pop(0)
-            taken += len(word.tokens)
-            # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
-            start, end = np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
-            segment.words.append(Word(word.text, float(start), float(end), word.tokens))
+    found = word_times(attention, len(prompt), pieces, runtime.tokenizer, rules, window.duration, language)
+    for segment, words in zip(segments, found, strict=True):
+        # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
+        times = [np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
+                 for word in words]
+        segment.words = [Word(word.text, float(start), float(end), word.tokens)
+                         for word, (start, end) in zip(words, times, strict=True)]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 
@@ -59,6 +60,11 @@ class TokenRules:
         """Id of <|0.00|>; `timestamp_begin + n` means n * timestamp_step seconds into the window."""
         return self.no_timestamps + 1
 
+    @property
+    def most_previous(self) -> int:
+        """Tokens of previous text that a prompt may hold: half of the positions stay free for the answer."""
+        return self.max_positions // 2 - 1
+
     def language_id(self, code: str) -> int:
         """Token id of a language code such as en. Raises LabError where the checkpoint does not know it."""
         code = code.strip("<|>").lower()
@@ -72,15 +78,15 @@ class TokenRules:
         """The tokens given to the decoder before it speaks.
 
         `<|startofprev|> previous text <|startoftranscript|> <|language|> <|task|> <|notimestamps|>`; the previous text
-        is cut to its last `max_positions // 2 - 1` tokens so that half of the positions stay free for the answer. An
-        English-only checkpoint has neither language nor task. Raises LabError for an unknown language or task.
+        is cut to its last `most_previous` tokens. An English-only checkpoint has neither language nor task. Raises
+        LabError for an unknown language or task.
         """
         tokens: list[int] = []
         if len(previous):
             if self.previous is None:
                 raise LabError("this checkpoint takes no previous text: its tokenizer has no <|startofprev|>",
                                "leave out --prompt, or choose another checkpoint with --model")
-            tokens += [self.previous, *list(previous)[-(self.max_positions // 2 - 1):]]
+            tokens += [self.previous, *list(previous)[-self.most_previous:]]
         tokens.append(self.start)
         if self.languages:
             tokens.append(self.language_id(language or "en"))
@@ -148,11 +154,16 @@ class TokenRules:
         return said[:said.index(self.end)] if self.end in said else said
 
     def prompt_tokens(self, tokenizer, text: str) -> list[int]:
-        """Tokens of a text to put before the window; special tokens written in it are refused with a LabError."""
+        """Tokens of a text to put before a window; warns where only the end of it fits.
+
+        Raises LabError where special tokens are written in it.
+        """
         tokens = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids if text.strip() else []
         if any(token >= self.end for token in tokens):
             raise LabError("the prompt holds a special token", "write plain words in --prompt, without <|...|>")
-        return tokens
+        if len(tokens) > self.most_previous:
+            console.warn(f"the prompt has {len(tokens)} tokens: only its last {self.most_previous} are used")
+        return tokens[-self.most_previous:]
 
     def text(self, tokenizer, tokens: Sequence[int]) -> str:
         """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, stripped."""

@@ -1,11 +1,13 @@
 """How a transcript is shown: as plain text, with times, as subtitles, or as one JSON document for several clips."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 from whisper_lab import console, files, subtitles
 from whisper_lab.console import LabError
 from whisper_lab.long_form import Segment, Transcript
+from whisper_lab.metrics import Errors, aligned_rows, word_errors
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
 
@@ -19,12 +21,11 @@ def as_text(transcript: Transcript, timestamps: str) -> str:
     return "\n".join(f"{row.start:8.2f} {row.end:8.2f}  {row.text}" for row in rows)
 
 
-def as_json(transcript: Transcript, path: Path, source: dict | None = None) -> dict:
+def as_json(transcript: Transcript, path: Path) -> dict:
     """One clip for the JSON document; keys carry their unit. Unknown is null."""
     return {
         "file": path.name,
         "duration_s": round(transcript.duration, 3),
-        **(source or {}),
         "language": transcript.language,
         "language_probability": transcript.language_probability,  # null: it was given, or the model knows only one
         "text": transcript.text,
@@ -32,22 +33,61 @@ def as_json(transcript: Transcript, path: Path, source: dict | None = None) -> d
     }
 
 
-def document(clips: list[dict], checkpoint, settings: dict) -> dict:
-    """The JSON document: what ran, on what, and its clips. checkpoint: checkpoints.Checkpoint."""
-    from whisper_lab import machine
+class Results:
+    """Collects the clips of one run, prints each as the arguments ask, and writes the files at the end."""
 
-    return {
-        "schema": SCHEMA,
-        "machine": machine.card(),
-        "model": {"name": checkpoint.name, "revision": checkpoint.revision,
-                  "random_weights": checkpoint.random_weights},
-        "settings": settings,
-        "clips": clips,
-    }
+    def __init__(self, args, checkpoint, references: dict[Path, str], several: bool):
+        """args: the script's, with format, timestamps, output_dir and output_json; references: text by clip."""
+        self.args, self.checkpoint, self.references, self.several = args, checkpoint, references, several
+        self.transcripts: dict[Path, Transcript] = {}
+        self.clips: list[dict] = []
+
+    def add(self, clip: Path, transcript: Transcript, seconds: float) -> None:
+        """Note a transcript that took `seconds`; prints it, with several clips preceded by its name."""
+        errors = None
+        if clip in self.references:
+            errors = word_errors(self.references[clip], transcript.text, transcript.language)
+        self.transcripts[clip] = transcript
+        self.clips.append(as_json(transcript, clip) | {"transcribe_s": round(seconds, 3)})
+        if errors:
+            self.clips[-1]["errors"] = dataclasses.asdict(errors)
+        if self.args.format == "text":
+            heading = f"{clip.name}\n" if self.several else ""
+            console.result(f"{heading}\nTranscription:\n\n{as_text(transcript, self.args.timestamps)}\n")
+            if errors:
+                show_errors(errors)
+        elif self.args.format != "json" and not self.several:
+            console.result(getattr(subtitles, self.args.format)(transcript.segments).rstrip("\n"))
+
+    def write(self) -> None:
+        """The JSON document, and with several clips a subtitle file for each."""
+        kind = self.args.format
+        if self.args.output_json:
+            files.write_json(self.args.output_json, self.document())
+        if kind == "json":
+            console.result(json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False))
+        elif kind != "text" and self.several:
+            for path in save_subtitles(self.transcripts, kind, self.args.output_dir):
+                console.result(str(path))
+
+    def document(self) -> dict:
+        """What ran, on what, with which settings, and the clips."""
+        from whisper_lab import machine
+
+        checkpoint = self.checkpoint
+        names = ("api", "language", "task", "beams", "temperature", "timestamps", "dtype", "device", "prompt", "seed")
+        return {
+            "schema": SCHEMA,
+            "machine": machine.card(self.args.threads),
+            "model": {"name": checkpoint.name, "revision": checkpoint.revision,
+                      "random_weights": checkpoint.random_weights},
+            "settings": {name: getattr(self.args, name) for name in names},
+            "clips": self.clips,
+        }
 
 
 def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str | Path) -> list[Path]:
-    """One file per clip, named after it. Raises LabError where two clips would get the same name."""
+    """One file per clip, named after it; kind: srt or vtt. Raises LabError where two would get the same name."""
     targets = [Path(folder) / f"{path.stem}.{kind}" for path in transcripts]
     if len(set(targets)) < len(targets):
         raise LabError(f"two of the clips have the same name, so their .{kind} files would overwrite each other",
@@ -57,18 +97,14 @@ def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str |
             for target, transcript in zip(targets, transcripts.values(), strict=True)]
 
 
-def show_errors(reference: str, transcript: Transcript) -> dict:
-    """Print WER and CER of a transcript with the alignment; returns them for the JSON document."""
-    from whisper_lab.metrics import aligned_rows, word_errors
-
-    errors = word_errors(reference, transcript.text, transcript.language)
+def show_errors(errors: Errors) -> None:
+    """Print word and character error rates with the alignment."""
     console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
                    f"{errors.insertions} inserted, {errors.deletions} deleted of {errors.reference_words} words"
                    f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
     for row in aligned_rows(errors):
         console.result(row)
     console.result()
-    return dataclasses.asdict(errors)
 
 
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
@@ -77,8 +113,6 @@ def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     The JSON maps file names to a text or to an object with a text. Raises LabError for a file that cannot be read and
     for a clip it does not name.
     """
-    import json
-
     path = Path(argument)
     try:
         is_file = path.is_file()

@@ -1,0 +1,273 @@
+"""02-whisper-huggingface.py as a student runs it: what it prints, in which formats, and what it says to bad input."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from whisper_lab import audio
+
+SCRIPT = "02-whisper-huggingface.py"
+RATE = 16_000  # Hz
+
+
+def hum(seconds, seed=0):
+    """Something that is not silence: five tones of a voice's range that come and go."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    generator = np.random.default_rng(seed)
+    parts = [np.sin(2 * np.pi * pitch * t) * (1 + np.sin(2 * np.pi * rate * t + seed))
+             for pitch, rate in zip(generator.uniform(150, 3000, 5), generator.uniform(1, 4, 5), strict=True)]
+    return (0.08 * np.sum(parts, axis=0)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "hum.wav"
+    audio.write_wav(path, hum(3))
+    return path
+
+
+@pytest.fixture
+def script(call_script, nano):
+    """The script with nano, in this process."""
+    # One thread: with a model this small more of them only wait for each other.
+    return lambda *arguments: call_script(SCRIPT, "--model", "nano", "--threads", 1, "--audio", *arguments)
+
+
+def text_of(out):
+    """The text in the default output, whose form is exact."""
+    found = re.fullmatch(r"\nTranscription:\n\n(.*)\n\n", out)
+    assert found, repr(out)
+    return found[1]
+
+
+def test_default_output_and_notes(run_script, nano, clip, script):
+    """In a process of its own, with speech.wav found in the working folder, as the lab text has it."""
+    clip.with_name("speech.wav").write_bytes(clip.read_bytes())
+    run = run_script(SCRIPT, "--model", "nano", "--threads", 1, cwd=clip.parent)
+    assert run.returncode == 0, run.stderr
+    text = text_of(run.stdout)
+    for note in ("checkpoint: whisper-nano (", "device: ", "precision: float32", "loaded: speech.wav, 3.00 s"):
+        assert note in run.stderr
+    assert re.search(r"language: (en|nl) \(detected in the first window, probability [01]\.\d{3}", run.stderr)
+    status, out, err = script(clip, "--quiet")
+    assert (status, text_of(out)) == (0, text)
+    assert err == ""
+
+
+def test_help_in_under_a_second(run_script):
+    run_script(SCRIPT, "--help")  # the first may have to write bytecode
+    started = time.perf_counter()
+    run = run_script(SCRIPT, "--help")
+    assert run.returncode == 0 and time.perf_counter() - started < 1
+    for flag in ("--model", "--audio", "--language", "--threads", "--seed", "--output-dir", "--output-json", "--quiet",
+                 "--log-level", "--api", "--task", "--beams", "--temperature", "--timestamps", "--device", "--dtype",
+                 "--prompt", "--format", "--reference", "--explain"):
+        assert flag in run.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--beams", "3", "--prompt", "anna", "--language", "nl"),
+                                     ("--timestamps", "segment", "--language", "en"),
+                                     ("--temperature", "0.7", "--seed", "5", "--language", "en")])
+def test_model_and_pipeline_give_the_same(script, clip, options):
+    status, model, _ = script(clip, "--quiet", "--api", "model", *options)
+    assert status == 0 and model == script(clip, "--quiet", "--api", "pipeline", *options)[1]
+
+
+def test_the_sound_file_format_does_not_matter(script, clip, tmp_path):
+    """The same samples as 16, 24 and 32 bit, float, FLAC, stereo and 5.1: the same text."""
+    samples = soundfile.read(clip)[0]
+    expected = text_of(script(clip, "--quiet")[1])
+    for name, subtype, channels in [("a.wav", "PCM_24", 1), ("b.wav", "PCM_32", 1), ("c.wav", "FLOAT", 1),
+                                    ("d.flac", "PCM_16", 1), ("e.wav", "PCM_16", 2), ("f.wav", "PCM_16", 6)]:
+        soundfile.write(tmp_path / name, np.stack([samples] * channels, axis=1), RATE, subtype=subtype)
+    status, out, _ = script(tmp_path, "--quiet")
+    assert status == 0
+    blocks = re.findall(r"([a-f]\.\w+)\n\nTranscription:\n\n(.*)\n\n", out)
+    assert [name for name, _ in blocks] == ["a.wav", "b.wav", "c.wav", "d.flac", "e.wav", "f.wav"]
+    assert {text for _, text in blocks} == {expected}
+
+
+@pytest.mark.parametrize(("rate", "subtype"), [(8_000, "PCM_U8"), (44_100, "PCM_16"), (192_000, "FLOAT")])
+def test_other_sampling_rates_are_resampled(script, tmp_path, rate, subtype):
+    t = np.arange(rate) / rate
+    soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(2 * np.pi * 300 * t), rate, subtype=subtype)
+    status, out, err = script(tmp_path / "tone.wav")
+    assert status == 0 and f"{rate} Hz -> 16000 Hz" in err and text_of(out) is not None
+
+
+def bad_file(kind, folder):
+    path = folder / f"{kind}.wav"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is not sound\n" * 20)
+    elif kind == "no_samples":
+        soundfile.write(path, np.zeros(0), RATE)
+    elif kind == "nan":
+        soundfile.write(path, np.array([0.1, np.nan, 0.1] * 99), RATE, subtype="FLOAT")
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "no_samples", "nan"])
+def test_bad_files_are_one_clear_error(script, tmp_path, kind):
+    status, out, err = script(bad_file(kind, tmp_path), "--quiet")
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"error: .*\n  try: .*\n", err), err
+    assert kind in err
+
+
+def test_errors_in_a_process_of_their_own(run_script, tmp_path):
+    run = run_script(SCRIPT, "--audio", "nowhere.wav", cwd=tmp_path)
+    assert run.returncode == 1 and run.stdout == "" and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-2].startswith("error: no such file: nowhere.wav")
+
+
+def test_a_truncated_file_is_transcribed_with_a_warning(script, clip, tmp_path):
+    (tmp_path / "cut.wav").write_bytes(clip.read_bytes()[:60_000])
+    status, out, err = script(tmp_path / "cut.wav")
+    assert status == 0 and "cut short" in err and text_of(out) is not None
+
+
+@pytest.mark.parametrize("seconds", [2, 3600])
+def test_silence_is_no_text(script, tmp_path, seconds):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(seconds * RATE, np.int16), RATE)
+    status, out, err = script(tmp_path / "silence.wav", "--log-level", "WARNING")
+    assert (status, text_of(out)) == (0, "") and "pure silence" in err
+
+
+def test_one_bad_file_among_several(script, clip, tmp_path):
+    status, out, err = script(clip, bad_file("text", tmp_path), "--quiet")
+    assert status == 1 and out.startswith("hum.wav\n\nTranscription:\n") and "text.wav" not in out
+    assert err.startswith("error: ") and err.count("\n") == 2
+
+
+@pytest.mark.parametrize("wrong", [("--beams", "0"), ("--temperature", "-1"), ("--threads", "0"), ("--format", "pdf"),
+                                   ("--beams", "2", "--temperature", "0.5"), ("--explain", "--format", "json")])
+def test_wrong_usage(script, clip, wrong):
+    status, out, err = script(clip, *wrong)
+    assert (status, out) == (2, "") and "usage:" in err
+
+
+@pytest.mark.parametrize("wrong", [("--language", "xx"), ("--prompt", "<|nl|>"), ("--model", "nosuchmodel"),
+                                   ("--reference",)])
+def test_what_the_checkpoint_cannot_do(script, clip, tmp_path, wrong):
+    if "--reference" in wrong:  # a file that is there, but no references for this clip
+        (tmp_path / "r.json").write_text('{"other.wav": "x"}')
+        wrong = ("--reference", tmp_path / "r.json")
+    status, out, err = script(clip, "--quiet", *wrong)
+    assert (status, out) == (1, "") and re.fullmatch(r"error: .*\n  try: .*\n", err)
+
+
+def test_a_long_recording(script, tmp_path):
+    """Four windows: the whole of it, times that grow, words inside their segments, in every format."""
+    audio.write_wav(tmp_path / "long.wav", hum(37, seed=4))
+    status, out, _ = script(tmp_path / "long.wav", "--quiet", "--format", "json", "--timestamps", "word",
+                            "--output-json", tmp_path / "out.json")
+    document = json.loads(out)
+    assert status == 0 and json.loads((tmp_path / "out.json").read_text())["clips"] == document["clips"]
+    assert document["schema"] and document["machine"]["cores"] and document["model"]["name"] == "whisper-nano"
+    (made,) = document["clips"]
+    assert made["duration_s"] == 37 and made["language"] in ("en", "nl") and 0 < made["language_probability"] <= 1
+    previous = 0.0
+    for segment in made["segments"]:
+        assert previous - 1e-3 <= segment["start_s"] <= segment["end_s"] <= 37
+        previous = segment["end_s"]
+        times = [t for word in segment["words"] for t in (word["start_s"], word["end_s"])]
+        assert all(segment["start_s"] <= t <= segment["end_s"] for t in times)
+        assert "".join(segment["text"].split()) == "".join("".join(word["text"] for word in segment["words"]).split())
+    assert made["text"] == " ".join(segment["text"] for segment in made["segments"])
+
+
+def test_subtitles(script, tmp_path):
+    audio.write_wav(tmp_path / "a.wav", hum(12, seed=1))
+    audio.write_wav(tmp_path / "b.wav", hum(2, seed=2))
+    span = r"(\d\d:\d\d:\d\d{0}\d\d\d) --> (\d\d:\d\d:\d\d{0}\d\d\d)"
+    _, srt, _ = script(tmp_path / "a.wav", "--quiet", "--format", "srt")
+    for number, cue in enumerate(srt.strip().split("\n\n") if srt.strip() else [], 1):
+        index, times, text = cue.split("\n")
+        assert index == str(number) and text
+        begin, end = re.fullmatch(span.format(","), times).groups()
+        assert begin < end
+    status, out, _ = script(tmp_path, "--quiet", "--format", "vtt", "--output-dir", tmp_path / "made")
+    assert status == 0 and out.split() == [str(tmp_path / "made" / name) for name in ("a.vtt", "b.vtt")]
+    vtt = (tmp_path / "made" / "a.vtt").read_text()
+    assert vtt.startswith("WEBVTT\n\n") and len(re.findall(span.format(r"\."), vtt)) == srt.count(" --> ")
+
+
+def test_reference_prints_word_errors(script, clip):
+    text = text_of(script(clip, "--quiet", "--language", "en")[1])
+    _, out, _ = script(clip, "--quiet", "--language", "en", "--reference", f"extra {text}")
+    assert "0 substituted, 0 inserted, 1 deleted" in out and "REF: extra" in out and "HYP: *****" in out
+
+
+def test_prompt_too_long_is_cut_and_the_answer_still_fits(script, clip):
+    status, out, _ = script(clip, "--quiet", "--prompt", "one two three " * 60)
+    assert status == 0 and text_of(out) is not None
+
+
+def test_explain(script, clip, tmp_path):
+    status, out, _ = script(clip, "--quiet", "--explain", "--language", "en", "--timestamps", "segment",
+                            "--output-dir", tmp_path)
+    assert status == 0
+    for shape in ("[48000]", "[160000]", "[64, 1000]", "[500, 192]"):
+        assert shape in out
+    assert "one frame every 10 ms" in out and "one position every 20 ms" in out
+    assert "<|startoftranscript|> <|en|> <|transcribe|>" in out
+    probabilities = [float(p) for p in re.findall(r" ([01]\.\d{3})(?= )", out.split("likeliest")[1])]
+    assert probabilities and all(0 <= p <= 1 for p in probabilities)
+    picture = tmp_path / "explain-whisper-nano-hum.png"
+    assert str(picture) in out
+    import matplotlib.image
+
+    pixels = matplotlib.image.imread(picture)
+    assert pixels.shape[:2] == (900, 1600) and len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 100
+
+
+def test_teacher_forcing_repeats_what_was_written(random_runtimes, noise_features):
+    """The walk-through's guesses belong to the tokens: the first that the rules allow is the written one."""
+    from whisper_lab.decoding import Options, decode
+    from whisper_lab.explain import guesses
+
+    runtime = random_runtimes[0]
+    result = decode(runtime, noise_features[:1], Options(language="en", max_tokens=20))[0]
+    sequence = np.array([result.prompt + result.tokens])
+    logits = runtime.step(sequence, runtime.encode(noise_features[:1]), None)[0][0, len(result.prompt) - 1:-1]
+    for guess in guesses(logits, np.array(result.tokens), runtime.rules, False):
+        allowed = [token for token, _ in guess.best if token not in guess.forbidden]
+        assert not allowed or allowed[0] == guess.written
+
+
+# What needs the trained checkpoint and its clips.
+
+def test_the_clips_are_understood(script, references, nano):
+    """Every clip of media/, in one run: at most a tenth of the words wrong, and the language found."""
+    media = nano.parent.parent / "media"
+    clips = [media / name for name in references]
+    status, out, err = script(*clips, "--quiet", "--format", "json", "--reference", media / "references.json")
+    assert status == 0, err
+    made = json.loads(out)["clips"]
+    wrong = sum(c["errors"]["substitutions"] + c["errors"]["insertions"] + c["errors"]["deletions"] for c in made)
+    assert wrong <= 0.1 * sum(c["errors"]["reference_words"] for c in made)
+    for found in made:
+        if references[found["file"]].get("text"):
+            assert found["language"] == references[found["file"]]["language"]
+
+
+def test_a_long_recording_is_understood(script, references, nano):
+    """media/long.flac, more than three windows: its words, and its sentences where they were said."""
+    media, entry = nano.parent.parent / "media", references["long.flac"]
+    _, out, _ = script(media / "long.flac", "--quiet", "--format", "json", "--language", "en", "--timestamps", "word",
+                       "--reference", media / "references.json")
+    (made,) = json.loads(out)["clips"]
+    assert made["errors"]["wer"] <= 0.15
+    starts = np.array([segment["start_s"] for segment in made["segments"]])
+    near = [np.abs(starts - segment["start_s"]).min() < 0.5 for segment in entry["segments"]]
+    assert np.mean(near) >= 0.75
+    words = [word for segment in made["segments"] for word in segment["words"]]
+    assert all(a["start_s"] <= b["start_s"] for a, b in zip(words, words[1:], strict=False))
