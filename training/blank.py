@@ -81,6 +81,7 @@ def make_config(tokenizer):
         encoder_layers=4, encoder_attention_heads=4, encoder_ffn_dim=768,
         decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=768,
         max_source_positions=50 * WINDOW_S, max_target_positions=MAX_TARGET_POSITIONS, dropout=0.0,
+        init_std=0.06,  # about 1 / sqrt(d_model): with Whisper's 0.02 a model this narrow takes long to start
         bos_token_id=eos, eos_token_id=eos, pad_token_id=eos,
         decoder_start_token_id=tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
         suppress_tokens=None, begin_suppress_tokens=None,

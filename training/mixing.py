@@ -22,6 +22,7 @@ class Mixer:
         self.device = device
         self.filters = torch.from_numpy(filters).float().to(device)
         self.generator = torch.Generator(device)
+        self.strength = 1.0  # share of the usual chance of every effect: training begins gently
 
     def render(self, batch: dict[str, torch.Tensor], augment: bool = True) -> torch.Tensor:
         """Log-mel spectrograms [clips, n_mels, frames] of a collated batch."""
@@ -48,7 +49,7 @@ class Mixer:
         return torch.rand(clips, 1, device=self.device, generator=self.generator) * (high - low) + low
 
     def _chance(self, clips: int, p: float) -> torch.Tensor:
-        return torch.rand(clips, 1, device=self.device, generator=self.generator) < p
+        return torch.rand(clips, 1, device=self.device, generator=self.generator) < p * self.strength
 
     def _some(self, wave: torch.Tensor, p: float, effect) -> torch.Tensor:
         """Apply `effect` to a random part of the clips, and compute it for those alone."""

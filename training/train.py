@@ -24,6 +24,8 @@ from whisper_lab import console, files
 
 WINDOW = blank.WINDOW_S * SAMPLE_RATE
 SAVED = ("model", "average", "ctc_head", "muon", "adam")
+MUON_RATE = 3.0  # times the rate of AdamW
+EASY_STEPS = 800  # over which clips grow longer and dirtier
 POSITION = 320  # samples to one encoder position: 20 ms
 
 
@@ -41,7 +43,7 @@ class Batches(torch.utils.data.Dataset):
         rng = random.Random(f"{self.args.seed}/{step}")
         plans = [self.planner.draw(rng) for _ in range(self.args.batch_size * 4)]
         plans.sort(key=lambda p: p.recorded)
-        first = rng.randrange(4) * self.args.batch_size
+        first = rng.randrange(2 if _ease(step) < 1 else 4) * self.args.batch_size  # short ones first
         plans = plans[first : first + self.args.batch_size]
         full = rng.random() < (0.06 if step < 0.8 * self.args.steps else 0.33)
         longest = plans[-1].recorded + rng.randrange(SAMPLE_RATE // 2)
@@ -57,6 +59,7 @@ class Batches(torch.utils.data.Dataset):
     def render(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Replace the batch's sound by its degraded log-mel features; the step seeds the degradation."""
         self.mixer.generator.manual_seed(self.args.seed * 1_000_003 + step)
+        self.mixer.strength = _ease(step)
         batch["features"] = self.mixer.render(batch)
         del batch["wave"]
         return batch
@@ -91,8 +94,10 @@ class Trainer:
     def update(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """One step of optimization; returns the loss."""
         rate = self.args.learning_rate * _schedule(self.step, self.args.warmup, self.args.steps)
-        for group in (*self.muon.param_groups, *self.adam.param_groups):
+        for group in self.adam.param_groups:
             group["lr"] = rate
+        for group in self.muon.param_groups:
+            group["lr"] = MUON_RATE * rate
         loss = self._loss(batch)
         loss.backward()
         self._collect_gradients()
@@ -119,7 +124,8 @@ class Trainer:
         )
         known = batch["character_counts"] > 0  # clips without speech, or with half a sentence, have no CTC answer
         heard = (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
-        return answer + self.args.ctc_weight * heard
+        # CTC leads at first: what it teaches the encoder is what the cross-attention then finds.
+        return answer + (1 + (self.args.ctc_weight - 1) * _ease(self.step)) * heard
 
     def _collect_gradients(self) -> None:
         """Hand the working copy's gradients to the float32 weights."""
@@ -167,6 +173,11 @@ def encode(encoder, features: torch.Tensor) -> torch.Tensor:
     return encoder.layer_norm(hidden)
 
 
+def _ease(step: int) -> float:
+    """From 0 at the first step to 1 when the gentle beginning is over."""
+    return min(1.0, step / EASY_STEPS)
+
+
 def _schedule(step: int, warmup: int, steps: int) -> float:
     """Linear warm-up, then half a cosine down to 1 %."""
     if step < warmup:
@@ -207,8 +218,9 @@ def train(args, device: str) -> Trainer:
         if trainer.step % args.save_every == 0:
             trainer.save(output / "state.pt")
     trainer.save(output / "state.pt")
-    report = validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, args.validation_clips)
-    report |= {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
+    report = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
+    if clips := args.validation_clips:
+        report |= validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, clips)
     files.write_json(output / "validation.json", report)
     console.result(json.dumps(report, indent=2))
     return trainer

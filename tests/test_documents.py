@@ -1,0 +1,73 @@
+"""README and its like: generated tables match their sources, and the commands run as printed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whisper_lab import documents
+from whisper_lab.console import LabError
+
+ROOT = Path(__file__).resolve().parent.parent
+# A fenced block, the mark that may stand before it, and the output that may stand behind it.
+BLOCK = re.compile(
+    r"(<!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<commands>.*?)```\n(\n```text\n(?P<output>.*?)```)?",
+    re.S,
+)
+
+
+def blocks():
+    for name in documents.DOCUMENTS:
+        for match in BLOCK.finditer((ROOT / name).read_text(encoding="utf-8")):
+            if not match["reason"]:
+                yield pytest.param(match["commands"], match["output"], id=match["commands"].split("\n")[0][:60])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The repository's tracked files in a folder of their own, where the commands of all blocks run in turn."""
+    folder = tmp_path_factory.mktemp("clone")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("commands, output", blocks())
+def test_commands_run_as_printed(commands, output, clone):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(["bash", "-e", "-c", commands], cwd=clone, env=environment, capture_output=True, text=True,
+                          timeout=240)  # fmt: skip
+    assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+    if output:
+        assert _plain(output) in _plain(done.stdout)
+
+
+def _plain(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines() if line.strip())
+
+
+def test_generated_blocks_match_their_sources():
+    for name in documents.DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert documents.refreshed(text) == text, f"{name} has drifted: python -m whisper_lab.documents"
+
+
+def test_drift_is_seen(monkeypatch):
+    monkeypatch.setitem(documents.SOURCES, "toy", lambda: "1 %")
+    stale = "<!-- begin toy -->\n2 %\n<!-- end toy -->"
+    assert documents.refreshed(stale) == stale.replace("2 %", "1 %")
+    with pytest.raises(LabError, match="nothing fills"):
+        documents.refreshed("<!-- begin other -->\n<!-- end other -->")
+
+
+def test_links_lead_somewhere():
+    for name in documents.DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), f"{name} points to {target}"

@@ -1,0 +1,172 @@
+"""The training recipe on a toy corpus: same seed same run, a stopped run resumes, the decoder sees no future."""
+
+import json
+import random
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from training import blank, clips, corpus, grammar, numbers
+from training.corpus import Utterance
+from training.voices import SAMPLE_RATE, trim
+
+WINDOW = blank.WINDOW_S * SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def toy_corpus(tmp_path_factory):
+    """Noise bursts that claim to be speech: enough for everything but learning."""
+    folder, noise, draw = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0), random.Random(0)
+    utterances, sounds, start = [], [], 0
+    for i in range(120):
+        made = grammar.sentence(draw, "nl" if i % 4 == 0 else "en")
+        kind, human = ("digit", i % 3 == 0) if i % 2 else (made.kind, False)
+        text = numbers.english(i % 10) if kind == "digit" else made.text
+        length = int(noise.integers(4000, 30000))
+        language = "en" if kind == "digit" else made.language
+        voice = "human/x" if human else "toy/y"
+        utterances.append(Utterance(kind, language, text, made.translation, voice, human, i % 5 == 0, start, length))
+        sounds.append((noise.standard_normal(length) * 3000).astype(np.int16))
+        start += length
+    np.save(folder / "audio.npy", np.concatenate(sounds))
+    (folder / "index.json").write_text(json.dumps([asdict(u) for u in utterances]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nothing_learnt(tmp_path_factory):
+    """(model, tokenizer) before training."""
+    return blank.make(tmp_path_factory.mktemp("blank"))
+
+
+@pytest.mark.parametrize("n, english, dutch", [
+    (0, "zero", "nul"), (22, "twenty two", "tweeëntwintig"), (101, "one hundred and one", "honderdeen"),
+    (1000, "one thousand", "duizend"), (2345, "two thousand three hundred and forty five",
+                                       "tweeduizend driehonderdvijfenveertig"),
+])  # fmt: skip
+def test_numbers_in_words(n, english, dutch):
+    assert (numbers.english(n, conjunction=True), numbers.dutch(n)) == (english, dutch)
+
+
+def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():
+    def draw(seed):
+        rng = random.Random(seed)
+        return [grammar.sentence(rng, "en") for _ in range(2000)]
+    first, again = draw(1), draw(1)
+    assert first == again != draw(2)
+    assert 0.02 < np.mean([s.held_out for s in first]) < 0.08
+    assert all(set(s.text) <= set(clips.CHARACTERS) for s in first)
+
+
+def test_a_dutch_sentence_means_its_english_twin():
+    pairs = {s.text: s.translation for s in (grammar.sentence(random.Random(i), "nl") for i in range(3000))}
+    assert pairs["hoe laat is het"] == "what time is it"
+    calls = {text: english for text, english in pairs.items() if text.startswith("bel ") and len(text.split()) == 2}
+    assert calls and all(english == text.replace("bel", "call") for text, english in calls.items())
+
+
+def test_trim_keeps_the_sound_and_its_margin():
+    sound = np.concatenate([np.zeros(8000), np.ones(1600), np.zeros(8000)]).astype(np.float32)
+    assert len(trim(sound)) == pytest.approx(1600 + 2 * 320, abs=2)
+    assert len(trim(np.zeros(100, np.float32))) == 0
+
+
+def test_every_plan_has_one_valid_answer(toy_corpus, nothing_learnt):
+    _, tokenizer = nothing_learnt
+    utterances, _ = corpus.load(toy_corpus)
+    planner = clips.Planner(utterances, tokenizer, WINDOW, blank.MAX_TARGET_POSITIONS)
+    rng, stamps, nospeech = random.Random(3), 0, tokenizer.convert_tokens_to_ids("<|nospeech|>")
+    for _ in range(300):
+        plan = planner.draw(rng)
+        assert len(plan.inputs) == len(plan.labels) <= blank.MAX_TARGET_POSITIONS
+        assert plan.labels[-1] == tokenizer.eos_token_id
+        assert (nospeech in plan.labels) == (not plan.segments)
+        times = [i - planner.first_timestamp for i in plan.labels if i >= planner.first_timestamp]
+        stamps += len(times)
+        assert times == sorted(times) and all(0 <= t <= 50 * blank.WINDOW_S for t in times)
+        assert all(p.at >= 0 for p in plan.placements)
+    assert stamps > 100
+
+
+def test_held_out_utterances_never_train(toy_corpus, nothing_learnt):
+    utterances, _ = corpus.load(toy_corpus)
+    kept = {u.start for u in utterances if u.held_out}
+    planner = clips.Planner(utterances, nothing_learnt[1], WINDOW, blank.MAX_TARGET_POSITIONS)
+    rng = random.Random(0)
+    placed = {p.start for _ in range(500) for p in planner.draw(rng).placements}
+    assert placed and not placed & kept
+
+
+def test_features_in_training_are_those_of_the_extractor():
+    import torch
+
+    from training.mixing import Mixer
+
+    sound = (np.random.default_rng(0).standard_normal(WINDOW) * 0.1).astype(np.float32)
+    extractor = blank.extractor()
+    batch = {"wave": torch.from_numpy(sound)[None], "recorded": torch.tensor([WINDOW])}
+    ours = Mixer(extractor.mel_filters, "cpu").render(batch, augment=False)[0].numpy()
+    theirs = extractor(sound, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features[0]
+    assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_degrading_is_seeded_and_stays_finite():
+    import torch
+
+    from training.mixing import Mixer
+
+    sound = np.random.default_rng(1).standard_normal((24, 48_000)).astype(np.float32) * 0.05
+    sound[0] = 0  # digital silence must not divide by nothing
+    mixer = Mixer(blank.extractor().mel_filters, "cpu")
+    def render(seed):
+        mixer.generator.manual_seed(seed)
+        return mixer.render({"wave": torch.from_numpy(sound), "recorded": torch.full((24,), 48_000)})
+    first = render(1)
+    assert torch.isfinite(first).all()
+    assert torch.equal(first, render(1)) and not torch.equal(first, render(2))
+
+
+def test_the_decoder_does_not_see_the_future(nothing_learnt):
+    import torch
+
+    model, _ = nothing_learnt
+    features = torch.randn(1, blank.N_MELS, 100 * blank.WINDOW_S)
+    tokens = torch.randint(0, 500, (1, 9))
+    changed = tokens.clone()
+    changed[0, -1] += 1
+    with torch.no_grad():
+        logits = [model.eval()(input_features=features, decoder_input_ids=t).logits for t in (tokens, changed)]
+    assert torch.equal(logits[0][:, :-1], logits[1][:, :-1])
+    assert not torch.equal(logits[0][:, -1], logits[1][:, -1])
+
+
+def test_encode_of_a_full_window_is_the_encoder(nothing_learnt):
+    import torch
+
+    from training.train import encode
+
+    model, _ = nothing_learnt
+    features = torch.randn(1, blank.N_MELS, 100 * blank.WINDOW_S)
+    with torch.no_grad():
+        expected = model.eval().model.encoder(features).last_hidden_state
+        assert torch.allclose(encode(model.model.encoder, features), expected, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_ends(toy_corpus, tmp_path):
+    import torch
+
+    from training import train
+
+    def run(folder, *more):
+        args = train.arguments().parse_args([
+            "--corpus", str(toy_corpus), "--output-dir", str(folder), "--steps", "3", "--batch-size", "2",
+            "--warmup", "1", "--workers", "0", "--validation-clips", "0", "--no-bfloat16", *more])  # fmt: skip
+        return train.train(args, "cpu").average.state_dict()
+    whole = run(tmp_path / "whole")
+    part = run(tmp_path / "part", "--max-minutes", "0")
+    resumed = run(tmp_path / "part")
+    validation = json.loads((tmp_path / "part" / "validation.json").read_text())
+    assert validation["step"] == 3
+    assert not all(torch.equal(part[name], whole[name]) for name in whole)
+    assert all(torch.allclose(resumed[name], whole[name], atol=1e-6) for name in whole)

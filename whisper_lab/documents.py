@@ -1,0 +1,59 @@
+"""Tables in documents come from files that scripts wrote, never from a keyboard.
+
+    python -m whisper_lab.documents            # write every generated block anew
+    python -m whisper_lab.documents --check    # exit 1 where a document has drifted from its source
+
+A generated block stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; SOURCES says what fills it.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from whisper_lab import console, files
+from whisper_lab.console import LabError
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md",)
+
+
+def nano_table() -> str:
+    """Word error rate of whisper-nano per condition, from the evaluation that ships beside its weights."""
+    from training.evaluate import table
+
+    path = ROOT / "whisper_model_dir" / "whisper-nano" / "evaluation.json"
+    return table(json.loads(path.read_text(encoding="utf-8")))
+
+
+SOURCES: dict[str, Callable[[], str]] = {"whisper-nano": nano_table}
+
+_BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
+
+
+def refreshed(text: str) -> str:
+    """`text` with every generated block filled anew. Raises LabError for a block that nothing fills."""
+    def fill(match: re.Match) -> str:
+        if match["name"] not in SOURCES:
+            raise LabError(f"nothing fills the block '{match['name']}'", f"use one of {', '.join(SOURCES)}")
+        return f"{match[1]}{SOURCES[match['name']]().strip()}\n{match[3]}"
+    return _BLOCK.sub(fill, text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = console.parser(__doc__, "quiet", "log_level")
+    parser.add_argument("--check", action="store_true", help="change nothing, only compare")
+    args = console.parse(parser, argv)
+    for path in map(ROOT.joinpath, DOCUMENTS):
+        old = path.read_text(encoding="utf-8")
+        new = refreshed(old)
+        if args.check and new != old:
+            raise LabError(f"{path.name} no longer says what its sources say", "run python -m whisper_lab.documents")
+        if new != old:
+            files.write_text(path, new)
+            console.note("rewritten", path.name, "its sources have changed")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)
