@@ -45,7 +45,7 @@ def work(random_model, nano, tmp_path_factory) -> Path:
     os.chdir(folder)  # the export's report goes to ./reports
     try:
         script.main(["--model", str(checkpoint), "--precision", "all", "--no-verify", "--alignment-heads",
-                     "--output-dir", "graphs", "--quiet"])
+                     "--optimize", "--output-dir", "graphs", "--quiet"])
     finally:
         os.chdir(before)
     return folder
@@ -70,10 +70,11 @@ def fp32(graphs) -> OnnxWhisper:
     return OnnxWhisper(graphs, NAME, "fp32")
 
 
-@pytest.fixture(scope="module", params=naming.PRECISIONS)
+@pytest.fixture(scope="module", params=[*naming.PRECISIONS, "int8 optimized"])
 def small(request, graphs) -> OnnxWhisper:
-    """The graphs in each precision."""
-    return OnnxWhisper(graphs, NAME, request.param)
+    """The graphs in each precision, and the fused pair."""
+    precision, _, optimized = request.param.partition(" ")
+    return OnnxWhisper(graphs, NAME, precision, optimized=bool(optimized))
 
 
 # The same tokens as PyTorch ------------------------------------------------------------------------------------------
