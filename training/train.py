@@ -1,6 +1,6 @@
 """Train whisper-nano from scratch: cross-entropy on the decoder, CTC on the encoder, seeded and resumable.
 
-    python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 4100
+    python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 3400
 
 A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again.
 """
@@ -232,7 +232,7 @@ def arguments():
     flags = ("seed", "threads", "output_dir", "quiet", "log_level")
     parser = console.parser(__doc__, *flags, output_dir="training/work/run")
     parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=4100, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=3400, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
     parser.add_argument("--warmup", type=int, default=300, help="steps (default: %(default)s)")
