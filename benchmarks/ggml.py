@@ -1,4 +1,4 @@
-"""A Hugging Face Whisper checkpoint as the file that whisper.cpp reads: float16 matrices, float32 vectors and positions.
+"""A Hugging Face checkpoint as the file that whisper.cpp reads: float16 matrices, float32 vectors and positions.
 
     python benchmarks/ggml.py benchmarks/work/whisper-base-random model.bin
 

@@ -1,5 +1,6 @@
 """OnnxWhisper says what TorchWhisper says, without torch; and refuses graphs that do not belong together."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -41,13 +42,9 @@ def work(random_model, nano, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
     checkpoint = write_checkpoint(folder / NAME, random_model(0), nano)
     script = importlib.import_module("03-export-encoder-decoder")
-    before = os.getcwd()
-    os.chdir(folder)  # the export's report goes to ./reports
-    try:
+    with contextlib.chdir(folder):  # the export's report goes to ./reports
         script.main(["--model", str(checkpoint), "--precision", "all", "--no-verify", "--alignment-heads",
                      "--optimize", "--output-dir", "graphs", "--quiet"])
-    finally:
-        os.chdir(before)
     return folder
 
 

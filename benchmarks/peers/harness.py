@@ -1,4 +1,4 @@
-"""What every peer's process does: load, one cold transcript, timed repeats, one line of JSON. Standard library and NumPy.
+"""What every peer's process does: load, one cold transcript, timed repeats, one line of JSON. NumPy alone.
 
 A peer is a file with `load(job) -> peer`, where a peer has
 

@@ -1,12 +1,11 @@
-"""This lab: the two graphs behind OnnxWhisper, and its own search with all token rules. Setting: precision, optimized, beams."""
+"""This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams."""
 
 import dataclasses
 import sys
 from pathlib import Path
 
-import numpy as np
-
 import harness
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
