@@ -1,6 +1,5 @@
 """The benchmark's own arithmetic, its report, whisper.cpp's file format, and one peer run as the benchmark runs it."""
 
-import contextlib
 import copy
 import importlib
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_grain import NAME, exported
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -135,16 +135,13 @@ def test_every_peer_has_what_it_names():
 # A peer's process ----------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def job(nano, tmp_path_factory) -> dict:
-    """The bundled checkpoint, exported, as run.py would hand it to lab.py."""
+def job(random_model, nano) -> dict:
+    """A small checkpoint, exported, as run.py would hand it to lab.py."""
     from whisper_lab import audio
 
-    folder = tmp_path_factory.mktemp("benchmark")
-    with contextlib.chdir(folder):  # the export's report goes to ./reports
-        importlib.import_module("03-export-encoder-decoder").main(
-            ["--model", str(nano), "--no-verify", "--quiet", "--output-dir", "graphs"])
+    folder = exported(random_model, nano)
     audio.write_wav(folder / "clip.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32))
-    return {"python": sys.executable, "clip": str(folder / "clip.wav"), "checkpoint": str(nano),
+    return {"python": sys.executable, "clip": str(folder / "clip.wav"), "checkpoint": str(folder / NAME),
             "artefact": str(folder / "graphs"), "setting": {"precision": "fp32"}, "threads": 1, "tokens": 9,
             "repeats": 2}
 
