@@ -76,7 +76,7 @@ def artefact(name: str | None, source: Path) -> Path:
         return source
     out = WORK / source.name.removesuffix("-random") / name
     stamp, recipe = out / ".whole", RECIPES[name]
-    wanted = hashlib.sha256(repr((recipe, REQUIREMENTS.get(recipe[0]))).encode()).hexdigest()
+    wanted = hashlib.sha256(repr((recipe, REQUIREMENTS.get(recipe[0]), own_code(recipe))).encode()).hexdigest()
     if not (stamp.is_file() and stamp.read_text() == wanted):
         say(f"conversion {name}")
         shutil.rmtree(out, ignore_errors=True)
@@ -85,6 +85,14 @@ def artefact(name: str | None, source: Path) -> Path:
         run([str(environment(recipe[0])), *arguments], f"{name}.log", cwd=WORK)
         stamp.write_text(wanted)
     return out
+
+
+def own_code(recipe: tuple) -> list[str]:
+    """This lab's own conversions are made again when the code that makes them changes."""
+    if recipe[0] is not None:
+        return []
+    sources = [Path(recipe[1][0]), *sorted((ROOT / "whisper_lab" / "export").glob("*.py"))]
+    return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
 
 
 def run(command: list[str], log: str, cwd: Path = ROOT) -> None:

@@ -138,13 +138,15 @@ def floors(document: dict, found: dict) -> list[str]:
              f"{limits['bfloat16_flops'] / GIGA:.0f} GFLOP/s, int8 {limits['int8_ops'] / GIGA:.0f} GOP/s; reading "
              f"{fast / GIGA:.0f} GB/s where it fits the cache, {slow / GIGA:.0f} GB/s from memory.", "",
              "| | MB a token | floor ms a token | measured | floor encoder s | measured |", "|---|---|---|---|---|---|"]
-    cross = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"] * 4  # float32
-    for precision in ("fp32", "fp16", "int8", "int4"):
-        one, key = found.get(f"this lab {precision}"), "decoder" if precision == "fp32" else f"decoder_{precision}"
+    cross = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]  # elements
+    for precision in ("fp32", "fp16", "int8", "int4", "int8 optimized"):
+        one = found.get(f"this lab {precision}")
+        key = "decoder" if precision == "fp32" else f"decoder_{precision.replace(' ', '_')}"
         if not one or key not in sizes:
             continue
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
-        read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key]) + cross
+        read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
+        read += cross * (1 if document["cross_types"][key] == "int8" else 4)
         lines.append(f"| {precision} | {read / MEGA:.1f} | {read / fast * 1000:.2f}-{read / slow * 1000:.2f} | "
                      f"{one['ms_per_token']:.2f} | {encoder_floor(config, limits, precision):.3f} | "
                      f"{one['encode_s']:.3f} |")
@@ -159,7 +161,7 @@ def encoder_floor(config: dict, limits: dict, precision: str) -> float:
     linear += 2 * positions * config["decoder_layers"] * 2 * d * d  # the cross caches
     attention = 2 * layers * 2 * positions**2 * d
     convolution = 2 * (2 * positions) * 3 * config["num_mel_bins"] * d + 2 * positions * 3 * d * d
-    peak = limits["int8_ops"] if precision == "int8" else limits["float32_flops"]
+    peak = limits["int8_ops"] if precision.startswith("int8") else limits["float32_flops"]
     return linear / peak + (attention + convolution) / limits["float32_flops"]
 
 

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
                 "load_before": round(load, 2), "duration_s": round(time.time() - started), "limits": limits,
                 "model": {"name": source.name, "random_weights": True, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("rounds", "repeats", "tokens", "threads", "size")},
-                "graph_bytes": graph_sizes(source), "peers": list(rows.values())}
+                "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values())}
     files.write_json(Path(args.output_dir) / "results.json", document)
     files.write_text(Path(args.output_dir) / "RESULTS.md", report.markdown(document))
     print(f"{args.output_dir}/RESULTS.md and results.json after {document['duration_s']} s")
@@ -142,11 +142,24 @@ def model_config(source: Path) -> dict:
                                          "max_source_positions", "num_mel_bins", "vocab_size")}
 
 
+def graphs_of(source: Path) -> list[Path]:
+    """The graphs that this lab made of the checkpoint."""
+    return sorted((prepare.WORK / source.name.removesuffix("-random") / "graphs").glob("*.onnx"))
+
+
+def cross_types(source: Path) -> dict[str, str]:
+    """Element type of the cross caches that each decoder reads, such as {"decoder_int8": "float32"}."""
+    from whisper_lab.export import metadata
+
+    return {path.stem.removeprefix(f"{source.name}_"): json.loads(metadata.read(path)["cache_types"])["cross"]
+            for path in graphs_of(source) if "_decoder" in path.stem}
+
+
 def graph_sizes(source: Path) -> dict[str, int]:
     """Bytes of each graph of this lab, such as encoder_int8."""
-    graphs = sorted((prepare.WORK / source.name.removesuffix("-random") / "graphs").glob("*.onnx"))
     return {path.stem.removeprefix(f"{source.name}_"): path.stat().st_size
-            + (data.stat().st_size if (data := path.with_name(path.name + ".data")).exists() else 0) for path in graphs}
+            + (data.stat().st_size if (data := path.with_name(path.name + ".data")).exists() else 0)
+            for path in graphs_of(source)}
 
 
 def write_clip(path: Path) -> Path:
