@@ -8,7 +8,6 @@ class WhisperCpp:
         import _pywhispercpp as cpp
 
         self.cpp, self.job = cpp, job
-        cpp.whisper_log_set(lambda *_: None) if hasattr(cpp, "whisper_log_set") else None
         self.context = cpp.whisper_init_from_file_with_params(job["artefact"] + "/model.bin",
                                                               cpp.whisper_context_default_params())
 
