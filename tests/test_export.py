@@ -1,0 +1,358 @@
+"""03 and what it writes: names, bytes, metadata, sidecars, failures that leave nothing half done."""
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.export_tiny import exported, script, write_checkpoint
+from whisper_lab.console import LabError
+from whisper_lab.export import graphs, metadata, naming, publish
+from whisper_lab.export.pair import GraphPair, session
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return exported()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory: reports/ and the graphs land there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def traced(tiny, monkeypatch):
+    """Let 03 take the float32 graphs that were traced once, where tracing is not what is tested: it takes seconds."""
+    def ready(model, folder, name, alignment_heads):
+        folder.mkdir()
+        paths = naming.pair(folder, name)
+        for part, source in tiny.pairs["fp32"].items():
+            graphs.save(graphs.load(source), paths[part])
+        return paths
+
+    monkeypatch.setattr(script(), "export_fp32", ready)
+    return tiny
+
+
+def run(tiny, *arguments, output="out") -> Path:
+    assert script().main(["--model", str(tiny.checkpoint.folder), "--output-dir", output, "--quiet", *arguments]) == 0
+    return Path(output)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.onnx*"))}
+
+
+def test_nano_end_to_end(run_script, nano, tmp_path):
+    """The command of the lab text, as a student runs it, on the bundled checkpoint."""
+    done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--threads", "2",
+                      "--output-json", tmp_path / "all.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr and "Traceback" not in done.stderr and "torchvision" not in done.stderr
+    folder = tmp_path / "whisper_model_dir"
+    for precision in ("", "_fp16", "_int8", "_int4"):
+        for part in ("encoder", "decoder"):
+            assert (folder / f"whisper-nano_{part}{precision}.onnx").is_file()
+            assert f"whisper-nano_{part}{precision}.onnx" in done.stdout
+    assert sorted(path.name for path in (folder / "whisper-nano_runtime").iterdir()) == [
+        "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"]
+    assert not list(folder.glob(".*"))
+    report = json.loads((tmp_path / "reports" / "export-whisper-nano.json").read_text())
+    assert report == json.loads((tmp_path / "all.json").read_text())
+    assert len(report["graphs"]) == 8 and all(gate["passed"] for row in report["graphs"] for gate in row["gates"])
+    ratios = {(row["part"], row["precision"]): row["ratio"] for row in report["graphs"]}
+    for part in ("encoder", "decoder"):  # nano's names and biases weigh more than base's: 0.25 + 0.02
+        assert ratios[part, "fp16"] < 0.51 and ratios[part, "int8"] < 0.275 and ratios[part, "int4"] < 0.19
+
+
+def test_the_same_input_gives_the_same_bytes(tiny, here):
+    """Twice, in one go and alone, in processes with different hash seeds."""
+    first = digests(run(tiny, "--precision", "all", "--no-verify", output="first"))
+    command = [sys.executable, str(Path(script().__file__)), "--model", str(tiny.checkpoint.folder), "--no-verify"]
+    subprocess.run([*command, "--precision", "int8", "--output-dir", "second"], check=True, capture_output=True,
+                   env={**os.environ, "PYTHONHASHSEED": "42"})
+    second = digests(Path("second"))
+    assert len(first) == 8 and len(second) == 2
+    assert second == {name: first[name] for name in second}
+
+
+def test_metadata_tells_what_was_done_and_nothing_of_the_machine(tiny, traced, here):
+    folder = run(tiny, "--precision", "int8")
+    for part in naming.PARTS:
+        path = folder / f"whisper-tiny-random_{part}_int8.onnx"
+        facts = metadata.read(path)
+        assert facts["part"] == part and facts["precision"] == "int8" and facts["model"] == "whisper-tiny-random"
+        assert facts["verification"] == "parity gates passed at export" and facts["random_weights"] == "true"
+        assert json.loads(facts["recipe"])["weights"] == "int8 per channel"
+        assert int(facts["n_mels"]) == 16 and int(facts["n_audio_ctx"]) == 50 and float(facts["timestamp_step"]) == 0.02
+        assert int(facts["sot"]) == tiny.runtime.rules.start and int(facts["eot"]) == tiny.runtime.rules.end
+        raw = path.read_bytes()
+        for trace in (str(here), str(Path.home()), "site-packages", "stack_trace", ".py", os.uname().nodename):
+            assert trace.encode() not in raw, trace
+        model = onnx.load(path)
+        assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    assert json.loads(facts["cache_types"]) == {"self": "float32", "cross": "float32"}
+
+
+def test_no_verify_is_said_in_the_metadata(tiny, traced, here):
+    folder = run(tiny, "--no-verify")
+    assert metadata.read(folder / "whisper-tiny-random_encoder.onnx")["verification"] == "skipped with --no-verify"
+    report = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())
+    assert [row["gates_passed"] for row in report["graphs"]] == [None, None]
+
+
+def test_a_later_run_keeps_the_rows_of_an_earlier_one(tiny, traced, here):
+    run(tiny, "--no-verify")
+    run(tiny, "--no-verify", "--precision", "fp16", "--fp16-mode", "weights")
+    rows = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())["graphs"]
+    assert [(row["part"], row["precision"]) for row in rows] == [
+        ("encoder", "fp32"), ("decoder", "fp32"), ("encoder", "fp16"), ("decoder", "fp16")]
+
+
+def test_nodes_are_called_after_their_modules(tiny):
+    names = {node.name for path in tiny.pairs["fp32"].values() for node in graphs.load(path).graph}
+    for name in ("encoder.conv1/Conv", "encoder.layers.0.self_attn.q_proj/MatMul", "encoder.layers.1.self_attn/Softmax",
+                 "encoder.layers.1.fc1/Add", "decoder.layers.0.encoder_attn.k_proj/MatMul", "proj_out/MatMul",
+                 "decoder.layers.1.encoder_attn_layer_norm/LayerNormalization", "decoder.embed_tokens/Gather"):
+        assert name in names, name
+
+
+def test_scaling_is_folded_only_where_it_is_exact(tiny):
+    """Encoder heads of 16: 1/4 disappears into q_proj; decoder heads of 32: a Mul per attention stays."""
+    assert graphs.node_types(graphs.load(tiny.pairs["fp32"]["encoder"]))["Mul"] == 0
+    assert graphs.node_types(graphs.load(tiny.pairs["fp32"]["decoder"]))["Mul"] == 2 * 2
+
+
+def test_int8_stores_signed_weights_a_scale_per_row_and_survives_an_empty_one(tiny):
+    initializers = graphs.load(tiny.pairs["int8"]["decoder"]).graph.initializers
+    table = initializers["decoder.embed_tokens.weight_quantized"].const_value.numpy()
+    scales = initializers["decoder.embed_tokens.weight_scale"].const_value.numpy()
+    right = tiny.model.model.decoder.embed_tokens.weight.detach().numpy()
+    assert table.dtype == np.int8 and table.shape == right.shape and scales.shape == right.shape[:1]
+    assert not right[7].any() and scales[7] == 1 and not table[7].any()
+    assert np.abs(table * scales[:, None] - right).max() <= scales.max() / 2 + 1e-7
+    stored = [value.const_value for name, value in initializers.items() if name.endswith("weight_quantized")]
+    assert len(stored) == 17 and {tensor.dtype.name for tensor in stored} == {"INT8"}
+
+
+def test_int8_is_fused_by_onnxruntime(tiny, tmp_path):
+    """No weight is unpacked at run time: every MatMulInteger becomes one fused kernel, convolutions float again."""
+    import onnxruntime
+
+    for part, path in tiny.pairs["int8"].items():
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / f"{part}.onnx")
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        types = [node.op_type for node in onnx.load(tmp_path / f"{part}.onnx").graph.node]
+        fused = types.count("DynamicQuantizeMatMul") + types.count("MatMulIntegerToFloat")
+        assert fused == {"encoder": 16, "decoder": 17}[part], types
+        assert "MatMulInteger" not in types and "DequantizeLinear" not in types
+
+
+def test_int8_exclude_keeps_layers_in_float(tiny, traced, here):
+    folder = run(tiny, "--precision", "int8", "--int8-exclude", r"encoder\.layers\.0\.fc")
+    names = [node.name for node in graphs.weight_matmuls(graphs.load(folder / "whisper-tiny-random_encoder_int8.onnx"))]
+    assert names == ["encoder.layers.0.fc1/MatMul", "encoder.layers.0.fc2/MatMul"]
+
+
+def test_alignment_heads_add_the_attention_that_pytorch_sees(tiny, here):
+    folder = run(tiny, "--alignment-heads")
+    decoder = session(folder / "whisper-tiny-random_decoder.onnx")
+    heads = tiny.runtime.rules.alignment_heads
+    sounds, ids = tiny.sounds[:2], np.array([[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16]])  # two beams each
+    cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds), strict=True)]
+    feeds = {"input_ids": ids}
+    for value in decoder.get_inputs()[1:]:
+        feeds[value.name] = np.zeros((4, 2, 0, 32), np.float32) if "_self_" in value.name else cross.pop(0)
+    found = decoder.run(["cross_attention"], feeds)[0]
+    assert found.shape == (4, len(heads), 3, 50)
+    import torch
+
+    states = torch.from_numpy(np.concatenate([sound.hidden for sound in sounds])).repeat_interleave(2, dim=0)
+    output = tiny.model.model.decoder(input_ids=torch.from_numpy(ids), encoder_hidden_states=states,
+                                      output_attentions=True)
+    right = torch.stack([output.cross_attentions[layer][:, head] for layer, head in heads], dim=1)
+    np.testing.assert_allclose(found, right.detach().numpy(), atol=1e-5)
+
+
+def test_large_graphs_get_one_sidecar_and_load_from_anywhere(tiny, traced, here, monkeypatch):
+    """The mechanism for models past 2 GB, with the limit lowered; all four precisions, gates included."""
+    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 60_000)
+    folder = run(tiny, "--precision", "all")
+    for precision in naming.PRECISIONS:
+        pair = naming.pair(folder, "whisper-tiny-random", precision)
+        for path in pair.values():
+            assert naming.sidecar(path).is_file()
+            places = {entry.value for tensor in onnx.load(path, load_external_data=False).graph.initializer
+                      for entry in tensor.external_data if entry.key == "location"}
+            assert places == {naming.sidecar(path).name}
+    code = "import sys, onnxruntime as o; print(o.InferenceSession(sys.argv[1]).get_outputs()[0].name)"
+    done = subprocess.run([sys.executable, "-c", code, str(pair["decoder"].resolve())], cwd="/", text=True,
+                          capture_output=True)
+    assert done.stdout.strip() == "logits", done.stderr
+    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 10**9)
+    run(tiny, "--precision", "all", "--no-verify")
+    assert list(folder.glob("*.data")) == []  # the sidecars are stale now
+
+
+def test_a_failed_gate_ends_the_export_and_leaves_the_graph_rejected(tiny, traced, here, monkeypatch, capsys):
+    from whisper_lab.export import int8
+
+    old = run(tiny, "--precision", "int8")
+    before, right = digests(old), int8.row_scales
+    monkeypatch.setattr(int8, "row_scales", lambda weight: np.full(len(weight), 0.05, np.float32))  # clips everything
+    with pytest.raises(LabError) as error:
+        run(tiny, "--precision", "int8")
+    assert "gate '" in error.value.problem and "first diverging node" in error.value.problem
+    assert "rejected" in error.value.remedy
+    names = {path.name for path in old.glob("*.onnx")}
+    assert names == set(before) | {name.replace(".onnx", ".rejected.onnx") for name in before}
+    assert {name: digest for name, digest in digests(old).items() if name in before} == before  # the old ones stay
+    rejected = old / "whisper-tiny-random_decoder_int8.rejected.onnx"
+    assert metadata.read(rejected)["verification"] == "rejected: a parity gate failed"
+    monkeypatch.setattr(int8, "row_scales", right)
+    run(tiny, "--precision", "int8")
+    assert not list(old.glob("*.rejected*"))
+
+
+def test_a_rejected_graph_finds_its_sidecar(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 60_000)
+    with publish.stage(tmp_path) as folder:
+        path = folder / "m.onnx"
+        graphs.save(graphs.load(tiny.pairs["fp32"]["encoder"]), path)
+        rejected = publish.reject([path], tmp_path)
+    assert rejected == [tmp_path / "m.rejected.onnx"]
+    assert session(rejected[0]).get_outputs()[0].name == "encoder_hidden_states"
+
+
+@pytest.mark.parametrize("number, words", [(errno.ENOSPC, "No space left"), (errno.EACCES, "Permission denied")])
+def test_a_full_disk_or_a_locked_folder_is_one_clear_error(tiny, here, monkeypatch, number, words):
+    def fail(model, path):
+        path.write_bytes(b"half")
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(graphs, "save", fail)
+    with pytest.raises(LabError, match=words) as error:
+        run(tiny)
+    assert "--output-dir" in error.value.remedy
+    assert list(Path("out").glob("*.onnx*")) == [] and list(Path("out").glob(".*")) == []
+
+
+def test_ctrl_c_leaves_nothing_half_written(tiny, traced, here, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(script(), "to_fp16", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, "--precision", "all")
+    assert sorted(path.name for path in Path("out").iterdir()) == [  # the pair that was finished, and no more
+        "whisper-tiny-random_decoder.onnx", "whisper-tiny-random_encoder.onnx", "whisper-tiny-random_runtime"]
+
+
+def test_the_remains_of_a_killed_export_are_cleared(tiny, here):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid in (dead.pid, os.getpid()):
+        (Path("out") / f"{publish.PREFIX}{pid}-x{publish.SUFFIX}").mkdir(parents=True)
+    with publish.stage("out"):
+        pass
+    assert [path.name for path in Path("out").iterdir()] == [f"{publish.PREFIX}{os.getpid()}-x{publish.SUFFIX}"]
+
+
+def test_a_file_in_the_place_of_the_output_folder(tiny, here):
+    Path("out").write_text("not a folder")
+    with pytest.raises(LabError, match="cannot write"):
+        run(tiny)
+
+
+def test_what_is_no_whisper_is_refused(here, tiny):
+    folder = here / "bert"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(LabError, match="not a Whisper checkpoint"):
+        script().main(["--model", str(folder), "--quiet"])
+
+
+def test_missing_weights_are_refused(here, tiny):
+    from safetensors.numpy import load_file, save_file
+
+    folder = write_checkpoint(here / "holes")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.encoder.layers.0.fc1.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LabError, match="lacks 1 of its weights"):
+        script().main(["--model", str(folder), "--quiet", "--output-dir", "out"])
+    assert not list(here.glob("out/*.onnx"))
+
+
+def test_an_untied_output_layer_is_refused(tiny):
+    from whisper_lab.export.wrappers import DecoderGraph
+
+    other = SimpleNamespace(proj_out=SimpleNamespace(weight=None), model=tiny.model.model)
+    with pytest.raises(LabError, match="not tied"):
+        DecoderGraph(other)
+
+
+def test_half_precision_clamps_instead_of_overflowing(tiny):
+    from whisper_lab.export.int8 import to_half
+
+    halves = to_half(np.array([1e9, -1e9, 1.5], np.float32))
+    np.testing.assert_array_equal(halves, np.array([65504, -65504, 1.5], np.float16))
+
+
+def test_128_mel_bins_as_in_large_v3(here):
+    folder = write_checkpoint(here / "whisper-mels", num_mel_bins=128)
+    sound = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(sound | {"feature_size": 128}))
+    assert script().main(["--model", str(folder), "--quiet", "--output-dir", "out", "--precision", "int8"]) == 0
+    pair = GraphPair(*naming.pair("out", "whisper-mels", "int8").values())
+    assert pair.encode(np.zeros((1, 128, 100), np.float32))[0].shape == (1, 2, 50, 32)
+
+
+def test_wrong_usage_ends_with_2(run_script, tmp_path):
+    for arguments in (["--int8-exclude", "("], ["--precision", "int3"]):
+        done = run_script("03-export-encoder-decoder.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and "error:" in done.stderr
+
+
+def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced, here, monkeypatch):
+    """A huge weight for an input that is always zero changes no number, but makes int8's steps coarse."""
+    from whisper_lab.export import sensitivity
+
+    source = graphs.load(tiny.pairs["fp32"]["decoder"])
+    run(tiny, "--sensitivity", "--no-verify")
+    report = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())
+    scores = report["sensitivity"]
+    assert len(scores) == len(graphs.weight_matmuls(source)) + 16 + 2  # decoder, encoder, convolutions
+    costs = [score["kl_divergence"] for score in scores]
+    assert costs == sorted(costs, reverse=True) and costs[0] > 0
+    assert Path("reports/sensitivity-whisper-tiny-random.png").read_bytes()[:4] == b"\x89PNG"
+
+    import onnx_ir as ir
+
+    for what, factor in (("fc1.weight", 1000), ("final_layer_norm.weight", 0), ("final_layer_norm.bias", 0)):
+        name = f"decoder.layers.1.{what}"
+        array = source.graph.initializers[name].const_value.numpy().copy()
+        array[0] *= factor
+        source.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    graphs.save(source, here / "outlier.onnx")
+    pair = {"encoder": tiny.pairs["fp32"]["encoder"], "decoder": here / "outlier.onnx"}
+    float_pair = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    from dataclasses import replace
+
+    sounds = [replace(s, logits=float_pair.step(s.forced, float_pair.encode(s.features), None)[0]) for s in tiny.sounds]
+    monkeypatch.setattr(sensitivity, "layers", lambda path: [f"decoder.layers.{i}.fc{j}/MatMul" for i in (0, 1)
+                                                             for j in (1, 2)] if path.name == "outlier.onnx" else [])
+    ranked = sensitivity.scan(pair, here / "scan", tiny.runtime, sounds, 1)
+    assert [score["layer"] for score in ranked][0] == "decoder.layers.1.fc1"
+    assert ranked[0]["kl_divergence"] > 3 * ranked[1]["kl_divergence"]

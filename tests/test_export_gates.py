@@ -1,0 +1,315 @@
+"""Every parity gate sees a graph that was broken on purpose, and none of them complains about a sound one."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.export_tiny import copy_pair, exported
+from whisper_lab.export import graphs, naming, verify
+from whisper_lab.export.gates import below, relative_error
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return exported()
+
+
+def gates_of(tiny, pair, precision, trained=False, **options):
+    sizes = {part: graphs.size(path) for part, path in tiny.pairs["fp32"].items()}
+    return verify.run(pair, precision, tiny.runtime, tiny.sounds, tiny.long_run, fp32_bytes=sizes,
+                      excluded={"encoder": 0, "decoder": 0}, trained=trained, threads=1,
+                      **{"half_operators": precision == "fp16", **options})
+
+
+def failed(gates) -> list[str]:
+    return [gate.name for gate in gates if not gate.passed]
+
+
+@pytest.fixture
+def broken(tiny, tmp_path):
+    """A function (precision, part, change) -> the pair with one graph changed by `change(onnx_ir.Model)`."""
+
+    def make(precision, part, change):
+        pair = copy_pair(tiny.pairs[precision], tmp_path)
+        model = graphs.load(pair[part])
+        change(model)
+        graphs.rewrite(model, pair[part])
+        return pair
+
+    return make
+
+
+def weight(model, name):
+    return model.graph.initializers[name]
+
+
+def change_weight(name, edit):
+    """A change that edits one initializer's array."""
+    def change(model):
+        array = weight(model, name).const_value.numpy().copy()
+        edit(array)
+        weight(model, name).const_value = ir.tensor(array, name=name)
+    return change
+
+
+def node(model, name):
+    return next(node for node in model.graph if node.name == name)
+
+
+@pytest.mark.parametrize("precision", naming.PRECISIONS)
+def test_a_sound_pair_passes_every_gate(tiny, precision):
+    gates = gates_of(tiny, tiny.pairs[precision], precision)
+    assert failed(gates) == []
+    assert len(gates) >= 25
+    names = " ".join(gate.name for gate in gates)
+    for word in ("valid", "free dimensions", "embedding stored once", "numbers", "in pieces", "shapes", "KL"):
+        assert word in names
+
+
+@pytest.mark.parametrize("precision", naming.PRECISIONS)
+def test_one_flipped_weight_matrix_is_seen_and_named(tiny, broken, precision):
+    name = "decoder.layers.1.fc1.weight"
+    stored = {"fp16": f"{name}_float16", "int8": f"{name}_quantized"}.get(precision, name)
+    if precision == "int4":
+        stored = next(key for key in graphs.load(tiny.pairs["int4"]["decoder"]).graph.initializers
+                      if "layers.1.fc1" in key and "scale" in key)
+    pair = broken(precision, "decoder", change_weight(stored, lambda array: array.__imul__(-1)))
+    gates = gates_of(tiny, pair, precision)
+    assert failed(gates)[0].startswith("numbers")
+    explanation = verify.explain(gates, pair, precision, tiny.runtime, tiny.sounds)
+    assert "decoder.layers.1.fc1/" in explanation, explanation
+
+
+def test_one_wrong_bias_is_seen_and_named(tiny, broken):
+    pair = broken("fp32", "encoder", change_weight("encoder.layers.0.self_attn.v_proj.bias", lambda a: a.fill(0)))
+    gates = gates_of(tiny, pair, "fp32")
+    assert failed(gates)[0] == "numbers: encoder"
+    assert "encoder.layers.0.self_attn.v_proj/Add" in verify.explain(gates, pair, "fp32", tiny.runtime, tiny.sounds)
+
+
+def test_swapped_keys_and_values_are_seen(tiny, broken):
+    def swap(model):
+        keys = next(value for value in model.graph.inputs if value.name == "past_key_cross_0")
+        node(model, "decoder.layers.0.encoder_attn/MatMul_1").replace_input_with(1, keys)
+    assert "numbers: logits" in failed(gates_of(tiny, broken("fp32", "decoder", swap), "fp32"))
+
+
+def test_swapped_inputs_are_seen_by_name(tiny, broken):
+    def swap(model):
+        inputs = model.graph.inputs
+        inputs[1], inputs[2] = inputs[2], inputs[1]
+    assert "inputs and outputs" in failed(gates_of(tiny, broken("fp32", "decoder", swap), "fp32"))
+
+
+def test_nan_is_seen(tiny, broken):
+    pair = broken("fp32", "decoder", change_weight("decoder.layer_norm.weight", lambda a: a.__setitem__(3, np.nan)))
+    gates = gates_of(tiny, pair, "fp32")
+    gate = next(gate for gate in gates if gate.name == "numbers: logits")
+    assert not gate.passed and gate.value is None and "not finite" in gate.detail
+
+
+def test_a_second_copy_of_the_embedding_is_seen(tiny, broken):
+    def untie(model):
+        table = weight(model, "decoder.embed_tokens.weight")
+        copy = graphs.constant(model, "proj_out.weight", table.const_value.numpy().T.copy())
+        node(model, "proj_out/MatMul").replace_input_with(1, copy)
+    assert "embedding stored once" in failed(gates_of(tiny, broken("fp32", "decoder", untie), "fp32"))
+
+
+def test_a_layer_left_in_float_is_seen(tiny, broken):
+    def put_back(model):
+        good = graphs.load(tiny.pairs["fp32"]["encoder"])
+        name = "encoder.layers.0.fc1/MatMul"
+        array = good.graph.initializers["encoder.layers.0.fc1.weight"].const_value.numpy()
+        matrix = graphs.constant(model, "float", array)
+        old = next(v for n in model.graph for v in n.outputs if v.name == name)
+        x = next(n for n in model.graph if n.name == "encoder.layers.0.final_layer_norm/LayerNormalization").outputs[0]
+        graphs.replace(old, graphs.insert(model, old.producer(), "MatMul", [x, matrix], "float/MatMul",
+                                          dtype=ir.DataType.FLOAT))
+    assert "float MatMul on a weight" in failed(gates_of(tiny, broken("int8", "encoder", put_back), "int8"))
+
+
+def test_half_weights_with_float_operators_are_not_called_full(tiny, tmp_path):
+    from tests.export_tiny import script
+
+    pair = naming.pair(tmp_path, "stored", "fp16")
+    for part, source in tiny.pairs["fp32"].items():
+        script().to_fp16(source, pair[part], "weights")
+    assert failed(gates_of(tiny, pair, "fp16", half_operators=False)) == []
+    assert "linear layers computed in float16" in failed(gates_of(tiny, pair, "fp16"))
+
+
+def test_a_lost_layer_norm_is_seen(tiny, broken):
+    def lose(model):
+        norm = node(model, "encoder.layer_norm/LayerNormalization")
+        norm.outputs[0].replace_all_uses_with(norm.inputs[0], replace_graph_outputs=True)
+        name = "encoder_hidden_states"
+        source, norm.outputs[0].name = norm.inputs[0], "lost"
+        source.name = name
+        model.graph.remove(norm, safe=True)
+    assert "LayerNormalization nodes" in failed(gates_of(tiny, broken("fp32", "encoder", lose), "fp32"))
+
+
+def test_a_graph_that_outgrew_its_precision_is_seen(tiny, broken):
+    def pad(model):
+        ballast = graphs.constant(model, "ballast", np.zeros(100_000, np.float32))
+        norm = node(model, "encoder.layer_norm/LayerNormalization")
+        graphs.insert(model, norm, "Identity", [ballast], "ballast/Identity", dtype=ir.DataType.FLOAT)
+    assert "size against fp32" in failed(gates_of(tiny, broken("int8", "encoder", pad), "int8"))
+
+
+def test_a_frozen_dimension_is_seen(tiny, broken):
+    def freeze(model):
+        for value in model.graph.inputs:
+            if "_self_" in value.name:
+                value.shape = ir.Shape([value.shape[0], value.shape[1], 5, value.shape[3]])
+    assert "free dimensions" in failed(gates_of(tiny, broken("fp32", "decoder", freeze), "fp32"))
+
+
+def test_a_length_frozen_inside_the_graph_is_seen_by_the_sweep(tiny, broken):
+    """The dimensions look free, but one Range ends where the example's past ended: past 5 works, others do not."""
+    def freeze(model):
+        start = graphs.constant(model, "frozen", np.array(5, np.int64))
+        positions = next(n for n in model.graph if n.op_type == "Range" and not n.inputs[0].is_initializer())
+        positions.replace_input_with(0, start)
+    seen = failed(gates_of(tiny, broken("fp32", "decoder", freeze), "fp32"))
+    assert seen, "no gate saw it"
+    from whisper_lab.export import parity
+    from whisper_lab.export.pair import GraphPair
+    pair = broken("fp32", "decoder", freeze)
+    found = parity.shapes(GraphPair(*pair.values(), threads=1, like=tiny.runtime), tiny.long_run, tiny.sounds, "fp32")
+    assert failed(found) == ["shapes: decoder"]
+
+
+def test_beams_that_hear_the_wrong_recording_are_seen_by_the_sweep(tiny, broken):
+    """A graph right for one recording and wrong for several: only the sweep has several."""
+    def mix(model):
+        for layer in range(2):
+            source = next(v for v in model.graph.inputs if v.name == f"past_key_cross_{layer}")
+            reader = next(use.node for use in source.uses() if use.node.op_type == "Transpose")
+            zero = model.graph.initializers.get("first") or graphs.constant(model, "first", np.array([0]))
+            first = graphs.insert(model, reader, "Gather", [source, zero], f"first/{layer}", dtype=ir.DataType.FLOAT)
+            shape = graphs.insert(model, reader, "Shape", [source], f"first/shape/{layer}", dtype=ir.DataType.INT64)
+            wide = graphs.insert(model, reader, "Expand", [first, shape], f"first/all/{layer}", dtype=ir.DataType.FLOAT)
+            reader.replace_input_with(0, wide)
+    gates = gates_of(tiny, broken("fp32", "decoder", mix), "fp32")
+    assert failed(gates) == ["shapes: decoder"]
+    assert "recordings" in next(gate for gate in gates if not gate.passed).detail
+
+
+def test_a_cache_that_forgets_is_seen(tiny, broken):
+    """The new keys alone, the past dropped: right for the prompt, wrong for every later step."""
+    def forget(model):
+        for name in ("present_key_self_0", "present_value_self_0"):
+            concat = next(o for o in model.graph.outputs if o.name == name).producer()
+            past, new = concat.inputs
+            zeros = graphs.constant(model, f"{name}.zero", np.array(0, np.float32))
+            blank = graphs.insert(model, concat, "Mul", [past, zeros], f"{name}/blank", dtype=ir.DataType.FLOAT)
+            concat.replace_input_with(0, blank)
+            assert new is not None
+    assert failed(gates_of(tiny, broken("fp32", "decoder", forget), "fp32")) == ["prompt at once = in pieces"]
+
+
+def test_choices_and_divergence_are_judged_with_the_margin(tiny):
+    """An offset on one token's logit makes it the likeliest everywhere."""
+    from whisper_lab.export import end_to_end
+    from whisper_lab.export.pair import GraphPair
+
+    class Shouting(GraphPair):
+        def step(self, *arguments):
+            logits, cache = super().step(*arguments)
+            logits[..., 3] += 50
+            return logits, cache
+
+    pair = Shouting(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    gates = end_to_end.teacher_forced(pair, tiny.sounds, "int8")
+    assert failed(gates) == ["teacher-forced: choices", "teacher-forced: KL divergence"]
+    assert "margins where not" in gates[0].detail
+
+
+def test_text_that_differs_or_loops_is_seen(tiny):
+    """A decoder that always prefers one word: wrong words, and a loop where PyTorch had none."""
+    from dataclasses import replace
+
+    from whisper_lab.export import end_to_end
+    from whisper_lab.export.pair import GraphPair
+
+    word = next(i for i in range(300, tiny.runtime.rules.end) if tiny.runtime.tokenizer.decode([i]).strip().isalpha())
+
+    class Stuck(GraphPair):
+        def step(self, *arguments):
+            logits, cache = super().step(*arguments)
+            logits[..., word] += 1000
+            return logits, cache
+
+    result = replace(tiny.sounds[0].result, text="one two three", tokens=tiny.sounds[0].result.tokens)
+    sounds = [replace(sound, result=result) for sound in tiny.sounds]
+    stuck = Stuck(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    assert failed(end_to_end.free_running(stuck, sounds, "int4", trained=True)) == [
+        "free-running: words", "free-running: loops"]
+    assert failed(end_to_end.free_running(stuck, sounds, "fp32", trained=False))[0] == "free-running: tokens"
+
+
+def test_an_invalid_graph_is_seen(tiny, tmp_path):
+    pair = copy_pair(tiny.pairs["fp32"], tmp_path)
+    model = onnx.load(pair["encoder"])
+    model.graph.node[5].op_type = "NoSuchOperator"
+    onnx.save(model, pair["encoder"])
+    gates = gates_of(tiny, pair, "fp32")
+    assert "valid ONNX" in failed(gates)
+    assert "encoder" in verify.explain(gates, pair, "fp32", tiny.runtime, tiny.sounds)
+
+
+def test_relative_error_knows_its_enemies():
+    right = np.array([1.0, 2.0, 3.0], np.float32)
+    assert relative_error(right, right) == 0
+    assert relative_error(right[:2], right) == float("inf")
+    assert relative_error(np.array([1, np.nan, 3], np.float32), right) == float("inf")
+    assert relative_error(right + right.std(), right) == pytest.approx(1)
+    gate = below("x", float("inf"), 1.0, "seen")
+    assert not gate.passed and gate.value is None
+
+
+@pytest.fixture(scope="module")
+def fused(tiny, tmp_path_factory):
+    """The _optimized pair of the tiny checkpoint."""
+    from types import SimpleNamespace
+
+    from tests.export_tiny import script
+
+    pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
+    args = SimpleNamespace(int8_exclude=None, reduce_range=False)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, args, tiny.model.config)
+    assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
+    return pair
+
+
+def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny, fused):
+    from whisper_lab.export.pair import GraphPair
+
+    assert failed(gates_of(tiny, fused, "int8", optimized=True)) == []
+    plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
+    sound = tiny.sounds[0]
+    logits = [pair.step(sound.forced, sound.cross, None)[0] for pair in (plain, quick)]
+    assert relative_error(logits[1], logits[0]) < 0.01  # rounding of activations that sit between two int8 steps
+
+
+def test_an_attention_that_was_not_fused_is_seen(tiny):
+    assert "fused attentions, and Softmax left" in failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
+
+
+def test_fusion_alone_changes_no_number(tiny, tmp_path):
+    """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
+    from whisper_lab.export import optimize, parity
+    from whisper_lab.export.pair import GraphPair
+
+    pair = naming.pair(tmp_path, "fused")
+    for part, source in tiny.pairs["fp32"].items():
+        model = graphs.load(source)
+        assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
+        graphs.save(model, pair[part])
+    both = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")
+                  + parity.shapes(both, tiny.long_run, tiny.sounds, "fp32")) == []

@@ -1,0 +1,117 @@
+"""Where does a graph that failed first leave PyTorch's path? Bisection over the modules that its nodes are named after.
+
+Hooks on Hugging Face's modules give the right values; the same places of the graph are made outputs and compared, first
+after each layer, then inside the first layer that is off.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from whisper_lab.export import graphs
+from whisper_lab.export.gates import NUMBERS, relative_error
+from whisper_lab.export.pair import session
+from whisper_lab.export.reference import Sound
+
+COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
+LAST_OPERATORS = "Add|MatMul|LayerNormalization|Gelu|Conv|Gather"
+
+
+def locate(path: Path, part: str, precision: str, runtime, sound: Sound) -> str:
+    """`decoder.layers.3.fc1/MatMul: error 0.8` of the first node that is off, or the one with the largest error."""
+    model = graphs.load(path)
+    places = _places(model)
+    coarse = _errors(path, part, {p: places[p] for p in places if COARSE.match(p)}, runtime, sound)
+    limit = NUMBERS[precision][0]
+    first = next((place for place, error in coarse.items() if error > limit), None)
+    if first is None:
+        place = max(coarse, key=coarse.get, default=None)
+        return f"no node is off by itself; largest error {coarse[place]:.2g} at {places[place]}" if place else "unknown"
+    inside = {p: places[p] for p in places if p == first or p.startswith(f"{first}.")}
+    fine = _errors(path, part, inside, runtime, sound)
+    place, error = next(((place, error) for place, error in fine.items() if error > limit), (first, coarse[first]))
+    return f"{places[place]} (relative error {error:.2g})"
+
+
+def _places(model: ir.Model) -> dict[str, str]:
+    """Module path -> the last value made in it, in the order of computation."""
+    places: dict[str, str] = {}
+    for value in [output for node in model.graph for output in node.outputs]:
+        found = re.fullmatch(rf"([\w.]+)/(?:{LAST_OPERATORS})(_\d+)?", value.name or "")
+        if found and not found[1].endswith(("_attn", "coder")):  # their last value is not the module's output
+            places.pop(found[1], None)
+            places[found[1]] = value.name
+    return places
+
+
+def _errors(path: Path, part: str, places: dict[str, str], runtime, sound: Sound) -> dict[str, float]:
+    right = _hooked(part, set(places), runtime, sound)
+    wanted = {place: value for place, value in places.items() if place in right}
+    seen = _exposed(path, part, list(wanted.values()), sound)
+    return {place: relative_error(seen[value].astype(np.float32), right[place]) for place, value in wanted.items()
+            if value in seen}
+
+
+def _hooked(part: str, places: set[str], runtime, sound: Sound) -> dict[str, np.ndarray]:
+    """Outputs of Hugging Face's modules of these paths for one sound."""
+    import torch
+
+    found: dict[str, np.ndarray] = {}
+    modules = {name.removeprefix("model."): module for name, module in runtime.model.named_modules()}
+
+    def hook(place):
+        def keep(module, inputs, output):
+            found[place] = (output[0] if isinstance(output, tuple) else output).detach().numpy()
+        return keep
+
+    handles = [modules[place].register_forward_hook(hook(place)) for place in places if place in modules]
+    try:
+        with torch.inference_mode():
+            if part == "encoder":
+                states = torch.from_numpy(runtime.encode(sound.features).numpy())
+                for place in places:
+                    if place.startswith("decoder."):
+                        modules[place](states)
+            else:
+                runtime.step(sound.forced, torch.from_numpy(sound.hidden), None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for place in [place for place in found if place.endswith("q_proj")]:
+        scaling = modules[place.rpartition(".")[0]].scaling
+        if np.frexp(scaling)[0] == 0.5:  # folded into the weight: see wrappers.Attention
+            found[place] = found[place] * scaling
+    return found
+
+
+def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str, np.ndarray]:
+    """Values of the graph, made outputs in a copy beside it (so that a sidecar is found)."""
+    model = graphs.load(path)
+    outputs = {value.name for value in model.graph.outputs}
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    exposed = [values[name] for name in names if values[name].type is not None]
+    model.graph.outputs.extend(value for value in exposed if value.name not in outputs)
+    copy = path.with_name(f"{path.stem}.probe.onnx")
+    try:
+        ir.save(model, copy)
+        run = session(copy)
+        feeds = {"input_features": sound.features} if part == "encoder" else _decoder_feeds(run, sound)
+        asked = [value.name for value in exposed]
+        return dict(zip(asked, run.run(asked, feeds), strict=True))
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        return {}
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:
+    names = [value.name for value in run.get_inputs()]
+    heads, width = sound.cross[0].shape[1], sound.cross[0].shape[3]
+    empty = np.zeros((1, heads, 0, width), np.float32)
+    feeds = {name: empty for name in names if "_self_" in name}
+    feeds |= dict(zip([name for name in names if "_cross_" in name], sound.cross, strict=True))
+    return feeds | {"input_ids": sound.forced}

@@ -1,0 +1,126 @@
+"""Graphs on disk: read, write, weigh, and the few edits that every precision needs. Built on onnx_ir (of onnxscript).
+
+onnx_ir maps external weights into memory instead of reading them, and LazyTensor makes a converted weight only while
+it is written; so a model of several gigabytes is never held twice.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from whisper_lab.export import naming
+
+OPSET, IR_VERSION = 20, 9  # opset 20 has Gelu as one node; IR 9 is the oldest that carries it, so old runtimes load it
+SINGLE_FILE_LIMIT = 1_500_000_000  # bytes of weights; protobuf ends at 2^31
+BIG = 1024  # elements; smaller tensors are not worth a node
+
+
+def load(path: str | Path) -> ir.Model:
+    """Read a graph; weights in a sidecar stay on disk until used. Raises OSError, or onnx's error for other formats."""
+    return ir.load(path)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values())
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a graph: one file, or above SINGLE_FILE_LIMIT the graph and `<name>.onnx.data` beside it. Not atomic."""
+    model.ir_version = IR_VERSION
+    sidecar = naming.sidecar(path)
+    sidecar.unlink(missing_ok=True)  # a stale one would only confuse
+    if weight_bytes(model) <= SINGLE_FILE_LIMIT:
+        ir.save(model, path)
+    else:
+        ir.save(model, path, external_data=sidecar.name, size_threshold_bytes=BIG)
+
+
+def rewrite(model: ir.Model, path: Path) -> None:
+    """Write a graph over the file it was read from, whose sidecar its weights may still be mapped to."""
+    folder = path.parent / f"{path.stem}.rewritten"
+    folder.mkdir()
+    save(model, folder / path.name)
+    naming.sidecar(path).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        os.replace(file, path.parent / file.name)
+    folder.rmdir()
+
+
+def is_large(path: Path) -> bool:
+    """Does this graph need a sidecar?"""
+    return size(path) > SINGLE_FILE_LIMIT
+
+
+def size(path: Path) -> int:
+    """Bytes on disk, sidecar included."""
+    return sum(file.stat().st_size for file in (path, naming.sidecar(path)) if file.exists())
+
+
+def node_types(model: ir.Model) -> Counter:
+    """How many nodes of each type, most frequent first."""
+    return Counter(dict(Counter(node.op_type for node in model.graph).most_common()))
+
+
+def constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Add an initializer of a ready array."""
+    return _register(model, name, ir.tensor(np.ascontiguousarray(array), name=name))
+
+
+def lazy_constant(model: ir.Model, name: str, source, dtype: ir.DataType, convert: Callable) -> ir.Value:
+    """Add an initializer of `convert(source.numpy())`, computed only while it is written; same shape as the source."""
+    def make():
+        return ir.tensor(np.ascontiguousarray(convert(source.numpy())), name=name)
+
+    return _register(model, name, ir.LazyTensor(make, dtype=dtype, shape=source.shape, name=name))
+
+
+def _register(model: ir.Model, name: str, tensor) -> ir.Value:
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def insert(model: ir.Model, before: ir.Node, op: str, inputs: list, name: str, outputs: int = 1, domain: str = "",
+           dtype: ir.DataType | None = None, **attributes) -> ir.Value | list[ir.Value]:
+    """Put a new node in front of another; returns its output (or the list of them), called as the node."""
+    node = ir.node(op, inputs, attributes, name=name, domain=domain, num_outputs=outputs)
+    for i, value in enumerate(node.outputs):
+        value.name = name if i == 0 else f"{name}_{i}"
+        value.type = ir.TensorType(dtype) if dtype is not None and i == 0 else None
+    model.graph.insert_before(before, node)
+    return node.outputs[0] if outputs == 1 else list(node.outputs)
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Let every reader of `old` read `new`, which takes over the name; the old node is removed."""
+    node, graph = old.producer(), old.producer().graph
+    name, shape, dtype = old.name, old.shape, old.type
+    old.name = f"{name}.replaced"
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name, new.shape, new.type = name, shape, dtype
+    graph.remove(node, safe=True)
+
+
+def drop_unused(model: ir.Model) -> None:
+    """Remove initializers that no node reads any more."""
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
+
+
+def weight_matmuls(model: ir.Model) -> list[ir.Node]:
+    """The MatMul nodes whose second input is a weight (also through a Transpose): the linear layers and the logits."""
+    return [node for node in model.graph if node.op_type == "MatMul" and weight_of(node.inputs[1]) is not None]
+
+
+def weight_of(value: ir.Value | None) -> ir.Value | None:
+    """The initializer behind a value, looking through Transpose and Cast; None where there is none."""
+    while value is not None and not value.is_initializer():
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in ("Transpose", "Cast") else None
+    return value

@@ -1,0 +1,126 @@
+"""The parts of an int8 graph that onnxruntime's quantizer leaves large: the embedding, the convolutions, the positions.
+
+Weights are signed (int8 x uint8 is what VNNI and AMX multiply fastest), symmetric, one scale per output channel. Where
+`quantize_dynamic` has made DynamicQuantizeLinear and MatMulInteger of every linear layer, this file does the rest:
+
+- token embedding: one int8 copy with one scale per row serves the lookup (Gather) and the logits (MatMulInteger);
+- convolutions and positions: stored small, computed in float32. Cast and Mul on a constant are folded when
+  onnxruntime loads the graph; DequantizeLinear would not be, and ConvInteger is slower than the float Conv.
+"""
+
+import re
+
+import numpy as np
+import onnx_ir as ir
+
+from whisper_lab.export import graphs
+
+FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
+LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
+
+
+def row_scales(weight: np.ndarray) -> np.ndarray:
+    """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1: 0 / 0 is NaN."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) if weight.size else np.zeros(len(weight))
+    return np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+
+
+def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """[rows, ...] and [rows] -> int8 of the same shape; weight is about result x scale."""
+    scales = scales.reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8)
+
+
+def share_embedding(model: ir.Model) -> list[str]:
+    """Replace the tied token embedding by one row-wise int8 tensor for both its uses; returns the names quantized.
+
+    Lookup: Cast(Gather(E_q, ids)) * Gather(scale, ids). Logits: DynamicQuantizeLinear(x), MatMulInteger with the
+    transposed E_q (onnxruntime folds the Transpose), Cast, * x_scale * scale: the pattern it fuses into one kernel.
+    """
+    head = next((node for node in graphs.weight_matmuls(model) if node.inputs[1].producer() is not None), None)
+    if head is None:
+        return []
+    table = graphs.weight_of(head.inputs[1])
+    weight = table.const_value.numpy()
+    scales = row_scales(weight)
+    quantized = graphs.constant(model, f"{table.name}_quantized", round_rows(weight, scales))
+    scale = graphs.constant(model, f"{table.name}_scale", scales)
+    for use in list(table.uses()):
+        if use.node.op_type == "Gather":
+            _lookup(model, use.node, quantized, scale)
+    _logits(model, head, quantized, scale)
+    graphs.drop_unused(model)
+    return [table.name]
+
+
+def _lookup(model: ir.Model, gather: ir.Node, quantized: ir.Value, scale: ir.Value) -> None:
+    ids, name = gather.inputs[1], gather.name
+    rows = graphs.insert(model, gather, "Gather", [quantized, ids], f"{name}_quantized", dtype=INT8)
+    steps = graphs.insert(model, gather, "Gather", [scale, ids], f"{name}_scale", dtype=FLOAT)
+    last = graphs.constant(model, f"{name}_axis", np.array([-1]))
+    steps = graphs.insert(model, gather, "Unsqueeze", [steps, last], f"{name}_scale_column", dtype=FLOAT)
+    rows = graphs.insert(model, gather, "Cast", [rows], f"{name}_cast", dtype=FLOAT, to=FLOAT)
+    graphs.replace(gather.outputs[0], graphs.insert(model, gather, "Mul", [rows, steps], f"{name}_scaled", dtype=FLOAT))
+
+
+def _logits(model: ir.Model, head: ir.Node, quantized: ir.Value, scale: ir.Value) -> None:
+    transpose, name = head.inputs[1].producer(), head.name
+    x, x_scale, x_zero = graphs.insert(model, head, "DynamicQuantizeLinear", [head.inputs[0]],
+                                       f"{name}_input_quantized", outputs=3)
+    columns = graphs.insert(model, head, "Transpose", [quantized], f"{name}_weight", dtype=INT8, perm=[1, 0])
+    sums = graphs.insert(model, head, "MatMulInteger", [x, columns, x_zero], f"{name}_quant", dtype=ir.DataType.INT32)
+    sums = graphs.insert(model, head, "Cast", [sums], f"{name}_cast", dtype=FLOAT, to=FLOAT)
+    scales = graphs.insert(model, head, "Mul", [x_scale, scale], f"{name}_scales", dtype=FLOAT)
+    result = graphs.insert(model, head, "Mul", [sums, scales], f"{name}_scaled", dtype=FLOAT)
+    graphs.replace(head.outputs[0], result)
+    model.graph.remove(transpose, safe=True)
+
+
+def shrink_convolutions(model: ir.Model, only: str | None = None) -> list[str]:
+    """Store convolution weights [out, in, width] as int8 with a scale per output channel; compute in float32."""
+    names = []
+    for node in [node for node in model.graph if node.op_type == "Conv" and only in (None, node.name)]:
+        weight = node.inputs[1]
+        array = weight.const_value.numpy()
+        scales = row_scales(array)
+        stored = graphs.constant(model, f"{weight.name}_quantized", round_rows(array, scales))
+        scale = graphs.constant(model, f"{weight.name}_scale", scales.reshape(-1, 1, 1))
+        wide = graphs.insert(model, node, "Cast", [stored], f"{node.name}_weight_cast", dtype=FLOAT, to=FLOAT)
+        node.replace_input_with(1, graphs.insert(model, node, "Mul", [wide, scale], f"{node.name}_weight", dtype=FLOAT))
+        names.append(weight.name)
+    graphs.drop_unused(model)
+    return names
+
+
+def shrink_positions(model: ir.Model) -> list[str]:
+    """Store position embeddings as float16; a Cast to float32 follows where they are used."""
+    names = []
+    for name, table in list(model.graph.initializers.items()):
+        if not re.search(r"embed_positions(\.weight)?$", name):
+            continue
+        small = graphs.lazy_constant(model, f"{name}_float16", table.const_value, FLOAT16, to_half)
+        for node, index in list(table.uses()):
+            if node.op_type == "Gather":  # look up few rows first, then cast only those
+                node.replace_input_with(index, small)
+                _cast_after(model, node)
+            else:
+                cast = graphs.insert(model, node, "Cast", [small], f"{name}/Cast", dtype=FLOAT, to=FLOAT)
+                node.replace_input_with(index, cast)
+        names.append(name)
+    graphs.drop_unused(model)
+    return names
+
+
+def _cast_after(model: ir.Model, node: ir.Node) -> None:
+    output = node.outputs[0]
+    output.type = ir.TensorType(FLOAT16)
+    readers = list(output.uses())
+    cast = graphs.insert(model, readers[0].node, "Cast", [output], f"{node.name}_cast", dtype=FLOAT, to=FLOAT)
+    for reader, index in readers:
+        reader.replace_input_with(index, cast)
+
+
+def to_half(array: np.ndarray) -> np.ndarray:
+    """float32 -> float16, values beyond its range clamped to +-65504 instead of becoming infinite."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(array, -limit, limit).astype(np.float16)

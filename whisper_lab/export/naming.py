@@ -1,0 +1,91 @@
+"""One place for every name: files, inputs, outputs, dimensions, and nodes called after the module they come from."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PARTS = ("encoder", "decoder")
+
+
+def graph_file(model: str, part: str, precision: str = "fp32", optimized: bool = False) -> str:
+    """`whisper-base_encoder.onnx`, `whisper-base_decoder_int8.onnx`, `whisper-base_encoder_int8_optimized.onnx`"""
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    return f"{model}_{part}{suffix}{'_optimized' if optimized else ''}.onnx"
+
+
+def pair(folder: str | Path, model: str, precision: str = "fp32", optimized: bool = False) -> dict[str, Path]:
+    """The two files of one precision: {"encoder": path, "decoder": path}"""
+    return {part: Path(folder) / graph_file(model, part, precision, optimized) for part in PARTS}
+
+
+def sidecar(graph: Path) -> Path:
+    """Where the weights of a graph stand that is too large for one file: `<name>.onnx.data` beside it."""
+    return graph.with_name(graph.name + ".data")
+
+
+def rejected(graph: Path) -> Path:
+    """The name of a graph that failed a gate; still ending in .onnx, so that Netron opens it."""
+    return graph.with_name(f"{graph.stem}.rejected.onnx")
+
+
+def runtime_folder(folder: str | Path, model: str) -> Path:
+    """`<folder>/<model>_runtime/`: tokenizer, preprocessor and generation config for a runtime without transformers."""
+    return Path(folder) / f"{model}_runtime"
+
+
+def cache_names(side: str, kind: str, layers: int) -> list[str]:
+    """`past` or `present`, `self` or `cross` -> past_key_self_0, past_value_self_0, past_key_self_1, ..."""
+    return [f"{side}_{what}_{kind}_{layer}" for layer in range(layers) for what in ("key", "value")]
+
+
+def encoder_outputs(layers: int) -> list[str]:
+    """The hidden states first (the end of the encoder in Netron), then the cross caches; `layers` of the decoder."""
+    return ["encoder_hidden_states", *cache_names("present", "cross", layers)]
+
+
+def decoder_inputs(layers: int) -> list[str]:
+    """The new tokens, the self caches, the cross caches."""
+    return ["input_ids", *cache_names("past", "self", layers), *cache_names("past", "cross", layers)]
+
+
+def decoder_outputs(layers: int, alignment: bool = False) -> list[str]:
+    """The logits, the longer self caches, and with --alignment-heads the cross-attention weights."""
+    return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else [])]
+
+
+def name_after_modules(model) -> None:
+    """Rename an onnx_ir.Model's nodes and values in place: `encoder.layers.0.self_attn.q_proj/MatMul`.
+
+    The exporter notes each node's module in its metadata; the notes (with paths and stack traces) are then removed.
+    A value is called as the node that makes it; constants without a name become `constants.0`, `constants.1`, ...
+    """
+    kept = {value.name for value in [*model.graph.inputs, *model.graph.outputs]}
+    used: Counter = Counter()
+    for node in model.graph:
+        name = f"{_module_path(node)}/{node.op_type}"
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}_{used[name] - 1}"
+        node.metadata_props.clear()
+        node.doc_string = None
+        for i, value in enumerate(node.outputs):
+            value.metadata_props.clear()
+            if value.name not in kept:
+                value.name = node.name if i == 0 else f"{node.name}_{i}"
+    _name_constants(model.graph)
+
+
+def _module_path(node) -> str:
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    modules = [scope for scope in scopes[:-1] if scope and not scope.startswith("_")]
+    return modules[-1] if modules else "shapes"  # sizes read from the inputs belong to no module
+
+
+def _name_constants(graph) -> None:
+    nameless = [value for name, value in graph.initializers.items() if name.startswith("val_")]
+    for i, value in enumerate(nameless):
+        value.name = f"constants.{i}"
+    for value in [*graph.initializers.values(), *graph.inputs, *graph.outputs]:
+        value.metadata_props.clear()
+    for value in graph.initializers.values():
+        value.const_value.name = value.name

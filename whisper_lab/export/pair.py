@@ -1,0 +1,56 @@
+"""The two graphs behind decoding.py's runtime interface, as the parity gates use them: plain, no tricks for speed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def session(path: Path, threads: int | None = None):
+    """An onnxruntime session on the CPU; `threads` None means all cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # a gate reports a failing node itself
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class GraphPair:
+    """encode, step, reorder, select over an encoder and a decoder graph."""
+
+    def __init__(self, encoder: Path, decoder: Path, threads: int | None = None, like: Any = None):
+        """`like`: a runtime (TorchWhisper) whose rules, spec and tokenizer to use; only text needs them."""
+        self.encoder, self.decoder = session(encoder, threads), session(decoder, threads)
+        self.rules, self.spec, self.tokenizer = (getattr(like, name, None) for name in ("rules", "spec", "tokenizer"))
+        inputs = {value.name: value.shape for value in self.decoder.get_inputs()}
+        self.self_names = [name for name in inputs if "_self_" in name]
+        self.cross_names = [name for name in inputs if "_cross_" in name]
+        self.cache_shape = tuple(inputs[self.self_names[0]][1::2])  # heads, head_dim
+        self.outputs = ["logits", *(name.replace("past", "present") for name in self.self_names)]
+
+    def encode(self, features: np.ndarray) -> list[np.ndarray]:
+        """float32 [audio, n_mels, n_frames] -> the cross caches [audio, heads, positions, head_dim]"""
+        return self.encode_all(features)[1:]
+
+    def encode_all(self, features: np.ndarray) -> list[np.ndarray]:
+        """As `encode`, with the hidden states [audio, positions, d_model] first."""
+        return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
+
+    def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None):
+        """int64 [batch, sequence] -> logits [batch, sequence, vocab], caches [batch, heads, longer, head_dim]"""
+        if cache is None:
+            heads, width = self.cache_shape
+            cache = [np.zeros((len(input_ids), heads, 0, width), np.float32)] * len(self.self_names)
+        feeds = {"input_ids": input_ids, **dict(zip(self.self_names, cache, strict=True)),
+                 **dict(zip(self.cross_names, cross, strict=True))}
+        logits, *presents = self.decoder.run(self.outputs, feeds)
+        return logits, presents
+
+    def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        """The self caches of these rows."""
+        return [array[rows] for array in cache]
+
+    def select(self, cross: list[np.ndarray], audios: np.ndarray) -> list[np.ndarray]:
+        """The cross caches of these recordings."""
+        return [array[audios] for array in cross]

@@ -1,0 +1,116 @@
+"""Graphs appear whole or not at all: made and checked in a hidden folder beside their place, then renamed into it."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+
+from whisper_lab.console import LabError
+from whisper_lab.export import naming
+
+PREFIX, SUFFIX = ".export-", ".partial"
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG,
+        errno.EIO, errno.ENAMETOOLONG}
+FULL = 1 << 20  # bytes left below which a failure of a library that hides its errno is put down to the disk
+
+
+@contextlib.contextmanager
+def stage(output_dir: str | Path) -> Iterator[Path]:
+    """Yield a hidden folder inside `output_dir`; it is gone afterwards, whatever happened.
+
+    Raises LabError where the folder cannot be written or the disk is full.
+    """
+    output_dir, folder = Path(output_dir), None
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(output_dir)
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", suffix=SUFFIX, dir=output_dir))
+        yield folder
+    except LabError:
+        raise
+    except Exception as error:
+        if not _is_disk_error(error, output_dir):
+            raise
+        reason = getattr(error, "strerror", None) or "the disk is full"
+        raise LabError(f"cannot write graphs to {output_dir}: {reason}",
+                       "free some disk space, or choose a folder you may write to with --output-dir") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_disk_error(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in DISK:
+        return True
+    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
+    return shutil.disk_usage(there).free < FULL
+
+
+def _remove_abandoned(output_dir: Path) -> None:
+    """Folders of exports that were killed: their process is no more."""
+    for folder in output_dir.glob(f"{PREFIX}*{SUFFIX}"):
+        pid = folder.name.removeprefix(PREFIX).split("-")[0]
+        if pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's process
+    return True
+
+
+def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
+    """Rename checked graphs into place, sidecars before the graphs that name them; returns the new paths.
+
+    A sidecar of an older export that the new graph does not need is removed.
+    """
+    graphs = list(graphs)
+    for graph in graphs:
+        if naming.sidecar(graph).exists():
+            os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
+    published = []
+    for graph in graphs:
+        target = output_dir / graph.name
+        needs_sidecar = _has_external_weights(graph)
+        os.replace(graph, target)
+        if not needs_sidecar:
+            naming.sidecar(target).unlink(missing_ok=True)
+        for name in (naming.rejected(target), naming.sidecar(naming.rejected(target))):
+            name.unlink(missing_ok=True)  # an earlier failure of this graph is history
+        published.append(target)
+    return published
+
+
+def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
+    """Leave graphs that failed a gate under `<name>.rejected.onnx`, marked so in their metadata; returns the paths."""
+    rejected = []
+    for graph in graphs:
+        target = naming.rejected(output_dir / graph.name)
+        model = onnx.load(graph, load_external_data=False)
+        for entry in model.metadata_props:
+            if entry.key == "verification":
+                entry.value = "rejected: a parity gate failed"
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = naming.sidecar(target).name
+        if naming.sidecar(graph).exists():
+            os.replace(naming.sidecar(graph), naming.sidecar(target))
+        graph.write_bytes(model.SerializeToString())
+        os.replace(graph, target)
+        rejected.append(target)
+    return rejected
+
+
+def _has_external_weights(graph: Path) -> bool:
+    return any(tensor.external_data for tensor in onnx.load(graph, load_external_data=False).graph.initializer)

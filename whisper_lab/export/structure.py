@@ -1,0 +1,129 @@
+"""Gates on what a graph is made of: nothing stored twice, nothing left large, every node of the right kind."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from whisper_lab.export import graphs, naming
+from whisper_lab.export.gates import Gate, below
+
+# Bytes of the matrices against float32; int4 keeps its embedding in 8 bits. The rest of a file (fixed_bytes; names and
+# shapes, about 300 bytes a node) is nothing in whisper-base and much in a model of a few megabytes.
+# Measured for int8, encoder and decoder: base 0.262 and 0.255, nano 0.271 and 0.269.
+RATIO = {"fp32": 1.0, "fp16": 0.502, "int8": 0.253, "int4": 0.253}
+BYTES_PER_NODE = 330
+
+
+def check(path: Path, part: str, precision: str, config, fp32_bytes: int, excluded: int = 0,
+          alignment: bool = False, half_operators: bool = False, optimized: bool = False) -> list[Gate]:
+    """All structure gates of one graph. `excluded`: linear layers that --int8-exclude kept in float32."""
+    model = graphs.load(path)
+    found = [*_valid(path, part), *_contract(model, part, config, alignment), *_counts(model, part, config),
+             *_tied(model, part, config), *_linear_layers(model, part, precision, config, excluded, half_operators)]
+    found += _fused(model, part, config) if optimized and not alignment else []
+    size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
+    limit = RATIO[precision] + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
+    return [*found, below("size against fp32", size / fp32_bytes, limit, f"{size} of {fp32_bytes} bytes", part)]
+
+
+def fixed_bytes(part: str, config) -> int:
+    """Bytes that do not shrink: biases and LayerNorm weights, a scale and a zero point per column, positions."""
+    d, encoder = config.d_model, part == "encoder"
+    layers, inner = (config.encoder_layers, config.encoder_ffn_dim) if encoder else (
+        config.decoder_layers, config.decoder_ffn_dim)
+    vectors = layers * ((8 if encoder else 12) * d + inner) + (4 * d + config.decoder_layers * d if encoder else 2 * d)
+    columns = layers * ((5 if encoder else 7) * d + inner) + (
+        2 * d * (1 + config.decoder_layers) if encoder else config.vocab_size)
+    positions = config.max_source_positions if encoder else config.max_target_positions
+    return 4 * vectors + 5 * columns + positions * d
+
+
+def _equal(name: str, part: str, seen, expected) -> Gate:
+    return Gate(name, seen == expected, None, None, f"{seen}" if seen == expected else f"{seen}, not {expected}", part)
+
+
+def _valid(path: Path, part: str) -> list[Gate]:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        problem = "yes"
+    except Exception as error:  # the checker raises several unrelated types
+        problem = str(error).strip().splitlines()[0]
+    return [_equal("valid ONNX", part, problem, "yes")]
+
+
+def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]:
+    """Opset, IR version, names of inputs and outputs and of their dimensions."""
+    layers = config.decoder_layers
+    names = ([["input_features"], naming.encoder_outputs(layers)] if part == "encoder"
+             else [naming.decoder_inputs(layers), naming.decoder_outputs(layers, alignment)])
+    seen = [[value.name for value in values] for values in (model.graph.inputs, model.graph.outputs)]
+    dims = {str(dim.value) for value in model.graph.inputs for dim in value.shape if isinstance(dim, ir.SymbolicDim)}
+    free = {"batch"} if part == "encoder" else {"batch", "sequence", "past", "audio"}
+    return [_equal("opset and IR version", part, (model.opset_imports.get(""), model.ir_version),
+                   (graphs.OPSET, graphs.IR_VERSION)),
+            Gate("inputs and outputs", seen == names, None, None,
+                 "as agreed" if seen == names else f"{seen}, not {names}", part),
+            _equal("free dimensions", part, sorted(dims), sorted(free))]
+
+
+def _counts(model: ir.Model, part: str, config) -> list[Gate]:
+    """One LayerNormalization and one Gelu where the architecture has one: nothing taken apart, nothing lost."""
+    types = graphs.node_types(model)
+    if part == "encoder":
+        norms, gelus = 2 * config.encoder_layers + 1, config.encoder_layers + 2  # two convolutions
+    else:
+        norms, gelus = 3 * config.decoder_layers + 1, config.decoder_layers
+    checks = [_equal("LayerNormalization nodes", part, types["LayerNormalization"], norms)]
+    if config.activation_function == "gelu":
+        checks.append(_equal("Gelu nodes", part, types["Gelu"], gelus))
+    return checks
+
+
+def _fused(model: ir.Model, part: str, config) -> list[Gate]:
+    """In the optimized pair no attention is left in pieces (--alignment-heads keeps those that it needs)."""
+    types = graphs.node_types(model)
+    attentions = config.encoder_layers if part == "encoder" else 2 * config.decoder_layers
+    return [_equal("fused attentions, and Softmax left", part, (types["MultiHeadAttention"], types["Softmax"]),
+                   (attentions, 0))]
+
+
+def _tied(model: ir.Model, part: str, config) -> list[Gate]:
+    """The token embedding is stored once, in whatever type, and not transposed beside itself."""
+    if part == "encoder":
+        return []
+    shape = [config.d_model, config.vocab_size]
+    copies = [name for name, value in model.graph.initializers.items()
+              if sorted(map(int, value.shape)) == sorted(shape)]
+    return [Gate("embedding stored once", len(copies) == 1, None, None, ", ".join(copies) or "none found", part)]
+
+
+def linear_layers(part: str, config) -> int:
+    """Weight MatMuls: encoder 6 a layer (q k v out, fc1 fc2) and the cross caches; decoder 8 and the logits."""
+    if part == "encoder":
+        return 6 * config.encoder_layers + 2 * config.decoder_layers
+    return 8 * config.decoder_layers + 1
+
+
+def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
+                   half_operators: bool) -> list[Gate]:
+    """Each linear layer computes in the type that the precision promises."""
+    types, expected = graphs.node_types(model), linear_layers(part, config)
+    floats = [node.name for node in graphs.weight_matmuls(model)]
+    if precision in ("int8", "int4"):
+        head = part == "decoder"
+        whole = types["MatMulInteger"] + types["MatMulNBits"] if precision == "int4" else types["MatMulInteger"]
+        leftover = types["DequantizeLinear"] + types["QuantizeLinear"]
+        return [_equal("float MatMul on a weight", part, len(floats), excluded),
+                _equal("quantized linear layers", part, whole, expected - excluded),
+                _equal("nodes that unpack weights at run time", part, leftover, 0),
+                *([_equal("logits in int8", part, types["MatMulInteger"] >= 1, True)] if head else [])]
+    checks = [_equal("MatMul on a weight", part, len(floats), expected)]
+    if precision == "fp16":
+        wide = [name for name, value in model.graph.initializers.items()
+                if value.dtype == ir.DataType.FLOAT and len(value.shape) > 1]
+        checks.append(_equal("matrices in float32", part, wide, []))
+    if half_operators:
+        halves = sum(node.inputs[1].dtype == ir.DataType.FLOAT16 for node in graphs.weight_matmuls(model))
+        checks.append(_equal("linear layers computed in float16", part, halves, expected))
+    return checks
