@@ -1,0 +1,139 @@
+"""Two ONNX graphs opened as they should be: sessions over one thread pool, and proof that they belong together.
+
+onnxruntime alone; neither torch nor transformers nor onnx is imported.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from whisper_lab import console, machine
+from whisper_lab.checkpoints import SIZES
+from whisper_lab.console import LabError
+from whisper_lab.export import naming
+
+PRODUCER = "whisper-onnx-lab"  # what 03 writes into every graph it makes
+
+
+def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None):
+    """Encoder and decoder session, and their metadata with values read from JSON: (encoder, decoder, facts).
+
+    threads: None takes what the process already uses, else all cores. Raises LabError where a graph is missing, cannot
+    be read, was not written by 03, or where the two were not made together.
+    """
+    paths = naming.pair(folder, name, precision, optimized)
+    command = export_command(folder, name, precision, optimized)
+    for part, path in paths.items():
+        if not path.is_file():
+            raise LabError(f"there is no {part} {path}", f"write it: {command}")
+    options = session_options(threads)
+    with ThreadPoolExecutor() as pool:  # reading and optimizing a graph is one thread's work: the two run side by side
+        sessions = dict(zip(paths, pool.map(lambda path: _open(path, options, command), paths.values()), strict=True))
+    facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
+    _check_together(facts, paths, command)
+    return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
+
+
+def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
+    """The command that writes these graphs."""
+    size = name.removeprefix("whisper-")
+    model = size if size in {"nano", "turbo", *SIZES} else name
+    wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
+    place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {folder}"
+    return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
+
+
+def session_options(threads: int | None):
+    """SessionOptions over the process's one thread pool where that has the wanted size.
+
+    With a pool for each session, the encoder's threads would still spin (wait awake for work) while the decoder starts:
+    8 % of the decoder's time. onnxruntime makes the shared pool once per process: a later wish for another number of
+    threads gets sessions with threads of their own, and is told so.
+    """
+    import onnxruntime
+
+    if threads is not None and threads < 1:
+        raise LabError(f"--threads {threads} leaves nobody to work", "give 1 or more, or leave it out for all cores")
+    shared = _shared_pool(threads or machine.usable_cores())
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, and told once
+    if shared is not None and threads in (None, shared):
+        options.use_per_session_threads = False
+        return options
+    options.intra_op_num_threads = threads or machine.usable_cores()
+    size = "unknown size" if shared is None else f"{shared}"
+    console.note("threads", f"{options.intra_op_num_threads} for each session",
+                 f"this process already has a shared pool of {size}, and onnxruntime makes only one")
+    return options
+
+
+_pool: list[int | None] = []  # at most one entry: the threads of this process's shared pool; None: not made here
+
+
+def _shared_pool(threads: int) -> int | None:
+    """Make the pool if there is none; returns its size, or None where somebody else made it."""
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    if not _pool:
+        try:
+            onnxruntime.set_global_thread_pool_sizes(threads, 1)
+            _pool.append(threads)
+        except Fail:
+            _pool.append(None)
+    return _pool[0]
+
+
+def _open(path: Path, options, command: str):
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base of their own
+        reason = str(error).strip().splitlines()[0][:200]
+        raise LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}") from error
+
+
+def _facts(path: Path, session, part: str, command: str) -> dict:
+    """A graph's metadata; JSON values read. Raises LabError where it is not a graph of 03's, or the other part."""
+    found = session.get_modelmeta().custom_metadata_map
+    if found.get("producer") != PRODUCER:
+        raise LabError(f"{path} was not written by this lab: it does not name its checkpoint", f"write it: {command}")
+    if found.get("part") != part:
+        raise LabError(f"{path} holds the {found.get('part')}, not the {part}", f"write both again: {command}")
+    return {key: _value(text) for key, text in found.items()}
+
+
+def _value(text: str):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _check_together(facts: dict[str, dict], paths: dict[str, Path], command: str) -> None:
+    """Both graphs come from the same weights, in the same precision, and the caches of one fit the other."""
+    encoder, decoder = facts["encoder"], facts["decoder"]
+    for key, what in (("weights_sha256", "weights"), ("precision", "precision"), ("format", "format of the metadata")):
+        if encoder.get(key) != decoder.get(key):
+            raise LabError(f"{paths['encoder'].name} and {paths['decoder'].name} were not made together: {what} "
+                           f"{str(encoder.get(key))[:12]} and {str(decoder.get(key))[:12]}",
+                           f"write both again: {command}")
+    types = [part["cache_types"]["cross"] for part in (encoder, decoder)]
+    if types[0] != types[1]:
+        raise LabError(f"{paths['encoder'].name} makes {types[0]} caches and {paths['decoder'].name} wants {types[1]}",
+                       f"write both again: {command}")
+
+
+def check_runtime_files(facts: dict, rules, spec, folder: Path, command: str) -> None:
+    """The token rules and features in `folder` are those of the graphs' checkpoint. Raises LabError where not."""
+    here = {
+        "n_vocab": rules.vocab_size, "n_text_ctx": rules.max_positions, "sot": rules.start, "eot": rules.end,
+        "no_timestamps": rules.no_timestamps, "no_speech": rules.no_speech, "all_language_codes": list(rules.languages),
+        "n_mels": spec.n_mels, "n_fft": spec.n_fft, "hop_length": spec.hop_length, "sample_rate": spec.sampling_rate,
+        "timestamp_step": rules.timestamp_step,
+    }
+    for key, value in here.items():
+        if facts.get(key) != value:
+            raise LabError(f"{folder} belongs to another checkpoint than the graphs: {key} is {value} there and "
+                           f"{facts.get(key)} in their metadata", f"write both again: {command}")
