@@ -14,7 +14,6 @@ from pathlib import Path
 from whisper_lab import console
 from whisper_lab.compare.variants import BASELINE, PYTORCH
 
-
 # 1 to 3. The files ---------------------------------------------------------------------------------------------------
 
 def look_at_graph(path: Path, base: dict | None) -> dict:
@@ -141,7 +140,8 @@ def compare(args) -> dict:
     memory = {} if args.no_memory else {
         name: probe.run(name, args, loudest)
         for name in console.progress(list(scores), description="measuring memory", unit="process")}
-    return report.document(args, checkpoint, reference.spec, missing, clips, graphs, measured, layers, scores, speed, memory)
+    return report.document(args, checkpoint, reference.spec, missing, clips, graphs, measured, layers, scores, speed,
+                           memory)
 
 
 def compare_files(args) -> dict:

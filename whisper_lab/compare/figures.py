@@ -135,7 +135,8 @@ def _block_starts(order: list[str]) -> dict[str, int]:
     for i, name in enumerate(order):
         words = name.split(".")
         is_layer = len(words) > 2 and words[1] == "layers" and words[0] == order[0].split(".")[0]
-        label = f"layer {words[2]}" if is_layer else "start" if i < 3 else "cross caches" if words[1:2] == ["layers"] else words[-1]
+        rest = "cross caches" if words[1:2] == ["layers"] else words[-1]  # the encoder ends in the decoder's modules
+        label = f"layer {words[2]}" if is_layer else "start" if i < 3 else rest
         if label not in found and (not found or i - max(found.values()) > 0.03 * len(order)):
             found[label] = i
     if len(found) > 16:

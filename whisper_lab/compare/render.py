@@ -79,7 +79,8 @@ def _section(i: int, section: Section, pictures: dict[str, Path]) -> str:
     shown = [_aligned(block) for block in section.aligned]
     parts += shown[:SHOWN_OPEN]
     if len(shown) > SHOWN_OPEN:
-        parts.append(f"<details><summary>{len(shown) - SHOWN_OPEN} more</summary>{''.join(shown[SHOWN_OPEN:])}</details>")
+        rest = "".join(shown[SHOWN_OPEN:])
+        parts.append(f"<details><summary>{len(shown) - SHOWN_OPEN} more</summary>{rest}</details>")
     return "\n".join([*parts, "</section>"])
 
 

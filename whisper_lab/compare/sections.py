@@ -156,8 +156,8 @@ def _numbers(made: dict) -> Section:
            for name, entry in entries.items() for row in worst(entry["layers"])]
     every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"]), row.get("reason", "")]
              for name, entry in entries.items() for row in entry["layers"]]
-    return Section("Numbers", "The encoder's output and the next tokens against PyTorch, over the first window of every "
-                   "clip; per layer against fp32, over the first clip: the noise that has built up until there. Making "
+    return Section("Numbers", "The encoder's output and the next tokens against PyTorch, over the first window of "
+                   "every clip; per layer against fp32, over the first clip: the noise that has built up until there. Making "
                    "inner values visible may keep onnxruntime from fusing operators, so they can differ a little from "
                    "those of the graph as it runs.", figure="layers", tables=[
         Table("Numbers against PyTorch", ["graphs", "cosine", "max error", "mean error", "SQNR dB", "same token",
@@ -188,8 +188,8 @@ def _text(made: dict) -> Section:
     first = next(iter(made["variants"].values()))["text"]
     normalizer = (first["reference"] or first["pytorch"])["normalizer"]
     aligned.sort(key=lambda block: [clip["file"] for clip in made["clips"]].index(block.title.rsplit(": ", 1)[0]))
-    return Section("Text", f"Words compared after the normalizer: {normalizer}. S: another word, I: a word too many, D: "
-                   "a word too few.", tables=[
+    return Section("Text", f"Words compared after the normalizer: {normalizer}. S: another word, I: a word too many, "
+                   "D: a word too few.", tables=[
         Table("Word errors", ["variant", "against", "WER", "CER", "S", "I", "D", "words"], rows)], aligned=aligned)
 
 

@@ -1,4 +1,4 @@
-"""How long one window takes: encoder, prompt, and a fixed number of tokens, so that every variant does the same work."""
+"""How long one window takes: encoder, prompt, and a fixed number of tokens; every variant does the same work."""
 
 import statistics
 import time

@@ -39,7 +39,8 @@ def _text(entry: dict) -> str:
     if not lost and not won:
         return f"{start}, word for word as right as fp32"
     kept = "within noise" if found["within_noise"] else "a real difference"
-    return f"{start}: {lost} word{'' if lost == 1 else 's'} lost and {won} won against fp32, {kept} (p = {found['p_value']:.2g})"
+    words = f"{lost} word{'' if lost == 1 else 's'} lost and {won} won against fp32"
+    return f"{start}: {words}, {kept} (p = {found['p_value']:.2g})"
 
 
 def _numbers(numbers: dict) -> str:
