@@ -109,7 +109,7 @@ def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce
 
 
 def finish_small(path: Path) -> str:
-    """What the quantizers leave large: token embedding (one int8 copy for lookup and logits), convolutions, the rest."""
+    """What the quantizers leave large: token embedding (one int8 copy for both uses), convolutions, positions."""
     from whisper_lab.export import graphs, int8
 
     model = graphs.load(path)

@@ -35,6 +35,8 @@ def publish(run: Path, corpus_folder: Path, output: Path, clips: int, seed: int)
     model.half().save_pretrained(output)
     for name in TOKENIZER_FILES:
         shutil.copyfile(run / "blank" / name, output / name)
+    for path in output.iterdir():
+        path.chmod(0o644)  # safetensors writes its file for the owner alone
     size = sum(path.stat().st_size for path in output.iterdir())
     console.note("published", f"{output}, {size / 1e6:.1f} MB", f"float16; alignment heads {heads}")
 

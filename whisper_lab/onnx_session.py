@@ -1,4 +1,4 @@
-"""Two ONNX graphs opened as they should be: sessions over one thread pool, and proof that they belong together.
+"""Two ONNX graphs opened as they should be: threads that do not fight, and proof that they belong together.
 
 onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from whisper_lab import console, machine
+from whisper_lab import machine
 from whisper_lab.checkpoints import SIZES
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
@@ -15,10 +15,11 @@ from whisper_lab.export import naming
 PRODUCER = "whisper-onnx-lab"  # what 03 writes into every graph it makes
 
 
-def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None):
+def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None,
+              shared_pool: bool = False):
     """Encoder and decoder session, and their metadata with values read from JSON: (encoder, decoder, facts).
 
-    threads: None takes what the process already uses, else all cores. Raises LabError where a graph is missing, cannot
+    threads: None takes all cores; shared_pool: see session_options. Raises LabError where a graph is missing, cannot
     be read, was not written by 03, or where the two were not made together.
     """
     paths = naming.pair(folder, name, precision, optimized)
@@ -26,9 +27,9 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     for part, path in paths.items():
         if not path.is_file():
             raise LabError(f"there is no {part} {path}", f"write it: {command}")
-    options = session_options(threads)
+    options = [session_options(part, threads, shared_pool) for part in paths]
     with ThreadPoolExecutor() as pool:  # reading and optimizing a graph is one thread's work: the two run side by side
-        sessions = dict(zip(paths, pool.map(lambda path: _open(path, options, command), paths.values()), strict=True))
+        sessions = dict(zip(paths, pool.map(_open, paths.values(), options, [command] * 2), strict=True))
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command)
     return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
@@ -43,45 +44,46 @@ def export_command(folder: str | Path, name: str, precision: str, optimized: boo
     return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
 
 
-def session_options(threads: int | None):
-    """SessionOptions over the process's one thread pool where that has the wanted size.
+def session_options(part: str, threads: int | None, shared_pool: bool):
+    """SessionOptions of one graph. Raises LabError for a number of threads that cannot be had.
 
-    With a pool for each session, the encoder's threads would still spin (wait awake for work) while the decoder starts:
-    8 % of the decoder's time. onnxruntime makes the shared pool once per process: a later wish for another number of
-    threads gets sessions with threads of their own, and is told so.
+    Threads of a pool spin (wait awake for work) for a while when theirs is done. Those of the encoder must not take
+    the processor from the decoder that comes next: either both sessions share one pool, or the encoder's stop at once.
+    onnxruntime makes the shared pool once per process, and from then on *every* session there has to use it, also
+    those that other libraries open: so it is for programs that have their process to themselves.
     """
     import onnxruntime
 
     if threads is not None and threads < 1:
         raise LabError(f"--threads {threads} leaves nobody to work", "give 1 or more, or leave it out for all cores")
-    shared = _shared_pool(threads or machine.usable_cores())
+    if shared_pool and not _pool:
+        _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
-    if shared is not None and threads in (None, shared):
+    if _pool:
+        if threads not in (None, *_pool):
+            raise LabError(f"{threads} threads cannot be had: this process has a pool of {_pool[0] or 'unknown size'}, "
+                           "and onnxruntime makes only one", "leave out the number, or use another process")
         options.use_per_session_threads = False
         return options
     options.intra_op_num_threads = threads or machine.usable_cores()
-    size = "unknown size" if shared is None else f"{shared}"
-    console.note("threads", f"{options.intra_op_num_threads} for each session",
-                 f"this process already has a shared pool of {size}, and onnxruntime makes only one")
+    if part == "encoder":
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
-_pool: list[int | None] = []  # at most one entry: the threads of this process's shared pool; None: not made here
+_pool: list[int | None] = []  # at most one entry: the threads of this process's shared pool; None: made elsewhere
 
 
-def _shared_pool(threads: int) -> int | None:
-    """Make the pool if there is none; returns its size, or None where somebody else made it."""
+def _make_pool(threads: int) -> None:
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-    if not _pool:
-        try:
-            onnxruntime.set_global_thread_pool_sizes(threads, 1)
-            _pool.append(threads)
-        except Fail:
-            _pool.append(None)
-    return _pool[0]
+    try:
+        onnxruntime.set_global_thread_pool_sizes(threads, 1)
+        _pool.append(threads)
+    except Fail:
+        _pool.append(None)
 
 
 def _open(path: Path, options, command: str):

@@ -37,15 +37,17 @@ class OnnxWhisper:
     """
 
     def __init__(self, folder: str | Path = "whisper_model_dir", name: str = "whisper-nano", precision: str = "fp32",
-                 threads: int | None = None, optimized: bool = False):
-        """folder, name, precision: as 03 wrote them; threads: None takes all cores.
+                 threads: int | None = None, optimized: bool = False, shared_pool: bool = False):
+        """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
+        for this whole process, a little faster where nobody else in it uses onnxruntime.
 
         Raises LabError where a file is missing, cannot be read, or does not belong to the others.
         """
         from tokenizers import Tokenizer
 
         self.command = export_command(folder, name, precision, optimized)
-        self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads)
+        self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
+                                                             shared_pool)
         files = naming.runtime_folder(folder, name)
         try:
             self.rules, self.spec = TokenRules.from_folder(files), FeatureSpec.from_folder(files)
@@ -155,7 +157,7 @@ def open_runtime(args) -> OnnxWhisper:
     if not (args.model or os.environ.get("WHISPER_LAB_MODEL")) and not all(path.exists() for path in graphs):
         console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
         name = "whisper-nano"
-    return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized)
+    return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True)
 
 
 def graph_name(model: str) -> str:

@@ -1,9 +1,9 @@
 """Half precision, in two ways.
 
 `convert` (--fp16-mode full): weights, values and operators in float16, except the operators that need float32. They
-are LayerNormalization (its squares leave float16's range of 65504 on Whisper's outliers), Softmax and Gelu (the
-CPU of onnxruntime has no half kernel and would break each into 5 to 8 primitive operators), and the sums of the residual stream, whose
-values grow from layer to layer (Hugging Face clamps them in float16). Inputs and outputs stay float32.
+are LayerNormalization (its squares leave float16's range of 65504 on Whisper's outliers), Softmax and Gelu (no half
+kernel on onnxruntime's CPU: each would fall into 5 to 8 primitive operators), and the sums of the residual stream,
+whose values grow from layer to layer (Hugging Face clamps them in float16). Inputs and outputs stay float32.
 
 `store` (--fp16-mode weights): only the file is half as large; a Cast after each weight, folded when it is loaded.
 """

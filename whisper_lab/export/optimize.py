@@ -59,7 +59,8 @@ class _Fusion:
         caches = {value.name: value for value in self.model.graph.outputs}
         key, value = (caches[f"present_{what}_self_{layer}"] for what in ("key", "value"))
         inputs = [self._query(path), self._value(f"{path}.k_proj/MatMul"), self._value(f"{path}.v_proj/Add"),
-                  None, None, self._bias(scores.inputs[1], scores), key.producer().inputs[0], value.producer().inputs[0]]
+                  None, None, self._bias(scores.inputs[1], scores),
+                  key.producer().inputs[0], value.producer().inputs[0]]
         _, *presents = self._insert(path, heads, inputs, outputs=3)
         for old, new in zip((key, value), presents, strict=True):
             shape, dtype, name = old.shape, old.type, old.name

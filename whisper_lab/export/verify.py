@@ -10,8 +10,8 @@ from whisper_lab.export.pair import GraphPair
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
-        fp32_bytes: dict[str, int], excluded: dict[str, int], alignment: bool = False,
-        half_operators: bool = False, trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
+        fp32_bytes: dict[str, int], excluded: dict[str, int], alignment: bool = False, half_operators: bool = False,
+        trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
     """Structure, numbers, shapes, pieces, text. Returns every gate's verdict; a failed one raises nothing here.
 
     runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the
