@@ -151,24 +151,23 @@ def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
     largest = max(point["size_bytes"] for point in found.values())
     base, noise = 100 * found[BASELINE]["wer"], 100 * found[BASELINE]["wer_noise"]
     axes.axhspan(max(0, base - noise), base + noise, color="#e8f0e4", zorder=0,
-                 label=f"too close to fp32 to tell ({noise:.1f} points)")
-    for i, (name, point) in enumerate(sorted(found.items(), key=lambda item: item[1]["rtfx"])):
-        at, free = (point["rtfx"], 100 * point["wer"]), name not in made["dominated"]
-        axes.plot([point["rtfx_min"], point["rtfx_max"]], [at[1]] * 2, color=COLOURS.get(name, "#777777"), linewidth=1)
-        axes.scatter(*at, s=2600 * point["size_bytes"] / largest, alpha=0.8, color=COLOURS.get(name, "#777777"),
+                 label=f"too close to fp32\nto tell: {noise:.1f} points")
+    for name, point in found.items():
+        at, colour = (point["rtfx"], 100 * point["wer"]), COLOURS.get(name, "#777777")
+        free = name not in made["dominated"]
+        axes.plot([point["rtfx_low"], point["rtfx_high"]], [at[1]] * 2, color=colour, linewidth=2)
+        axes.scatter(*at, s=2600 * point["size_bytes"] / largest, alpha=0.8, color=colour,
                      zorder=3 + largest / point["size_bytes"], edgecolor="#c8a000" if free else "white",
                      linewidth=4 if free else 1)
-        axes.annotate(f"{name}, {point['size_bytes'] / 1e6:.1f} MB", at, textcoords="offset points",
-                      xytext=(0, (62, -62, 98, -98)[i % 4]), ha="center", va="center", zorder=50,
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-                      arrowprops={"arrowstyle": "-", "color": "#6b7785"})
+        axes.scatter([], [], s=160, color=colour, label=f"{name}\n{point['size_bytes'] / 1e6:.1f} MB, {at[1]:.1f} %, "
+                     f"{at[0]:.0f} x")
     axes.scatter([], [], s=160, color="white", edgecolor="#c8a000", linewidth=4, label="beaten by none")
     values = [100 * point["wer"] for point in found.values()]
     room = max(2.0, 0.4 * (max(values) - min(values)), 1.2 * noise)
     right = "the reference, %" if made["variants"][BASELINE]["text"]["reference"] else "PyTorch's text, %"
-    axes.set(xlabel="speed: seconds of sound in one second of computing (right is faster; line: all rounds)",
+    axes.set(xlabel="speed: seconds of sound in one second of computing\n(right is faster; line: middle half of the rounds)",
              ylabel=f"word error rate against {right}", title="Text, speed and size (area of the bubble)",
              ylim=(max(min(values) - room, -0.45 * room), max(values) + room))
     axes.margins(x=0.15)
-    axes.legend(frameon=False, loc="upper left", ncols=2)
+    figure.legend(frameon=False, loc="outside right upper", labelspacing=0.9)
     return _save(figure, path)

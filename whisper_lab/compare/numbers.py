@@ -141,7 +141,7 @@ def _run(model: onnx.ModelProto, path: Path, outside: bool, asked: list[str], fe
 
     from whisper_lab.onnx_session import session_options
 
-    options = session_options(threads)  # once a process has the shared pool, no session can have threads of its own
+    options = session_options("decoder", threads, shared_pool=False)
     copy = path.with_name(f".{path.stem}.probe.onnx")
     try:
         if outside:

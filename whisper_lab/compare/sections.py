@@ -157,9 +157,9 @@ def _numbers(made: dict) -> Section:
     every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"]), row.get("reason", "")]
              for name, entry in entries.items() for row in entry["layers"]]
     return Section("Numbers", "The encoder's output and the next tokens against PyTorch, over the first window of "
-                   "every clip; per layer against fp32, over the first clip: the noise that has built up until there. Making "
-                   "inner values visible may keep onnxruntime from fusing operators, so they can differ a little from "
-                   "those of the graph as it runs.", figure="layers", tables=[
+                   "every clip; per layer against fp32, over the first clip: the noise that has built up until there. "
+                   "Making inner values visible may keep onnxruntime from fusing operators, so they can differ a "
+                   "little from those of the graph as it runs.", figure="layers", tables=[
         Table("Numbers against PyTorch", ["graphs", "cosine", "max error", "mean error", "SQNR dB", "same token",
                                           "first other token", "NaN, inf"], rows),
         Table("The five noisiest layers against fp32", ["precision", "part", "layer", "SQNR dB"], low),

@@ -2,7 +2,8 @@
 
 Two transcripts of the same words are a paired sample: only words that one gets right and the other wrong tell them
 apart (McNemar 1947). With b and c such words, and no real difference, each falls on either side like a coin; the exact
-p-value is the chance of a split at least this uneven. Words of one sentence are not independent, so p is optimistic.
+p-value is the chance of a split at least this uneven. Words of one sentence are not independent, and several precisions
+are compared at once, so a difference counts only from p = 0.01 on.
 """
 
 import dataclasses
@@ -17,9 +18,9 @@ from whisper_lab.console import LabError
 from whisper_lab.metrics import Errors, word_errors
 from whisper_lab.transcripts import read_reference
 
-CLEAR = 0.05  # p below which a difference counts as one
-FEWEST_CHANGED = 6  # 2 * 0.5^6 = 0.03: fewer changed words never reach CLEAR
-ENOUGH_WORDS = 600  # 6 words in 600: one percentage point can be told
+CLEAR = 0.01  # p below which a difference counts as one
+FEWEST_CHANGED = 8  # 2 * 0.5^8 = 0.008: fewer changed words never reach CLEAR
+ENOUGH_WORDS = 800  # 8 words in 800: one percentage point can be told
 
 
 @dataclasses.dataclass(frozen=True)

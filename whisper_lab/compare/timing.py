@@ -30,13 +30,17 @@ def one_window(runtime, features: np.ndarray, forced: np.ndarray, prompt_length:
 
 
 def summary(rounds: list[dict[str, float]], window_s: float) -> dict:
-    """Median, smallest and largest of each time over the rounds, and the real-time factor of the median."""
-    made = {name: {"median": round(statistics.median(values), 4), "min": round(min(values), 4),
-                   "max": round(max(values), 4)}
-            for name in rounds[0] for values in [[one[name] for one in rounds]]}
+    """Median, quartiles, smallest and largest of each time over the rounds, and the real-time factor of the median."""
+    made = {name: _spread([one[name] for one in rounds]) for name in rounds[0]}
     seconds = made["window_ms"]["median"] / 1e3
     return {**made, "real_time_factor": round(seconds / window_s, 5), "rtfx": round(window_s / seconds, 2),
             "rounds": len(rounds)}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    low, median, high = (float(np.quantile(values, part)) for part in (0.25, 0.5, 0.75))
+    return {"median": round(median, 4), "q1": round(low, 4), "q3": round(high, 4), "min": round(min(values), 4),
+            "max": round(max(values), 4)}
 
 
 def against(base: list[dict[str, float]], test: list[dict[str, float]]) -> dict:

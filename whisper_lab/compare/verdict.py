@@ -54,8 +54,8 @@ def _numbers(numbers: dict) -> str:
 def points(document: dict) -> dict[str, dict]:
     """Where each variant stands; only those of which text, speed and size are known.
 
-    wer: a share; wer_noise: a difference below this proves nothing; rtfx: s of sound in one second, with its smallest
-    and largest; size_bytes.
+    wer: a share; wer_noise: a difference below this proves nothing; rtfx: s of sound in one second, the median
+    round, with the quartiles rtfx_low and rtfx_high; size_bytes.
     """
     found, window = {}, document["settings"]["window_s"]
     for name, entry in document["variants"].items():
@@ -63,8 +63,8 @@ def points(document: dict) -> dict[str, dict]:
         if text["wer"] is not None and speed and entry.get("size_bytes"):
             times = speed["window_ms"]
             found[name] = {"wer": text["wer"], "wer_noise": FEWEST_CHANGED / text["reference_words"],
-                           "rtfx": speed["rtfx"], "rtfx_min": 1e3 * window / times["max"],
-                           "rtfx_max": 1e3 * window / times["min"], "size_bytes": entry["size_bytes"]}
+                           "rtfx": speed["rtfx"], "rtfx_low": 1e3 * window / times["q3"],
+                           "rtfx_high": 1e3 * window / times["q1"], "size_bytes": entry["size_bytes"]}
     return found
 
 
@@ -72,7 +72,7 @@ def dominated(found: dict[str, dict]) -> dict[str, str]:
     """name -> one that is worse in nothing and better in something; differences within noise count as none."""
     def signs(a: dict, b: dict) -> tuple[int, ...]:
         text = 0 if abs(a["wer"] - b["wer"]) < a["wer_noise"] else 1 if a["wer"] < b["wer"] else -1
-        speed = 1 if a["rtfx_min"] > b["rtfx_max"] else -1 if a["rtfx_max"] < b["rtfx_min"] else 0
+        speed = 1 if a["rtfx_low"] > b["rtfx_high"] else -1 if a["rtfx_high"] < b["rtfx_low"] else 0
         size = (a["size_bytes"] < 0.98 * b["size_bytes"]) - (b["size_bytes"] < 0.98 * a["size_bytes"])
         return text, speed, size
 
