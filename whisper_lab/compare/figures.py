@@ -165,7 +165,7 @@ def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
     values = [100 * point["wer"] for point in found.values()]
     room = max(2.0, 0.4 * (max(values) - min(values)), 1.2 * noise)
     right = "the reference, %" if made["variants"][BASELINE]["text"]["reference"] else "PyTorch's text, %"
-    axes.set(xlabel="speed: seconds of sound in one second of computing\n(right is faster; line: middle half of the rounds)",
+    axes.set(xlabel="speed: seconds of sound in one second of computing\n(line: middle half of the rounds)",
              ylabel=f"word error rate against {right}", title="Text, speed and size (area of the bubble)",
              ylim=(max(min(values) - room, -0.45 * room), max(values) + room))
     axes.margins(x=0.15)
