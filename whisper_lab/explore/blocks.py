@@ -12,7 +12,7 @@ from whisper_lab.compare.graph_facts import tensor_bytes
 from whisper_lab.compare.quantized import INTEGER
 from whisper_lab.console import LabError
 
-COLOURS = {"quantized": "#f7c9a3", "float": "#d5e5f4", "branch": "#d9efe3"}
+COLOURS = {"quantized": "#f7c9a3", "float": "#d5e5f4"}
 SHOWN_TYPES = 4
 
 
@@ -31,25 +31,31 @@ class Block:
     def text(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in self.operators.most_common(SHOWN_TYPES))
         more = ", ..." if len(self.operators) > SHOWN_TYPES else ""
-        return f"{sum(self.operators.values())} nodes, {self.weight_bytes / 1e6:.2f} MB\n{types}{more}"
+        count, size = sum(self.operators.values()), self.weight_bytes / 1e6
+        few = "no weights of its own" if self.name == "logits" else "< 0.01 MB"  # the logits use the embedding's table
+        weights = f"{size:.2f} MB" if size >= 0.005 else few
+        return f"{count} node{'' if count == 1 else 's'}, {weights}\n{types}{more}"
 
 
-def key(name: str, part: str | None) -> str:
-    """The block of a node: a layer, an embedding, the convolutions; `part` says whose layers make the trunk."""
+# First match wins. What a name says about its block: nodes of a module, and casts at the graph's inputs and outputs.
+RULES = (
+    (r"present_\w+_cross_(\d+)", r"cross cache \1"), (r"(?:past|present)_\w+_self_(\d+)", r"layer \1"),
+    (r"past_\w+_cross_(\d+)", r"layer \1"), (r"logits|proj_out", "logits"),
+    (r"encoder_hidden_states|\w+\.layer_norm", "final LayerNorm"),
+    (r"decoder\.embed_\w+", "token and position embedding"),
+)
+
+
+def key(name: str, part: str) -> str:
+    """The block of a node in the graph of `part` (encoder or decoder)."""
     module = name.partition("/")[0]
-    match = re.match(r"(encoder|decoder)\.layers\.(\d+)", module)
-    if match and match[1] == (part or match[1]):
-        return f"layer {match[2]}"
-    if match:
-        return f"cross cache {match[2]}"
-    known = {"conv1": "convolutions and positions", "conv2": "convolutions and positions",
-             "embed_tokens": "token and position embedding", "embed_positions": "token and position embedding",
-             "layer_norm": "final LayerNorm"}
-    if module == "proj_out":
-        return "logits"
-    if module in ("encoder", "decoder", "shapes"):
-        return "convolutions and positions" if part == "encoder" else "shapes and causal mask"
-    return known.get(module.rpartition(".")[2], module)
+    layer = re.match(r"(encoder|decoder)\.layers\.(\d+)", module)
+    if layer:
+        return f"{'layer' if layer[1] == part else 'cross cache'} {layer[2]}"
+    for pattern, block in RULES:
+        if found := re.match(pattern, module):
+            return found.expand(block)
+    return "convolutions and positions" if part == "encoder" else "shapes and causal mask"
 
 
 def gather(model: onnx.ModelProto) -> list[Block]:
