@@ -3,6 +3,7 @@
     python tests/screenshots.py        # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
 """
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import browser  # noqa: E402  (beside this file)
+from PIL import Image  # noqa: E402  (matplotlib brings it)
 
 from whisper_lab import console, files  # noqa: E402
 
+COLOURS = 96  # a palette: a third of the bytes, and pages have few colours
 SHOT = {"type": "png", "scale": "css"}
 STOP = 3  # the first DynamicQuantizeLinear
 WIDTH, HEIGHT = 1280, 800
@@ -38,6 +41,8 @@ def netron(chromium) -> None:
         for side in ("left", "right"):
             page.frame_locator(f"#{side}").locator("g.node").first.wait_for(timeout=60_000)
         page.locator(f"#tour li:nth-child({STOP}) button").click()
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node.select").first.wait_for(timeout=60_000)
         page.wait_for_timeout(1500)  # until the panes have scrolled there
         save(page, "netron.png")
 
@@ -47,11 +52,12 @@ def save(page, name: str) -> None:
     if page.trouble:
         raise SystemExit(f"{name}: {page.trouble}")
     with files.atomic(ROOT / "media" / name) as temporary:
-        temporary.write_bytes(page.screenshot(**SHOT))
+        image = Image.open(io.BytesIO(page.screenshot(**SHOT)))
+        image.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, optimize=True)
     console.result(f"media/{name}: {(ROOT / 'media' / name).stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work, browser.chromium() as made:
-        comparison(made, Path(work))
         netron(made)
+        comparison(made, Path(work))

@@ -53,13 +53,13 @@ def test_the_tour_opens_its_nodes_in_both_panes(explored):
     assert stops.count() >= 8
     for i in range(stops.count()):
         stops.nth(i).click()
-        assert explored.locator("#status").inner_text() == ""
         codes = stops.nth(i).locator("code").all_inner_texts()
         sides = [text.split(":")[0] for text in stops.nth(i).locator("small").all_inner_texts()[1:]]
         for side, name in zip(sides, codes, strict=True):
             chosen = explored.frame_locator(f"#{side}").locator("g.node.select")
-            chosen.first.wait_for(timeout=5000)
+            chosen.first.wait_for(timeout=10_000)
             assert [one.get_attribute("id") for one in chosen.all()] == [f"node-name-{name}"]
+            assert explored.locator("#status").inner_text() == ""
             assert in_sight(explored, chosen.first), f"{name} was not scrolled into view"
 
 

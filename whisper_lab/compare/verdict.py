@@ -1,6 +1,6 @@
 """7. One sentence a precision, and who is beaten by whom."""
 
-from whisper_lab.compare.texts import FEWEST_CHANGED
+from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, sign_test
 
 
 def sentence(name: str, entry: dict, random_weights: bool) -> str:
@@ -54,7 +54,7 @@ def _numbers(numbers: dict) -> str:
 def points(document: dict) -> dict[str, dict]:
     """Where each variant stands; only those of which text, speed and size are known.
 
-    wer: a share; wer_noise: a difference below this proves nothing; rtfx: s of sound in one second, the median
+    wer: a share; wer_noise: a difference below this proves nothing; right: for each word, was it recognized? rtfx: s of sound in one second, the median
     round, with the quartiles rtfx_low and rtfx_high; size_bytes.
     """
     found, window = {}, document["settings"]["window_s"]
@@ -63,6 +63,8 @@ def points(document: dict) -> dict[str, dict]:
         if text["wer"] is not None and speed and entry.get("size_bytes"):
             times = speed["window_ms"]
             found[name] = {"wer": text["wer"], "wer_noise": FEWEST_CHANGED / text["reference_words"],
+                           "right": [mark == "=" for clip in text["alignments"] for mark, word, _ in clip
+                                     if word is not None],
                            "rtfx": speed["rtfx"], "rtfx_low": 1e3 * window / times["q3"],
                            "rtfx_high": 1e3 * window / times["q1"], "size_bytes": entry["size_bytes"]}
     return found
@@ -71,7 +73,9 @@ def points(document: dict) -> dict[str, dict]:
 def dominated(found: dict[str, dict]) -> dict[str, str]:
     """name -> one that is worse in nothing and better in something; differences within noise count as none."""
     def signs(a: dict, b: dict) -> tuple[int, ...]:
-        text = 0 if abs(a["wer"] - b["wer"]) < a["wer_noise"] else 1 if a["wer"] < b["wer"] else -1
+        pairs = list(zip(a["right"], b["right"], strict=True))
+        won, lost = pairs.count((True, False)), pairs.count((False, True))
+        text = 0 if sign_test(won, lost) >= CLEAR else 1 if won > lost else -1
         speed = 1 if a["rtfx_low"] > b["rtfx_high"] else -1 if a["rtfx_high"] < b["rtfx_low"] else 0
         size = (a["size_bytes"] < 0.98 * b["size_bytes"]) - (b["size_bytes"] < 0.98 * a["size_bytes"])
         return text, speed, size

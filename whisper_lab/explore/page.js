@@ -5,14 +5,11 @@ const sides = ['left', 'right'];
 
 function netron(side) {
     const view = document.getElementById(side).contentWindow.__view__;
-    return view && view.activeTarget ? view : null;
+    return view && view.activeTarget && view._target ? view : null; // _target: the drawing, there when it is laid out
 }
 
 function show(side, name) {
     const view = netron(side);
-    if (!view) {
-        return `the ${side} graph is still loading`;
-    }
     const node = view.activeTarget.nodes.find((one) => one.name === name);
     if (!node) {
         return `the ${side} graph has no node ${name}`;
@@ -21,10 +18,24 @@ function show(side, name) {
     return '';
 }
 
+let latest = null;
+
 function go(stop, button) {
     document.querySelectorAll('.here').forEach((one) => one.classList.remove('here'));
     button.classList.add('here');
-    const problems = sides.filter((side) => stop[side]).map((side) => show(side, stop[side])).filter((text) => text);
+    latest = stop;
+    open(stop);
+}
+
+function open(stop) {
+    const asked = sides.filter((side) => stop[side]);
+    const loading = asked.filter((side) => !netron(side));
+    const problems = loading.map((side) => `the ${side} graph is still loading`);
+    if (loading.length) {
+        setTimeout(() => latest === stop && open(stop), 200); // unless another stop was chosen since
+    } else {
+        problems.push(...asked.map((side) => show(side, stop[side])).filter((text) => text));
+    }
     document.getElementById('status').textContent = problems.join('; ');
 }
 
