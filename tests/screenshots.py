@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 1280, 800
 def comparison(chromium, folder: Path) -> None:
     """The page of 04 from its top."""
     command = [sys.executable, str(ROOT / "04-compare-precisions.py"), "--model", "nano", "--audio",
-               str(ROOT / "media"), "--output-dir", str(folder), "--quiet"]
+               str(ROOT / "media"), "--output-dir", str(folder), "--threads", "1", "--quiet"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     page = browser.page(chromium, WIDTH, HEIGHT + 400)
     page.goto((folder / "compare-whisper-nano.html").as_uri())

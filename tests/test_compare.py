@@ -224,14 +224,15 @@ def test_speed_is_compared_round_by_round():
 
 def point(wer, low, high, size):
     wrong = round(100 * wer)
-    return {"wer": wer, "wer_noise": 0.08, "right": [False] * wrong + [True] * (100 - wrong), "rtfx": (low + high) / 2, "rtfx_low": low, "rtfx_high": high,
-            "size_bytes": size}
+    return {"wer": wer, "wer_noise": 0.08, "right": [False] * wrong + [True] * (100 - wrong),
+            "rtfx": (low + high) / 2, "rtfx_low": low, "rtfx_high": high, "size_bytes": size}
 
 
 def test_beaten_only_beyond_noise():
     found = {"fp32": point(0.10, 90, 110, 100), "int8": point(0.12, 100, 120, 25), "int4": point(0.30, 50, 60, 15)}
     found["worse"] = point(0.20, 100, 120, 25)  # 8 words more than int8, all one way: p = 0.008
-    assert verdict.dominated(found) == {"fp32": "int8", "worse": "int8"}  # smaller, and neither text nor speed differ beyond noise
+    # int8 is smaller than fp32, and neither text nor speed differ beyond noise.
+    assert verdict.dominated(found) == {"fp32": "int8", "worse": "int8"}
 
 
 @pytest.mark.parametrize("text, failing", [

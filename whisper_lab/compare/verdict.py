@@ -54,8 +54,8 @@ def _numbers(numbers: dict) -> str:
 def points(document: dict) -> dict[str, dict]:
     """Where each variant stands; only those of which text, speed and size are known.
 
-    wer: a share; wer_noise: a difference below this proves nothing; right: for each word, was it recognized? rtfx: s of sound in one second, the median
-    round, with the quartiles rtfx_low and rtfx_high; size_bytes.
+    wer: a share; wer_noise: a difference below this proves nothing; right: for each word, was it recognized; rtfx: s of
+    sound in one second, the median round, with the quartiles rtfx_low and rtfx_high; size_bytes.
     """
     found, window = {}, document["settings"]["window_s"]
     for name, entry in document["variants"].items():
