@@ -17,7 +17,7 @@ from PIL import Image  # noqa: E402  (matplotlib brings it)
 
 from whisper_lab import console, files  # noqa: E402
 
-COLOURS = 96  # a palette: a third of the bytes, and pages have few colours
+COLOURS = 256  # a palette, chosen for coverage: small colours of a chart must stay what they are
 SHOT = {"type": "png", "scale": "css"}
 STOP = 3  # the first DynamicQuantizeLinear
 WIDTH, HEIGHT = 1280, 800
@@ -52,8 +52,9 @@ def save(page, name: str) -> None:
     if page.trouble:
         raise SystemExit(f"{name}: {page.trouble}")
     with files.atomic(ROOT / "media" / name) as temporary:
-        image = Image.open(io.BytesIO(page.screenshot(**SHOT)))
-        image.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, optimize=True)
+        image = Image.open(io.BytesIO(page.screenshot(**SHOT))).convert("RGB")
+        image = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        image.save(temporary, optimize=True)
     console.result(f"media/{name}: {(ROOT / 'media' / name).stat().st_size / 1e3:.0f} kB")
 
 
