@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # The scripts never ask the Hub here: demo and tests live on the bundled checkpoint.
 OFFLINE := HF_HUB_OFFLINE=1
 # A short clip of speech; another one: make demo CLIP=my.wav
-CLIP ?= media/hello.wav
+CLIP ?= media/kitchen.wav
 
 # pip tells about every file it looks at. Shown: one line that counts (on a terminal), or one in twenty (in a log).
 SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
@@ -41,6 +41,8 @@ demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
 		printf '%-6s' $$precision; \
 		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model nano --precision $$precision --quiet; \
 	done
+	@echo "== 04: the four precisions beside each other"
+	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model nano --audio media
 
 test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
 	$(OFFLINE) $(BIN)/python -m pytest -q $(TESTS)
