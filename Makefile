@@ -32,6 +32,7 @@ doctor: $(VENV)/.lab ## what is installed, what is missing, what to do
 	@$(BIN)/python -m whisper_lab.doctor
 
 demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
+	@test -f "$(CLIP)" || { echo "error: there is no sound file $(CLIP)"; echo "  try: make demo CLIP=my.wav"; exit 1; }
 	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
 	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model nano --audio $(CLIP)
 	@echo "== 03: export encoder and decoder to ONNX in four precisions, each checked against PyTorch"

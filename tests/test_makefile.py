@@ -52,7 +52,7 @@ def test_demo_without_a_clip_says_so(project):
         (project / ".venv" / stamp).touch()
     os.utime(project / "requirements.txt", (0, 0))
     done = make("demo", cwd=project)
-    assert done.returncode != 0 and "error: no sound file in media/\n  try: " in done.stdout
+    assert done.returncode != 0 and "error: there is no sound file media/kitchen.wav\n  try: " in done.stdout
 
 
 def test_clean_keeps_what_a_user_made(project):
