@@ -102,7 +102,7 @@ def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce
 
     model = graphs.load(source)
     with trace.quiet():
-        count = optimize.fuse_attention(model, config)
+        count = optimize.fuse_attention(model, config, int8_cross=True)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
     return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"

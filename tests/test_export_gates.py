@@ -292,8 +292,8 @@ def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny
     plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
     quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
     sound = tiny.sounds[0]
-    logits = [pair.step(sound.forced, sound.cross, None)[0] for pair in (plain, quick)]
-    assert relative_error(logits[1], logits[0]) < 0.01  # rounding of activations that sit between two int8 steps
+    logits = [pair.step(sound.forced, pair.own(sound.cross), None)[0] for pair in (plain, quick)]
+    assert relative_error(logits[1], logits[0]) < 0.03  # measured 0.012: cross caches in int8
 
 
 def test_an_attention_that_was_not_fused_is_seen(tiny):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, int8_decoder
 from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.export import naming
@@ -68,6 +68,7 @@ class OnnxWhisper:
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
+        self._int8_cross = naming.cross_scale("past") in inputs
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
 
@@ -77,7 +78,10 @@ class OnnxWhisper:
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
+        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]
+
+        Of the _optimized pair: in int8, and their scales [audio, 2 x layers, d_model].
+        """
         return self.encoder.run(self._cross_outputs, {self._features: np.ascontiguousarray(features)})
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None
@@ -86,14 +90,17 @@ class OnnxWhisper:
 
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
-        logits, *cache = self.decoder.run(["logits", *self._self_outputs], self._feeds(input_ids, cross, cache))
+        caches = self._caches(len(input_ids), cross, cache)
+        if self._int8_cross:
+            return int8_decoder.step(self.decoder, input_ids, *caches, self.rules.vocab_size)
+        feeds = {"input_ids": np.ascontiguousarray(input_ids)} | caches[0] | caches[1]
+        logits, *cache = self.decoder.run(["logits", *self._self_outputs], feeds)
         return logits, cache
 
-    def _feeds(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> dict:
+    def _caches(self, batch: int, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> tuple[dict, dict]:
         if cache is None:
-            cache = [np.zeros((len(input_ids), *shape), dtype) for shape, dtype in self._empty]
-        return {"input_ids": np.ascontiguousarray(input_ids), **dict(zip(self._self_inputs, cache, strict=True)),
-                **dict(zip(self._cross_inputs, cross, strict=True))}
+            cache = [np.zeros((batch, *shape), dtype) for shape, dtype in self._empty]
+        return dict(zip(self._self_inputs, cache, strict=True)), dict(zip(self._cross_inputs, cross, strict=True))
 
     def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """The self caches of these rows."""
@@ -111,7 +118,9 @@ class OnnxWhisper:
         if not self.has_attention:
             raise LabError("this decoder has no output cross_attention, which word timestamps are made of",
                            f"write it with one: {self.command} --alignment-heads")
-        return self.decoder.run(["cross_attention"], self._feeds(input_ids, cross, None))[0][0]
+        past_self, past_cross = self._caches(1, cross, None)
+        feeds = {"input_ids": np.ascontiguousarray(input_ids)} | past_self | past_cross
+        return self.decoder.run(["cross_attention"], feeds)[0][0]
 
 
 def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
