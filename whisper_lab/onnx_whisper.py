@@ -68,7 +68,7 @@ class OnnxWhisper:
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
-        self._int8_cross = naming.cross_scale("past") in inputs
+        self._int8_cross = naming.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
 
@@ -78,10 +78,7 @@ class OnnxWhisper:
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]
-
-        Of the _optimized pair: in int8, and their scales [audio, 2 x layers, d_model].
-        """
+        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
         return self.encoder.run(self._cross_outputs, {self._features: np.ascontiguousarray(features)})
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None
@@ -90,17 +87,16 @@ class OnnxWhisper:
 
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
-        caches = self._caches(len(input_ids), cross, cache)
         if self._int8_cross:
-            return int8_decoder.step(self.decoder, input_ids, *caches, self.rules.vocab_size)
-        feeds = {"input_ids": np.ascontiguousarray(input_ids)} | caches[0] | caches[1]
-        logits, *cache = self.decoder.run(["logits", *self._self_outputs], feeds)
+            return int8_decoder.step(self.decoder, self._feeds(input_ids, cross, cache), self.rules.vocab_size)
+        logits, *cache = self.decoder.run(["logits", *self._self_outputs], self._feeds(input_ids, cross, cache))
         return logits, cache
 
-    def _caches(self, batch: int, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> tuple[dict, dict]:
+    def _feeds(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> dict:
         if cache is None:
-            cache = [np.zeros((batch, *shape), dtype) for shape, dtype in self._empty]
-        return dict(zip(self._self_inputs, cache, strict=True)), dict(zip(self._cross_inputs, cross, strict=True))
+            cache = [np.zeros((len(input_ids), *shape), dtype) for shape, dtype in self._empty]
+        return {"input_ids": np.ascontiguousarray(input_ids), **dict(zip(self._self_inputs, cache, strict=True)),
+                **dict(zip(self._cross_inputs, cross, strict=True))}
 
     def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """The self caches of these rows."""
@@ -118,9 +114,7 @@ class OnnxWhisper:
         if not self.has_attention:
             raise LabError("this decoder has no output cross_attention, which word timestamps are made of",
                            f"write it with one: {self.command} --alignment-heads")
-        past_self, past_cross = self._caches(1, cross, None)
-        feeds = {"input_ids": np.ascontiguousarray(input_ids)} | past_self | past_cross
-        return self.decoder.run(["cross_attention"], feeds)[0][0]
+        return self.decoder.run(["cross_attention"], self._feeds(input_ids, cross, None))[0][0]
 
 
 def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:

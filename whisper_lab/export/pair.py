@@ -57,10 +57,11 @@ class GraphPair:
         if cache is None:
             heads, width = self.cache_shape
             cache = [np.zeros((len(input_ids), heads, 0, width), np.float32)] * len(self.self_names)
-        caches = dict(zip(self.self_names, cache, strict=True)), dict(zip(self.cross_names, cross, strict=True))
+        feeds = {"input_ids": input_ids, **dict(zip(self.self_names, cache, strict=True)),
+                 **dict(zip(self.cross_names, cross, strict=True))}
         if self.int8_cross:
-            return int8_decoder.step(self.decoder, input_ids, *caches, self.decoder.get_outputs()[0].shape[-1])
-        logits, *presents = self.decoder.run(self.outputs, {"input_ids": input_ids} | caches[0] | caches[1])
+            return int8_decoder.step(self.decoder, feeds, self.decoder.get_outputs()[0].shape[-1])
+        logits, *presents = self.decoder.run(self.outputs, feeds)
         return logits, presents
 
     def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
