@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # The scripts never ask the Hub here: demo and tests live on the bundled checkpoint.
 OFFLINE := HF_HUB_OFFLINE=1
 # A short clip of speech; another one: make demo CLIP=my.wav
-CLIP ?= $(firstword $(sort $(wildcard media/*.wav media/*.flac)))
+CLIP ?= media/hello.wav
 
 # pip tells about every file it looks at. Shown: one line that counts (on a terminal), or one in twenty (in a log).
 SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
@@ -21,7 +21,7 @@ SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
 	END { if (tty) printf "\r\033[K" }'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 
-.PHONY: install doctor demo test lint clean distclean help
+.PHONY: install doctor demo test benchmark lint clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
@@ -32,12 +32,21 @@ doctor: $(VENV)/.lab ## what is installed, what is missing, what to do
 	@$(BIN)/python -m whisper_lab.doctor
 
 demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
-	@test -n "$(CLIP)" || { echo "error: no sound file in media/"; echo "  try: make demo CLIP=my.wav"; exit 1; }
 	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
 	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model nano --audio $(CLIP)
+	@echo "== 03: export encoder and decoder to ONNX in four precisions, each checked against PyTorch"
+	$(OFFLINE) $(BIN)/python 03-export-encoder-decoder.py --model nano --precision all
+	@echo "== the same clip from each pair of graphs, with onnxruntime and without PyTorch"
+	@for precision in fp32 fp16 int8 int4; do \
+		printf '%-6s' $$precision; \
+		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model nano --precision $$precision --quiet; \
+	done
 
 test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
 	$(OFFLINE) $(BIN)/python -m pytest -q $(TESTS)
+
+benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
+	$(OFFLINE) $(BIN)/python benchmarks/run.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -48,8 +48,10 @@ def write_checkpoint(folder: Path, **changes) -> Path:
                 weight.normal_(0, 0.1)
         model.model.decoder.embed_tokens.weight[7] = 0
     model.save_pretrained(folder)
-    for name in ("tokenizer.json", "generation_config.json"):
-        shutil.copy(NANO / name, folder / name)
+    shutil.copy(NANO / "tokenizer.json", folder / "tokenizer.json")
+    generation = json.loads((NANO / "generation_config.json").read_text())
+    generation["alignment_heads"] = [[LAYERS - 1, 1], [0, 0]]  # nano's own heads need not exist here
+    (folder / "generation_config.json").write_text(json.dumps(generation))
     sound = json.loads((NANO / "preprocessor_config.json").read_text())
     sound |= {"chunk_length": 1, "n_samples": 16000, "nb_max_frames": 2 * POSITIONS, "feature_size": MELS}
     (folder / "preprocessor_config.json").write_text(json.dumps(sound))

@@ -1,6 +1,5 @@
 """OnnxWhisper says what TorchWhisper says, without torch; and refuses graphs that do not belong together."""
 
-import importlib
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_grain import NAME, exported
 
 from whisper_lab import long_form
 from whisper_lab.console import LabError
@@ -20,35 +20,14 @@ from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME, NEW_TOKENS = "whisper-grain", 40
+NEW_TOKENS = 40
 BEFORE = [10, 20, 30, 40]  # tokens of a text before the window
 
 
-def write_checkpoint(folder: Path, model, nano: Path) -> Path:
-    """A small random model of conftest.py, float32, on disk with nano's tokenizer and a window of one second."""
-    model.float().save_pretrained(folder)
-    for name in ("tokenizer.json", "generation_config.json"):
-        shutil.copy(nano / name, folder)
-    sound = json.loads((nano / "preprocessor_config.json").read_text(encoding="utf-8"))
-    sound |= {"chunk_length": 1, "n_samples": sound["sampling_rate"], "nb_max_frames": 100}
-    (folder / "preprocessor_config.json").write_text(json.dumps(sound), encoding="utf-8")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def work(random_model, nano, tmp_path_factory) -> Path:
-    """A folder with that checkpoint, and its graphs in every precision as 03 writes them in `graphs`."""
-    folder = tmp_path_factory.mktemp("onnx")
-    checkpoint = write_checkpoint(folder / NAME, random_model(0), nano)
-    script = importlib.import_module("03-export-encoder-decoder")
-    before = os.getcwd()
-    os.chdir(folder)  # the export's report goes to ./reports
-    try:
-        script.main(["--model", str(checkpoint), "--precision", "all", "--no-verify", "--alignment-heads",
-                     "--optimize", "--output-dir", "graphs", "--quiet"])
-    finally:
-        os.chdir(before)
-    return folder
+def work(random_model, nano) -> Path:
+    """A folder with a small random checkpoint, and its graphs in every precision as 03 writes them in `graphs`."""
+    return exported(random_model, nano)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from training import blank, clips, corpus, grammar, numbers
+from training import blank, clips, corpus, grammar, number_words
 from training.corpus import Utterance
 from training.voices import SAMPLE_RATE, trim
 
@@ -22,7 +22,7 @@ def toy_corpus(tmp_path_factory):
     for i in range(120):
         made = grammar.sentence(draw, "nl" if i % 4 == 0 else "en")
         kind, human = ("digit", i % 3 == 0) if i % 2 else (made.kind, False)
-        text = numbers.english(i % 10) if kind == "digit" else made.text
+        text = number_words.english(i % 10) if kind == "digit" else made.text
         length = int(noise.integers(4000, 30000))
         language = "en" if kind == "digit" else made.language
         voice = "human/x" if human else "toy/y"
@@ -46,7 +46,7 @@ def nothing_learnt(tmp_path_factory):
                                        "tweeduizend driehonderdvijfenveertig"),
 ])  # fmt: skip
 def test_numbers_in_words(n, english, dutch):
-    assert (numbers.english(n, conjunction=True), numbers.dutch(n)) == (english, dutch)
+    assert (number_words.english(n, conjunction=True), number_words.dutch(n)) == (english, dutch)
 
 
 def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():

@@ -15,7 +15,8 @@ from training.voices import SAMPLE_RATE
 
 IGNORE = -100  # the label that cross-entropy skips
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzéë"  # classes 1.. of the CTC head; 0 is its blank
-KINDS = {"sentences": 50, "human digits": 27, "synthetic digits": 15, "nothing": 5}
+# How often each kind of clip is drawn in the first and in the later part of training: digits come first.
+KINDS = {"sentences": (50, 66), "human digits": (27, 16), "synthetic digits": (15, 11), "nothing": (5, 7)}
 RMS = 0.05  # loudness that every utterance is brought to before its gain
 
 
@@ -66,8 +67,9 @@ class Planner:
         self.human = _by_voice(u for u in chosen if u.kind == "digit" and u.human)
         self.synthetic = _by_voice(u for u in chosen if u.kind == "digit" and not u.human)
 
-    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.1) -> Plan:
-        kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
+    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.1, later: bool = False) -> Plan:
+        """One plan; of `kind`, or of one drawn with the weights of the first or the later part of training."""
+        kind = kind or rng.choices(list(KINDS), [weights[later] for weights in KINDS.values()])[0]
         if kind == "human digits" and not self.human:
             kind = "synthetic digits"
         if kind == "nothing":

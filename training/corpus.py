@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import grammar, numbers, voices
+from training import grammar, number_words, voices
 from whisper_lab import console, files
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
@@ -74,8 +74,8 @@ def _speak_job(job: tuple) -> list[tuple[Utterance, np.ndarray]]:
         made = grammar.sentence(draw, language)
         if made.held_out == held_out:  # held-out voices speak held-out sentences only, and training voices none
             sentences.append(made)
-    name = numbers.english if language == "en" else numbers.dutch
-    sentences += [grammar.Sentence("digit", language, name(d), numbers.english(d)) for d in range(10)]
+    name = number_words.english if language == "en" else number_words.dutch
+    sentences += [grammar.Sentence("digit", language, name(d), number_words.english(d)) for d in range(10)]
     spoken = [s.text for s in sentences] + [draw.choice(FILLERS[language])]
     sentences.append(grammar.Sentence("um", language, "", ""))
     made = []
@@ -97,7 +97,7 @@ def human_digits(folder: Path, held_out_speakers: set[str]) -> list[tuple[Uttera
         digit, speaker, _ = path.stem.split("_")
         samples, rate = soundfile.read(path, dtype="float32")
         samples = voices.trim(soxr.resample(samples, rate, voices.SAMPLE_RATE), floor_db=-35.0)
-        text = numbers.english(int(digit))
+        text = number_words.english(int(digit))
         utterance = Utterance("digit", "en", text, text, f"human/{speaker}", True, speaker in held_out_speakers)
         made.append((utterance, (np.clip(samples, -1, 1) * 32767).astype(np.int16)))
     if not made:

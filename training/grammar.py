@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training import numbers
+from training import number_words
 
 NAMES = (
     "alexander anna ben charlotte daniel david elena emma eva felix fatima george hannah hugo ines jack james jan "
@@ -278,13 +278,13 @@ def sentence(draw: random.Random, language: str = "en") -> Sentence:
 def digits(draw: random.Random, count: int) -> Pair:
     """A string of `count` random digits, spoken one by one."""
     values = [draw.randrange(10) for _ in range(count)]
-    return " ".join(map(numbers.english, values)), " ".join(map(numbers.dutch, values))
+    return " ".join(map(number_words.english, values)), " ".join(map(number_words.dutch, values))
 
 
 def number(draw: random.Random, largest: int) -> Pair:
     """A number up to `largest`; English with or without "and"."""
     n = draw.randint(0, largest)
-    return numbers.english(n, conjunction=draw.random() < 0.4), numbers.dutch(n)
+    return number_words.english(n, conjunction=draw.random() < 0.4), number_words.dutch(n)
 
 
 def _fill(draw: random.Random, template: Pair) -> Pair:
@@ -297,9 +297,9 @@ def _fill(draw: random.Random, template: Pair) -> Pair:
     }
     values |= {slot: make() for slot, make in numeric.items()}
     hour, minute = draw.randint(1, 12), draw.choice((5, 10, 15, 20, 25, 30, 40, 45, 50, 55))
-    values["hour"] = numbers.english(hour), numbers.dutch(hour)
-    values["minute"] = numbers.english(minute), numbers.dutch(minute)
-    values["next"] = ("", numbers.dutch(hour % 12 + 1))  # "half past six" is "half zeven" in Dutch
+    values["hour"] = number_words.english(hour), number_words.dutch(hour)
+    values["minute"] = number_words.english(minute), number_words.dutch(minute)
+    values["next"] = ("", number_words.dutch(hour % 12 + 1))  # "half past six" is "half zeven" in Dutch
     english, dutch = (
         side.format(**{slot: pair[i] for slot, pair in values.items()}) for i, side in enumerate(template)
     )

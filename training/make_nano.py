@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--digits", type=Path, metavar="DIR", help="human spoken digits (default: none)")
     parser.add_argument("--work", type=Path, default="training/work", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=0.35, help="of the corpus; 1 is 45 hours (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=3000, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3400, help="of training (default: %(default)s)")
     args = console.parse(parser, argv)
     folder, run, output = args.work / "corpus", args.work / "run", Path(args.output_dir)
     if not (folder / "index.json").exists():

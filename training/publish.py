@@ -1,6 +1,7 @@
 """From a training run to the checkpoint that ships: half precision, alignment heads, tokenizer, model card.
 
     python -m training.publish --run training/work/run --corpus training/work/corpus
+    python -m training.publish --card training/work/evaluation/evaluation.json     # only the model card, afterwards
 """
 
 import json
@@ -167,7 +168,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=40, help="for the alignment heads (default: %(default)s)")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="an evaluation: only write its model card")
     args = console.parse(parser, argv)
+    if args.card:
+        from training.evaluate import table
+
+        evaluation = json.loads(args.card.read_text(encoding="utf-8"))
+        write_card(Path(args.output_dir), args.run, evaluation, table(evaluation))
+        return 0
     publish(args.run, args.corpus, Path(args.output_dir), args.clips, args.seed)
     return 0
 

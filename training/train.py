@@ -1,6 +1,6 @@
 """Train whisper-nano from scratch: cross-entropy on the decoder, CTC on the encoder, seeded and resumable.
 
-    python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 4800
+    python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 3400
 
 A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again.
 """
@@ -25,6 +25,7 @@ from whisper_lab import console, files
 WINDOW = blank.WINDOW_S * SAMPLE_RATE
 SAVED = ("model", "average", "ctc_head", "muon", "adam")
 MUON_RATE = 3.0  # times the rate of AdamW
+FIRST_PART = 0.4  # of the steps; see clips.KINDS
 EASY_STEPS = 800  # over which clips grow longer and dirtier
 POSITION = 320  # samples to one encoder position: 20 ms
 
@@ -41,7 +42,8 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.args.seed}/{step}")
-        plans = [self.planner.draw(rng) for _ in range(self.args.batch_size * 4)]
+        later = step >= FIRST_PART * self.args.steps
+        plans = [self.planner.draw(rng, later=later) for _ in range(self.args.batch_size * 4)]
         plans.sort(key=lambda p: p.recorded)
         first = rng.randrange(2 if _ease(step) < 1 else 4) * self.args.batch_size  # short ones first
         plans = plans[first : first + self.args.batch_size]
@@ -230,7 +232,7 @@ def arguments():
     flags = ("seed", "threads", "output_dir", "quiet", "log_level")
     parser = console.parser(__doc__, *flags, output_dir="training/work/run")
     parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=4800, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=3400, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
     parser.add_argument("--warmup", type=int, default=300, help="steps (default: %(default)s)")

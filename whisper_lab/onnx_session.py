@@ -3,8 +3,8 @@
 onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
+import ctypes
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from whisper_lab import machine
@@ -22,17 +22,24 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     threads: None takes all cores; shared_pool: see session_options. Raises LabError where a graph is missing, cannot
     be read, was not written by 03, or where the two were not made together.
     """
-    paths = naming.pair(folder, name, precision, optimized)
-    command = export_command(folder, name, precision, optimized)
-    for part, path in paths.items():
-        if not path.is_file():
-            raise LabError(f"there is no {part} {path}", f"write it: {command}")
-    options = [session_options(part, threads, shared_pool) for part in paths]
-    with ThreadPoolExecutor() as pool:  # reading and optimizing a graph is one thread's work: the two run side by side
-        sessions = dict(zip(paths, pool.map(_open, paths.values(), options, [command] * 2), strict=True))
+    paths, command = find_pair(folder, name, precision, optimized), export_command(folder, name, precision, optimized)
+    sessions = {}
+    for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
+        sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command)
+        _give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command)
     return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
+
+
+def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
+    """{"encoder": path, "decoder": path}. Raises LabError, with the command that writes them, where one is missing."""
+    paths = naming.pair(folder, name, precision, optimized)
+    for part, path in paths.items():
+        if not path.is_file():
+            raise LabError(f"there is no {part} {path}",
+                           f"write it: {export_command(folder, name, precision, optimized)}")
+    return paths
 
 
 def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
@@ -94,6 +101,14 @@ def _open(path: Path, options, command: str):
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         reason = str(error).strip().splitlines()[0][:200]
         raise LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}") from error
+
+
+def _give_back_memory() -> None:
+    """Reading a graph leaves its unpacked file with malloc; glibc keeps it unless asked: a third of int8's memory."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library: nothing is lost but that memory
+        pass
 
 
 def _facts(path: Path, session, part: str, command: str) -> dict:

@@ -23,7 +23,7 @@ from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.onnx_session import check_runtime_files, export_command, open_pair
+from whisper_lab.onnx_session import check_runtime_files, export_command, find_pair, open_pair
 from whisper_lab.tokens import TokenRules
 
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8,
@@ -46,8 +46,7 @@ class OnnxWhisper:
         from tokenizers import Tokenizer
 
         self.command = export_command(folder, name, precision, optimized)
-        self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
-                                                             shared_pool)
+        find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
         files = naming.runtime_folder(folder, name)
         try:
             self.rules, self.spec = TokenRules.from_folder(files), FeatureSpec.from_folder(files)
@@ -55,6 +54,8 @@ class OnnxWhisper:
         except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
             raise LabError(f"the graphs' runtime files cannot be read: {getattr(error, 'problem', error)}",
                            f"write them again: {self.command}") from error
+        self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
+                                                           shared_pool)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         self._read_signature()
 

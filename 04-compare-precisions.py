@@ -1,0 +1,203 @@
+"""Step 5 and 7: see what quantization did: to the files, the graphs, the numbers, the text and the clock.
+
+    python 04-compare-precisions.py --model nano --audio media            # all precisions that 03 wrote
+    python 04-compare-precisions.py --model base --audio speech.wav --reference "what I said"
+    python 04-compare-precisions.py --graphs a.onnx b.onnx                # any two ONNX files: files and graphs only
+    python 04-compare-precisions.py --model nano --audio media/references.json --fail-if 'wer_delta>0.02'
+
+Every precision is compared with fp32, whose graph it was made from, and with PyTorch, from which all of them come.
+Writes a table here, and reports/compare-<model>.json, .md, .html and pictures.
+"""
+
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.compare.variants import BASELINE, PYTORCH
+
+# 1 to 3. The files ---------------------------------------------------------------------------------------------------
+
+def look_at_graph(path: Path, base: dict | None) -> dict:
+    """Identity, size and operators of one file; against `base`, the facts of the fp32 graph, what changed."""
+    from whisper_lab.compare import graph_facts, quantized
+
+    model = graph_facts.read(path)
+    facts = graph_facts.facts(path, model) | {"weights": quantized.weights(model),
+                                              "kept_operators": quantized.kept_operators(model)}
+    before, after = (base or facts)["operators"], facts["operators"]
+    change = {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}
+    return facts | {
+        "size_ratio": facts["size_bytes"] / (base or facts)["size_bytes"],
+        "operator_change": {name: count for name, count in sorted(change.items(), key=lambda item: -item[1]) if count},
+        "operators_added": sorted(set(after) - set(before)), "operators_removed": sorted(set(before) - set(after))}
+
+
+# 4. The numbers ------------------------------------------------------------------------------------------------------
+
+def compare_numbers(runtime, sounds: list, rights: list) -> dict:
+    """Encoder output and next tokens of a graph pair against PyTorch, over the first window of every clip."""
+    import numpy as np
+
+    from whisper_lab.compare import numbers
+
+    signal = noise = total = count = same = tokens = nonfinite = 0.0
+    worst, cosine, divergence = 0.0, 1.0, None
+    for heard, right in zip(sounds, rights, strict=True):
+        hidden, cross = numbers.hidden_and_cross(runtime, heard.features)  # [1, positions, d_model]
+        logits, _ = runtime.step(heard.forced, cross, None)  # PyTorch's own tokens are fed: all hear the same story
+        nonfinite += sum(int((~np.isfinite(values)).sum()) for values in (hidden, logits))
+        x, y = heard.hidden.ravel().astype(np.float64), np.nan_to_num(hidden).ravel().astype(np.float64)
+        signal, noise = signal + x @ x, noise + (x - y) @ (x - y)
+        cosine = min(cosine, float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30)))
+        worst, total, count = max(worst, float(np.abs(x - y).max())), total + np.abs(x - y).sum(), count + len(x)
+        test = numbers.choices(runtime.rules, heard, np.nan_to_num(logits))  # [tokens, vocab]
+        same, tokens = same + (test.argmax(-1) == right.argmax(-1)).sum(), tokens + len(test)
+        divergence = divergence or numbers.first_divergence(runtime.tokenizer, heard, right, test)
+    # Decibels: 20 is an error of a tenth of the signal, 40 of a hundredth; each bit of a number is worth 6.
+    decibels = 10 * np.log10(signal / noise) if noise > 0 and signal > 0 else None
+    return {"encoder_cosine": cosine, "encoder_max_error": worst, "encoder_mean_error": float(total / count),
+            "encoder_sqnr_db": None if decibels is None else round(float(decibels), 2), "nonfinite": int(nonfinite),
+            "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
+
+
+def compare_layers(variant, base, runtime, heard, threads: int | None) -> list[dict]:
+    """Where the noise comes in: the same module's output in both graphs, both fed with the same sound."""
+    from whisper_lab.compare import numbers
+
+    feeds = {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features}}
+    _, cross = numbers.hidden_and_cross(runtime, heard.features)
+    feeds["decoder"] = numbers.decoder_feeds(runtime, heard.forced, cross)
+    rows = numbers.layer_errors(variant.paths, base.paths, feeds, threads)
+    numbers.note_few(rows, variant.name)
+    return rows
+
+
+# 5. The text ---------------------------------------------------------------------------------------------------------
+
+def transcribe(runtime, clips: list) -> list[str]:
+    """What a runtime hears in each clip, greedily."""
+    from whisper_lab import audio, long_form
+    from whisper_lab.decoding import Options
+
+    return ["" if audio.level(clip.samples).silent else  # for silence Whisper tends to invent words: do not ask it
+            long_form.transcribe(runtime, clip.samples, Options(language=clip.language)).text for clip in clips]
+
+
+# 6. The clock --------------------------------------------------------------------------------------------------------
+
+def measure_speed(runtimes: dict, heard, repeats: int) -> dict[str, list[dict]]:
+    """Time every variant in turn, round after round, so that whatever else the machine does strikes all alike."""
+    from whisper_lab.compare.timing import one_window
+
+    rounds: dict[str, list[dict]] = {name: [] for name in runtimes}
+    names = list(runtimes)
+    for i in console.progress(range(-1, repeats), description="timing", unit="round"):
+        turn = names[i % len(names):] + names[:i % len(names)]  # nobody always comes first
+        for name in turn:
+            times = one_window(runtimes[name], heard.features, heard.forced, heard.prompt_length)
+            if i >= 0:  # the first round warms up: memory is mapped, threads are started
+                rounds[name].append(times)
+    return rounds
+
+
+# The whole -----------------------------------------------------------------------------------------------------------
+
+def compare(args) -> dict:
+    """All seven points for one checkpoint."""
+    import torch
+
+    from whisper_lab import checkpoints
+    from whisper_lab.compare import numbers, probe, report, texts, timing, variants
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    checkpoint = checkpoints.resolve(args.model)
+    present, missing = variants.find(args.model_dir, checkpoint.name, args.precisions)
+    clips = texts.load(args.audio, args.reference, args.language)
+    graphs: dict[str, dict] = {}
+    for variant in present:
+        graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
+                                for part, path in variant.paths.items()}
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    runtimes = {PYTORCH: TorchWhisper.load(checkpoint)}
+    runtimes |= {variant.name: variant.open(args.threads) for variant in present}
+
+    reference = runtimes[PYTORCH]
+    sounds = [numbers.listen(reference, clip.name, clip.samples, clip.language) for clip in clips]
+    rights = [numbers.choices(reference.rules, heard, heard.logits) for heard in sounds]
+    measured, layers = {}, {}
+    for variant in console.progress(present, description="comparing numbers", unit="precision"):
+        measured[variant.name] = compare_numbers(runtimes[variant.name], sounds, rights)
+        if variant.name != BASELINE:
+            layers[variant.name] = compare_layers(variant, present[0], runtimes[BASELINE], sounds[0], args.threads)
+    written = {name: transcribe(runtime, clips)
+               for name, runtime in console.progress(runtimes.items(), description="transcribing", unit="variant")}
+    scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
+    rounds = measure_speed(runtimes, sounds[0], args.repeats) if args.repeats else {}
+    speed = {name: timing.summary(times, reference.spec.window_s) | timing.against(rounds[BASELINE], times)
+             for name, times in rounds.items()}
+    runtimes.clear()
+    loudest = next((path for path in report.sound_files(args.audio) if path.name == clips[0].name), None)
+    memory = {} if args.no_memory else {
+        name: probe.run(name, args, loudest)
+        for name in console.progress(list(scores), description="measuring memory", unit="process")}
+    return report.document(args, checkpoint, reference.spec, missing, clips, graphs, measured, layers, scores, speed,
+                           memory)
+
+
+def compare_files(args) -> dict:
+    """Points 1 to 3 for two files given by hand; the first is the one that is compared with."""
+    from whisper_lab.compare import report
+
+    first, second = map(Path, args.graphs)
+    base = look_at_graph(first, None)
+    return report.files_document(args, base, look_at_graph(second, base))
+
+
+def arguments(argv: list[str] | None):
+    """The command line."""
+    from whisper_lab.compare import gate
+    from whisper_lab.compare.variants import known
+
+    parser = console.parser(__doc__, "model", "audio", "language", "threads", "output_dir", "output_json", "quiet",
+                            "log_level")
+    names = [variant.name for variant in known("", "")]
+    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+                        help="where 03 wrote the graphs (default: %(default)s)")
+    parser.add_argument("--precisions", nargs="+", choices=names, metavar="NAME",
+                        help=f"which to compare with fp32: {', '.join(names[1:])} (default: all that are there)")
+    parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the clip; a text or JSON file")
+    parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="compare two ONNX files instead")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N",
+                        help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
+    parser.add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
+    parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
+                        "int8.size_ratio>0.3'; metrics: " + "; ".join(f"{k}: {v}" for k, v in
+                                                                      gate.METRICS.items()).replace("%", "%%"))
+    args = console.parse(parser, argv)
+    if args.repeats < 0:
+        parser.error("--repeats starts at 0")
+    if args.fail_if is not None:
+        if args.graphs:
+            parser.error("--fail-if needs measurements, and --graphs only looks at files")
+        try:
+            args.fail_if = gate.parse(args.fail_if)
+        except ValueError as error:
+            parser.error(f"--fail-if: {error}")
+        if unknown := args.fail_if.precisions - set(args.precisions or names):
+            parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared; there are "
+                         f"{', '.join(args.precisions or names[1:])}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, show, write, judge."""
+    args = arguments(argv)
+    from whisper_lab.compare import report
+
+    document = compare_files(args) if args.graphs else compare(args)
+    report.publish(document, args)
+    return report.judge(document, args.fail_if) if args.fail_if else 0
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,181 @@
+"""Step 8: walk through the graphs in Netron, two of them side by side, with a guided tour.
+
+    python 05-explore-in-netron.py --model nano                        # the encoder: fp32 beside int8
+    python 05-explore-in-netron.py --model base --part decoder --precision int4
+    python 05-explore-in-netron.py --model base --show parts --slim    # encoder beside decoder, over a slow link
+    python 05-explore-in-netron.py --graphs a.onnx b.onnx              # any two ONNX files
+    python 05-explore-in-netron.py --model nano --picture              # blocks for a slide, in reports/; no server
+
+Everything is served to this machine only. Ctrl-C ends it.
+"""
+
+import signal
+import threading
+import webbrowser
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.console import LabError
+from whisper_lab.explore.tour import Landmark
+
+# What to look for. A stop is shown where at least one of the two graphs has the node.
+ENCODER = [
+    Landmark("Sound comes in", "Two convolutions over the log-mel spectrogram; the second halves the number of frames. "
+             "In int8 their weights are stored small (Cast, Mul) and computed in float.", node=r"encoder\.conv1/Conv"),
+    Landmark("Positions are added", "A table as long as the window: why Whisper hears a fixed number of seconds.",
+             node=r"encoder/Add"),
+    Landmark("The first DynamicQuantizeLinear", "It finds smallest and largest activation while the graph runs, and "
+             "gives numbers of 8 bits, a scale and a zero point. fp32 has none: there the LayerNormalization before it "
+             "feeds the MatMul directly.", operator="DynamicQuantizeLinear"),
+    Landmark("One linear layer", "MatMul and Add on the left; on the right MatMulInteger multiplies 8-bit numbers into "
+             "32-bit sums, Cast and Mul bring them back to scale, then the same Add. (int4: one MatMulNBits.)",
+             node=r"encoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
+    Landmark("Attention scores", "Query times key: both sides are activations, so no weight can be quantized "
+             "beforehand, and the MatMul stays as it was.", node=r"encoder\.layers\.0\.self_attn/MatMul"),
+    Landmark("The encoder's end", "The final LayerNormalization; from here the parallel branches begin: a key and a "
+             "value for every layer of the decoder.", node=r"encoder\.layer_norm/LayerNormalization"),
+    Landmark("A key branch", "The cross-attention's keys of decoder layer 0, computed once per recording instead of "
+             "once per token.", node=r"decoder\.layers\.0\.encoder_attn\.k_proj/MatMul(_quant|_Q4)?"),
+    Landmark("A value branch", "And its values, beside it.",
+             node=r"decoder\.layers\.0\.encoder_attn\.v_proj/MatMul(_quant|_Q4)?"),
+]
+DECODER = [
+    Landmark("The embedding", "A token id picks a row of the table. In int8 the row is 8-bit and a second Gather "
+             "picks its scale.", node=r"decoder\.embed_tokens/Gather(_quantized)?"),
+    Landmark("The causal mask", "No token sees a later one; made from the lengths of input and cache.",
+             node=r"decoder/Where"),
+    Landmark("The first DynamicQuantizeLinear", "Activations become 8-bit numbers while the graph runs; fp32 has none.",
+             operator="DynamicQuantizeLinear"),
+    Landmark("One linear layer", "MatMul on the left, MatMulInteger with Cast and Mul (or MatMulNBits) on the right.",
+             node=r"decoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
+    Landmark("The cache grows", "New keys are appended to those of earlier tokens; the result leaves as "
+             "present_key_self_0.", operator="Concat"),
+    Landmark("Cross-attention", "The query asks the encoder's keys: past_key_cross_0 comes in from outside.",
+             node=r"decoder\.layers\.0\.encoder_attn/MatMul"),
+    Landmark("The logits", "A score for every token of the vocabulary, with the embedding's own table, transposed: it "
+             "is stored once for both.", node=r"proj_out/MatMul(_quant)?"),
+]
+ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator that only onnxruntime has.",
+                operator="MultiHeadAttention"),
+       Landmark("The first Cast", "Between half and single precision, or from integers back to float.",
+                operator="Cast"),
+       Landmark("The first MatMulNBits", "4-bit weights in blocks, each with a scale.", operator="MatMulNBits")]
+
+
+def choose(args) -> tuple[Path, Path, str]:
+    """The two files to show, and what to call the page."""
+    from whisper_lab.export import naming
+    from whisper_lab.onnx_session import export_command
+    from whisper_lab.onnx_whisper import graph_name
+
+    if args.graphs:
+        left, right = map(Path, args.graphs)
+        return left, right, f"{left.name} beside {right.name}"
+    name = graph_name(args.model)
+    base, test = (naming.pair(args.model_dir, name, precision) for precision in ("fp32", args.precision))
+    if args.show == "parts":
+        left, right, title = test["encoder"], test["decoder"], f"{name}, {args.precision}: encoder and decoder"
+    else:
+        left, right, title = base[args.part], test[args.part], f"{name}, {args.part}: fp32 and {args.precision}"
+    for path, precision in ((left, args.precision if args.show == "parts" else "fp32"), (right, args.precision)):
+        if not path.is_file():
+            raise LabError(f"there is no {path}", f"write it: {export_command(args.model_dir, name, precision)}")
+    return left, right, title
+
+
+def landmarks(args, left, right) -> list[Landmark]:
+    """Those of encoder and decoder where the graphs are a Whisper's, and of whatever quantization adds."""
+    names = {node.name for model in (left, right) for node in model.graph.node}
+    known = [ENCODER if "encoder.conv1/Conv" in names else [], DECODER if "decoder/Where" in names else []]
+    return [*known[0], *known[1], *ANY]
+
+
+def pictures(paths: list[Path], output_dir: str) -> None:
+    """--picture: each graph as blocks, for slides."""
+    from whisper_lab.compare.graph_facts import read
+    from whisper_lab.explore import blocks
+
+    for path in dict.fromkeys(paths):
+        for made in blocks.draw(read(path), path.stem, Path(output_dir) / f"graph-{path.stem}"):
+            console.result(str(made))
+
+
+def serve(left: Path, right: Path, title: str, args) -> None:
+    """A Netron for each graph in a process of its own, one page before them, until Ctrl-C."""
+    from whisper_lab.explore import tour
+    from whisper_lab.explore.front import Front
+    from whisper_lab.explore.pane import Pane
+
+    first, second = Pane(left, args.slim), Pane(right, args.slim)  # both are read before anything is started
+    stops = tour.stops(landmarks(args, first.model, second.model), first.model, second.model)
+    counts = tour.counts(first.model, second.model)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # both end the panes and remove their folders
+        signal.signal(number, lambda *_: stop.set())
+    panes = {"left": first, "right": second}
+    with first, second, \
+            Front(panes, title, stops, counts, args.port) as front:
+        address = f"http://127.0.0.1:{front.port}/"
+        console.result(f"{title}\n  page   {address}")
+        for side, pane in panes.items():
+            console.result(f"  {side:<6} {address}{side}/   {pane.path.name}, {pane.size_bytes / 1e6:.2f} MB")
+        console.note("from your own computer", "one port is enough", "VS Code: Ports panel, Forward a Port, "
+                     f"{front.port}; or: ssh -L {front.port}:127.0.0.1:{front.port} user@this-machine")
+        if args.browse:
+            webbrowser.open(address)
+        console.note("running", "Ctrl-C ends it", "served to this machine only")
+        stop.wait()
+    console.note("ended", "both graphs", "asked to stop")
+
+
+def arguments(argv: list[str] | None):
+    """The command line."""
+    parser = console.parser(__doc__, "output_dir", "quiet", "log_level")
+    console.add_flags(parser, "model")
+    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+                        help="where 03 wrote the graphs (default: %(default)s)")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"], default="int8",
+                        help="what to show beside fp32 (default: %(default)s)")
+    parser.add_argument("--part", choices=["encoder", "decoder"], default="encoder", help="(default: %(default)s)")
+    parser.add_argument("--show", choices=["precisions", "parts"], default="precisions",
+                        help="one part in two precisions, or encoder beside decoder (default: %(default)s)")
+    parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="show two ONNX files instead")
+    parser.add_argument("--port", type=int, default=8090, metavar="N",
+                        help="of the page; 0 takes any free one (default: %(default)s)")
+    parser.add_argument("--slim", action="store_true", help="leave the weights' numbers out: opens at once everywhere")
+    parser.add_argument("--picture", action="store_true", help="write SVG and PNG of the blocks, and end")
+    parser.add_argument("--browse", action="store_true", help="open the page in a browser")
+    args = console.parse(parser, argv)
+    if not 0 <= args.port <= 65535:
+        parser.error("--port is a number from 0 to 65535")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Choose, then draw or serve."""
+    args = arguments(argv)
+    args.model = args.model or default_model(args.model_dir)
+    left, right, title = choose(args)
+    if args.picture:
+        pictures([left, right], args.output_dir)
+    else:
+        serve(left, right, title, args)
+    return 0
+
+
+def default_model(folder: str) -> str:
+    """$WHISPER_LAB_MODEL, else base, else nano where only nano has been exported."""
+    import os
+
+    from whisper_lab.export import naming
+
+    if os.environ.get("WHISPER_LAB_MODEL"):
+        return os.environ["WHISPER_LAB_MODEL"]
+    if not naming.pair(folder, "whisper-base")["encoder"].exists():
+        console.note("model", "whisper-nano", f"no graphs of whisper-base, the default, in {folder}")
+        return "nano"
+    return "base"
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,116 @@
+"""What the benchmark needs before it can measure: environments for the peers, a checkpoint, and its conversions.
+
+Each is made once, in benchmarks/.envs and benchmarks/work, and marked when it is whole. What cannot be had raises
+Unavailable with the reason, which becomes that peer's row.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT, ENVIRONMENTS, WORK = HERE.parent, HERE / ".envs", HERE / "work"
+
+# The runtime environments hold nothing that the peer does not need: ctranslate2, for one, imports torch where it is.
+REQUIREMENTS = {
+    "optimum": ["torch==2.13.0", "optimum-onnx==0.1.0", "optimum==2.1.0", "transformers==4.57.6", "onnxruntime==1.31.1",
+                "onnx==1.23.2"],
+    "faster-whisper": ["faster-whisper==1.2.1", "ctranslate2==4.8.5"],
+    "genai": ["onnxruntime-genai==0.18.0", "onnxruntime==1.31.1"],
+    "whispercpp": ["pywhispercpp==1.5.1"],
+    "convert": ["torch==2.13.0", "transformers==5.23.0", "ctranslate2==4.8.5", "onnxruntime-genai==0.18.0",
+                "onnxruntime==1.31.1", "onnx==1.23.2", "onnx-ir==1.1.0"],
+}
+# artefact -> the environment that makes it (None: this lab's own) and its arguments
+RECIPES = {
+    "graphs": (None, [str(ROOT / "03-export-encoder-decoder.py"), "--model", "{checkpoint}", "--precision", "all",
+                      "--optimize", "--output-dir", "{out}", "--no-verify"]),
+    "optimum": ("optimum", ["-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", "{checkpoint}", "--task",
+                            "automatic-speech-recognition-with-past", "{out}"]),
+    **{f"ct2-{kind}": ("convert", ["-m", "ctranslate2.converters.transformers", "--model", "{checkpoint}",
+                                   "--output_dir", "{out}", "--quantization", kind, "--force", "--copy_files",
+                                   "tokenizer.json", "preprocessor_config.json"]) for kind in ("float32", "int8")},
+    **{f"genai-{kind}": ("convert", ["-m", "onnxruntime_genai.models.builder", "-i", "{checkpoint}", "-o", "{out}",
+                                     "-p", kind, "-e", "cpu"]) for kind in ("int8", "int4")},
+    "whispercpp": (None, [str(HERE / "ggml.py"), "{checkpoint}", "{out}/model.bin"]),
+}
+
+
+class Unavailable(Exception):
+    """A peer that cannot be measured here, and why."""
+
+
+def environment(name: str | None) -> Path:
+    """The Python of a peer's environment, made if need be; None is this lab's own."""
+    if name is None:
+        return Path(sys.executable)
+    folder = ENVIRONMENTS / name
+    python, stamp = folder / "bin" / "python", folder / ".whole"
+    wanted = "\n".join(REQUIREMENTS[name])
+    if not (stamp.is_file() and stamp.read_text() == wanted):
+        say(f"environment {name}: {', '.join(REQUIREMENTS[name])}")
+        if not python.exists():
+            run([sys.executable, "-m", "venv", str(folder)], f"{name}.log")
+        run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS[name]],
+            f"{name}.log")
+        stamp.write_text(wanted)
+    return python
+
+
+def checkpoint(size: str) -> Path:
+    """A random-weight checkpoint of a published size."""
+    folder = WORK / f"whisper-{size}-random"
+    if not (folder / "config.json").is_file():
+        say(f"checkpoint {folder.name}")
+        # As a module: run as a file, training/ would be searched first, and its numbers.py taken for Python's own.
+        run([sys.executable, "-m", "training.make_random_checkpoint", "--size", size, "--output-dir", str(folder)],
+            "checkpoint.log")
+    return folder
+
+
+def artefact(name: str | None, source: Path) -> Path:
+    """A conversion of the checkpoint `source`, made if need be and named after both; None is the checkpoint itself."""
+    if name is None:
+        return source
+    out = WORK / source.name.removesuffix("-random") / name
+    stamp, recipe = out / ".whole", RECIPES[name]
+    wanted = hashlib.sha256(repr((recipe, REQUIREMENTS.get(recipe[0]), own_code(recipe))).encode()).hexdigest()
+    if not (stamp.is_file() and stamp.read_text() == wanted):
+        say(f"conversion {name}")
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [text.format(checkpoint=source, out=out) for text in recipe[1]]
+        run([str(environment(recipe[0])), *arguments], f"{name}.log", cwd=WORK)
+        stamp.write_text(wanted)
+    return out
+
+
+def own_code(recipe: tuple) -> list[str]:
+    """This lab's own conversions are made again when the code that makes them changes."""
+    if recipe[0] is not None:
+        return []
+    sources = [Path(recipe[1][0]), *sorted((ROOT / "whisper_lab" / "export").glob("*.py"))]
+    return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
+
+
+def run(command: list[str], log: str, cwd: Path = ROOT) -> None:
+    """Run a command, its output into benchmarks/work/<log>; raises Unavailable with its last line where it fails."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / log).open("w", encoding="utf-8") as file:
+        status = subprocess.run(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT).returncode
+    if status:
+        raise Unavailable(f"{Path(command[2]).name if command[1] == '-m' else Path(command[1]).name} failed: "
+                          f"{last_line((WORK / log).read_text(encoding='utf-8', errors='replace'))}")
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without what names a place."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "no output").replace(str(ROOT), ".")[:200]
+
+
+def say(text: str) -> None:
+    """Progress on stderr."""
+    print(f"== {text}", file=sys.stderr, flush=True)

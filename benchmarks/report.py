@@ -1,0 +1,171 @@
+"""results.json -> RESULTS.md: the table, the goals with met or missed, and how far the floor is.
+
+    python benchmarks/report.py          # writes RESULTS.md again from results.json
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from whisper_lab import files, machine  # noqa: E402
+
+MEGA, GIGA = 1e6, 1e9
+SMALL = str(32 << 20)  # the key of limits.py for what fits the last cache
+
+
+def summary(row: dict) -> dict | None:
+    """Medians over processes of the medians over their warm repeats; `spread` is the range of the sum. None: no run."""
+    if not row["runs"]:
+        return None
+    encode, step, total, mel = [], [], [], []
+    for run in row["runs"]:
+        warm = run["warm"]
+        middle = {key: statistics.median(repeat[key] for repeat in warm) for key in warm[0]}
+        encode.append(middle["encode_s"])
+        step.append(middle["decode_s"] / middle["steps"] * 1000)
+        total.append(statistics.median(repeat["encode_s"] + repeat["decode_s"] for repeat in warm))
+        mel.append(middle["mel_s"])
+    median = statistics.median
+    return {"mel_s": median(mel), "encode_s": median(encode), "ms_per_token": median(step), "sum_s": median(total),
+            "spread_s": (min(total), max(total)), "cold_s": median(run["cold_s"] for run in row["runs"]),
+            "peak_rss_bytes": median(run["peak_rss_bytes"] for run in row["runs"]), "tokens": row["runs"][0]["tokens"]}
+
+
+def markdown(document: dict) -> str:
+    """The whole of RESULTS.md."""
+    found = {row["name"]: summary(row) for row in document["peers"]}
+    settings = document["settings"]
+    lines = [
+        "# This lab beside its peers", "",
+        f"{document['model']['name']} (random weights: the text means nothing), 30 s of sound, {settings['tokens']} "
+        f"greedy tokens after a prompt of four, {settings['threads']} threads. {settings['rounds']} rounds of fresh "
+        f"processes in turn, in each one cold and {settings['repeats']} warm transcripts; medians. Made by "
+        f"`make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
+        machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}.", "",
+        *table(document["peers"], found), "", *agreement(found), "",
+        "## Goals", "", *goals(found, document["graph_bytes"]), "",
+        "## Floors", "", *floors(document, found), ""]
+    return "\n".join(lines)
+
+
+def table(rows: list[dict], found: dict) -> list[str]:
+    """One line for each peer; one that could not be measured says why."""
+    lines = ["| | log-mel s | encoder s | ms a token | encoder + tokens s | its range | cold start s | peak RSS MB |",
+             "|---|---|---|---|---|---|---|---|"]
+    notes = []
+    for row in rows:
+        if (one := found[row["name"]]) is None:
+            lines.append(f"| {row['name']} | not measured: {row['reason']} |" + " |" * 6)
+            continue
+        low, high = one["spread_s"]
+        lines.append(f"| {row['name']} | {one['mel_s']:.3f} | {one['encode_s']:.3f} | {one['ms_per_token']:.2f} | "
+                     f"{one['sum_s']:.3f} | {low:.3f}-{high:.3f} | {one['cold_s']:.2f} | "
+                     f"{one['peak_rss_bytes'] / MEGA:.0f} |")
+        notes += [f"- {row['name']}: {text}" for text in (row["note"], row["reason"]) if text]
+    return [*lines, "", "Cold start: from the start of the process to the end of its first transcript. Peak RSS: after "
+            "it.", *(["", *notes] if notes else [])]
+
+
+def agreement(found: dict) -> list[str]:
+    """Do the peers write the tokens that transformers writes in float32? Then they did the same work."""
+    if not (reference := found.get("transformers fp32")):
+        return []
+    same = []
+    for name, one in found.items():
+        if one and name != "transformers fp32" and "beam" not in name:
+            pairs = list(zip(one["tokens"], reference["tokens"], strict=False))
+            first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+            same.append(f"{name} {first}")
+    return [f"Tokens equal to those of transformers fp32 before the first that differs, of {len(reference['tokens'])} "
+            "(with random weights the first near tie decides, so this tells for float32 alone): " + ", ".join(same)
+            + "."]
+
+
+def goals(found: dict, sizes: dict[str, int]) -> list[str]:
+    """The goals that the design set before anything was measured, each with what came out."""
+    lines = ["| goal | wanted | measured | |", "|---|---|---|---|"]
+    for text, wanted, value, at_least in [*_speed(found), *_sizes(sizes)]:
+        if value is None:
+            lines.append(f"| {text} | {wanted} | not measured | |")
+            continue
+        met = value >= wanted if at_least else value <= wanted
+        off = "" if met else f" by {abs(value / wanted - 1):.0%}"
+        lines.append(f"| {text} | {'at least' if at_least else 'at most'} {wanted:g} | {value:.3g} | "
+                     f"{'met' if met else 'missed'}{off} |")
+    return lines
+
+
+def _speed(found: dict) -> list[tuple]:
+    def value(peer: str, key: str) -> float | None:
+        return found[peer][key] if found.get(peer) else None
+
+    def ratio(over: str, under: str, key: str) -> float | None:
+        top, bottom = value(over, key), value(under, key)
+        return None if top is None or bottom is None else top / bottom
+
+    def megabytes(peer: str) -> float | None:
+        return None if (bytes_ := value(peer, "peak_rss_bytes")) is None else bytes_ / MEGA
+
+    ct2, torch, int8, fast = "faster-whisper int8", "transformers fp32", "this lab int8", "this lab int8 optimized"
+    return [
+        ("int8 faster than faster-whisper int8, times", 2.7, ratio(ct2, int8, "sum_s"), True),
+        ("int8 optimized faster than faster-whisper int8, times", 3.5, ratio(ct2, fast, "sum_s"), True),
+        ("int8 optimized faster than transformers fp32, times", 4.5, ratio(torch, fast, "sum_s"), True),
+        ("fp32 faster than transformers fp32, times", 1.5, ratio(torch, "this lab fp32", "sum_s"), True),
+        ("fp16 over fp32, time", 1.0, ratio("this lab fp16", "this lab fp32", "sum_s"), False),
+        ("int8 beam 5 over greedy, time per step", 2.2, ratio(f"{int8}, beam 5", int8, "ms_per_token"), False),
+        ("int8 cold start over faster-whisper int8's", 0.5, ratio(int8, ct2, "cold_s"), False),
+        ("int8 optimized cold start over faster-whisper int8's", 0.5, ratio(fast, ct2, "cold_s"), False),
+        ("int8 peak RSS, MB", 270, megabytes(int8), False),
+        ("int8 optimized peak RSS, MB", 270, megabytes(fast), False)]
+
+
+def _sizes(sizes: dict[str, int]) -> list[tuple]:
+    # The goals have two decimals: a file of 0.501 has met 0.50; the names of the nodes do not shrink.
+    return [(f"{part} {precision} over fp32, bytes", limit, round(sizes[f"{part}_{precision}"] / sizes[part], 2), False)
+            for precision, limit in (("fp16", 0.50), ("int8", 0.26)) for part in ("encoder", "decoder")
+            if f"{part}_{precision}" in sizes and part in sizes]
+
+
+def floors(document: dict, found: dict) -> list[str]:
+    """The least time that bytes over bandwidth and operations over peak allow, beside what was measured."""
+    limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
+    fast, slow = (limits["read_bytes_per_s"][key] for key in (SMALL, max(limits["read_bytes_per_s"], key=int)))
+    lines = [f"Measured peaks: float32 {limits['float32_flops'] / GIGA:.0f} GFLOP/s, bfloat16 "
+             f"{limits['bfloat16_flops'] / GIGA:.0f} GFLOP/s, int8 {limits['int8_ops'] / GIGA:.0f} GOP/s; reading "
+             f"{fast / GIGA:.0f} GB/s where it fits the cache, {slow / GIGA:.0f} GB/s from memory.", "",
+             "| | MB a token | floor ms a token | measured | floor encoder s | measured |", "|---|---|---|---|---|---|"]
+    cross = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]  # elements
+    for precision in ("fp32", "fp16", "int8", "int4", "int8 optimized"):
+        one = found.get(f"this lab {precision}")
+        key = "decoder" if precision == "fp32" else f"decoder_{precision.replace(' ', '_')}"
+        if not one or key not in sizes:
+            continue
+        # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
+        read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
+        read += cross * (1 if document["cross_types"][key] == "int8" else 4)
+        lines.append(f"| {precision} | {read / MEGA:.1f} | {read / fast * 1000:.2f}-{read / slow * 1000:.2f} | "
+                     f"{one['ms_per_token']:.2f} | {encoder_floor(config, limits, precision):.3f} | "
+                     f"{one['encode_s']:.3f} |")
+    return [*lines, "", "A decoder step reads its weights and the cross cache once. The encoder's linear layers run at "
+            "the int8 peak in int8 and at the float32 peak otherwise; attention and convolutions are float32 always."]
+
+
+def encoder_floor(config: dict, limits: dict, precision: str) -> float:
+    """Seconds for one window, from its operations (2 for each multiplication with an addition)."""
+    d, positions, layers = config["d_model"], config["max_source_positions"], config["encoder_layers"]
+    linear = 2 * positions * layers * (4 * d * d + 2 * d * config["encoder_ffn_dim"])
+    linear += 2 * positions * config["decoder_layers"] * 2 * d * d  # the cross caches
+    attention = 2 * layers * 2 * positions**2 * d
+    convolution = 2 * (2 * positions) * 3 * config["num_mel_bins"] * d + 2 * positions * 3 * d * d
+    peak = limits["int8_ops"] if precision.startswith("int8") else limits["float32_flops"]
+    return linear / peak + (attention + convolution) / limits["float32_flops"]
+
+
+if __name__ == "__main__":
+    found = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
+    files.write_text(HERE / "RESULTS.md", markdown(found))

@@ -1,0 +1,64 @@
+"""Make the screenshots in media/ again: the comparison's page and both graphs in Netron, as a person sees them.
+
+    python tests/screenshots.py        # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
+"""
+
+import io
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import browser  # noqa: E402  (beside this file)
+from PIL import Image  # noqa: E402  (matplotlib brings it)
+
+from whisper_lab import console, files  # noqa: E402
+
+COLOURS = 256  # a palette, chosen for coverage: small colours of a chart must stay what they are
+SHOT = {"type": "png", "scale": "css"}
+STOP = 3  # the first DynamicQuantizeLinear
+WIDTH, HEIGHT = 1280, 800
+
+
+def comparison(chromium, folder: Path) -> None:
+    """The page of 04 from its top."""
+    command = [sys.executable, str(ROOT / "04-compare-precisions.py"), "--model", "nano", "--audio",
+               str(ROOT / "media"), "--output-dir", str(folder), "--threads", "1", "--quiet"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    page = browser.page(chromium, WIDTH, HEIGHT + 400)
+    page.goto((folder / "compare-whisper-nano.html").as_uri())
+    save(page, "compare.png")
+
+
+def netron(chromium) -> None:
+    """The encoder in fp32 and int8 at a stop of the tour."""
+    with browser.explorer("--model", "nano") as (_, address):
+        page = browser.page(chromium, WIDTH, HEIGHT)
+        page.goto(address)
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node").first.wait_for(timeout=60_000)
+        page.locator(f"#tour li:nth-child({STOP}) button").click()
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node.select").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)  # until the panes have scrolled there
+        save(page, "netron.png")
+
+
+def save(page, name: str) -> None:
+    """Write media/<name>; a screenshot with errors on the page is none."""
+    if page.trouble:
+        raise SystemExit(f"{name}: {page.trouble}")
+    with files.atomic(ROOT / "media" / name) as temporary:
+        image = Image.open(io.BytesIO(page.screenshot(**SHOT))).convert("RGB")
+        image = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        image.save(temporary, optimize=True)
+    console.result(f"media/{name}: {(ROOT / 'media' / name).stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work, browser.chromium() as made:
+        netron(made)
+        comparison(made, Path(work))

@@ -1,0 +1,106 @@
+"""What a person sees, in a real Chromium: both panes with different graphs, the tour, the comparison's page."""
+
+import time
+
+import browser
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    import export_tiny
+
+    return export_tiny.exported().pairs
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def explored(chromium, pairs):
+    """The encoder in fp32 and int8, both panes loaded."""
+    with browser.explorer("--graphs", pairs["fp32"]["encoder"], pairs["int8"]["encoder"]) as (_, address):
+        page = browser.page(chromium)
+        page.goto(address)
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node").first.wait_for(timeout=60_000)
+        yield page
+
+
+def nodes(page, side):
+    """Names of the nodes drawn in a pane: Netron puts them into the elements' ids."""
+    drawn = page.frame_locator(f"#{side}").locator("g.node[id^='node-name-']").all()
+    return [one.get_attribute("id").removeprefix("node-name-") for one in drawn]
+
+
+def test_both_panes_load_and_show_different_graphs(explored, pairs):
+    from whisper_lab.compare.graph_facts import read
+
+    for side, precision in (("left", "fp32"), ("right", "int8")):
+        expected = [node.name for node in read(pairs[precision]["encoder"]).graph.node]
+        assert sorted(nodes(explored, side)) == sorted(expected)
+    texts = [explored.frame_locator(f"#{side}").locator("#target").text_content() for side in ("left", "right")]
+    assert "DynamicQuantizeLinear" in texts[1] and "DynamicQuantizeLinear" not in texts[0]
+
+
+def test_the_tour_opens_its_nodes_in_both_panes(explored):
+    stops = explored.locator("#tour button")
+    assert stops.count() >= 8
+    for i in range(stops.count()):
+        stops.nth(i).click()
+        codes = stops.nth(i).locator("code").all_inner_texts()
+        sides = [text.split(":")[0] for text in stops.nth(i).locator("small").all_inner_texts()[1:]]
+        for side, name in zip(sides, codes, strict=True):
+            chosen = explored.frame_locator(f"#{side}").locator("g.node.select")
+            chosen.first.wait_for(timeout=10_000)
+            assert [one.get_attribute("id") for one in chosen.all()] == [f"node-name-{name}"]
+            assert explored.locator("#status").inner_text() == ""
+            assert in_sight(explored, chosen.first), f"{name} was not scrolled into view"
+
+
+def in_sight(page, element, seconds=5.0):
+    """Does the element come to stand within the window? The panes scroll there in half a second."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        box, window = element.bounding_box(), page.viewport_size
+        if 0 < box["y"] < window["height"] and 0 < box["x"] < window["width"]:
+            return True
+        page.wait_for_timeout(100)
+    return False
+
+
+def test_an_operator_row_leads_to_its_first_node(explored):
+    explored.locator("#counts button", has_text="MatMulInteger").click()
+    chosen = explored.frame_locator("#right").locator("g.node.select")
+    chosen.first.wait_for(timeout=5000)
+    assert "MatMulInteger" in chosen.first.text_content()
+
+
+def test_nothing_reaches_out_and_nothing_is_asked(explored):
+    assert explored.trouble == []
+    for side in ("left", "right"):
+        frame = explored.frame_locator(f"#{side}")
+        assert not frame.locator("#message-text", has_text="update").is_visible()
+        assert not frame.locator("#message-text", has_text="cookies").is_visible()
+
+
+def test_the_comparison_renders_without_errors_or_requests(chromium, references):
+    import compare_tiny
+
+    _, _, err, folder, name = compare_tiny.comparison()
+    page = browser.page(chromium, 1280, 900)
+    page.goto((folder / f"compare-{name}.html").as_uri())
+    assert page.trouble == [], err
+    loaded = page.evaluate("() => [...document.images].map((one) => one.complete && one.naturalWidth)")
+    assert loaded == [1280] * 5
+    assert page.locator("h2").all_inner_texts()[:3] == ["Verdict", "Identity", "Size"]
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 1280
+    page.locator("details summary").first.click()
+    assert page.locator("details[open] table").first.is_visible()
+    assert page.locator(".aligned").count() == 3  # pytorch, fp32 and int8
+    assert page.locator(".aligned .S, .aligned .I, .aligned .D").first.is_visible()

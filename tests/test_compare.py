@@ -1,0 +1,330 @@
+"""04 and whisper_lab/compare: facts of graphs, numbers, texts, timing, the gate and the report."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from whisper_lab.compare import (
+    gate,
+    graph_facts,
+    numbers,
+    quantized,
+    render,
+    sections,
+    texts,
+    timing,
+    variants,
+    verdict,
+)
+from whisper_lab.console import LabError
+
+SCRIPT = "04-compare-precisions.py"
+
+
+def small_graph(path, *, hidden=32, operators=("MatMul", "Relu"), outside=False):
+    """x [n, 64] @ weight [64, hidden], and whatever follows."""
+    random = np.random.default_rng(3)
+    weight = numpy_helper.from_array(random.normal(size=(64, hidden)).astype(np.float32), "layer.weight")
+    bias = numpy_helper.from_array(np.ones(hidden, np.float32), "layer.bias")
+    nodes, name = [helper.make_node("MatMul", ["x", "layer.weight"], ["layer/MatMul"], "layer/MatMul")], "layer/MatMul"
+    for i, operator in enumerate(operators[1:]):
+        nodes.append(helper.make_node(operator, [name], [f"out{i}"], f"layer/{operator}"))
+        name = f"out{i}"
+    nodes.append(helper.make_node("Add", [name, "layer.bias"], ["y"], "layer/Add"))
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", hidden])], [weight, bias])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, path, save_as_external_data=outside, location=f"{path.name}.data", size_threshold=1024)
+    return path
+
+
+# Files and graphs ----------------------------------------------------------------------------------------------------
+
+def test_facts_of_a_graph(tmp_path):
+    path = small_graph(tmp_path / "a.onnx")
+    facts = graph_facts.facts(path, graph_facts.read(path))
+    assert facts["size_bytes"] == path.stat().st_size
+    assert facts["weight_bytes"] == {"float32": 4 * (64 * 32 + 32)}
+    assert facts["operators"] == {"MatMul": 1, "Relu": 1, "Add": 1} and facts["nodes"] == 3
+    assert facts["largest_tensors"][0] == {"name": "layer.weight", "type": "float32", "shape": [64, 32],
+                                           "size_bytes": 4 * 64 * 32}
+    assert facts["opsets"] == {"ai.onnx": 20} and facts["ir_version"] == 9
+
+
+def test_weights_outside_the_graph_count_and_change_the_hash(tmp_path):
+    path = small_graph(tmp_path / "a.onnx", outside=True)
+    sidecar = tmp_path / "a.onnx.data"
+    facts = graph_facts.facts(path, graph_facts.read(path))
+    assert facts["size_bytes"] == path.stat().st_size + sidecar.stat().st_size and facts["files"] == 2
+    sidecar.write_bytes(sidecar.read_bytes()[:-1] + b"\x01")
+    assert graph_facts.facts(path, graph_facts.read(path))["sha256"] != facts["sha256"]
+    sidecar.unlink()
+    with pytest.raises(LabError, match=r"a\.onnx\.data, which is not beside it"):
+        graph_facts.facts(path, graph_facts.read(path))
+
+
+@pytest.mark.parametrize("kind, shape, expected", [
+    (TensorProto.INT4, [3, 3], 5), (TensorProto.FLOAT16, [4], 8), (TensorProto.INT8, [0, 7], 0),
+    (TensorProto.DOUBLE, [], 8), (TensorProto.BOOL, [2], 2)])
+def test_bytes_of_a_tensor(kind, shape, expected):
+    assert graph_facts.tensor_bytes(TensorProto(data_type=kind, dims=shape)) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all", bytes(range(256))])
+def test_what_is_no_onnx_file(tmp_path, content):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    with pytest.raises(LabError, match="is not an ONNX file"):
+        graph_facts.read(path)
+
+
+def test_no_file_and_a_folder(tmp_path):
+    with pytest.raises(LabError, match="does not exist"):
+        graph_facts.read(tmp_path / "none.onnx")
+    with pytest.raises(LabError, match="is a folder"):
+        graph_facts.read(tmp_path)
+
+
+def test_weights_and_why(exported):
+    """The tiny export in all precisions: every linear layer is found in the state that 03 put it in."""
+    states = {name: {row["name"]: row["state"] for row in quantized.weights(graph_facts.read(pair["decoder"]))}
+              for name, pair in exported.pairs.items()}
+    layer, table = "decoder.layers.1.fc1.weight", "decoder.embed_tokens.weight"
+    assert [states[name][layer] for name in ("fp32", "fp16", "int8", "int4")] == ["left", "half"] + ["quantized"] * 2
+    assert states["int8"][table] == "quantized" and states["fp32"][table] == "left"
+    rows = quantized.weights(graph_facts.read(exported.pairs["int8"]["encoder"]))
+    conv = next(row for row in rows if row["name"] == "encoder.conv2.weight")
+    assert conv["state"] == "stored small" and "ConvInteger" in conv["reason"]
+    kept = {row["operator"]: row["count"] for row in
+            quantized.kept_operators(graph_facts.read(exported.pairs["int8"]["encoder"]))}
+    assert kept["LayerNormalization"] == 2 * 2 + 1 and kept["MatMul"] == 2 * 2  # scores and mixing, two layers
+
+
+def test_operator_change_is_exact(exported, call_script, tmp_path):
+    pair = [exported.pairs[name]["encoder"] for name in ("fp32", "int8")]
+    status, out, _ = call_script(SCRIPT, "--graphs", *pair, "--output-dir", tmp_path)
+    made = json.loads(next(tmp_path.glob("compare-*.json")).read_text(encoding="utf-8"))
+    change = made["graphs"]["b"]["operator_change"]
+    assert status == 0 and change["MatMulInteger"] == -change["MatMul"] == 6 * 2 + 2 * 2
+    assert made["graphs"]["b"]["operators_added"] == ["Cast", "DynamicQuantizeLinear", "MatMulInteger", "Mul"]
+    assert "MatMulInteger" in out and len(list(tmp_path.glob("*.png"))) == 2
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+def test_error_per_layer_grows_where_a_layer_is_broken(exported, tmp_path):
+    base = exported.pairs["fp32"]
+    model = onnx.load(base["encoder"])
+    weight = next(one for one in model.graph.initializer if one.name == "encoder.layers.1.fc1.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.1, weight.name))
+    broken = tmp_path / "broken.onnx"
+    onnx.save(model, broken)
+    feeds = {"encoder": {"input_features": exported.sounds[0].features}}
+    rows = numbers.layer_errors({"encoder": broken}, base, feeds, 1)
+    by_layer = {row["layer"]: row["sqnr_db"] for row in rows}
+    assert by_layer["encoder.layers.0.fc2"] is None and by_layer["encoder.layers.1.self_attn.out_proj"] is None
+    assert 15 < by_layer["encoder.layers.1.fc1"] < 25  # a tenth too large: 20 dB, and the bias changes that a little
+    assert numbers.worst(rows)[0]["sqnr_db"] == min(value for value in by_layer.values() if value is not None)
+
+
+def test_nan_is_told_and_comes_first():
+    row = numbers._error(np.ones(3), np.array([1.0, np.nan, np.inf]))
+    assert row["nonfinite"] == 2 and row["sqnr_db"] is None
+    assert numbers.worst([{"layer": "a", "sqnr_db": 3.0, "nonfinite": 0}, row | {"layer": "b"}])[0]["layer"] == "b"
+
+
+def test_first_divergence_and_its_margin():
+    class Tokenizer:
+        def decode(self, ids, skip_special_tokens):
+            return f"t{ids[0]}"
+
+    heard = numbers.Heard("clip.wav", None, None, None, 0, None)
+    right = np.array([[0.0, 5.0, 1.0], [4.0, 3.5, 0.0]])
+    test = np.array([[0.0, 6.0, 1.0], [3.0, 3.1, 0.0]])
+    found = numbers.first_divergence(Tokenizer(), heard, right, test)
+    assert found == {"clip": "clip.wav", "token": 1, "pytorch": "t0", "graph": "t1", "margin_logits": 0.5}
+    assert numbers.first_divergence(Tokenizer(), heard, right, right + 1) is None
+
+
+# Texts ---------------------------------------------------------------------------------------------------------------
+
+def clip(reference, name="a.wav"):
+    return texts.Clip(name, np.zeros(16000, np.float32), 1.0, reference, "en")
+
+
+def test_rates_are_pooled_over_words_not_clips():
+    score = texts.score([clip("one two three four five six seven eight"), clip("nine", "b.wav")],
+                        ["one two three four five six seven eight", "five"], ["one", "nine"])
+    assert score["reference"]["wer"] == pytest.approx(1 / 9)
+    assert score["reference"]["words_right"] == [[True] * 8, [False]]
+    assert score["pytorch"]["reference_words"] == 2
+
+
+@pytest.mark.parametrize("one, other, p", [(0, 0, 1.0), (1, 0, 1.0), (6, 0, 0.03125), (0, 8, 0.0078125),
+                                           (13, 4, 0.04904)])
+def test_sign_test(one, other, p):
+    assert texts.sign_test(one, other) == pytest.approx(p, rel=1e-3)  # binomial tables
+
+
+def test_a_difference_is_noise_until_enough_words_changed():
+    words = " ".join(["word"] * 40)
+    base = texts.score([clip(words)], [words], [words])["reference"]
+
+    def lost(count):
+        text = " ".join(["word"] * (40 - count) + ["other"] * count)
+        return texts.difference(base, texts.score([clip(words)], [text], [words])["reference"])
+
+    assert lost(texts.FEWEST_CHANGED - 1)["within_noise"] and not lost(texts.FEWEST_CHANGED)["within_noise"]
+    assert lost(3) == {"words_lost": 3, "words_won": 0, "p_value": 0.25, "within_noise": True}
+
+
+def test_few_words_are_warned_of():
+    assert "24 words" in texts.few_words(24) and texts.few_words(texts.ENOUGH_WORDS) is None
+    assert "nothing" in texts.few_words(0)
+
+
+def test_manifest_folder_and_single_file(tmp_path, references):
+    from conftest import ROOT
+
+    shutil.copy(ROOT / "media" / "digits.wav", tmp_path)
+    manifest = tmp_path / "references.json"
+    manifest.write_text('{"digits.wav": "four seven"}', encoding="utf-8")
+    for given in (manifest, tmp_path):
+        (found,) = texts.load([str(given)], None, None)
+        assert (found.name, found.reference, found.language) == ("digits.wav", "four seven", None)
+    (found,) = texts.load([str(tmp_path / "digits.wav")], "said by hand", "en")
+    assert (found.reference, found.language) == ("said by hand", "en")
+    for broken in ("[1]", "{", "{}"):
+        manifest.write_text(broken, encoding="utf-8")
+        with pytest.raises(LabError, match="manifest"):
+            texts.load([str(manifest)], None, None)
+
+
+# Speed ---------------------------------------------------------------------------------------------------------------
+
+def rounds(*milliseconds):
+    return [{"encoder_ms": value / 2, "prompt_ms": 0.0, "token_ms": value / 64, "window_ms": value}
+            for value in milliseconds]
+
+
+def test_speed_is_compared_round_by_round():
+    slow, fast = rounds(10, 20, 40, 10, 20, 40, 10), rounds(5, 10, 20, 5, 10, 20, 5)
+    found = timing.against(slow, fast)
+    assert found["speedup"] == 2.0 and not found["within_noise"]  # though their ranges overlap
+    assert timing.against(slow, rounds(11, 19, 41, 9, 21, 39, 11))["within_noise"]
+    assert timing.against(slow[:3], fast[:3])["within_noise"]  # three rounds prove nothing
+    assert timing.summary(slow, 10.0)["real_time_factor"] == 0.002
+
+
+# Verdict and gate ----------------------------------------------------------------------------------------------------
+
+def point(wer, low, high, size):
+    wrong = round(100 * wer)
+    return {"wer": wer, "wer_noise": 0.08, "right": [False] * wrong + [True] * (100 - wrong),
+            "rtfx": (low + high) / 2, "rtfx_low": low, "rtfx_high": high, "size_bytes": size}
+
+
+def test_beaten_only_beyond_noise():
+    found = {"fp32": point(0.10, 90, 110, 100), "int8": point(0.12, 100, 120, 25), "int4": point(0.30, 50, 60, 15)}
+    found["worse"] = point(0.20, 100, 120, 25)  # 8 words more than int8, all one way: p = 0.008
+    # int8 is smaller than fp32, and neither text nor speed differ beyond noise.
+    assert verdict.dominated(found) == {"fp32": "int8", "worse": "int8"}
+
+
+@pytest.mark.parametrize("text, failing", [
+    ("wer_delta>0.02", ["int8.wer_delta = 0.03"]), ("size_ratio > 0.4", ["fp16.size_ratio = 0.5"]),
+    ("int8.wer_delta>=0.03 and fp16.size_ratio<1", ["int8.wer_delta = 0.03, fp16.size_ratio = 0.5"]),
+    ("wer_delta<-0.02 or wer_delta>1", []), ("fp16.wer_delta>0.02", [])])
+def test_gate(text, failing):
+    values = {"fp16": {"wer_delta": 0.0, "size_ratio": 0.5}, "int8": {"wer_delta": 0.03, "size_ratio": 0.25}}
+    assert gate.parse(text).failures(values) == failing
+
+
+def test_a_gate_that_cannot_see_does_not_pass():
+    with pytest.raises(LabError, match="speedup of int8, which was not measured"):
+        gate.parse("speedup<1").failures({"int8": {"speedup": None}})
+
+
+@pytest.mark.parametrize("text", ["", "wer", "wer>", "wer_dleta>0.02", "wer>cer", "1<wer<2", "wer>True", "wer=='x'",
+                                  "__import__('os')>1", "not wer>1", "a.b.wer>1", "wer>0.1; cer>0.1", "wer>(1)**9"])
+def test_wrong_expressions_are_wrong_usage(text, call_script):
+    with pytest.raises(ValueError, match=r"metric|comparison|number"):
+        gate.parse(text)
+    status, _, err = call_script(SCRIPT, "--fail-if", text)
+    assert status == 2 and "--fail-if" in err
+
+
+# The report ----------------------------------------------------------------------------------------------------------
+
+def test_page_escapes_and_needs_nothing_else():
+    section = sections.Section("A <b>", "x & y", ["<script>alert(1)</script>"], tables=[
+        sections.Table("t", ["c|d"], [["<i>", "a|b"]])], aligned=[sections.Aligned("clip", [["S", "<a>", "&"]])])
+    page = render.html("t", "u", [section], {})
+    assert "<script" not in page and "&lt;script&gt;" in page and "default-src 'none'" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "a\\|b" in render.markdown("t", "u", [section], {})
+
+
+def test_missing_precisions_are_named_with_their_command(exported, tmp_path, caplog):
+    from whisper_lab.export import naming
+
+    name = exported.checkpoint.name
+    with pytest.raises(LabError, match="no fp32 pair"):
+        variants.find(tmp_path, name)
+    for path in exported.pairs["fp32"].values():
+        shutil.copy(path, tmp_path / path.name)
+    with pytest.raises(LabError, match="nothing to compare") as error:
+        variants.find(tmp_path, name)
+    assert "--precision fp16" in error.value.remedy
+    for path in exported.pairs["int8"].values():
+        shutil.copy(path, tmp_path / path.name)
+    present, missing = variants.find(tmp_path, name)
+    assert [one.name for one in present] == ["fp32", "int8"]
+    assert [one.command.split("03-export-encoder-decoder.py ")[1] for one in missing] == [
+        f"--model {name} --precision fp16 --output-dir {tmp_path}",
+        f"--model {name} --precision int4 --output-dir {tmp_path}",
+        f"--model {name} --precision int8 --optimize --output-dir {tmp_path}"]
+    assert naming.pair(tmp_path, name)["encoder"].is_file()
+
+
+def test_the_script_end_to_end(comparison):
+    """On the tiny random model: all points are there, units in the keys, and the page says what was measured."""
+    status, out, err, folder, name = comparison
+    assert status == 1, err  # the gate below fails on purpose
+    made = json.loads((folder / f"compare-{name}.json").read_text(encoding="utf-8"))
+    assert made["schema"] == "whisper-onnx-lab/compare/1" and made["machine"]["cores"] and made["model"]["name"] == name
+    assert list(made["variants"]) == ["pytorch", "fp32", "int8"]
+    int8 = made["variants"]["int8"]
+    assert int8["numbers"]["encoder_cosine"] > 0.99 and 15 < int8["numbers"]["encoder_sqnr_db"] < 60
+    assert made["variants"]["fp32"]["numbers"]["encoder_sqnr_db"] > 90
+    assert len(int8["layers"]) > 20 and all(row["sqnr_db"] is None or row["sqnr_db"] > 5 for row in int8["layers"])
+    assert int8["speed"]["window_ms"]["min"] <= int8["speed"]["window_ms"]["median"]
+    assert 20e6 < int8["memory"]["peak_rss_bytes"] < made["variants"]["pytorch"]["memory"]["peak_rss_bytes"]
+    assert any("never trained" in warning for warning in made["warnings"])
+    assert {one["name"] for one in made["missing"]} == {"fp16", "int4", "int8_optimized"}
+    assert int8["verdict"] in out and "random weights" in int8["verdict"]
+    assert "FAILED size_ratio>0.01 and int8.nonfinite<1: int8.size_ratio" in out
+    page = (folder / f"compare-{name}.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 5
+    report = (folder / f"compare-{name}.md").read_text(encoding="utf-8")
+    for picture in ("sizes", "operators-encoder", "operators-decoder", "layers", "pareto"):
+        assert f"(compare-{name}-{picture}.png)" in report
+        assert (folder / f"compare-{name}-{picture}.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def exported():
+    import export_tiny
+
+    return export_tiny.exported()
+
+
+@pytest.fixture(scope="module")
+def comparison(references):
+    import compare_tiny
+
+    return compare_tiny.comparison()

@@ -1,0 +1,173 @@
+"""The pictures of a comparison, at the size of a slide: bytes by type, operators, error per layer, the trade-off."""
+
+from pathlib import Path
+
+from whisper_lab import files
+from whisper_lab.compare import verdict
+from whisper_lab.compare.variants import BASELINE
+
+SIZE = (12.8, 7.2)  # inches; at 100 dots per inch 1280 x 720
+DPI = 100
+# Okabe and Ito's colours, told apart also by colour-blind readers.
+COLOURS = {"fp32": "#000000", "pytorch": "#777777", "fp16": "#0072B2", "int8": "#D55E00", "int4": "#009E73",
+           "int8_optimized": "#CC79A7"}
+TYPES = {"float32": "#1f4e79", "float16": "#56B4E9", "int8": "#D55E00", "uint8": "#009E73", "int4": "#F0E442",
+         "int64": "#777777"}
+SPARE = ["#E69F00", "#999999", "#F0E442", "#CC79A7"]
+MOST_OPERATORS = 14
+
+
+def _plot(rows: int = 1, columns: int = 1, **settings):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"font.size": 15, "axes.titlesize": 17, "axes.spines.top": False, "axes.spines.right": False,
+                            "axes.grid": True, "grid.color": "#e3e8ee", "axes.axisbelow": True})
+    return pyplot.subplots(rows, columns, figsize=SIZE, dpi=DPI, layout="constrained", **settings)
+
+
+def _save(figure, path: str) -> Path:
+    from matplotlib import pyplot
+
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None})
+    pyplot.close(figure)
+    return Path(path)
+
+
+def draw(made: dict, stem: Path) -> dict[str, Path]:
+    """All pictures of a whole comparison: name -> file."""
+    graphs = {name: entry["graphs"] for name, entry in made["variants"].items() if "graphs" in entry}
+    pictures = {"sizes": sizes({f"{name}\n{part}": facts for part in ("encoder", "decoder")
+                                for name, parts in graphs.items() for facts in [parts[part]]}, f"{stem}-sizes.png")}
+    for part in ("encoder", "decoder"):
+        pictures[f"operators_{part}"] = operators({name: parts[part] for name, parts in graphs.items()
+                                                   if name != BASELINE}, part, f"{stem}-operators-{part}.png")
+    if any(row["sqnr_db"] is not None for entry in made["variants"].values() for row in entry.get("layers", [])):
+        pictures["layers"] = layers(made, f"{stem}-layers.png")
+    if len(found := verdict.points(made)) > 1:
+        pictures["pareto"] = pareto(made, found, f"{stem}-pareto.png")
+    return pictures
+
+
+def draw_files(made: dict, stem: Path) -> dict[str, Path]:
+    """The pictures of two files."""
+    named = {f"{key}: {facts['file']}": facts for key, facts in made["graphs"].items()}
+    return {"sizes": sizes(named, f"{stem}-sizes.png"),
+            "operators": operators({"b": made["graphs"]["b"]}, "b against a", f"{stem}-operators.png")}
+
+
+def sizes(graphs: dict[str, dict], path: str) -> Path:
+    """Bytes of each file, by the type of its weights; the rest is names, shapes and nodes."""
+    figure, axes = _plot()
+    kinds = list(dict.fromkeys(kind for facts in graphs.values() for kind in facts["weight_bytes"]))
+    spare = iter(SPARE * 3)
+    names, left = list(graphs), [0.0] * len(graphs)
+    rest = [max(0, facts["size_bytes"] - sum(facts["weight_bytes"].values())) / 1e6 for facts in graphs.values()]
+    for kind in [*kinds, None]:
+        values = rest if kind is None else [facts["weight_bytes"].get(kind, 0) / 1e6 for facts in graphs.values()]
+        if max(values) < 0.002 * max(facts["size_bytes"] for facts in graphs.values()) / 1e6:
+            continue
+        colour = "#d0d7de" if kind is None else TYPES.get(kind) or next(spare)
+        axes.barh(names, values, left=left, color=colour, label=kind or "nodes and names", height=0.72)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    for i, facts in enumerate(graphs.values()):
+        axes.text(left[i], i, f"  {facts['size_bytes'] / 1e6:.1f} MB, {facts['size_ratio']:.2f}", va="center")
+    axes.set(xlabel="size of the file, MB (and share of the first)", title="Bytes by the type of the weights",
+             xlim=(0, 1.25 * max(left)))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", frameon=False)
+    return _save(figure, path)
+
+
+def operators(graphs: dict[str, dict], part: str, path: str) -> Path:
+    """How many nodes of each operator more or fewer than in fp32."""
+    figure, axes = _plot(1, len(graphs), sharey=True, squeeze=False)
+    change = {name: facts["operator_change"] for name, facts in graphs.items()}
+    names = sorted({name for one in change.values() for name in one},
+                   key=lambda name: -max(abs(one.get(name, 0)) for one in change.values()))[:MOST_OPERATORS]
+    most = max([abs(count) for one in change.values() for count in one.values()], default=1)
+    for axis, (variant, one) in zip(axes[0], change.items(), strict=True):
+        values = [one.get(name, 0) for name in names]
+        axis.barh([name.removeprefix("com.microsoft.") for name in names], values,
+                  color=["#D55E00" if value > 0 else "#0072B2" for value in values])
+        for i, value in enumerate(values):
+            if value:
+                axis.text(value, i, f" {value:+d} ", va="center", ha="left" if value > 0 else "right", fontsize=13)
+        axis.set(title=variant, xlim=(-1.6 * most, 1.6 * most))
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.grid(axis="y", visible=False)
+    axes[0][0].invert_yaxis()
+    figure.supxlabel("nodes more (orange) or fewer (blue) than in the first graph")
+    figure.suptitle(f"Operators: {part}", fontsize=18)
+    if not names:
+        axes[0][0].text(0.5, 0.5, "no operator was added or removed", transform=axes[0][0].transAxes, ha="center")
+    return _save(figure, path)
+
+
+def layers(made: dict, path: str) -> Path:
+    """Signal to noise along the layers of encoder and decoder, one line a precision."""
+    figure, axes = _plot(1, 2, sharey=True)
+    shown = {name: entry["layers"] for name, entry in made["variants"].items() if entry.get("layers")}
+    for axis, part in zip(axes, ("encoder", "decoder"), strict=True):
+        order = list(dict.fromkeys(row["layer"] for rows in shown.values() for row in rows if row["part"] == part))
+        for name, rows in shown.items():
+            points = [(order.index(row["layer"]), row["sqnr_db"]) for row in rows
+                      if row["part"] == part and row["sqnr_db"] is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=4, color=COLOURS.get(name),
+                          linewidth=2, linestyle="--" if name.endswith("_optimized") else "-", label=name)
+        starts = _block_starts(order)
+        axis.set_xticks(list(starts.values()), list(starts), rotation=45, ha="right", fontsize=12)
+        axis.set(title=part)
+    axes[0].set_ylabel("signal to noise against fp32, dB (up is better)")
+    figure.supxlabel("modules in the order of computation; a tick where a block begins", fontsize=15)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=5)
+    return _save(figure, path)
+
+
+def _block_starts(order: list[str]) -> dict[str, int]:
+    """Where each block begins: conv1, layer 0, layer 1, ..., the end; labels that would touch are left out."""
+    found: dict[str, int] = {}
+    for i, name in enumerate(order):
+        words = name.split(".")
+        is_layer = len(words) > 2 and words[1] == "layers" and words[0] == order[0].split(".")[0]
+        rest = "cross caches" if words[1:2] == ["layers"] else words[-1]  # the encoder ends in the decoder's modules
+        label = f"layer {words[2]}" if is_layer else "start" if i < 3 else rest
+        if label not in found and (not found or i - max(found.values()) > 0.03 * len(order)):
+            found[label] = i
+    if len(found) > 16:
+        keep = [label for label in found if not label.startswith("layer ") or int(label[6:]) % 4 == 0]
+        found = {label: found[label] for label in keep}
+    return found
+
+
+def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
+    """Word error rate against speed; the area of a bubble is the size. Bottom right and small is best."""
+    figure, axes = _plot()
+    largest = max(point["size_bytes"] for point in found.values())
+    base, noise = 100 * found[BASELINE]["wer"], 100 * found[BASELINE]["wer_noise"]
+    axes.axhspan(max(0, base - noise), base + noise, color="#e8f0e4", zorder=0,
+                 label=f"too close to fp32\nto tell: {noise:.1f} points")
+    for name, point in found.items():
+        at, colour = (point["rtfx"], 100 * point["wer"]), COLOURS.get(name, "#777777")
+        free = name not in made["dominated"]
+        axes.plot([point["rtfx_low"], point["rtfx_high"]], [at[1]] * 2, color=colour, linewidth=2)
+        axes.scatter(*at, s=2600 * point["size_bytes"] / largest, alpha=0.8, color=colour,
+                     zorder=3 + largest / point["size_bytes"], edgecolor="#c8a000" if free else "white",
+                     linewidth=4 if free else 1)
+        axes.scatter([], [], s=160, color=colour, label=f"{name}\n{point['size_bytes'] / 1e6:.1f} MB, {at[1]:.1f} %, "
+                     f"{at[0]:.0f} x")
+    axes.scatter([], [], s=160, color="white", edgecolor="#c8a000", linewidth=4, label="beaten by none")
+    values = [100 * point["wer"] for point in found.values()]
+    room = max(2.0, 0.4 * (max(values) - min(values)), 1.2 * noise)
+    right = "the reference, %" if made["variants"][BASELINE]["text"]["reference"] else "PyTorch's text, %"
+    axes.set(xlabel="speed: seconds of sound in one second of computing\n(line: middle half of the rounds)",
+             ylabel=f"word error rate against {right}", title="Text, speed and size (area of the bubble)",
+             ylim=(max(min(values) - room, -0.45 * room), max(values) + room))
+    axes.margins(x=0.15)
+    figure.legend(frameon=False, loc="outside right upper", labelspacing=0.9)
+    return _save(figure, path)

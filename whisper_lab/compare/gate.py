@@ -1,0 +1,114 @@
+"""--fail-if: a comparison over the measured values, so that a build fails where a precision got too bad.
+
+    wer_delta>0.02            int8.size_ratio > 0.3 or speedup < 1            top1_agreement < 0.98 and wer_pytorch > 0
+
+A metric stands for every precision but fp32 unless one is named before it. Read with Python's own parser, of whose
+grammar only comparisons, numbers, `and`, `or` and brackets are let through: nothing is ever evaluated as code.
+"""
+
+import ast
+import operator
+from dataclasses import dataclass
+
+from whisper_lab.console import LabError
+
+METRICS = {
+    "wer": "word error rate against the reference (0.05 is 5 %)",
+    "wer_delta": "that, less fp32's",
+    "wer_pytorch": "word error rate against PyTorch's text",
+    "cer": "character error rate against the reference",
+    "cer_delta": "that, less fp32's",
+    "size_ratio": "bytes of both graphs over fp32's",
+    "speedup": "times faster than fp32 on one window",
+    "real_time_factor": "seconds of computing for a second of sound",
+    "encoder_sqnr_db": "signal to noise of the encoder's output against PyTorch, dB",
+    "encoder_cosine": "cosine between the encoder's output and PyTorch's",
+    "worst_layer_sqnr_db": "signal to noise of the worst layer against fp32, dB",
+    "top1_agreement": "share of tokens chosen as PyTorch does (1 is all)",
+    "nonfinite": "NaN and infinite numbers seen",
+    "peak_rss_ratio": "peak memory over fp32's",
+}
+OPERATORS = {ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A parsed expression."""
+
+    text: str
+    tree: ast.expr
+
+    def failures(self, values: dict[str, dict[str, float | None]]) -> list[str]:
+        """Where the expression holds: per precision the values that made it so; empty where it holds nowhere.
+
+        values: precision -> metric -> value. Raises LabError where a needed value was not measured: a gate that cannot
+        see must not pass.
+        """
+        plain = any(isinstance(node, ast.Name) and node.id in METRICS and node.id not in self.precisions
+                    for node in ast.walk(self.tree))
+        found = []
+        for name in values if plain else [None]:  # with precisions named throughout, once is enough
+            seen: dict[str, float] = {}
+            if _holds(self.tree, name, values, seen):
+                found.append(", ".join(f"{metric} = {value:.6g}" for metric, value in seen.items()))
+        return found
+
+    @property
+    def precisions(self) -> set[str]:
+        """Those that the expression names."""
+        return {node.value.id for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
+
+
+def parse(text: str) -> Gate:
+    """Read an expression. Raises ValueError, with what is wrong, for all that is none."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"'{text}' is no comparison such as wer_delta>0.02") from error
+    _check(tree)
+    return Gate(text, tree)
+
+
+def _check(node: ast.expr) -> None:
+    if isinstance(node, ast.BoolOp):
+        for value in node.values:
+            _check(value)
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
+        _metric(node.left)
+        _number(node.comparators[0])
+    else:
+        raise ValueError(f"'{ast.unparse(node)}' is no comparison such as wer_delta>0.02 (with >, >=, < or <=)")
+
+
+def _metric(node: ast.expr) -> tuple[str | None, str]:
+    """(precision or None, metric)"""
+    plain = isinstance(node, ast.Name)
+    if not plain and not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+        raise ValueError(f"'{ast.unparse(node)}' is no metric; known are {', '.join(METRICS)}")
+    name = node.id if plain else node.attr
+    if name not in METRICS:
+        raise ValueError(f"unknown metric '{name}'; known are {', '.join(METRICS)}")
+    return (None if plain else node.value.id), name
+
+
+def _number(node: ast.expr) -> float:
+    sign = 1.0
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        sign, node = -1.0, node.operand
+    if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
+        raise ValueError(f"'{ast.unparse(node)}' is no number")
+    return sign * node.value
+
+
+def _holds(node: ast.expr, name: str | None, values: dict, seen: dict) -> bool:
+    if isinstance(node, ast.BoolOp):
+        results = [_holds(value, name, values, seen) for value in node.values]
+        return all(results) if isinstance(node.op, ast.And) else any(results)
+    only, metric = _metric(node.left)
+    name = only or name
+    value = values[name].get(metric)
+    if value is None:
+        raise LabError(f"--fail-if needs {metric} of {name}, which was not measured",
+                       "give clips with references for wer and cer; leave out --no-memory and --repeats 0")
+    seen[f"{name}.{metric}"] = value
+    return OPERATORS[type(node.ops[0])](value, _number(node.comparators[0]))

@@ -1,0 +1,128 @@
+"""What a graph is, read from the file alone: identity, bytes by type, operators. Any ONNX file, no weights loaded."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from whisper_lab.console import LabError
+
+LARGEST = 10
+BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # several elements to a byte
+
+
+def read(path: str | Path) -> onnx.ModelProto:
+    """The graph without the weights of a sidecar. Raises LabError for what is no file or no ONNX model."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise LabError(f"{path} {what}", "name an .onnx file, such as those that 03 writes")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's exceptions have changed their class from version to version
+        raise LabError(f"{path} is not an ONNX file: {_first_line(error)}", "export it again, or name another") \
+            from error
+    if not model.graph.node and not model.graph.initializer:  # protobuf reads many texts as an empty message
+        raise LabError(f"{path} is not an ONNX file: it holds no graph", "export it again, or name another")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def facts(path: str | Path, model: onnx.ModelProto) -> dict:
+    """Identity, size and operators of a graph, ready for JSON."""
+    path = Path(path)
+    files = [path, *sidecars(path, model)]
+    return {
+        "file": path.name, "sha256": sha256(files), "size_bytes": sum(file.stat().st_size for file in files),
+        "files": len(files), **identity(model), **weight_facts(model),
+        "nodes": len(model.graph.node), "operators": dict(operators(model).most_common()),
+    }
+
+
+def identity(model: onnx.ModelProto) -> dict:
+    """Opset, IR and what the metadata says; unknown is None."""
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    return {
+        "ir_version": model.ir_version,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "producer": " ".join(filter(None, [model.producer_name, model.producer_version])) or None,
+        "part": notes.get("part"), "precision": notes.get("precision"), "verification": notes.get("verification"),
+        "recipe": json.loads(notes["recipe"]) if "recipe" in notes else None,
+        "weights_sha256": notes.get("weights_sha256"),
+        "versions": {key.removeprefix("version_"): value for key, value in notes.items()
+                     if key.startswith("version_")},
+    }
+
+
+def sidecars(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """The files that hold weights outside the graph. Raises LabError where one is missing."""
+    names = {entry.value for tensor in tensors(model) for entry in tensor.external_data if entry.key == "location"}
+    found = [path.parent / name for name in sorted(names)]
+    for file in found:
+        if not file.is_file():
+            raise LabError(f"{path.name} keeps its weights in {file.name}, which is not beside it",
+                           "copy both files together, or export again")
+    return found
+
+
+def sha256(files: list[Path]) -> str:
+    """Over the graph and its sidecars, in that order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def tensors(model: onnx.ModelProto) -> list[TensorProto]:
+    """The constants of the graph: initializers, and the values of Constant nodes."""
+    inside = [attribute.t for node in model.graph.node if node.op_type == "Constant"
+              for attribute in node.attribute if attribute.name == "value"]
+    return [*model.graph.initializer, *inside]
+
+
+def elements(tensor: TensorProto) -> int:
+    """How many numbers a tensor holds."""
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def type_name(tensor: TensorProto) -> str:
+    """float32, float16, int8, uint8, int4, ..."""
+    name = TensorProto.DataType.Name(tensor.data_type)
+    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(name, name.lower())
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """Bytes of a tensor's numbers, wherever they are stored."""
+    name = TensorProto.DataType.Name(tensor.data_type)
+    if name == "STRING":
+        return sum(map(len, tensor.string_data))
+    bits = BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return (elements(tensor) * bits + 7) // 8
+
+
+def weight_facts(model: onnx.ModelProto) -> dict:
+    """Bytes of the weights by data type, and the largest tensors."""
+    by_type: Counter = Counter()
+    for tensor in tensors(model):
+        by_type[type_name(tensor)] += tensor_bytes(tensor)
+    largest = sorted(model.graph.initializer, key=tensor_bytes, reverse=True)[:LARGEST]
+    return {"weight_bytes": dict(by_type.most_common()),
+            "largest_tensors": [{"name": tensor.name, "type": type_name(tensor), "shape": list(tensor.dims),
+                                 "size_bytes": tensor_bytes(tensor)} for tensor in largest]}
+
+
+def operators(model: onnx.ModelProto) -> Counter:
+    """How many nodes of each type; those of another domain than ONNX's own carry it: com.microsoft.MatMulNBits."""
+    return Counter(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+                   for node in model.graph.node)

@@ -1,0 +1,180 @@
+"""How far the numbers of two graphs lie apart: at the encoder's end, layer by layer, and where a token changes."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from whisper_lab import console
+from whisper_lab.console import LabError
+from whisper_lab.decoding import Options, decode_encoded
+from whisper_lab.features import log_mel
+from whisper_lab.metrics import sqnr_db
+
+# The last value made in a module is the module's output; the nodes are named after modules by 03.
+PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?$")
+INNER = ("_attn", "coder")  # modules whose last value is not their output
+AT_ONCE = 48  # values made outputs in one run; all of a large model at once would need gigabytes
+MOST_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The first window of a clip and what PyTorch made of it."""
+
+    clip: str
+    features: np.ndarray  # float32 [1, n_mels, frames]
+    hidden: np.ndarray  # float32 [1, positions, d_model]
+    forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
+    prompt_length: int
+    logits: np.ndarray  # float32 [1, T, vocab]
+
+
+def listen(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
+    """Let TorchWhisper hear the first window of a clip."""
+    features = log_mel(samples[:runtime.spec.n_samples], runtime.spec)[None]
+    states = runtime.encode(features)
+    options = Options(language=language, max_tokens=min(MOST_TOKENS, runtime.rules.max_positions // 2))
+    result = decode_encoded(runtime, states, 1, options)[0]
+    forced = np.array([[*result.prompt, *result.tokens]], np.int64)
+    logits, _ = runtime.step(forced, states, None)
+    return Heard(clip, features, states.float().numpy(), forced, len(result.prompt), logits)
+
+
+def hidden_and_cross(runtime, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The encoder graph's hidden states [1, positions, d_model] and cross caches."""
+    names = [output.name for output in runtime.encoder.get_outputs()]
+    values = dict(zip(names, runtime.encoder.run(None, {runtime.encoder.get_inputs()[0].name: features}), strict=True))
+    cross = [values[name] for name in names if "_cross_" in name]
+    return values["encoder_hidden_states"], cross
+
+
+def choices(rules, heard: Heard, logits: np.ndarray) -> np.ndarray:
+    """Scores of each next token after the token rules, given PyTorch's tokens so far: float32 [answer + 1, vocab]."""
+    rows, answer = [], heard.forced[0, heard.prompt_length:]
+    for i in range(len(answer) + 1):
+        row = logits[:, heard.prompt_length - 1 + i].astype(np.float32)
+        rows.append(rules.apply(row.copy(), answer[None, :i], False)[0])
+    return np.stack(rows)
+
+
+def first_divergence(tokenizer, heard: Heard, right: np.ndarray, test: np.ndarray) -> dict | None:
+    """The first token that PyTorch's scores and the graph's (both [tokens, vocab]) choose differently, or None.
+
+    The margin is how far PyTorch's choice stood above the one the graph made: near 0 it was a coin toss.
+    """
+    chosen, other = right.argmax(axis=-1), test.argmax(axis=-1)
+    differing = np.flatnonzero(chosen != other)
+    if not len(differing):
+        return None
+    at = int(differing[0])
+    return {"clip": heard.clip, "token": at, "pytorch": _spell(tokenizer, chosen[at]),
+            "graph": _spell(tokenizer, other[at]),
+            "margin_logits": round(float(right[at, chosen[at]] - right[at, other[at]]), 4)}
+
+
+def _spell(tokenizer, token: int) -> str:
+    return tokenizer.decode([int(token)], skip_special_tokens=False) or f"<{token}>"
+
+
+# Layer by layer ------------------------------------------------------------------------------------------------------
+
+def layer_errors(paths: dict[str, Path], base_paths: dict[str, Path], feeds: dict[str, dict], threads: int | None
+                 ) -> list[dict]:
+    """Error that has built up at the end of each module, in the order of computation; worst have the lowest dB.
+
+    paths, base_paths: encoder and decoder of a precision and of fp32; feeds: the inputs of each. `sqnr_db` is None,
+    with a reason, where no noise or no finite value was seen.
+    """
+    rows = []
+    for part, path in paths.items():
+        pairs = places(base_paths[part], path)
+        right, test = (exposed(file, list(pairs.values()), feeds[part], threads)
+                       for file in (base_paths[part], path))
+        rows += [{"part": part, "layer": layer, **_error(right[value], test[value])}
+                 for layer, value in pairs.items() if value in right and value in test]
+    return rows
+
+
+def places(base: Path, test: Path) -> dict[str, str]:
+    """Module -> the value that is its output in both graphs."""
+    first, second = (onnx.load(path, load_external_data=False).graph for path in (base, test))
+    there = {name for node in second.node for name in node.output}
+    found: dict[str, str] = {}
+    for name in [name for node in first.node for name in node.output]:
+        match = PLACE.fullmatch(name)
+        if match and name in there and not match[1].endswith(INNER):
+            found.pop(match[1], None)
+            found[match[1]] = name
+    ends = {value.name for value in first.output} & {"encoder_hidden_states", "logits"} & there
+    return found | {name: name for name in ends}
+
+
+def _error(right: np.ndarray, test: np.ndarray) -> dict:
+    right, test = right.astype(np.float32), test.astype(np.float32)
+    broken = int(test.size - np.isfinite(test).sum())
+    if broken:
+        return {"sqnr_db": None, "nonfinite": broken, "reason": "holds NaN or infinity"}
+    decibels = sqnr_db(right, test)
+    return {"sqnr_db": None if decibels is None else round(decibels, 2), "nonfinite": 0,
+            **({} if decibels is not None else {"reason": "identical, or zero everywhere"})}
+
+
+def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
+    """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
+    model = onnx.load(path, load_external_data=False)
+    outside = any(tensor.external_data for tensor in model.graph.initializer)
+    own, found = len(model.graph.output), {}
+    for start in range(0, len(names), AT_ONCE):
+        asked = names[start:start + AT_ONCE]
+        del model.graph.output[own:]
+        outputs = {value.name for value in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked if name not in outputs)
+        found |= dict(zip(asked, _run(model, path, outside, asked, feeds, threads), strict=True))
+    return found
+
+
+def _run(model: onnx.ModelProto, path: Path, outside: bool, asked: list[str], feeds: dict, threads: int | None):
+    import onnxruntime
+
+    from whisper_lab.onnx_session import session_options
+
+    options = session_options("decoder", threads, shared_pool=False)
+    copy = path.with_name(f".{path.stem}.probe.onnx")
+    try:
+        if outside:
+            copy.write_bytes(model.SerializeToString())
+        session = onnxruntime.InferenceSession(str(copy) if outside else model.SerializeToString(), options,
+                                               providers=["CPUExecutionProvider"])
+        return session.run(asked, feeds)
+    except OSError as error:
+        raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def decoder_feeds(runtime, forced: np.ndarray, cross: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The inputs of a decoder graph for these tokens and an empty self cache."""
+    feeds = {"input_ids": forced}
+    crosses = iter(cross)
+    for value in runtime.decoder.get_inputs():
+        if "_self_" in value.name:
+            feeds[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+        elif "_cross_" in value.name:
+            feeds[value.name] = next(crosses)
+    return feeds
+
+
+def worst(rows: list[dict], count: int = 5) -> list[dict]:
+    """The layers with the most noise, NaN and infinity before all others."""
+    broken = [row for row in rows if row["nonfinite"]]
+    noisy = sorted((row for row in rows if row["sqnr_db"] is not None), key=lambda row: row["sqnr_db"])
+    return [*broken, *noisy][:count]
+
+
+def note_few(rows: list[dict], name: str) -> None:
+    """Say so where the two graphs have no names in common."""
+    if not rows:
+        console.warn(f"{name}: no layer has the same name in both graphs, so no error per layer")

@@ -1,0 +1,92 @@
+"""One variant in a process of its own: how long until it can work, and how much memory it takes.
+
+    python -m whisper_lab.compare.probe --variant int8 --model-dir whisper_model_dir --model nano --audio speech.wav
+
+Memory never goes back to the system within a process, and what one variant loaded, the next would find: so each gets a
+fresh one. Prints one line of JSON. `peak_rss_bytes` is the kernel's high-water mark of this program (VmHWM);
+ru_maxrss would not do, because it keeps the mark of the process that started this one.
+"""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.compare.variants import PYTORCH, known
+from whisper_lab.console import LabError
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this program has held."""
+    try:
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    except OSError:
+        match = None
+    if match:
+        return 1024 * int(match[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def run(variant: str, args, clip: Path) -> dict:
+    """Start a fresh process for one variant and return what it measured. Raises LabError where it fails."""
+    command = [sys.executable, "-m", "whisper_lab.compare.probe", "--variant", variant, "--model-dir", args.model_dir,
+               "--audio", str(clip), "--quiet", *(["--model", args.model] if args.model else []),
+               *(["--threads", str(args.threads)] if args.threads else []),
+               *(["--language", args.language] if args.language else [])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(),
+                          env=_environment())
+    if done.returncode:
+        raise LabError(f"measuring {variant} in a process of its own failed: {done.stderr.strip()[-300:]}",
+                       "leave memory out with --no-memory")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+
+
+def measure(args) -> dict:
+    """Open the variant, transcribe the first window of the clip."""
+    from whisper_lab import audio, checkpoints
+    from whisper_lab.decoding import Options, decode
+    from whisper_lab.features import log_mel
+
+    sound = audio.load(Path(args.audio[0]))
+    started = time.perf_counter()
+    if args.variant == PYTORCH:
+        import torch
+
+        from whisper_lab.torch_whisper import TorchWhisper
+
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        runtime = TorchWhisper.load(checkpoints.resolve(args.model))
+    else:
+        name = checkpoints.resolve(args.model).name
+        runtime = next(one for one in known(args.model_dir, name) if one.name == args.variant).open(args.threads)
+    loaded, after_load = time.perf_counter(), peak_rss_bytes()
+    features = log_mel(sound.samples[:runtime.spec.n_samples], runtime.spec)[None]
+    decode(runtime, features, Options(language=args.language, max_tokens=48))
+    return {"load_s": round(loaded - started, 3), "first_window_s": round(time.perf_counter() - loaded, 3),
+            "rss_after_load_bytes": after_load, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure one variant and print it."""
+    parser = console.parser(__doc__, "model", "audio", "language", "threads", "quiet", "log_level")
+    parser.add_argument("--variant", required=True, help="pytorch, fp32, fp16, int8, int4 or int8_optimized")
+    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR", help="(default: %(default)s)")
+    console.result(json.dumps(measure(console.parse(parser, argv))))
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,128 @@
+"""What was written: transcripts of every variant, word errors with alignments, and whether a difference is noise.
+
+Two transcripts of the same words are a paired sample: only words that one gets right and the other wrong tell them
+apart (McNemar 1947). With b and c such words, and no real difference, each falls on either side like a coin; the exact
+p-value is the chance of a split at least this uneven. Words of one sentence are not independent, and several precisions
+are compared at once, so a difference counts only from p = 0.01 on.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import audio, console
+from whisper_lab.console import LabError
+from whisper_lab.metrics import Errors, word_errors
+from whisper_lab.transcripts import read_reference
+
+CLEAR = 0.01  # p below which a difference counts as one
+FEWEST_CHANGED = 8  # 2 * 0.5^8 = 0.008: fewer changed words never reach CLEAR
+ENOUGH_WORDS = 800  # 8 words in 800: one percentage point can be told
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A recording and, where it is known, what is said in it and in which language."""
+
+    name: str
+    samples: np.ndarray  # float32 [n], 16 kHz
+    duration: float  # s
+    reference: str | None
+    language: str | None
+
+
+def load(paths: list[str], reference: str | None, language: str | None) -> list[Clip]:
+    """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips stand beside it).
+
+    A folder's own references.json is used where there is one. `reference`, a text or file, goes before both, and
+    `language` before a manifest's. Raises LabError for what cannot be read.
+    """
+    listed: dict[Path, dict] = {}
+    for path in map(Path, paths):
+        if path.suffix.lower() == ".json":
+            listed |= manifest(path)
+        else:
+            beside = path / "references.json"
+            known = manifest(beside) if path.is_dir() and beside.is_file() else {}
+            listed |= {file: known.get(file, {}) for file in audio.find([str(path)])}
+    if reference:
+        texts = read_reference(reference, list(listed))
+        listed = {file: entry | {"text": texts[file]} for file, entry in listed.items()}
+    clips = []
+    for file, entry in listed.items():
+        sound = audio.load(file)
+        clips.append(Clip(file.name, sound.samples, sound.duration, entry.get("text"),
+                          language or entry.get("language")))
+    known = sum(clip.reference is not None for clip in clips)
+    console.note("clips", f"{len(clips)}, {sum(clip.duration for clip in clips):.1f} s",
+                 f"{known} with a reference text")
+    return clips
+
+
+def manifest(path: Path) -> dict[Path, dict]:
+    """{file: {"text", "language"}}"""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        made = {path.parent / name: {"text": entry} if isinstance(entry, str) else
+                {key: entry.get(key) for key in ("text", "language")} for name, entry in entries.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise LabError(f"cannot read the manifest {path}: {error}",
+                       'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}') from error
+    if not made:
+        raise LabError(f"the manifest {path} names no clips", "add some, or name sound files")
+    return made
+
+
+def score(clips: list[Clip], texts: list[str], pytorch: list[str]) -> dict:
+    """Word errors of a variant's texts against PyTorch's and, where there are references, against those."""
+    against = {"pytorch": _pool(clips, pytorch, texts)}
+    known = [i for i, clip in enumerate(clips) if clip.reference is not None]
+    against["reference"] = _pool([clips[i] for i in known], [clips[i].reference for i in known],
+                                 [texts[i] for i in known]) if known else None
+    return {"texts": texts, **against}
+
+
+def _pool(clips: list[Clip], right: list[str], test: list[str]) -> dict:
+    """Errors of all clips together: sums over sums, not the mean of rates."""
+    every = [word_errors(a, b, clip.language) for clip, a, b in zip(clips, right, test, strict=True)]
+    counts = {key: sum(getattr(errors, key) for errors in every)
+              for key in ("substitutions", "insertions", "deletions", "reference_words")}
+    wrong, words = sum(list(counts.values())[:3]), counts["reference_words"]
+    characters = sum(len(a) for a in right)
+    cer = sum((errors.cer or 0) * len(a) for errors, a in zip(every, right, strict=True))
+    return {"wer": wrong / words if words else None, "cer": cer / characters if characters else None, **counts,
+            "normalizer": every[0].normalizer if every else None, "words_right": [_right(errors) for errors in every],
+            "alignments": [errors.alignment for errors in every]}
+
+
+def _right(errors: Errors) -> list[bool]:
+    """For each word of the reference: was it recognized?"""
+    return [mark == "=" for mark, left, _ in errors.alignment if left is not None]
+
+
+def difference(base: dict, test: dict) -> dict:
+    """Is `test` really better or worse than `base`? Both as _pool returns them, for the same right words."""
+    pairs = [pair for a, b in zip(base["words_right"], test["words_right"], strict=True)
+             for pair in zip(a, b, strict=True)]
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
+    p = sign_test(lost, won)
+    return {"words_lost": lost, "words_won": won, "p_value": round(p, 4), "within_noise": p >= CLEAR}
+
+
+def sign_test(one: int, other: int) -> float:
+    """Chance of a split at least as uneven as this under a fair coin, two-sided and exact."""
+    n, most = one + other, max(one, other)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n)
+
+
+def few_words(words: int) -> str | None:
+    """A warning where too few words were spoken to tell small differences, or None."""
+    if words >= ENOUGH_WORDS:
+        return None
+    if words == 0:
+        return "no word to compare: nothing can be said about the text"
+    return (f"only {words} words: one word is {100 / words:.1f} points of WER, and fewer than {FEWEST_CHANGED} changed "
+            f"words ({100 * FEWEST_CHANGED / words:.0f} points) prove nothing; take {ENOUGH_WORDS} words or more")

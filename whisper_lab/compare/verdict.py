@@ -1,0 +1,89 @@
+"""7. One sentence a precision, and who is beaten by whom."""
+
+from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, sign_test
+
+
+def sentence(name: str, entry: dict, random_weights: bool) -> str:
+    """What a precision costs and gains against fp32; says where a difference is within noise."""
+    parts = [f"{name}: {_size(entry)}"]
+    if entry.get("speed"):
+        parts.append(_speed(entry["speed"]))
+    parts.append("the text means nothing (random weights)" if random_weights else _text(entry))
+    parts.append(_numbers(entry["numbers"]))
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _size(entry: dict) -> str:
+    return f"{entry['size_ratio']:.2f} of the size of fp32 ({entry['size_bytes'] / 1e6:.1f} MB)"
+
+
+def _speed(speed: dict) -> str:
+    ratio = speed["speedup"]
+    faster = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
+    if speed["within_noise"]:
+        return (f"its speed differs from fp32's within noise (between {speed['speedup_min']:.2f} and "
+                f"{speed['speedup_max']:.2f} times in {speed['rounds']} rounds)")
+    spread = f"{speed['speedup_min']:.2f} to {speed['speedup_max']:.2f} in {speed['rounds']} rounds"
+    return f"{faster} on one window ({spread})"
+
+
+def _text(entry: dict) -> str:
+    text, found = entry["text"], entry["text_difference"]
+    kind = "reference" if text["reference"] else "pytorch"
+    right = "the reference" if kind == "reference" else "PyTorch's text"
+    wer = text[kind]["wer"]
+    if wer is None:
+        return "no words to compare"
+    start = f"WER {100 * wer:.1f} % against {right}"
+    lost, won = found["words_lost"], found["words_won"]
+    if not lost and not won:
+        return f"{start}, word for word as right as fp32"
+    kept = "within noise" if found["within_noise"] else "a real difference"
+    words = f"{lost} word{'' if lost == 1 else 's'} lost and {won} won against fp32"
+    return f"{start}: {words}, {kept} (p = {found['p_value']:.2g})"
+
+
+def _numbers(numbers: dict) -> str:
+    if numbers["nonfinite"]:
+        return f"BROKEN: {numbers['nonfinite']} NaN or infinite values"
+    noise = numbers["encoder_sqnr_db"]
+    encoder = "the encoder's output is PyTorch's bit for bit" if noise is None else f"encoder output at {noise:.0f} dB"
+    return f"{encoder}, {100 * numbers['top1_agreement']:.1f} % of {numbers['tokens']} tokens chosen as PyTorch does"
+
+
+def points(document: dict) -> dict[str, dict]:
+    """Where each variant stands; only those of which text, speed and size are known.
+
+    wer: a share; wer_noise: a difference below this proves nothing; right: for each word, was it recognized; rtfx: s of
+    sound in one second, the median round, with the quartiles rtfx_low and rtfx_high; size_bytes.
+    """
+    found, window = {}, document["settings"]["window_s"]
+    for name, entry in document["variants"].items():
+        text, speed = entry["text"]["reference"] or entry["text"]["pytorch"], entry.get("speed")
+        if text["wer"] is not None and speed and entry.get("size_bytes"):
+            times = speed["window_ms"]
+            found[name] = {"wer": text["wer"], "wer_noise": FEWEST_CHANGED / text["reference_words"],
+                           "right": [mark == "=" for clip in text["alignments"] for mark, word, _ in clip
+                                     if word is not None],
+                           "rtfx": speed["rtfx"], "rtfx_low": 1e3 * window / times["q3"],
+                           "rtfx_high": 1e3 * window / times["q1"], "size_bytes": entry["size_bytes"]}
+    return found
+
+
+def dominated(found: dict[str, dict]) -> dict[str, str]:
+    """name -> one that is worse in nothing and better in something; differences within noise count as none."""
+    def signs(a: dict, b: dict) -> tuple[int, ...]:
+        pairs = list(zip(a["right"], b["right"], strict=True))
+        won, lost = pairs.count((True, False)), pairs.count((False, True))
+        text = 0 if sign_test(won, lost) >= CLEAR else 1 if won > lost else -1
+        speed = 1 if a["rtfx_low"] > b["rtfx_high"] else -1 if a["rtfx_high"] < b["rtfx_low"] else 0
+        size = (a["size_bytes"] < 0.98 * b["size_bytes"]) - (b["size_bytes"] < 0.98 * a["size_bytes"])
+        return text, speed, size
+
+    beaten: dict[str, str] = {}
+    for name, point in found.items():
+        results = {other: signs(found[other], point) for other in found if other != name}
+        better = {other: sum(one) for other, one in results.items() if min(one) >= 0 and max(one) > 0}
+        if better:
+            beaten[name] = max(better, key=better.get)
+    return beaten

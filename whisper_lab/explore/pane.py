@@ -1,0 +1,108 @@
+"""One graph in a Netron of its own: this process serves one file, on this machine only, until its parent is gone.
+
+    python -m whisper_lab.explore.pane /folder/of/its/own/graph.onnx
+
+One process a graph, because two servers in one process show the same file (Netron 9 keeps the content on the handler's
+class). A folder of its own, because Netron serves every file beside the graph. Prints its port as one line of JSON, and
+ends when its standard input does: so it never outlives the program that started it, however that ends.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from whisper_lab.compare.graph_facts import read, sidecars
+from whisper_lab.console import LabError
+
+HOST = "127.0.0.1"
+START_S = 30  # until a pane has to have told its port
+
+
+class Pane:
+    """A running Netron; a context manager that starts it and ends it. `port` is its port on this machine."""
+
+    def __init__(self, path: Path, slim: bool = False):
+        """path: the graph; slim: serve a copy without weight data. Raises LabError for no file or no ONNX."""
+        self.path, self.slim, self.model = Path(path), slim, read(path)
+        self.port: int | None = None
+
+    def __enter__(self) -> "Pane":
+        self._folder = tempfile.TemporaryDirectory(prefix="whisper-lab-pane-")
+        try:
+            file = self._place(Path(self._folder.name))
+            self.size_bytes = sum(one.stat().st_size for one in file.parent.iterdir())
+            self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, str(file)], stdin=subprocess.PIPE,
+                                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                             cwd=file.parent, env=_environment(), start_new_session=True)
+            line = self._process.stdout.readline()
+            if not line:
+                raise LabError(f"Netron did not start for {self.path.name}: {self._process.stderr.read()[-300:]}",
+                               "look whether it is installed: python -m whisper_lab.doctor")
+            self.port = json.loads(line)["port"]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        process = getattr(self, "_process", None)
+        if process is not None:
+            process.stdin.close()  # the pane sees the end of its input, and leaves
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+            process.stderr.close()
+        self._folder.cleanup()
+
+    def _place(self, folder: Path) -> Path:
+        """The graph, and what belongs to it, in a folder that holds nothing else."""
+        if self.slim:
+            from whisper_lab.explore.slim import without_weights
+
+            (folder / self.path.name).write_bytes(without_weights(self.model).SerializeToString())
+        else:
+            for file in [self.path, *sidecars(self.path, self.model)]:
+                _link(file, folder / file.name)
+        return folder / self.path.name
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where both stand on one disk, else a copy. A symbolic link would lead Netron out of the folder."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise LabError(f"cannot copy {source.name} to a folder of its own: {error.strerror}",
+                           "free some disk space, set TMPDIR to a larger disk, or use --slim") from error
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+
+
+def main() -> None:
+    """Serve the file named on the command line until standard input ends."""
+    import logging
+
+    import netron
+
+    logging.basicConfig(level=logging.CRITICAL)
+    # The bare name: this process stands in the folder, and the page shows no path of this machine.
+    _, port = netron.serve(Path(sys.argv[1]).name, None, address=(HOST, 0))
+    print(json.dumps({"port": port}), flush=True)
+    sys.stdin.read()
+    netron.stop()
+
+
+if __name__ == "__main__":
+    main()
