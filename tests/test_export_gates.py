@@ -311,7 +311,7 @@ def test_scales_of_the_wrong_cache_are_seen(tiny, fused, tmp_path):
     for node, scale in zip(users, reversed(scales), strict=True):
         node.replace_input_with(1, scale)
     graphs.rewrite(model, pair["decoder"])
-    assert failed(gates_of(tiny, pair, "int8", optimized=True)) == ["numbers: logits"]
+    assert "numbers: logits" in failed(gates_of(tiny, pair, "int8", optimized=True))
 
 
 def test_fusion_alone_changes_no_number(tiny, tmp_path):

@@ -5,6 +5,10 @@ all positions to memory. The fusion is done on the float32 graphs; quantization 
 weights and self caches are the same, and one runtime drives both. The cross caches become int8 (int8_cache.py), read by
 GroupQueryAttention; with heads of a width that this operator does not take, they stay float32.
 
+Measured on whisper-base (random weights), two cores of an EPYC with AVX512-VNNI, interleaved: 2.65 ms a token plain,
+2.57 fused, 2.04 with int8 cross caches (four recordings at once 5.90, 5.78, 3.80; five beams 4.73, 4.55, 4.18); on
+one thread 3.99, 4.08, 2.86. The logits' error against float32 is that of the plain pair: 0.0242 and 0.0244.
+
 Tried and left out: MatMulNBits with 8 bits in blocks of 128 for the decoder's linear layers (11.63 ms a token against
 11.63 of DynamicQuantizeMatMul on a loaded EPYC with VNNI: no gain, a larger file).
 """
