@@ -48,6 +48,7 @@ def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) ->
                                         input_names=inputs, output_names=outputs, dynamic_shapes=dims,
                                         external_data=False, verbose=False)
         graphs.save(trace.tidy(program), paths[part])
+        trace.let_go(program)
     return paths
 
 
@@ -73,7 +74,7 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
 
     from whisper_lab.export import graphs, trace
 
-    with trace.quiet():
+    with trace.quiet(), trace.one_copy():
         quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=reduce_range,
                          weight_type=QuantType.QInt8, nodes_to_exclude=["proj_out/MatMul", *excluded],
                          extra_options={"MatMulConstBOnly": True},  # attention between activations stays float32
@@ -97,12 +98,12 @@ def to_int4(source: Path, target: Path) -> str:
 
 
 def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
-    """int8 once more, with every attention fused into one operator that only onnxruntime has."""
+    """int8 once more, with each attention one operator that only onnxruntime has, and the cross caches in int8 too."""
     from whisper_lab.export import graphs, optimize, trace
 
     model = graphs.load(source)
     with trace.quiet():
-        count = optimize.fuse_attention(model, config)
+        count = optimize.fuse_attention(model, config, int8_cross=True)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
     return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"
@@ -211,13 +212,13 @@ def main(argv: list[str] | None = None) -> int:
             seconds = time.perf_counter() - start
             # Metadata, the gates, and if they pass: into place.
             placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
-            fp32 = placed if precision == "fp32" else fp32
+            fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
         if args.optimize:
             (folder / "optimized").mkdir()
             start = time.perf_counter()
             pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
             done, kept = convert("int8", fp32, pair, args, work.model.config)
-            work.finish("int8", pair, recipe("int8", args) | {"fused": "MultiHeadAttention"}, done, kept,
+            work.finish("int8", pair, recipe("int8", args) | {"fused": "every attention"}, done, kept,
                         time.perf_counter() - start, optimized=True)
         if args.sensitivity:
             work.sensitivity(fp32, folder / "sensitivity")

@@ -189,7 +189,7 @@ def test_alignment_heads_add_the_attention_that_pytorch_sees(tiny, here):
 
 def test_large_graphs_get_one_sidecar_and_load_from_anywhere(tiny, traced, here, monkeypatch):
     """The mechanism for models past 2 GB, with the limit lowered; all four precisions, gates included."""
-    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 60_000)
+    limits(monkeypatch, 60_000)
     folder = run(tiny, "--precision", "all")
     for precision in naming.PRECISIONS:
         pair = naming.pair(folder, "whisper-tiny-random", precision)
@@ -202,9 +202,49 @@ def test_large_graphs_get_one_sidecar_and_load_from_anywhere(tiny, traced, here,
     done = subprocess.run([sys.executable, "-c", code, str(pair["decoder"].resolve())], cwd="/", text=True,
                           capture_output=True)
     assert done.stdout.strip() == "logits", done.stderr
-    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 10**9)
+    limits(monkeypatch, 10**9)
     run(tiny, "--precision", "all", "--no-verify")
     assert list(folder.glob("*.data")) == []  # the sidecars are stale now
+
+
+def limits(monkeypatch, single_file: int, working: int = 60_000) -> None:
+    """Bytes of weights above which a published graph, and one being worked on, has a sidecar."""
+    monkeypatch.setattr(publish, "SINGLE_FILE_LIMIT", single_file)
+    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", single_file)
+    monkeypatch.setattr(graphs, "WORKING_LIMIT", working)
+
+
+def test_working_with_sidecars_changes_no_published_graph(tiny, traced, here, monkeypatch):
+    """Weights mapped while working, joined to one file at the end: the same graphs, which any reader of ONNX reads."""
+    limits(monkeypatch, 10**9, working=10**9)
+    folder = run(tiny, "--precision", "all", "--no-verify")
+    held = {path.name: onnx.load(path) for path in folder.glob("*.onnx")}
+    limits(monkeypatch, 10**9)
+    run(tiny, "--precision", "all")
+    assert len(held) == 8 and not list(folder.glob("*.data"))
+    for name, model in held.items():
+        joined = onnx.load(folder / name)
+        onnx.checker.check_model(joined)
+        for graph in (model, joined):
+            del graph.metadata_props[:]  # the gates ran on one of them
+        assert joined.graph.node == model.graph.node and joined.graph.output == model.graph.output, name
+        weights, expected = ({tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+                             for graph in (joined, model))
+        assert weights.keys() == expected.keys()
+        assert all(np.array_equal(weights[key], expected[key]) for key in weights), name
+
+
+def test_the_quantizer_gives_the_same_without_its_second_copy(tiny, tmp_path, monkeypatch):
+    import contextlib
+
+    from whisper_lab.export import trace
+
+    source, found = tiny.pairs["fp32"]["decoder"], []
+    for one_copy in (trace.one_copy, contextlib.nullcontext):
+        monkeypatch.setattr(trace, "one_copy", one_copy)
+        script().to_int8(source, tmp_path / "m.onnx", [], False)
+        found.append((tmp_path / "m.onnx").read_bytes())
+    assert found[0] == found[1]
 
 
 def test_a_failed_gate_ends_the_export_and_leaves_the_graph_rejected(tiny, traced, here, monkeypatch, capsys):
@@ -228,7 +268,7 @@ def test_a_failed_gate_ends_the_export_and_leaves_the_graph_rejected(tiny, trace
 
 
 def test_a_rejected_graph_finds_its_sidecar(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", 60_000)
+    limits(monkeypatch, 60_000)
     with publish.stage(tmp_path) as folder:
         path = folder / "m.onnx"
         graphs.save(graphs.load(tiny.pairs["fp32"]["encoder"]), path)

@@ -292,12 +292,26 @@ def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny
     plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
     quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
     sound = tiny.sounds[0]
-    logits = [pair.step(sound.forced, sound.cross, None)[0] for pair in (plain, quick)]
-    assert relative_error(logits[1], logits[0]) < 0.01  # rounding of activations that sit between two int8 steps
+    logits = [pair.step(sound.forced, pair.own(sound.cross), None)[0] for pair in (plain, quick)]
+    assert relative_error(logits[1], logits[0]) < 0.03  # measured 0.012: cross caches in int8
 
 
 def test_an_attention_that_was_not_fused_is_seen(tiny):
-    assert "fused attentions, and Softmax left" in failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
+    found = failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
+    assert {"fused attentions, and Softmax left", "cross caches", "inputs and outputs"} <= set(found)
+
+
+def test_scales_of_the_wrong_cache_are_seen(tiny, fused, tmp_path):
+    """Key and value of the first layer exchange their scales in the decoder."""
+    pair = copy_pair(fused, tmp_path)
+    model = graphs.load(pair["decoder"])
+    nodes = {node.name: node for node in model.graph}
+    users = [nodes[f"decoder.layers.0.encoder_attn/{what}_scale"] for what in ("key", "value")]
+    scales = [node.inputs[1] for node in users]
+    for node, scale in zip(users, reversed(scales), strict=True):
+        node.replace_input_with(1, scale)
+    graphs.rewrite(model, pair["decoder"])
+    assert "numbers: logits" in failed(gates_of(tiny, pair, "int8", optimized=True))
 
 
 def test_fusion_alone_changes_no_number(tiny, tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, int8_decoder
 from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.export import naming
@@ -69,6 +69,7 @@ class OnnxWhisper:
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
+        self._int8_cross = naming.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
 
@@ -87,6 +88,8 @@ class OnnxWhisper:
 
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
+        if self._int8_cross:
+            return int8_decoder.step(self.decoder, self._feeds(input_ids, cross, cache), self.rules.vocab_size)
         logits, *cache = self.decoder.run(["logits", *self._self_outputs], self._feeds(input_ids, cross, cache))
         return logits, cache
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs
+from whisper_lab.export import graphs, int8_cache, naming
 from whisper_lab.export.gates import NUMBERS, relative_error
 from whisper_lab.export.pair import session
 from whisper_lab.export.reference import Sound
@@ -113,5 +113,6 @@ def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:
     heads, width = sound.cross[0].shape[1], sound.cross[0].shape[3]
     empty = np.zeros((1, heads, 0, width), np.float32)
     feeds = {name: empty for name in names if "_self_" in name}
-    feeds |= dict(zip([name for name in names if "_cross_" in name], sound.cross, strict=True))
+    cross = int8_cache.pack(sound.cross) if naming.cross_scale("past") in names else sound.cross
+    feeds |= dict(zip([name for name in names if "_cross" in name], cross, strict=True))
     return feeds | {"input_ids": sound.forced}

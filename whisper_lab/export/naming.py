@@ -39,19 +39,29 @@ def cache_names(side: str, kind: str, layers: int) -> list[str]:
     return [f"{side}_{what}_{kind}_{layer}" for layer in range(layers) for what in ("key", "value")]
 
 
-def encoder_outputs(layers: int) -> list[str]:
+def cross_scale(side: str) -> str:
+    """Where the cross caches are int8: the scales of their channels, [audio, 2 x layers, d_model]"""
+    return f"{side}_scale_cross"
+
+
+def encoder_outputs(layers: int, int8_cross: bool = False) -> list[str]:
     """The hidden states first (the end of the encoder in Netron), then the cross caches; `layers` of the decoder."""
-    return ["encoder_hidden_states", *cache_names("present", "cross", layers)]
+    return ["encoder_hidden_states", *_cross("present", layers, int8_cross)]
 
 
-def decoder_inputs(layers: int) -> list[str]:
+def decoder_inputs(layers: int, int8_cross: bool = False) -> list[str]:
     """The new tokens, the self caches, the cross caches."""
-    return ["input_ids", *cache_names("past", "self", layers), *cache_names("past", "cross", layers)]
+    return ["input_ids", *cache_names("past", "self", layers), *_cross("past", layers, int8_cross)]
 
 
-def decoder_outputs(layers: int, alignment: bool = False) -> list[str]:
-    """The logits, the longer self caches, and with --alignment-heads the cross-attention weights."""
-    return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else [])]
+def _cross(side: str, layers: int, int8_cross: bool) -> list[str]:
+    return [*cache_names(side, "cross", layers), *([cross_scale(side)] if int8_cross else [])]
+
+
+def decoder_outputs(layers: int, alignment: bool = False, int8_cross: bool = False) -> list[str]:
+    """The logits, the longer self caches, with --alignment-heads the cross-attention weights, int8 caches as read."""
+    return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else []),
+            *(cache_names("present", "cross", layers) if int8_cross else [])]
 
 
 def name_after_modules(model) -> None:

@@ -1,9 +1,12 @@
-"""The two graphs behind decoding.py's runtime interface, as the parity gates use them: plain, no tricks for speed."""
+"""The two graphs behind decoding.py's runtime interface, as the parity gates use them."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from whisper_lab import int8_decoder
+from whisper_lab.export import int8_cache, naming
 
 
 def session(path: Path, threads: int | None = None):
@@ -25,17 +28,29 @@ class GraphPair:
         self.rules, self.spec, self.tokenizer = (getattr(like, name, None) for name in ("rules", "spec", "tokenizer"))
         inputs = {value.name: value.shape for value in self.decoder.get_inputs()}
         self.self_names = [name for name in inputs if "_self_" in name]
-        self.cross_names = [name for name in inputs if "_cross_" in name]
+        self.cross_names = [name for name in inputs if "_cross" in name]
+        self.int8_cross = naming.cross_scale("past") in inputs
         self.cache_shape = tuple(inputs[self.self_names[0]][1::2])  # heads, head_dim
         self.outputs = ["logits", *(name.replace("past", "present") for name in self.self_names)]
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, n_frames] -> the cross caches [audio, heads, positions, head_dim]"""
-        return self.encode_all(features)[1:]
+        """float32 [audio, n_mels, n_frames] -> the cross caches [audio, heads, positions, head_dim]
+
+        As the decoder wants them: of an _optimized pair int8, with their scales as the last array.
+        """
+        return self._run_encoder(features)[1:]
 
     def encode_all(self, features: np.ndarray) -> list[np.ndarray]:
-        """As `encode`, with the hidden states [audio, positions, d_model] first."""
+        """The hidden states [audio, positions, d_model], and the cross caches in float32."""
+        hidden, *cross = self._run_encoder(features)
+        return [hidden, *(int8_cache.unpack(cross) if self.int8_cross else cross)]
+
+    def _run_encoder(self, features: np.ndarray) -> list[np.ndarray]:
         return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
+
+    def own(self, cross: list[np.ndarray]) -> list[np.ndarray]:
+        """Float32 cross caches, such as PyTorch's, as this decoder wants them."""
+        return int8_cache.pack(cross) if self.int8_cross else cross
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None):
         """int64 [batch, sequence] -> logits [batch, sequence, vocab], caches [batch, heads, longer, head_dim]"""
@@ -44,6 +59,8 @@ class GraphPair:
             cache = [np.zeros((len(input_ids), heads, 0, width), np.float32)] * len(self.self_names)
         feeds = {"input_ids": input_ids, **dict(zip(self.self_names, cache, strict=True)),
                  **dict(zip(self.cross_names, cross, strict=True))}
+        if self.int8_cross:
+            return int8_decoder.step(self.decoder, feeds, self.decoder.get_outputs()[0].shape[-1])
         logits, *presents = self.decoder.run(self.outputs, feeds)
         return logits, presents
 

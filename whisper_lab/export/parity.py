@@ -39,7 +39,7 @@ def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate
         see("states", f"encoder_hidden_states, {sound.name}", relative_error(hidden, sound.hidden))
         for i, (test, reference) in enumerate(zip(cross, sound.cross, strict=True)):
             see("states", f"cross cache {i}, {sound.name}", relative_error(test, reference))
-        logits, caches = _run(graphs.step, sound.forced, sound.cross, None, count=2)
+        logits, caches = _run(graphs.step, sound.forced, graphs.own(sound.cross), None, count=2)
         see("logits", f"logits, {sound.name}", relative_error(logits, sound.logits))
         for i, reference in enumerate(sound.self_caches):
             test = caches[i] if len(np.shape(caches)) else np.array(np.nan)
@@ -70,6 +70,7 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
         encoder = max(encoder, (error, f"batch {rows}"))
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
+        cross = graphs.own(cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
@@ -113,8 +114,9 @@ def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0
     sound = sounds[0]
     vocabulary, positions = sound.logits.shape[-1], graphs.rules.max_positions
     ids = np.random.default_rng(seed).integers(0, vocabulary, (1, min(PIECE_TOKENS, positions)))
-    whole = _run(graphs.step, ids, sound.cross, None, count=2)[0]
-    errors = {step: relative_error(_in_pieces(graphs, ids, sound.cross, step), whole) for step in (1, PIECE)}
+    cross = graphs.own(sound.cross)
+    whole = _run(graphs.step, ids, cross, None, count=2)[0]
+    errors = {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
     worst = max(errors, key=errors.get)
     return [below("prompt at once = in pieces", errors[worst], PIECES[precision],
                   f"{ids.shape[1]} tokens, worst in chunks of {worst}", "decoder")]

@@ -12,6 +12,7 @@ import onnx
 
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
+from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size
 
 PREFIX, SUFFIX = ".export-", ".partial"
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG,
@@ -72,9 +73,10 @@ def _is_running(pid: int) -> bool:
 def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
     """Rename checked graphs into place, sidecars before the graphs that name them; returns the new paths.
 
+    A graph whose weights fit in one file gets them; it is then copied, and the working copy stays where it was.
     A sidecar of an older export that the new graph does not need is removed.
     """
-    graphs = list(graphs)
+    graphs = [_in_one_file(graph) for graph in graphs]
     for graph in graphs:
         if naming.sidecar(graph).exists():
             os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
@@ -89,6 +91,15 @@ def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
             name.unlink(missing_ok=True)  # an earlier failure of this graph is history
         published.append(target)
     return published
+
+
+def _in_one_file(graph: Path) -> Path:
+    if not naming.sidecar(graph).exists() or size(graph) > SINGLE_FILE_LIMIT:
+        return graph
+    folder = graph.parent / "joined"
+    folder.mkdir(exist_ok=True)
+    join(graph, folder / graph.name)
+    return folder / graph.name
 
 
 def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:

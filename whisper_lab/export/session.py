@@ -1,6 +1,7 @@
 """One run of 03: the checkpoint, the yardstick, what became of each graph, and the report."""
 
 import functools
+import gc
 import json
 import resource
 import sys
@@ -54,9 +55,13 @@ class Export:
         return parity.long_run(self.runtime, self.sounds, self.args.seed)
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
-        """Remember what the others are measured against."""
+        """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more."""
         self.fp32_bytes = {part: graphs.size(path) for part, path in fp32.items()}
         self.export_s = seconds
+        if not self.args.no_verify or self.args.sensitivity:
+            _ = self.sounds, self.long_run
+        self.model.to("meta")  # structure and configuration stay
+        gc.collect()
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
                excluded: dict[str, int], seconds: float, optimized: bool = False) -> dict[str, Path]:
@@ -80,6 +85,7 @@ class Export:
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
                            trained=not self.checkpoint.random_weights, seed=self.args.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):
+            self.runtime.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.output_dir))
         console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed", "against PyTorch on three sounds")

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, naming
+from whisper_lab.export import graphs, int8_cache, naming
 from whisper_lab.export.gates import Gate, below
 
 # Bytes of the matrices against float32; int4 keeps its embedding in 8 bits. The rest of a file (fixed_bytes; names and
@@ -19,9 +19,11 @@ def check(path: Path, part: str, precision: str, config, fp32_bytes: int, exclud
           alignment: bool = False, half_operators: bool = False, optimized: bool = False) -> list[Gate]:
     """All structure gates of one graph. `excluded`: linear layers that --int8-exclude kept in float32."""
     model = graphs.load(path)
-    found = [*_valid(path, part), *_contract(model, part, config, alignment), *_counts(model, part, config),
-             *_tied(model, part, config), *_linear_layers(model, part, precision, config, excluded, half_operators)]
-    found += _fused(model, part, config) if optimized and not alignment else []
+    int8_cross = optimized and int8_cache.fits(config)
+    found = [*_valid(path, part), *_contract(model, part, config, alignment, int8_cross), *_counts(model, part, config),
+             *_tied(model, part, config),
+             *_linear_layers(model, part, precision, config, excluded, half_operators, int8_cross)]
+    found += _fused(model, part, config, int8_cross) if optimized and (int8_cross or not alignment) else []
     size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
     limit = RATIO[precision] + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
     return [*found, below("size against fp32", size / fp32_bytes, limit, f"{size} of {fp32_bytes} bytes", part)]
@@ -52,11 +54,12 @@ def _valid(path: Path, part: str) -> list[Gate]:
     return [_equal("valid ONNX", part, problem, "yes")]
 
 
-def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]:
-    """Opset, IR version, names of inputs and outputs and of their dimensions."""
+def _contract(model: ir.Model, part: str, config, alignment: bool, int8_cross: bool) -> list[Gate]:
+    """Opset, IR version, names of inputs and outputs and of their dimensions, type of the cross caches."""
     layers = config.decoder_layers
-    names = ([["input_features"], naming.encoder_outputs(layers)] if part == "encoder"
-             else [naming.decoder_inputs(layers), naming.decoder_outputs(layers, alignment)])
+    names = ([["input_features"], naming.encoder_outputs(layers, int8_cross)] if part == "encoder" else
+             [naming.decoder_inputs(layers, int8_cross), naming.decoder_outputs(layers, alignment, int8_cross)])
+    types = {str(value.dtype) for value in [*model.graph.inputs, *model.graph.outputs] if "_cross_" in value.name}
     seen = [[value.name for value in values] for values in (model.graph.inputs, model.graph.outputs)]
     dims = {str(dim.value) for value in model.graph.inputs for dim in value.shape if isinstance(dim, ir.SymbolicDim)}
     free = {"batch"} if part == "encoder" else {"batch", "sequence", "past", "audio"}
@@ -64,6 +67,7 @@ def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]
                    (graphs.OPSET, graphs.IR_VERSION)),
             Gate("inputs and outputs", seen == names, None, None,
                  "as agreed" if seen == names else f"{seen}, not {names}", part),
+            _equal("cross caches", part, types, {"INT8" if int8_cross else "FLOAT"}),
             _equal("free dimensions", part, sorted(dims), sorted(free))]
 
 
@@ -80,12 +84,12 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
     return checks
 
 
-def _fused(model: ir.Model, part: str, config) -> list[Gate]:
-    """In the optimized pair no attention is left in pieces (--alignment-heads keeps those that it needs)."""
-    types = graphs.node_types(model)
-    attentions = config.encoder_layers if part == "encoder" else 2 * config.decoder_layers
-    return [_equal("fused attentions, and Softmax left", part, (types["MultiHeadAttention"], types["Softmax"]),
-                   (attentions, 0))]
+def _fused(model: ir.Model, part: str, config, int8_cross: bool) -> list[Gate]:
+    """In the optimized pair no attention is left in pieces (--alignment-heads keeps those over a float32 cache)."""
+    types, small = graphs.node_types(model), config.decoder_layers * int8_cross
+    expected = (config.encoder_layers, 0, 0) if part == "encoder" else (2 * config.decoder_layers - small, small, 0)
+    return [_equal("fused attentions, and Softmax left", part,
+                   tuple(types[name] for name in ("MultiHeadAttention", "GroupQueryAttention", "Softmax")), expected)]
 
 
 def _tied(model: ir.Model, part: str, config) -> list[Gate]:
@@ -106,7 +110,7 @@ def linear_layers(part: str, config) -> int:
 
 
 def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
-                   half_operators: bool) -> list[Gate]:
+                   half_operators: bool, int8_cross: bool) -> list[Gate]:
     """Each linear layer computes in the type that the precision promises."""
     types, expected = graphs.node_types(model), linear_layers(part, config)
     floats = [node.name for node in graphs.weight_matmuls(model)]
@@ -114,6 +118,7 @@ def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded:
         head = part == "decoder"
         whole = types["MatMulInteger"] + types["MatMulNBits"] if precision == "int4" else types["MatMulInteger"]
         leftover = types["DequantizeLinear"] + types["QuantizeLinear"]
+        leftover -= 2 * config.decoder_layers if int8_cross and part == "encoder" else 0  # those make the cross caches
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
                 _equal("quantized linear layers", part, whole, expected - excluded),
                 _equal("nodes that unpack weights at run time", part, leftover, 0),

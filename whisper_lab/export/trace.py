@@ -4,6 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from unittest import mock
 
 from torch import Tensor, nn
 
@@ -55,6 +56,19 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def one_copy() -> Iterator[None]:
+    """Let `quantize_dynamic` hold a model once instead of twice.
+
+    It infers all shapes when it reads the file; its next step is to copy, write, and read the model again to infer
+    them after Gemm nodes became MatMul. These graphs have no Gemm, so that step is left out; the result is the same.
+    """
+    from onnxruntime.quantization import onnx_quantizer
+
+    with mock.patch.object(onnx_quantizer, "save_and_reload_model_with_shape_infer", lambda model: model):
+        yield
+
+
 def tidy(program):
     """An exporter's ONNXProgram -> onnx_ir.Model: nodes named after their modules, no traces of the machine, IR 9."""
     model = program.model
@@ -63,6 +77,12 @@ def tidy(program):
     model.producer_name, model.producer_version, model.doc_string = "whisper-onnx-lab", None, None
     model.graph.name, model.graph.doc_string, model.ir_version = "whisper", None, graphs.IR_VERSION
     return model
+
+
+def let_go(program) -> None:
+    """Drop a written graph's weights: the exporter's caches keep its values, and with them PyTorch's memory."""
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
 
 
 def parameters(module: nn.Module) -> int:

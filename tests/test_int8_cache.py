@@ -1,0 +1,144 @@
+"""The _optimized pair of whisper-nano: int8 cross caches, read in place, say what the plain int8 pair says."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whisper_lab import audio, features, metrics
+from whisper_lab.decoding import Options, decode
+from whisper_lab.export import int8_cache, naming
+from whisper_lab.onnx_whisper import OnnxWhisper
+
+NAME, CLIPS = "whisper-nano", ("hello.wav", "digits.wav", "kitchen.wav")
+
+
+@pytest.fixture(scope="module")
+def exported(nano, tmp_path_factory) -> Path:
+    """nano's int8 pairs, plain and optimized, as 03 writes them; the gates of both ran."""
+    folder, before = tmp_path_factory.mktemp("nano"), os.getcwd()
+    os.chdir(folder)
+    try:
+        importlib.import_module("03-export-encoder-decoder").main(
+            ["--model", str(nano), "--precision", "int8", "--optimize", "--alignment-heads", "--output-dir", ".",
+             "--quiet"])
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(exported) -> OnnxWhisper:
+    return OnnxWhisper(exported, NAME, "int8")
+
+
+@pytest.fixture(scope="module")
+def small(exported) -> OnnxWhisper:
+    return OnnxWhisper(exported, NAME, "int8", optimized=True)
+
+
+@pytest.fixture(scope="module")
+def mel(plain) -> np.ndarray:
+    """Three clips, float32 [3, n_mels, frames]"""
+    media = Path(__file__).parent.parent / "media"
+    return np.stack([features.log_mel(audio.load(media / name).samples, plain.spec) for name in CLIPS])
+
+
+def test_it_says_what_it_is_and_passed_its_gates(exported, small):
+    assert small.facts["cache_types"] == {"self": "float32", "cross": "int8"}
+    report = json.loads((exported / "reports" / f"export-{NAME}.json").read_text())
+    rows = {row["file"]: row for row in report["graphs"]}
+    decoder = rows[naming.graph_file(NAME, "decoder", "int8", optimized=True)]
+    assert decoder["gates_passed"] == len(decoder["gates"]) > 10
+    assert decoder["node_types"]["GroupQueryAttention"] == int(small.facts["n_text_layer"])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_it_transcribes_like_the_plain_int8_pair(plain, small, mel, beams):
+    """A batch of three, and the first clip alone."""
+    for windows in (mel, mel[:1]):
+        ours, theirs = ([result.text for result in decode(runtime, windows, Options(language="en", beams=beams))]
+                        for runtime in (small, plain))
+        assert all(text.strip() for text in theirs)
+        assert metrics.word_errors(" ".join(theirs), " ".join(ours), "en").wer <= 0.1, (ours, theirs)
+
+
+def test_it_chooses_the_tokens_of_the_plain_pair(plain, small, mel):
+    """With timestamps, and the plain pair's own text as history: one flip does not change all that follows."""
+    same = []
+    for i, result in enumerate(decode(plain, mel, Options(language="en", timestamps=True))):
+        ids = np.array([[*result.prompt, *result.tokens]], np.int64)
+        ours, theirs = (runtime.step(ids, runtime.encode(mel[i:i + 1]), None)[0].argmax(-1)
+                        for runtime in (small, plain))
+        same += (ours == theirs)[0, len(result.prompt) - 1:].tolist()
+    assert len(same) > 30 and np.mean(same) >= 0.95
+
+
+def test_logits_stay_near_those_of_the_plain_pair(plain, small, mel):
+    prompt = np.array([plain.rules.prompt("en")] * 3, np.int64)
+    ours, theirs = (runtime.step(prompt, runtime.encode(mel), None)[0] for runtime in (small, plain))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std() < 0.08  # as the gates: int8
+
+
+def test_the_caches_are_read_in_place(small, mel):
+    """Unchanged after prompts and steps, alone and as a batch; and never handed out as a copy."""
+    cross = small.encode(mel)
+    before = [array.copy() for array in cross]
+    prompt = np.array([small.rules.prompt("en")] * 3, np.int64)
+    for rows in ([0], [0, 1, 2]):
+        mine = small.select(cross, np.array(rows))
+        _, cache = small.step(prompt[rows], mine, None)
+        _, cache = small.step(prompt[rows, :1], mine, cache)
+        assert {array.dtype for array in cache} == {np.dtype(np.float32)} and len(cache) == len(small._self_inputs)
+        assert all(array.shape[2] == prompt.shape[1] + 1 for array in cache)
+    assert all(np.array_equal(a, b) for a, b in zip(cross, before, strict=True))
+
+
+def test_bound_and_unbound_give_the_same(small, mel):
+    """Who drives the graph without binding its memory pays for a copy, and gets the same numbers."""
+    cross = small.encode(mel[:1])
+    prompt = np.array([small.rules.prompt("en")], np.int64)
+    bound, _ = small.step(prompt, cross, None)
+    unbound = small.decoder.run(["logits"], small._feeds(prompt, cross, None))[0]
+    np.testing.assert_array_equal(bound, unbound)
+
+
+def test_a_batch_is_run_as_its_recordings_alone(small, mel):
+    """A prompt is several queries: then the recordings are taken in turn, so each gets exactly its own numbers."""
+    cross, prompt = small.encode(mel), np.array([small.rules.prompt("en")] * 6, np.int64)  # two beams each
+    prompt[1::2, -1] += 1
+    together, cache = small.step(prompt, cross, None)
+    for i in range(3):
+        rows = slice(2 * i, 2 * i + 2)
+        alone, own = small.step(prompt[rows], small.select(cross, np.array([i])), None)
+        np.testing.assert_array_equal(together[rows], alone)
+        assert all(np.array_equal(a[rows], b) for a, b in zip(cache, own, strict=True))
+
+
+def test_scales_are_those_of_each_recording(small, mel):
+    """The encoder's int8 caches are what NumPy makes of the float values they stand for, each channel full range."""
+    cross = small.encode(mel)
+    *caches, scales = cross
+    assert scales.shape == (3, len(caches), int(small.facts["n_text_state"]))
+    assert all((np.abs(cache.astype(int)).max(axis=2) == 127).all() for cache in caches)
+    assert not np.allclose(scales[0], scales[1], rtol=0.01)
+    for ours, theirs in zip(int8_cache.pack(int8_cache.unpack(cross)), cross, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_silent_channel_is_no_nan():
+    caches = [np.zeros((1, 2, 5, 8), np.float32), np.ones((1, 2, 5, 8), np.float32)]
+    found = int8_cache.unpack(int8_cache.pack(caches))
+    np.testing.assert_allclose(found[0], 0)
+    np.testing.assert_allclose(found[1], 1, rtol=1e-6)
+
+
+def test_attention_for_word_timestamps_stays_near(plain, small, mel):
+    ids = np.array([plain.rules.prompt("en")], np.int64)
+    ours, theirs = (runtime.attention(ids, runtime.encode(mel[:1])) for runtime in (small, plain))
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours.sum(axis=-1), 1, atol=1e-3)
+    assert np.abs(ours - theirs).sum(axis=-1).mean() < 0.2  # 2 is the most two distributions can differ by
