@@ -171,10 +171,13 @@ def test_starts_no_other_threads():
         def used(who): return sum(resource.getrusage(who)[:2])
         for n_mels in (80, 128):
             spec = FeatureSpec(n_mels, 400, 160, 16_000, 480_000)
-            before, before_thread = used(resource.RUSAGE_SELF), used(resource.RUSAGE_THREAD)
-            for _ in range(20): log_mel(samples, spec)
-            others = used(resource.RUSAGE_SELF) - before - (used(resource.RUSAGE_THREAD) - before_thread)
-            assert others < 0.02, f"{n_mels} mel bins: {others:.3f} s of other threads"
+            shares = []
+            for _ in range(4):  # the least of four: clocks of a few ms and a busy machine blur a single one
+                before, before_thread = used(resource.RUSAGE_SELF), used(resource.RUSAGE_THREAD)
+                for _ in range(20): log_mel(samples, spec)
+                own = used(resource.RUSAGE_THREAD) - before_thread
+                shares.append((used(resource.RUSAGE_SELF) - before - own) / own)
+            assert min(shares) < 0.1, f"{n_mels} mel bins: other threads took {min(shares):.0%} of this one's time"
         assert not {"torch", "transformers", "librosa"} & set(sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
