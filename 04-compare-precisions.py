@@ -59,14 +59,18 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
             "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
 
 
-def compare_layers(variant, base, runtime, heard, threads: int | None) -> list[dict]:
+def compare_layers(variant, base, runtimes: dict, heard, threads: int | None) -> list[dict]:
     """Where the noise comes in: the same module's output in both graphs, both fed with the same sound."""
     from whisper_lab.compare import numbers
 
-    feeds = {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features}}
-    _, cross = numbers.hidden_and_cross(runtime, heard.features)
-    feeds["decoder"] = numbers.decoder_feeds(runtime, heard.forced, cross)
-    rows = numbers.layer_errors(variant.paths, base.paths, feeds, threads)
+    ours, theirs = runtimes[variant.name], runtimes[base.name]
+    _, cross = numbers.hidden_and_cross(theirs, heard.features)
+    # The decoders get fp32's cross caches, so that their own noise shows; int8 caches only their own encoder makes.
+    own = cross if ours.cross_outputs == theirs.cross_outputs else numbers.hidden_and_cross(ours, heard.features)[1]
+    feeds, base_feeds = ({"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
+                          "decoder": runtime.feeds(heard.forced, caches, None)}
+                         for runtime, caches in ((ours, own), (theirs, cross)))
+    rows = numbers.layer_errors(variant.paths, base.paths, feeds, threads, base_feeds)
     numbers.note_few(rows, variant.name)
     return rows
 
@@ -128,7 +132,7 @@ def compare(args) -> dict:
     for variant in console.progress(present, description="comparing numbers", unit="precision"):
         measured[variant.name] = compare_numbers(runtimes[variant.name], sounds, rights)
         if variant.name != BASELINE:
-            layers[variant.name] = compare_layers(variant, present[0], runtimes[BASELINE], sounds[0], args.threads)
+            layers[variant.name] = compare_layers(variant, present[0], runtimes, sounds[0], args.threads)
     written = {name: transcribe(runtime, clips)
                for name, runtime in console.progress(runtimes.items(), description="transcribing", unit="variant")}
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}

@@ -102,7 +102,7 @@ def test_bound_and_unbound_give_the_same(small, mel):
     cross = small.encode(mel[:1])
     prompt = np.array([small.rules.prompt("en")], np.int64)
     bound, _ = small.step(prompt, cross, None)
-    unbound = small.decoder.run(["logits"], small._feeds(prompt, cross, None))[0]
+    unbound = small.decoder.run(["logits"], small.feeds(prompt, cross, None))[0]
     np.testing.assert_array_equal(bound, unbound)
 
 
@@ -142,3 +142,21 @@ def test_attention_for_word_timestamps_stays_near(plain, small, mel):
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours.sum(axis=-1), 1, atol=1e-3)
     assert np.abs(ours - theirs).sum(axis=-1).mean() < 0.2  # 2 is the most two distributions can differ by
+
+
+def test_the_comparison_reads_int8_caches(exported, plain, small, mel):
+    """04 once took the encoder's outputs by the wrong names and stopped at the scales of the int8 caches."""
+    from types import SimpleNamespace
+
+    from whisper_lab.compare import numbers
+
+    script = importlib.import_module("04-compare-precisions")
+    forced = np.array([plain.rules.prompt("en")], np.int64)
+    heard = SimpleNamespace(features=mel[:1], forced=forced)
+    hidden, cross = numbers.hidden_and_cross(small, heard.features)
+    assert hidden.shape[0] == 1 and small.decoder.run(["logits"], small.feeds(forced, cross, None))
+    plain_pair, pair = naming.pair(exported, NAME, "int8"), naming.pair(exported, NAME, "int8", optimized=True)
+    variants = [SimpleNamespace(name=name, paths=paths) for name, paths in (("a", plain_pair), ("b", pair))]
+    rows = script.compare_layers(variants[1], variants[0], {"a": plain, "b": small}, heard, 1)
+    assert {row["part"] for row in rows} == {"encoder", "decoder"}
+    assert min(row["sqnr_db"] for row in rows if row["sqnr_db"] is not None) > 20

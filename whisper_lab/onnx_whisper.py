@@ -65,7 +65,7 @@ class OnnxWhisper:
         past = [name for name in inputs if name.startswith("past_")]
         made = [value.name for value in self.encoder.get_outputs() if value.name.replace("present", "past", 1) in past]
         self._features = self.encoder.get_inputs()[0].name
-        self._cross_outputs = made
+        self.cross_outputs = made
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
@@ -80,7 +80,7 @@ class OnnxWhisper:
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
         """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
-        return self.encoder.run(self._cross_outputs, {self._features: np.ascontiguousarray(features)})
+        return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features)})
 
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None
              ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -89,11 +89,12 @@ class OnnxWhisper:
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
         if self._int8_cross:
-            return int8_decoder.step(self.decoder, self._feeds(input_ids, cross, cache), self.rules.vocab_size)
-        logits, *cache = self.decoder.run(["logits", *self._self_outputs], self._feeds(input_ids, cross, cache))
+            return int8_decoder.step(self.decoder, self.feeds(input_ids, cross, cache), self.rules.vocab_size)
+        logits, *cache = self.decoder.run(["logits", *self._self_outputs], self.feeds(input_ids, cross, cache))
         return logits, cache
 
-    def _feeds(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> dict:
+    def feeds(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None) -> dict:
+        """The decoder's inputs by name; arguments as of `step`."""
         if cache is None:
             cache = [np.zeros((len(input_ids), *shape), dtype) for shape, dtype in self._empty]
         return {"input_ids": np.ascontiguousarray(input_ids), **dict(zip(self._self_inputs, cache, strict=True)),
@@ -115,7 +116,7 @@ class OnnxWhisper:
         if not self.has_attention:
             raise LabError("this decoder has no output cross_attention, which word timestamps are made of",
                            f"write it with one: {self.command} --alignment-heads")
-        return self.decoder.run(["cross_attention"], self._feeds(input_ids, cross, None))[0][0]
+        return self.decoder.run(["cross_attention"], self.feeds(input_ids, cross, None))[0][0]
 
 
 def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:

@@ -45,10 +45,9 @@ def listen(runtime, clip: str, samples: np.ndarray, language: str | None) -> Hea
 
 def hidden_and_cross(runtime, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """The encoder graph's hidden states [1, positions, d_model] and cross caches."""
-    names = [output.name for output in runtime.encoder.get_outputs()]
-    values = dict(zip(names, runtime.encoder.run(None, {runtime.encoder.get_inputs()[0].name: features}), strict=True))
-    cross = [values[name] for name in names if "_cross_" in name]
-    return values["encoder_hidden_states"], cross
+    wanted = ["encoder_hidden_states", *runtime.cross_outputs]
+    hidden, *cross = runtime.encoder.run(wanted, {runtime.encoder.get_inputs()[0].name: features})
+    return hidden, cross
 
 
 def choices(rules, heard: Heard, logits: np.ndarray) -> np.ndarray:
@@ -81,18 +80,19 @@ def _spell(tokenizer, token: int) -> str:
 
 # Layer by layer ------------------------------------------------------------------------------------------------------
 
-def layer_errors(paths: dict[str, Path], base_paths: dict[str, Path], feeds: dict[str, dict], threads: int | None
-                 ) -> list[dict]:
+def layer_errors(paths: dict[str, Path], base_paths: dict[str, Path], feeds: dict[str, dict], threads: int | None,
+                 base_feeds: dict[str, dict] | None = None) -> list[dict]:
     """Error that has built up at the end of each module, in the order of computation; worst have the lowest dB.
 
-    paths, base_paths: encoder and decoder of a precision and of fp32; feeds: the inputs of each. `sqnr_db` is None,
-    with a reason, where no noise or no finite value was seen.
+    paths, base_paths: encoder and decoder of a precision and of fp32; feeds: the inputs of each;
+    base_feeds: those of fp32 where they differ. `sqnr_db` is None, with a reason, where no noise or no finite value was
+    seen.
     """
     rows = []
     for part, path in paths.items():
         pairs = places(base_paths[part], path)
-        right, test = (exposed(file, list(pairs.values()), feeds[part], threads)
-                       for file in (base_paths[part], path))
+        right, test = (exposed(file, list(pairs.values()), inputs[part], threads)
+                       for file, inputs in ((base_paths[part], base_feeds or feeds), (path, feeds)))
         rows += [{"part": part, "layer": layer, **_error(right[value], test[value])}
                  for layer, value in pairs.items() if value in right and value in test]
     return rows
@@ -153,18 +153,6 @@ def _run(model: onnx.ModelProto, path: Path, outside: bool, asked: list[str], fe
         raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
     finally:
         copy.unlink(missing_ok=True)
-
-
-def decoder_feeds(runtime, forced: np.ndarray, cross: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """The inputs of a decoder graph for these tokens and an empty self cache."""
-    feeds = {"input_ids": forced}
-    crosses = iter(cross)
-    for value in runtime.decoder.get_inputs():
-        if "_self_" in value.name:
-            feeds[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
-        elif "_cross_" in value.name:
-            feeds[value.name] = next(crosses)
-    return feeds
 
 
 def worst(rows: list[dict], count: int = 5) -> list[dict]:
