@@ -170,3 +170,21 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_ends(toy_corpus, tmp_
     assert validation["step"] == 3
     assert not all(torch.equal(part[name], whole[name]) for name in whole)
     assert all(torch.allclose(resumed[name], whole[name], atol=1e-6) for name in whole)
+
+
+def test_a_run_can_begin_at_finished_weights(toy_corpus, tmp_path):
+    from training import train
+
+    args = train.arguments().parse_args([
+        "--corpus", str(toy_corpus), "--output-dir", str(tmp_path), "--init", "whisper_model_dir/whisper-nano",
+    ])  # fmt: skip
+    trainer = train.Trainer(args, "cpu")
+    import torch
+    from safetensors.torch import load_file
+
+    published = load_file("whisper_model_dir/whisper-nano/model.safetensors")
+    for weights in (trainer.model, trainer.average, trainer.working):
+        for name, tensor in weights.state_dict().items():
+            if name in published:
+                assert torch.allclose(tensor.float(), published[name].float(), atol=4e-3, rtol=1e-2), name
+    assert train._ease(0, args) == 1.0

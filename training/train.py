@@ -2,7 +2,8 @@
 
     python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 3400
 
-A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again.
+A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again. With --init
+CHECKPOINT it begins at finished weights instead of random ones, and without the gentle start that random ones need.
 """
 
 import argparse
@@ -42,10 +43,10 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.args.seed}/{step}")
-        later = step >= FIRST_PART * self.args.steps
+        later = bool(self.args.init) or step >= FIRST_PART * self.args.steps
         plans = [self.planner.draw(rng, later=later) for _ in range(self.args.batch_size * 4)]
         plans.sort(key=lambda p: p.recorded)
-        first = rng.randrange(2 if _ease(step) < 1 else 4) * self.args.batch_size  # short ones first
+        first = rng.randrange(2 if _ease(step, self.args) < 1 else 4) * self.args.batch_size  # short ones first
         plans = plans[first : first + self.args.batch_size]
         full = rng.random() < (0.06 if step < 0.8 * self.args.steps else 0.33)
         longest = plans[-1].recorded + rng.randrange(SAMPLE_RATE // 2)
@@ -61,7 +62,7 @@ class Batches(torch.utils.data.Dataset):
     def render(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Replace the batch's sound by its degraded log-mel features; the step seeds the degradation."""
         self.mixer.generator.manual_seed(self.args.seed * 1_000_003 + step)
-        self.mixer.strength = _ease(step)
+        self.mixer.strength = _ease(step, self.args)
         batch["features"] = self.mixer.render(batch)
         del batch["wave"]
         return batch
@@ -73,6 +74,9 @@ class Trainer:
     def __init__(self, args, device: str):
         self.args, self.device = args, device
         self.model, self.tokenizer = blank.make(Path(args.output_dir) / "blank", args.seed)
+        if args.init:
+            weights = type(self.model).from_pretrained(args.init, dtype=torch.float32).state_dict()
+            self.model.load_state_dict(weights)
         self.model.to(device).train()
         self.ctc_head = torch.nn.Linear(self.model.config.d_model, len(CHARACTERS) + 1).to(device)
         # The forward and backward pass run in bfloat16 on a copy; the weights themselves stay float32.
@@ -127,7 +131,7 @@ class Trainer:
         known = batch["character_counts"] > 0  # clips without speech, or with half a sentence, have no CTC answer
         heard = (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
         # CTC leads at first: what it teaches the encoder is what the cross-attention then finds.
-        return answer + (1 + (self.args.ctc_weight - 1) * _ease(self.step)) * heard
+        return answer + (1 + (self.args.ctc_weight - 1) * _ease(self.step, self.args)) * heard
 
     def _collect_gradients(self) -> None:
         """Hand the working copy's gradients to the float32 weights."""
@@ -175,9 +179,9 @@ def encode(encoder, features: torch.Tensor) -> torch.Tensor:
     return encoder.layer_norm(hidden)
 
 
-def _ease(step: int) -> float:
-    """From 0 at the first step to 1 when the gentle beginning is over."""
-    return min(1.0, step / EASY_STEPS)
+def _ease(step: int, args) -> float:
+    """From 0 at the first step to 1 when the gentle beginning is over; a trained model needs none."""
+    return 1.0 if args.init else min(1.0, step / EASY_STEPS)
 
 
 def _schedule(step: int, warmup: int, steps: int) -> float:
@@ -233,6 +237,7 @@ def arguments():
     parser = console.parser(__doc__, *flags, output_dir="training/work/run")
     parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3400, help="default: %(default)s")
+    parser.add_argument("--init", metavar="DIR", help="checkpoint whose weights to begin with (default: random)")
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
     parser.add_argument("--warmup", type=int, default=300, help="steps (default: %(default)s)")

@@ -16,6 +16,8 @@ def session(path: Path, threads: int | None = None):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # a gate reports a failing node itself
+    # A pool of memory would keep the largest shape of the sweep for good, on top of the weights.
+    options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -92,21 +92,29 @@ def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, p
 
 
 def long_run(runtime, sounds: list[Sound], seed: int = 0) -> LongRun:
-    """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep."""
-    import torch
+    """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
 
+    One recording at a time: the cross caches of all of them would be as large as the weights.
+    """
     random, positions, beams = np.random.default_rng(seed), runtime.rules.max_positions, max(SWEEP_BEAMS)
     ids = random.integers(0, runtime.rules.vocab_size, (max(SWEEP_AUDIO) * beams, positions))
-    hidden = np.concatenate([sound.hidden for sound in sounds[:max(SWEEP_AUDIO)]])
+    looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
+    answers = [_long_answer(runtime.model, ids[i * beams:(i + 1) * beams], sound.hidden, looked_at)
+               for i, sound in enumerate(sounds[:max(SWEEP_AUDIO)])]
+    logits, *caches = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches)
+
+
+def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int]) -> list[np.ndarray]:
+    """Logits [beams, looked_at, vocabulary] and self caches for the beams of one recording."""
+    import torch
+
     with torch.inference_mode():
-        output = runtime.model.model.decoder(
-            input_ids=torch.from_numpy(ids), use_cache=True,
-            encoder_hidden_states=torch.from_numpy(hidden).repeat_interleave(beams, dim=0))
-        looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
-        logits = runtime.model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
+        states = torch.from_numpy(hidden).expand(len(ids), -1, -1)
+        output = model.model.decoder(input_ids=torch.from_numpy(ids), use_cache=True, encoder_hidden_states=states)
+        logits = model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
     layers = output.past_key_values.self_attention_cache.layers
-    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)},
-                   [tensor.numpy() for layer in layers for tensor in (layer.keys, layer.values)])
+    return [logits, *(tensor.numpy() for layer in layers for tensor in (layer.keys, layer.values))]
 
 
 def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
