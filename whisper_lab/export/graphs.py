@@ -38,6 +38,7 @@ def save(model: ir.Model, path: Path) -> None:
     sidecar = naming.sidecar(path)
     sidecar.unlink(missing_ok=True)  # a stale one would only confuse
     if weight_bytes(model) <= WORKING_LIMIT:
+        ir.external_data.load_to_model(model)  # weights still mapped to the sidecar of a larger graph come along
         ir.save(model, path)
     else:
         ir.save(model, path, external_data=sidecar.name, size_threshold_bytes=BIG)
