@@ -14,7 +14,7 @@ from whisper_lab import console, files
 from whisper_lab.console import LabError
 from workbook import questions
 from workbook.questions import HERE, LANGUAGES
-from workbook.values import RESULTS, Results
+from workbook.values import Results
 from workbook.view import view
 
 
@@ -54,7 +54,7 @@ def inflated(data: bytes) -> list[bytes]:
 def main(argv: list[str] | None = None) -> int:
     parser = console.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--check", action="store_true", help="change nothing, only compare")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR",
+    parser.add_argument("--results", type=Path, metavar="DIR",
                         help="where the evidence was written (default: workbook/results)")
     parser.add_argument("--output-dir", type=Path, default=HERE, metavar="DIR",
                         help="where the files go (default: workbook)")

@@ -24,7 +24,8 @@ def workbook(book: Book, views: list[View], results: Results) -> str:
 def contents(book: Book, views: list[View]) -> str:
     """A table with a row for each question."""
     words = WORDS[views[0].language]
-    rows = [f"| {words['question']} | | {words['topic']} | {words['level']} | {words['kind']} |", "|---|---|---|---|---|"]
+    rows = [f"| {words['question']} | | {words['topic']} | {words['level']} | {words['kind']} |",
+            "|---|---|---|---|---|"]
     for view in views:
         question = view.question
         rows.append(f"| [{question.id}](#{anchor(view)}) | {view.title} | {book.topics[question.topic][view.language]} "

@@ -24,14 +24,17 @@ def questions(book: Book, views: list[View]) -> bytes:
     sheet.multi_cell(0, 9, book.title[language], new_x="LMARGIN", new_y="NEXT")
     sheet.set_font("text", size=11)
     sheet.multi_cell(0, 12, f"{words['name']}: {'.' * 60}   {words['date']}: {'.' * 24}", new_x="LMARGIN", new_y="NEXT")
-    part = None
+    part, trial = None, _sheet("", language)
     for view in views:
         heading = None
         if view.question.id[0] != part:
             part = view.question.id[0]
             heading = book.parts[part][language]
-        with sheet.unbreakable() as block:  # a question is never torn apart
-            _question(block, book, view, heading)
+        trial.add_page()  # a question is never torn apart: its height shows on a page of its own
+        _question(trial, book, view, heading)
+        if sheet.get_y() + trial.get_y() - MARGIN > sheet.page_break_trigger:
+            sheet.add_page()
+        _question(sheet, book, view, heading)
     return bytes(sheet.output())
 
 
@@ -59,7 +62,7 @@ def _sheet(title: str, language: str):
     made.set_auto_page_break(True, MARGIN)
     made.set_title(title)
     made.set_lang(language)
-    made.set_creation_date(datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc))
+    made.set_creation_date(datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
     made.set_producer("workbook.generate")
     return made
 

@@ -23,8 +23,8 @@ FIGURE_KEY = "values"  # the text chunk in a figure that says which values it wa
 class Results:
     """The evidence in one folder, read when it is needed."""
 
-    def __init__(self, folder: Path = RESULTS):
-        self.folder = folder
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder or RESULTS
         self._documents: dict[str, dict] = {}
 
     def document(self, name: str, where: str = "the workbook") -> dict:
@@ -34,7 +34,8 @@ class Results:
             try:
                 document = json.loads(path.read_text(encoding="utf-8"))
             except OSError as error:
-                raise LabError(f"{where} needs the evidence {name}, and there is no {path.name}", remedy(name)) from error
+                problem = f"{where} needs the evidence {name}, and there is no {path.name}"
+                raise LabError(problem, remedy(name)) from error
             except ValueError as error:
                 raise LabError(f"{path.name} is damaged: {error}", remedy(name)) from error
             if not isinstance(document, dict) or document.get("schema") != SCHEMA:
