@@ -7,7 +7,7 @@
     python 01-record-audio-app.py --cli --list-devices
 
 A browser gives the microphone only to a secure page. In this order:
-  1. VS Code over SSH forwards the port (panel Ports, or by itself): http://localhost:7860 on your own computer is secure.
+  1. VS Code over SSH forwards the port (panel Ports); http://localhost:7860 on your own computer is secure.
   2. --share asks gradio.live for a public https address; whoever has it and the password can use the page.
   3. --host 0.0.0.0 --https serves this network; the browser warns about the certificate, compare its fingerprint.
 
@@ -49,8 +49,8 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
     #    raise its noise with it. Whisper's features are relative to the loudest point anyway.
     level = audio.level(sound.samples)
 
-    # 3. Write as 16-bit: 65 536 steps, 96 dB from the loudest to the softest; a quiet room has 60. The rounding error is
-    #    inaudible. The old speech.wav moves to recordings/, and the new one appears whole or not at all.
+    # 3. Write as 16-bit: 65 536 steps, 96 dB from loudest to softest, where a quiet room has 60. The rounding error
+    #    cannot be heard. The old speech.wav moves to recordings/, and the new one appears whole or not at all.
     with save.replacing(output) as place:
         audio.write_wav(place.temporary, sound.samples)
     saved = Saved(output, sound.duration, level, sound.source_rate, sound.source_channels, sound.source_format,
@@ -188,6 +188,8 @@ def arguments(argv: list[str] | None):
         parser.error("--limit is above 0 and at most 60, --seconds above 0, --blocksize at least 0")
     if args.cli and (args.share or args.https):
         parser.error("--cli records on this machine: it serves no page to --share")
+    if args.share and args.https:
+        parser.error("--share brings https of its own: leave out --https")
     return args
 
 

@@ -4,6 +4,7 @@ import html
 
 from whisper_lab import console
 from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE
+from whisper_lab.console import LabError
 from whisper_lab.record.save import KEPT, Saved
 
 
@@ -38,8 +39,16 @@ def as_html(saved: Saved) -> str:
     """The rows and the advice for the page; everything is escaped."""
     advice = saved.level.advice
     head = f'<p class="lab-advice">{html.escape(advice)}</p>' if advice else '<p class="lab-good">good level</p>'
-    cells = "".join(f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>" for what, value in rows(saved))
+    cells = "".join(f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>"
+                    for what, value in rows(saved))
     return f'{head}<table class="lab-facts">{cells}</table>'
+
+
+def trouble(error: LabError, arrived: str | None = None) -> str:
+    """An error for the page, without the name that the upload has on this machine."""
+    problem = error.problem.replace(arrived, "this recording") if arrived else error.problem
+    return (f'<p class="lab-advice"><b>{html.escape(problem)}</b><br>'
+            f"{html.escape(error.remedy)}</p>")
 
 
 def _decibels(dbfs: float | None) -> str:
@@ -49,4 +58,5 @@ def _decibels(dbfs: float | None) -> str:
 def _clipping(fraction: float) -> str:
     if not fraction:
         return "no"
-    return f"{100 * fraction:.2g} % of the samples at full scale" + ("" if fraction > CLIPPED_TOO_MUCH else ", inaudible")
+    heard = "" if fraction > CLIPPED_TOO_MUCH else ", too few to be heard"
+    return f"{100 * fraction:.2g} % of the samples at full scale{heard}"

@@ -70,8 +70,8 @@ class Listener:
         if choice not in self._opened:
             started = time.perf_counter()
             self._opened[choice] = self._open_pytorch() if choice == PYTORCH else self._open_graphs(choice)
-            console.note("model", f"{self._opened[choice][1]}, {choice}", f"opened in {time.perf_counter() - started:.1f} "
-                         "s; it stays open")
+            seconds = time.perf_counter() - started
+            console.note("model", f"{self._opened[choice][1]}, {choice}", f"opened in {seconds:.1f} s; it stays open")
         return self._opened[choice]
 
     def _open_graphs(self, choice: str):

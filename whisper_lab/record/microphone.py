@@ -106,7 +106,7 @@ def flow(stream, waiting: queue.SimpleQueue, stop: threading.Event, microphone: 
             heard = time.monotonic()
         except queue.Empty:
             if time.monotonic() - heard > SILENT_DEVICE:
-                console.warn(f"{microphone.name} has sent nothing for {SILENT_DEVICE:g} s: unplugged? Recording ends here")
+                console.warn(f"{microphone.name} has sent nothing for {SILENT_DEVICE:g} s (unplugged?): the end")
                 break
     stream.stop()
     while not waiting.empty():

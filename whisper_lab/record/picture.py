@@ -14,8 +14,8 @@ _one_at_a_time = threading.Lock()  # matplotlib is not made for several threads
 def features(samples: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     """Log-mel of all windows side by side, the padding of the last cut off: float32 [n_mels, frames]."""
     frames = -(-len(samples) // spec.hop_length)
-    starts = range(0, max(1, len(samples)), spec.n_samples)
-    return np.concatenate([log_mel(samples[start:start + spec.n_samples], spec) for start in starts], axis=1)[:, :frames]
+    windows = [samples[start:start + spec.n_samples] for start in range(0, max(1, len(samples)), spec.n_samples)]
+    return np.concatenate([log_mel(window, spec) for window in windows], axis=1)[:, :frames]
 
 
 def draw(samples: np.ndarray, spec: FeatureSpec, model: str, path: Path) -> Path:
