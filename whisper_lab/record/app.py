@@ -105,9 +105,9 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
             with gradio.Column(min_width=340, scale=2):
                 player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                                       interactive=False, buttons=[], elem_id="player")
-                image = gradio.Image(label="Waveform and log-mel spectrogram", visible=False, interactive=False,
-                                     buttons=["fullscreen"], elem_id="picture")
-                with gradio.Row():
+                image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
+                                     interactive=False, buttons=["fullscreen"], elem_id="picture")
+                with gradio.Row(equal_height=True):
                     choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
                     transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
                 text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])

@@ -30,18 +30,24 @@ FOLDER = "whisper-lab-record-"
 LEFT_BEHIND_S = 3600
 SHARE_SERVER = ("api.gradio.app", 443)
 SHARE_TIMEOUT = 5.0  # s
+WAYS = """The microphone needs a secure page: localhost, or https. From another computer, in this order:
+  1. VS Code over SSH: panel Ports, Forward a Port, {port}; then open http://localhost:{port} on that computer
+     (without VS Code: ssh -L {port}:127.0.0.1:{port} user@this-machine)
+  2. --share: a public https address, with a password
+  3. --host 0.0.0.0 --https: for this network, with a certificate made on the spot
+Ctrl-C ends it."""
 
 
 def serve(args, convert: Callable) -> None:
     """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with own_folder() as folder:
         page, options = prepare(args, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
         public = launch(page, options)
+        for number in (signal.SIGINT, signal.SIGTERM):  # until here Ctrl-C ends the program by itself
+            signal.signal(number, lambda *_: stop.set())
         try:
             announce(args, port, public, auth)
             if args.browse:
@@ -63,7 +69,7 @@ def prepare(args, convert: Callable, folder: Path):
     from whisper_lab.record.listener import Listener
 
     listener = Listener(args.model, args.model_dir, args.language, args.threads)
-    console.note("Transcribe uses", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
+    console.note("transcription", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
         "server_name": args.host, "auth_message": "The terminal that runs this page shows user and password.",
@@ -117,12 +123,7 @@ def announce(args, port: int, public: str | None, auth: tuple[str, str] | None) 
         if not args.https:
             console.warn("over plain http the browsers of others keep their microphones shut, and the password can be "
                          "read on the way: add --https")
-    console.note("microphone", "needs a secure page", "localhost is one, and so is https")
-    console.note("from another computer, first", "VS Code", f"panel Ports, Forward a Port, {port}; then open "
-                 f"http://localhost:{port} there; or: ssh -L {port}:127.0.0.1:{port} user@this-machine")
-    console.note("second", "--share", "a public https address, and a password")
-    console.note("third", "--host 0.0.0.0 --https", "this network, with a certificate made on the spot")
-    console.note("running", "Ctrl-C ends it", "uploads are deleted after an hour")
+    console.log.info(WAYS.format(port=port))
 
 
 def reachable() -> bool:
