@@ -57,7 +57,7 @@ def recorder(folder: Path) -> None:
     graphs = str(ROOT / "whisper_model_dir")
     with browser.recorder("--model-dir", graphs, cwd=folder) as (_, address, _), \
             browser.chromium(*browser.fake_microphone(said)) as chromium:
-        page = browser.page(chromium, WIDTH, HEIGHT + 200, permissions=["microphone"])
+        page = browser.page(chromium, WIDTH, HEIGHT + 260, permissions=["microphone"])
         page.goto(address)
         page.get_by_role("button", name="Record", exact=True).click()
         page.wait_for_timeout(3300)

@@ -366,11 +366,17 @@ def test_no_public_address_is_one_line(capsys):
     assert capsys.readouterr().out.splitlines()[1] == "* Running on public URL: https://abc.gradio.live"
 
 
-def test_interrupted_while_starting(tmp_path):
-    """Ctrl-C before the page is up ends it too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_starting(tmp_path, number):
+    """Before the page is up it ends at once, and leaves nothing behind."""
+    (tmp_path / "tmp").mkdir()
     process = subprocess.Popen([sys.executable, str(ROOT / SCRIPT), "--port", "0", "--model", "nano"], cwd=tmp_path,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode in (0, 130) and "Traceback" not in err
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "TMPDIR": str(tmp_path / "tmp")})
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob("tmp/*/sounds")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == "" and "stopped by Ctrl-C" in err
+    assert list(tmp_path.glob("tmp/*")) == []

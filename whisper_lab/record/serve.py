@@ -42,11 +42,12 @@ def serve(args, convert: Callable) -> None:
     """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
     stop = threading.Event()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the page is up, both end the program at once
     with own_folder() as folder:
         page, options = prepare(args, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
         public = launch(page, options)
-        for number in (signal.SIGINT, signal.SIGTERM):  # until here Ctrl-C ends the program by itself
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         try:
             announce(args, port, public, auth)
