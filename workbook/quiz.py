@@ -163,10 +163,15 @@ def arguments(argv: list[str] | None):
                         help="where the evidence was written (default: workbook/results)")
     page = parser.add_argument_group("the page")
     page.add_argument("--page", action="store_true", help="serve a page in the browser instead of the terminal")
-    page.add_argument("--port", type=int, default=7870, metavar="N",
-                      help="of the page; 0 takes any free one (default: %(default)s)")
+    page.add_argument("--port", type=int, metavar="N",
+                      help="of the page; 0 takes any free one (default: 7860, or the next free one)")
+    page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                      help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
+    page.add_argument("--auth", metavar="USER:PASSWORD",
+                      help="ask for these (default: $WHISPER_LAB_AUTH; else made up with --host)")
     args = console.parse(parser, argv)
-    if args.count < 1 or not 0 <= args.port <= 65535:
+    args.share = False  # nothing here needs a public address
+    if args.count < 1 or not (args.port is None or 0 <= args.port <= 65535):
         parser.error("--count starts at 1, --port is a number from 0 to 65535")
     book = questions.load()
     if args.topic is not None and args.topic not in book.topics:
