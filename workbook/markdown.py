@@ -133,3 +133,16 @@ def fairness(view: View, results: Results) -> str:
         varies += len(set(document["values"]) - set(document["stable"]))
     listed = f" ({words['everywhere']}: {', '.join(stable)})" if stable else ""
     return words["fair"].format(stable=len(stable), varies=varies) + listed
+
+
+def memory(results: Results, students: int = 20) -> str:
+    """For instructors: what one student takes and what a class does, by way of running the model."""
+    rows = ["| way of transcribing | MB a student | MB for 20 |", "|---|---|---|"]
+    ways = {"PyTorch (02)": ("runtimes", "torch_rss_mb"), "the fp32 graphs": ("quantization_edge", "rss_fp32_mb"),
+            "the int8 graphs": ("quantization_edge", "rss_int8_mb")}
+    for way, (name, key) in ways.items():
+        size = results.value(name, key, "instructors.md")
+        rows.append(f"| {way} | {size:.0f} | {students * size:.0f} |")
+    names = list(dict.fromkeys(name for name, _ in ways.values()))
+    line = WORDS["en"]["measured_on"]
+    return "\n".join([*rows, "", *(line.format(machine=one) for one in results.machines(names))])
