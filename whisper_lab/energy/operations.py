@@ -3,9 +3,9 @@
     arch = Architecture.from_folder("whisper_model_dir/whisper-nano")
     arch.parameters, arch.encoder_operations(), arch.decoder_operations(new=1, past=30)
 
-One multiplication with its addition counts as two operations. Counted are convolutions and matrix products (projections,
-attention, feed-forward, logits); softmax, normalization, GELU, the Fourier transform and the search are left out, a few
-per cent together. Attention is counted in full: runtimes do not skip what the causal mask throws away.
+One multiplication with its addition counts as two operations. Counted are convolutions and matrix products
+(projections, attention, feed-forward, logits); softmax, normalization, GELU, the Fourier transform and the search are
+left out. Attention is counted in full, also what the causal mask throws away.
 """
 
 import json
@@ -37,7 +37,7 @@ class Architecture:
             config = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{name: config[name] for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError) as error:
-            raise LabError(f"{path} does not tell the architecture: {error}", "download the checkpoint again") from error
+            raise LabError(f"{path} does not tell the architecture: {error}", "fetch the checkpoint again") from error
 
     @property
     def parameters(self) -> int:

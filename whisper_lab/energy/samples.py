@@ -59,7 +59,8 @@ def built_in(count: int, seed: int = 0, language_set: str = "english", shipped: 
         return [synthesize(kind, i, seed, language_set) for i, kind in enumerate(kinds)]
     why = "as asked" if shipped else "espeak-ng is not installed here"
     again = f", used {-(-count // len(CLASSES))} times" if count > len(CLASSES) else ""
-    console.note("samples", f"{min(count, len(CLASSES))} clips of media/profile{again}", f"{why}; {WORDS[language_set]}")
+    chosen = f"{min(count, len(CLASSES))} clips of media/profile{again}"
+    console.note("samples", chosen, f"{why}; {WORDS[language_set]}")
     listed = json.loads((SHIPPED / "references.json").read_text(encoding="utf-8"))
     return [_shipped(f"{language_set}-{kind}.ogg", listed) for kind in kinds]
 

@@ -1,4 +1,4 @@
-"""A runtime with a stopwatch and a counter around it: which phase takes how long, how many tokens, how much to compute."""
+"""A runtime with a stopwatch and a counter around it: how long each phase takes, how many tokens and operations."""
 
 import time
 from dataclasses import dataclass, field
