@@ -104,11 +104,12 @@ def measure(lab, clips: list, size: int, args, log) -> dict:
 
 def profile(args) -> dict:
     """Load, idle, measure every batch size, idle; returns the document of the run."""
+    from whisper_lab import checkpoints
     from whisper_lab.energy import crosscheck, meters, record, trace, workload
 
-    clips = workload.load_clips(record.choose_samples(args))
-    lab = workload.load(args)
-    record.describe(lab, clips)
+    checkpoint = checkpoints.resolve(args.model)
+    clips = workload.load_clips(record.choose_samples(args, checkpoint))
+    lab = workload.load(args, checkpoint)
     found = meters.find(lab.device, args.meter, record.gpu(lab), args.power_file, args.assume_watts)
     record.note_meter(found)
     idle_s = args.idle_seconds if found.primary and found.primary.method != "estimate" else 0.0
@@ -131,7 +132,7 @@ def profile(args) -> dict:
     if args.trace:
         console.note("trace", log.write(args.trace), f"{len(log.rows)} readings")
     found.close()
-    return record.document(args, lab, clips, rows, others, check.results(rows[0]["energy"]["energy_j"]))
+    return record.document(args, lab, clips, rows, others, check.found)
 
 
 def arguments(argv: list[str] | None):

@@ -55,7 +55,7 @@ class PowerFile:
 
     name, method, kind = "power-file", "external-file", "power"
     wraps_at = None
-    shortest_s, fewest_steps = 1.0, 5
+    shortest_s, fewest_steps = 5.0, 5
 
     def __init__(self, path: str | None):
         """Raises Unavailable where no file was named, LabError where the one named cannot be read."""
@@ -63,8 +63,7 @@ class PowerFile:
             raise Unavailable("no --power-file was given")
         self.path = Path(path)
         try:
-            with self.path.open("rb"):
-                pass
+            self.rows()  # what is wrong with it must be known before the run, not after
         except OSError as error:
             raise LabError(f"cannot read {path}: {error.strerror}", "name the CSV that your meter writes") from error
         self.source = f"external meter's log {self.path.name}"

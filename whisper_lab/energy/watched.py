@@ -21,6 +21,7 @@ class Tally:
     first_token_s: float | None = None  # from samples to the first chosen token
     tokens: int = 0
     windows: int = 0
+    calls: int = 0  # of the encoder
     operations: int = 0
 
 
@@ -48,6 +49,7 @@ class Watched:
         self.synchronize()
         self._lap("encoder")
         self.tally.windows += len(features)
+        self.tally.calls += 1
         self.tally.operations += len(features) * self.architecture.encoder_operations()
         return cross
 

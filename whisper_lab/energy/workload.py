@@ -61,9 +61,8 @@ def load_clips(samples: list[Sample]) -> list[Clip]:
     return clips
 
 
-def load(args) -> Lab:
+def load(args, checkpoint: Checkpoint) -> Lab:
     """The checkpoint or its graphs, as the arguments ask. Raises LabError where it cannot be loaded."""
-    checkpoint = checkpoints.resolve(args.model)
     architecture = Architecture.from_folder(checkpoint.folder)
     fixed = args.tokens
     if checkpoint.random_weights and not fixed:
