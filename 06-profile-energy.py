@@ -115,7 +115,8 @@ def profile(args) -> dict:
     idle_s = args.idle_seconds if found.primary and found.primary.method != "estimate" else 0.0
     check = crosscheck.Checks(args.cross_check, lab.device)
     idles, measured = [], []
-    with trace.Log(found.meters, args.interval_ms / 1e3, record.conditions(lab)) as log:
+    interval_s = args.interval_ms / 1e3 if found.meters or args.trace else None  # nobody reads it: do not disturb
+    with trace.Log(found.meters, interval_s, record.conditions(lab)) as log:
         if idle_s:
             idles.append(idle_window(log, idle_s))
         for i, size in enumerate(args.batch_size):

@@ -1,4 +1,4 @@
-"""From joules in a window to the entry `energy` of a run: gross, net of idle, per second of sound, per token, or why not.
+"""From joules in a window to the entry `energy` of a run: gross, net of idle, per second of sound and per token.
 
 A number that cannot be had is None with a reason, never 0.
 """
@@ -26,8 +26,8 @@ def check_window(meter, readings: list, start: float, end: float, errors: dict[s
                       + (f": {errors[meter.name]}" if meter.name in errors else ""))
     steps = sum(a != b for (_, a), (_, b) in zip(readings, readings[1:], strict=False))
     if meter.kind == "counter" and not steps:
-        raise Refused(f"the counter of {meter.name} did not move in {duration:.1f} s: it is not a real one (many virtual "
-                      "machines show such)")
+        raise Refused(f"the counter of {meter.name} did not move in {duration:.1f} s: it is not a real one, as in many "
+                      "virtual machines")
     if duration < meter.shortest_s and steps < meter.fewest_steps:
         raise Refused(f"a window of {duration:.2f} s with {steps} steps is too short for {meter.name}, which needs "
                       f"{meter.shortest_s:g} s or {meter.fewest_steps} steps: more --repeats or --num-samples, or "
@@ -71,8 +71,7 @@ def lines(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes:
     made = [f"Energy: {energy['energy_j']:.2f} J in {energy['duration_s']:.2f} s, {energy['average_power_w']:.2f} W "
             f"({label}: {energy['source']})"]
     if energy["is_estimate"]:
-        made.append(f"  between {energy['energy_low_j']:.2f} and {energy['energy_high_j']:.2f} J as far as the assumption "
-                    "goes")
+        made.append(f"  between {energy['energy_low_j']:.2f} and {energy['energy_high_j']:.2f} J, if the assumption holds")
     per_token = energy["energy_per_token_j"]
     made.append(f"  {energy['energy_per_audio_s_j']:.3f} J per second of sound"
                 + ("" if per_token is None else f", {per_token:.4f} J per token"))
@@ -90,7 +89,7 @@ def _lines_without(energy: dict, cpu_s: float, cores: int, rtf: float | None, pe
     made = ["Energy: not measured - no energy counter on this machine"]
     made += [f"  {names.get(source, source)}: {why}" for source, why in energy["reasons"].items()]
     factor = "unknown" if rtf is None else f"{rtf:.3f}"
-    made.append(f"  Reported instead: CPU time {cpu_s:.1f} s ({cores} cores), RTF {factor}, peak memory "
+    made.append(f"  Reported instead: CPU time {cpu_s:.1f} s in all passes ({cores} cores), RTF {factor}, peak memory "
                 f"{peak_bytes / 1e6:.0f} MB")
     made.append(f"  To get joules: {TO_GET_JOULES}")
     return made

@@ -71,9 +71,11 @@ def find(device: str, wanted: str = "auto", gpu: int | str = 0, power_file: str 
         try:
             if wanted not in ("auto", name):
                 raise Unavailable(f"--meter {wanted} leaves it out")
+            meter = opener()
             if wanted == "auto" and (blind := _blind(name, device)):
+                meter.close()
                 raise Unavailable(blind)
-            found[name] = opener()
+            found[name] = meter
         except Unavailable as error:
             reasons[name] = str(error)
     if wanted in SOURCES and not found:

@@ -72,7 +72,7 @@ def _add_energy(group) -> None:
                        help="idle time measured before and after, where there is a meter (default: %(default)s)")
     group.add_argument("--interval-ms", type=float, default=50.0, metavar="MS",
                        help="between readings (default: %(default)s)")
-    group.add_argument("--trace", metavar="CSV", help="write time, power, clocks, temperature and load of every reading")
+    group.add_argument("--trace", metavar="CSV", help="write time, power, clocks, temperature, load of every reading")
     group.add_argument("--cross-check", action="store_true",
                        help="let zeus and codecarbon, where installed, measure the same window")
 
@@ -89,12 +89,14 @@ def _sizes(text: str) -> list[int]:
 
 def check(parser: argparse.ArgumentParser, args) -> None:
     """Fill in what depends on other options; wrong combinations end with exit status 2."""
-    instead = [name for name, value in (("--use-dataset", args.use_dataset is not None), ("--audio-file", args.audio_file),
-                                        ("--generate-audio", args.generate_audio)) if value]
+    given = {"--use-dataset": args.use_dataset is not None, "--audio-file": args.audio_file,
+             "--generate-audio": args.generate_audio}
+    instead = [name for name, value in given.items() if value]
     if len(instead) > 1:
         parser.error(f"choose one of {' and '.join(instead)}")
     if args.backend == "onnx" and (args.device == "cuda" or args.dtype):
-        parser.error("--backend onnx runs on the processor, in the --precision of its graphs: no --device cuda, no --dtype")
+        parser.error("--backend onnx runs on the processor in the --precision of its graphs: no --device cuda, no "
+                     "--dtype")
     if args.backend == "torch" and args.precision:
         parser.error("--precision is that of graphs: add --backend onnx, or choose --dtype")
     if args.audio_duration is not None and not args.generate_audio:

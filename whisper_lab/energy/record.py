@@ -132,13 +132,14 @@ def row(lab, measured: dict, found, idle: dict, energy_of) -> dict:
     if each and None not in each and audio_s:
         energy["energy_per_audio_s_interval_j"] = interval([joules / audio_s for joules in each])
     seconds = interval([repeat.seconds for repeat in repeats] if tallies else [])
+    first_tokens = [tally.first_token_s for tally in tallies if tally.first_token_s is not None]
     mean = seconds["mean"]
     return {
         "batch_size": measured["size"], "repeats": n, "total_audio_duration": audio_s, "inference_time_s": seconds,
         "average_rtf": mean / audio_s if mean and audio_s else None,
         "throughput_audio_s_per_s": audio_s / mean if mean else None,
         "tokens": tokens // n if n else None, "tokens_per_s": tokens / n / mean if mean else None,
-        "time_to_first_token_s": interval([tally.first_token_s for tally in tallies if tally.first_token_s is not None]),
+        "time_to_first_token_s": interval(first_tokens),
         "phases_s": phases(tallies, n), "windows": sum(tally.windows for tally in tallies) // n if n else None,
         "windows_per_encoder_call": _ratio(sum(tally.windows for tally in tallies), sum(t.calls for t in tallies)),
         "operations": operations // n if n else None,
@@ -161,7 +162,8 @@ def transcription(clip, means_nothing: bool) -> dict:
     """One entry of `transcriptions`; the document's keys first."""
     reference = clip.sample.reference
     known = clip.error is None and bool(clip.seconds)
-    errors = word_errors(reference, clip.text, clip.sample.language) if known and reference and not means_nothing else None
+    scored = known and reference and not means_nothing
+    errors = word_errors(reference, clip.text, clip.sample.language) if scored else None
     mean = statistics.fmean(clip.seconds) if known else None
     return {
         "text": clip.text if known else None, "inference_time": mean, "audio_duration": clip.duration,
@@ -197,8 +199,8 @@ def document(args, lab, clips: list, rows: list[dict], others: dict, checks: dic
     made = {
         "model": lab.checkpoint.name.removeprefix("whisper-"), "device": lab.device,
         "torch_dtype": lab.dtype and f"torch.{lab.dtype}", "total_samples": sum(not clip.error for clip in clips),
-        "total_audio_duration": first["total_audio_duration"], "total_inference_time": first["inference_time_s"]["mean"],
-        "average_rtf": first["average_rtf"], "benchmark_time": energy["duration_s"],
+        "total_audio_duration": first["total_audio_duration"],
+        "total_inference_time": first["inference_time_s"]["mean"], "average_rtf": first["average_rtf"], "benchmark_time": energy["duration_s"],
         "model_parameters": lab.architecture.parameters,
         "gpu_memory_used": lab.gpu_memory_bytes and lab.gpu_memory_bytes / 1024**3, "transcriptions": entries,
         "schema": SCHEMA, "machine": machine.card(args.threads), "failed_samples": sum(bool(c.error) for c in clips),

@@ -61,7 +61,7 @@ def _tables(document: dict, args) -> None:
              one["error"] or _number(one["inference_time"], ".3f"), _number(one["rtf"], ".3f"),
              _number(None if one["wer"] is None else 100 * one["wer"], ".1f", " %")]
             for one in document["transcriptions"]])
-    console.table(f"one pass over all samples, mean of {document['repeats']} (95 % interval)", ["", ""], rows(document))
+    console.table(f"one pass over all samples, mean of {document['repeats']} (95 % interval)", ["quantity", "value"], rows(document))
     if len(document["batches"]) > 1:
         console.table("batch sizes", ["batch", "windows a call", "time s", "RTF", "audio s/s", "tokens/s", "peak MB",
                                       "J per audio s"],

@@ -38,8 +38,9 @@ class Reading:
 class Log:
     """Readings at an interval and at every mark, from entering the context to leaving it."""
 
-    def __init__(self, meters: list, interval_s: float = 0.05, conditions: list | None = None):
-        """conditions: objects whose `read()` gives trace columns by name; those of the processor always stand first."""
+    def __init__(self, meters: list, interval_s: float | None = 0.05, conditions: list | None = None):
+        """interval_s: None for readings at the marks only; conditions: objects whose `read()` gives trace columns by
+        name; those of the processor always stand first."""
         self.meters, self.interval_s = meters, interval_s
         self.conditions = [CpuConditions(), *(conditions or [])]
         self.start_epoch_s, self._started = time.time(), time.perf_counter()
@@ -50,12 +51,14 @@ class Log:
 
     def __enter__(self) -> "Log":
         self.mark()
-        self._thread.start()
+        if self.interval_s:
+            self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._stop.set()
-        self._thread.join()
+        if self.interval_s:
+            self._thread.join()
         self.mark()
         for one in self.conditions:
             one.close()

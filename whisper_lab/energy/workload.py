@@ -127,17 +127,20 @@ def choose_dtype(wanted: str, device: str) -> str:
     if device == "cpu" and dtype != "float32":
         ratio = slowdown(dtype)
         if ratio > 1.2:
-            console.warn(f"{dtype} is slow on this processor: a decoder's matrix product takes {ratio:.1f} times as "
-                         "long as in float32; --dtype float32 is faster")
+            console.warn(f"{dtype} is slow on this processor: its matrix products take {ratio:.1f} times as long "
+                         "as in float32; --dtype float32 is faster")
         else:
             console.note(f"{dtype} on this processor", f"{ratio:.2f} times the time of float32",
-                         "measured on a decoder's matrix product")
+                         "measured on matrix products")
     return dtype
 
 
 def slowdown(dtype: str, size: int = 512, repeats: int = 7) -> float:
-    """How many times as long as in float32 a product [1, size] x [size, 4 size] and one of [size, size] take in `dtype`:
-    the geometric mean of the two, each the fastest of `repeats`."""
+    """Time of matrix products in `dtype`, as a multiple of that in float32.
+
+    The products are a decoder's, [1, size] x [size, 4 size], and an encoder's, [size, size] x [size, 4 size]; each is
+    the fastest of `repeats`, the result their geometric mean.
+    """
     import torch
 
     def fastest(rows: int, kind) -> float:
