@@ -14,8 +14,8 @@ def show(document: dict, args) -> None:
                    + ("unknown: no sample was transcribed" if seconds is None else f"{seconds:.2f}s"))
     time = document["inference_time_s"]
     if time["sd"] and time["sd"] > UNSTEADY * time["mean"]:
-        console.warn(f"the repeats differ by {100 * time['sd'] / time['mean']:.0f} % (standard deviation): something else "
-                     "was busy on this machine; measure again when it is idle, or with more --repeats")
+        console.warn(f"the repeats differ by {100 * time['sd'] / time['mean']:.0f} % (standard deviation): something "
+                     "else was busy on this machine; measure again when it is idle, or with more --repeats")
     if not args.quiet:
         for line in summary(document, args.single):
             console.result(line)
