@@ -108,6 +108,13 @@ def try_group(lab, clips: list, args):
         return None
 
 
+def start_anew(clips: list, log) -> tuple[list, float, float]:
+    """No repeats yet; the log's time and the processor time at which the first one begins."""
+    for clip in clips:
+        clip.seconds.clear()
+    return [], log.mark(), workload.cpu_seconds()
+
+
 def wait_for_log(meter, log, patience_s: float = 3.0) -> None:
     """An external meter's log may lag behind: wait a little until it has reached the end of the run."""
     if not hasattr(meter, "rows"):
