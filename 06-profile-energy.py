@@ -99,9 +99,9 @@ def measure(lab, clips: list, size: int, args, log, also) -> dict:
             if None in passes:  # a sample failed: from here on without it, so that every pass does the same work
                 groups = record.groups(clips, size)
                 repeats, begun, cpu_started = record.start_anew(clips, log)
-        end = log.mark()
+        end, cpu_s = log.mark(), workload.cpu_seconds() - cpu_started
     return {"size": size, "clips": clips, "start": begun, "end": end, "repeats": repeats,
-            "cpu_s": workload.cpu_seconds() - cpu_started, **workload.peak_memory(lab.device)}
+            "cpu_s": cpu_s, **workload.peak_memory(lab.device)}
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
