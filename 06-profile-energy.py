@@ -99,9 +99,10 @@ def measure(lab, clips: list, size: int, args, log, also) -> dict:
             if None in passes:  # a sample failed: from here on without it, so that every pass does the same work
                 groups = record.groups(clips, size)
                 repeats, begun, cpu_started = record.start_anew(clips, log)
-        end, cpu_s = log.mark(), workload.cpu_seconds() - cpu_started
-    return {"size": size, "clips": clips, "start": begun, "end": end, "repeats": repeats,
-            "cpu_s": cpu_s, **workload.peak_memory(lab.device)}
+        end = log.mark()
+        spent = workload.cpu_spent(cpu_started, end - begun)
+    return {"size": size, "clips": clips, "start": begun, "end": end, "repeats": repeats, **spent,
+            **workload.peak_memory(lab.device)}
 
 
 # The whole -----------------------------------------------------------------------------------------------------------

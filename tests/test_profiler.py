@@ -177,6 +177,14 @@ def test_graphs(profile):
     assert made["wer"] is None and "mean nothing" in made["wer_reason"]
 
 
+def test_other_programs_on_the_processor_are_told(monkeypatch):
+    moments = iter([(10.0, 100.0), (12.0, 105.0)])
+    monkeypatch.setattr(workload, "cpu_seconds", lambda: next(moments))
+    monkeypatch.setattr("psutil.cpu_count", lambda: 2)
+    spent = workload.cpu_spent(workload.cpu_seconds(), duration_s=5.0)
+    assert spent["cpu_time_s"] == 2.0 and spent["other_cpu_share"] == pytest.approx((5 - 2) / (2 * 5))
+
+
 # What goes wrong -----------------------------------------------------------------------------------------------------
 
 def test_a_failed_sample_makes_the_status_1_and_keeps_the_others(profile, librispeech):

@@ -108,8 +108,8 @@ def try_group(lab, clips: list, args):
         return None
 
 
-def start_anew(clips: list, log) -> tuple[list, float, float]:
-    """No repeats yet; the log's time and the processor time at which the first one begins."""
+def start_anew(clips: list, log) -> tuple[list, float, tuple[float, float]]:
+    """No repeats yet; the log's time and the processor times at which the first one begins."""
     for clip in clips:
         clip.seconds.clear()
     return [], log.mark(), workload.cpu_seconds()
@@ -152,7 +152,8 @@ def row(lab, measured: dict, found, idle: dict, energy_of) -> dict:
         "windows_per_encoder_call": _ratio(sum(tally.windows for tally in tallies), sum(t.calls for t in tallies)),
         "operations": operations // n if n else None,
         "operations_per_second": operations / n / mean if mean else None,
-        "cpu_time_s": measured["cpu_s"], "peak_rss_bytes": measured["peak_rss_bytes"],
+        "cpu_time_s": measured["cpu_time_s"],
+        "other_cpu_share": measured["other_cpu_share"], "peak_rss_bytes": measured["peak_rss_bytes"],
         "peak_gpu_bytes": measured["peak_gpu_bytes"], "energy": energy}
 
 
@@ -225,7 +226,7 @@ def document(args, lab, clips: list, rows: list[dict], others: dict, checks: dic
         "throughput_audio_s_per_s": first["throughput_audio_s_per_s"], "tokens_per_s": first["tokens_per_s"],
         "operations": first["operations"], "operations_per_second": first["operations_per_second"],
         "peak_memory_bytes": peak, "memory_per_parameter_bytes": peak / lab.architecture.parameters,
-        "cpu_time_s": first["cpu_time_s"], "batches": rows}
+        "cpu_time_s": first["cpu_time_s"], "other_cpu_share": first["other_cpu_share"], "batches": rows}
     if lab.gpu_memory_bytes is None:
         made["gpu_memory_reason"] = NO_GPU
     if lab.dtype is None:

@@ -4,6 +4,7 @@ from whisper_lab import console, files, machine
 from whisper_lab.energy import account
 
 WIDTH = 50
+CROWDED = 0.1  # share of the processor that others may take before it has to be said
 UNSTEADY = 0.1  # standard deviation over mean from which repeats are no repeats
 
 
@@ -16,6 +17,9 @@ def show(document: dict, args) -> None:
     if time["sd"] and time["sd"] > UNSTEADY * time["mean"]:
         console.warn(f"the repeats differ by {100 * time['sd'] / time['mean']:.0f} % (standard deviation): something "
                      "else was busy on this machine; measure again when it is idle, or with more --repeats")
+    if document["other_cpu_share"] > CROWDED:
+        console.warn(f"other programs took {100 * document['other_cpu_share']:.0f} % of the processor meanwhile: the "
+                     "times are longer for it, and a meter counts them too")
     if not args.quiet:
         for line in summary(document, args.single):
             console.result(line)

@@ -187,10 +187,25 @@ def transcribe_group(lab: Lab, clips: list[Clip], args) -> tuple[float, Tally]:
     return seconds, tally
 
 
-def cpu_seconds() -> float:
-    """Processor time of this program so far, user and system, all threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def cpu_seconds() -> tuple[float, float]:
+    """Processor time so far, user and system: of this program, all threads; and of every program on the machine.
+
+    A neighbour's virtual machine (steal) counts as another program.
+    """
+    import psutil
+
+    used, whole = resource.getrusage(resource.RUSAGE_SELF), psutil.cpu_times()._asdict()
+    busy = sum(seconds for name, seconds in whole.items() if name not in ("idle", "iowait", "guest", "guest_nice"))
+    return used.ru_utime + used.ru_stime, busy
+
+
+def cpu_spent(since: tuple[float, float], duration_s: float) -> dict[str, float]:
+    """`cpu_time_s` of this program since then, and `other_cpu_share`: of the machine, what others took (0 to 1)."""
+    import psutil
+
+    own, whole = (now - then for now, then in zip(cpu_seconds(), since, strict=True))
+    room = (psutil.cpu_count() or 1) * duration_s
+    return {"cpu_time_s": own, "other_cpu_share": min(1.0, max(0.0, whole - own) / room) if room else 0.0}
 
 
 def reset_peak_memory(device: str) -> None:
