@@ -249,6 +249,12 @@ def test_a_power_file_that_is_none(tmp_path):
         meters.find("cpu", power_file=str(tmp_path / "missing.csv"))
 
 
+def test_an_assumed_power_is_no_reading_of_the_trace():
+    with trace.Log([power_sources.AssumedPower("20")], None) as log:
+        log.mark()
+    assert all("power_w" not in row for row in log.table())
+
+
 @pytest.mark.parametrize("watts", ["no", "0", "30-10", "5-6-7", "-5"])
 def test_an_assumption_that_is_no_power(watts):
     with pytest.raises(LabError, match="no power"):

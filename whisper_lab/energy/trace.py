@@ -105,7 +105,8 @@ class Log:
         counter rose since it last moved (nothing where it did not move).
         """
         counter = next((meter for meter in self.meters if meter.kind == "counter"), None)
-        power = next((meter for meter in self.meters if meter.kind == "power" and not hasattr(meter, "rows")), None)
+        power = next((meter for meter in self.meters if meter.kind == "power" and not hasattr(meter, "rows")
+                      and meter.method != "estimate"), None)  # what was only assumed has no place among readings
         made, last, total, moved = [], None, 0.0, None  # moved: (s, J) when the counter last moved
         for row in self.rows:
             line = {"timestamp_s": round(row.at, 6), **row.conditions}
