@@ -50,8 +50,7 @@ def clocks(group: dict, path: Path) -> Path:
         best = group["optimum"]["edp"]
         if name == "edp_js" and best and best["freq_mhz"] is not None:
             axis.plot(best["freq_mhz"], best["value"], marker="*", markersize=22, color="#E69F00", zorder=5)
-            axis.annotate(f"optimum {best['freq_mhz']} MHz", (best["freq_mhz"], best["value"]), xytext=(0, -28),
-                          textcoords="offset points", ha="center")
+            axis.set_title(f"★ optimum within the limit: {best['freq_mhz']} MHz", fontsize=13)
         if name == "time_s" and group["optimum"]["limit_s"]:
             axis.axhline(group["optimum"]["limit_s"], color="#777777", linestyle="--", linewidth=1)
             axis.annotate("time limit", (rows[0]["freq_mhz"], group["optimum"]["limit_s"]), xytext=(0, -18),
@@ -137,8 +136,13 @@ def real_time(points: list[tuple[dict, dict]], path: Path) -> Path:
         for one, a, b in zip(chosen, x, y, strict=True):
             if one["freq_mhz"]:
                 axis.annotate(f"{one['freq_mhz']} MHz", (a, b), xytext=(8, 6), textcoords="offset points", fontsize=12)
+    rates = [one["rtf"]["mean"] for _, one in points]
+    highest = max(one["j_per_audio_s"]["mean"] or 0 for _, one in points)
     axis.axvline(1, color="#777777", linestyle="--", linewidth=1)
-    axis.set(xlabel="real-time factor (left of the line 1: faster than speech)", ylabel="energy, J per second of audio",
-             xscale="log", ylim=(0, None), title="Real-time factor against energy")
-    axis.legend(frameon=False)
+    axis.set(xlabel="real-time factor (below 1: faster than speech)", ylabel="energy, J per second of audio",
+             xscale="log", xlim=(min(rates) / 1.4, max(rates) * 1.6), ylim=(0, 1.15 * highest),
+             title="Real-time factor against energy")
+    for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        which("{x:g}")
+    axis.legend(frameon=False, loc="lower right")
     return save(figure, path)
