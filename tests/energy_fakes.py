@@ -44,7 +44,7 @@ json.dump(document, open(args.output_file, "w"))
 sys.exit(1 if args.fail else 0)
 '''
 
-# As much of NVML as the sweep uses. What it is told goes into the file $FAKE_NVML; $FAKE_NVML_DENY takes the right away.
+# As much of NVML as the sweep uses. What it is told goes into the file $FAKE_NVML; $FAKE_NVML_DENY denies the right.
 PYNVML = '''
 import os
 NVML_TEMPERATURE_GPU = 0

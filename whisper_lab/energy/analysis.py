@@ -24,7 +24,7 @@ def analyze(experiments: list[dict], threshold_percent: float, time_limit_s: flo
     name_groups(groups)
     return {"schema": SCHEMA, "limit": {"threshold_percent": threshold_percent, "time_limit_s": time_limit_s},
             "folders": [{name: one[name] for name in ("name", "machine", "expected", "missing", "problems")}
-                        | {"succeeded": sum(run["status"] == "success" for run in one["runs"])}
+                        | {"succeeded": len({run["run_id"] for run in one["runs"] if run["status"] == "success"})}
                         for one in experiments],
             "groups": groups, "comparisons": comparisons(groups)}
 
@@ -71,8 +71,8 @@ def _first(runs: list[dict], name: str):
 def optimum(rows: list[dict], threshold_percent: float, time_limit_s: float | None) -> dict:
     """Which clock is fastest, which needs least energy, and which has the least EDP and ED2P within the time limit.
 
-    The limit is `time_limit_s`, else the fastest clock's time plus the threshold; savings are against the highest clock.
-    Everything that needs joules is None, with `reason`, where there are none.
+    The limit is `time_limit_s`, else the fastest clock's time plus the threshold. Savings are against the highest
+    clock. Everything that needs joules is None, with `reason`, where there are none.
     """
     timed = [one for one in rows if one["time_s"]["mean"] is not None]
     made = {"fastest_mhz": None, "least_energy": None, "limit_s": None, "edp": None, "ed2p": None, "reason": None}
@@ -108,19 +108,19 @@ def _best(rows: list[dict], column: str, highest: dict, fastest: dict) -> dict:
             "indistinguishable_mhz": overlapping}
 
 
-def _overlap(one: dict, other: dict) -> bool | None:
+def _overlap(one: dict, other: dict) -> bool:
     """Whether two 95 % intervals overlap; without intervals (one run each) nothing can be told apart."""
-    if not (one["ci95"] and other["ci95"]):
+    if one["low"] is None or other["low"] is None:
         return True
-    return one["ci95"][0] <= other["ci95"][1] and other["ci95"][0] <= one["ci95"][1]
+    return one["low"] <= other["high"] and other["low"] <= one["high"]
 
 
 def implausible(rows: list[dict]) -> list[str]:
     """A lower clock that is clearly faster than a higher one did not do the same work under the same conditions."""
-    known = [one for one in rows if one["freq_mhz"] and one["time_s"]["ci95"]]
+    known = [one for one in rows if one["freq_mhz"] and one["time_s"]["low"] is not None]
     found = []
     for low, high in zip(known, known[1:], strict=False):
-        if low["time_s"]["ci95"][1] < high["time_s"]["ci95"][0]:
+        if low["time_s"]["high"] < high["time_s"]["low"]:
             found.append(f"{low['freq_mhz']} MHz was faster than {high['freq_mhz']} MHz beyond chance: a lower clock "
                          "cannot be; look for throttling, another load, or different work")
     return found

@@ -33,7 +33,7 @@ def draw(made: dict, experiments: list[dict], folders: list[Path], target: Path)
 
 
 def _half(spread: dict) -> float:
-    return (spread["ci95"][1] - spread["ci95"][0]) / 2 if spread["ci95"] else 0.0
+    return 0.0 if spread["low"] is None else (spread["high"] - spread["low"]) / 2
 
 
 def clocks(group: dict, path: Path) -> Path:

@@ -17,9 +17,9 @@ def with_interval(spread: dict) -> str:
     """`12.3 ± 0.4`: the mean and half its 95 % interval; no ± for one run."""
     if spread["mean"] is None:
         return DASH
-    if not spread["ci95"]:
+    if spread["low"] is None:
         return number(spread["mean"])
-    return f"{number(spread['mean'])} ± {number((spread['ci95'][1] - spread['ci95'][0]) / 2, 2)}"
+    return f"{number(spread['mean'])} ± {number((spread['high'] - spread['low']) / 2, 2)}"
 
 
 def clock(mhz: int | None) -> str:
@@ -59,7 +59,8 @@ def _clocks(group: dict) -> Section:
     columns = ["clock MHz", "actual", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
     method = f"Energy by: {', '.join(group['methods'])}. " if group["methods"] else ""
-    intro = f"{method}± is half the 95 % interval of the mean. The time is the one that the energy was counted over."
+    intro = (f"{method}Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the "
+             "runs.")
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
                    [Table(f"Clocks: {group['label']}", columns, rows)])
 
@@ -87,8 +88,10 @@ def answers(group: dict) -> list[str]:
 def _real_time_answer(best: dict, rows: dict, several: bool) -> str:
     fastest = rows[best["fastest_mhz"]]
     rtf = fastest["rtf"]["mean"]
-    streams = f"; RTF {number(rtf)}: one after the other, {int(1 / rtf + 1e-9)} streams in real time" if rtf and rtf < 1 else (
-        f"; RTF {number(rtf)}: slower than speech, no real time" if rtf else "")
+    streams = ""
+    if rtf:
+        enough = f"enough for {int(1 / rtf + 1e-9)} streams" if rtf < 1 else "slower than speech, no real time"
+        streams = f"; RTF {number(rtf)}, {enough}"
     which = f"{clock(best['fastest_mhz'])} is fastest" if several else clock(best["fastest_mhz"])
     return f"Real time, where the delay counts: {which}, {number(fastest['time_s']['mean'])} s{streams}."
 
@@ -101,8 +104,8 @@ def _balance(name: str, best: dict, limit: float, several: bool) -> str:
     if best["without_limit_mhz"] != best["freq_mhz"]:
         doubt += f"; without the limit {clock(best['without_limit_mhz'])}"
     return (f"Best balance by {name} within {number(limit)} s: {clock(best['freq_mhz'])}, "
-            f"{best['energy_saving_percent']:.1f} % of the energy saved for {best['slower_than_highest_percent']:+.1f} % "
-            f"time, against the highest clock{doubt}.")
+            f"{best['energy_saving_percent']:.1f} % of the energy saved for "
+            f"{best['slower_than_highest_percent']:+.1f} % time, against the highest clock{doubt}.")
 
 
 # One factor against another ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The clock of the processor under test: lock it for one run, and give it back whatever happens.
 
-Three ways, one interface: NVML's locked clocks (NVIDIA, needs root; the application clocks of older launchers leave with
-CUDA 14), Linux's cpufreq, and nothing, with the reason. Frequencies are in MHz everywhere.
+Three ways, one interface: NVML's locked clocks (NVIDIA, needs root; the application clocks of older launchers leave
+with CUDA 14), Linux's cpufreq, and nothing, with the reason. Frequencies are in MHz everywhere.
 """
 
 import atexit
@@ -66,6 +66,10 @@ class Clocks:
         """Why the clock is lower than asked for at this moment; [] for not at all, None for unknown."""
         return None
 
+    def environment(self) -> dict[str, str]:
+        """Variables for the program under test, so that it works on this device and on no other."""
+        return {"CUDA_VISIBLE_DEVICES": ""} if self.device == "CPU" else {}
+
     def card(self) -> dict:
         """What the summary says about the device."""
         return {"type": self.device, "name": None, "name_reason": "no NVIDIA GPU was measured"}
@@ -109,6 +113,10 @@ class NvmlClocks(Clocks):
         bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if bits is None else bits
         return None if bits is None else [reason for bit, reason in THROTTLE_BITS.items() if bits & bit]
+
+    def environment(self) -> dict[str, str]:
+        # By UUID, since CUDA and NVML count in different orders; a single GPU needs no telling.
+        return {"CUDA_VISIBLE_DEVICES": self._ask("nvmlDeviceGetUUID")} if self.nvml.nvmlDeviceGetCount() > 1 else {}
 
     def card(self) -> dict:
         known = GPU_TYPES.get(self.device)

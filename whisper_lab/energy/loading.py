@@ -27,7 +27,7 @@ def load(folder: Path) -> dict:
                (written.get("machine") or {}).get("cpu") if isinstance(written.get("machine"), dict) else None)
     keys = [found["key"].gpu for found in layout.find_runs(folder).values()]
     machine = device.get("name") or (cpu if device.get("type") == "CPU" else None) or (keys[0] if keys else None)
-    runs = [normalized(record, folder.name, machine, app_name) for record in records]
+    runs = [run for record in records for run in by_batch(record, folder.name, machine, app_name)]
     return {"name": folder.name, "machine": machine or "unknown machine", "runs": runs,
             "expected": len(plan["order"]) if plan else None,
             "missing": missing(runs, plan is not None, written if ours else {}), "problems": problems(records)}
@@ -65,25 +65,53 @@ def _from_files(found: dict, run_id: str, timing: dict) -> dict:
     return made
 
 
-def normalized(record: dict, folder: str, machine: str | None, app: str | None) -> dict:
-    """The same keys for every run, None for unknown. `time_s` is the time that `energy_j` was counted over."""
+def by_batch(record: dict, folder: str, machine: str | None, app: str | None) -> list[dict]:
+    """One normalized run a batch size: a process may have measured several one after the other."""
     result = record.get("result") or {}
-    audio, energy = result.get("total_audio_duration"), record.get("energy_j")
+    rows = result.get("batches") or [{}]
+    if len(rows) == 1:
+        return [normalized(record, folder, machine, app)]
+    made = []
+    for row in rows:
+        own = row["energy"]
+        inside = {"energy_j": own["energy_j"], "net_energy_j": own["net_energy_j"], "energy_reason": own["reason"],
+                  "energy_window_s": own["duration_s"], "average_power_w": own["average_power_w"],
+                  "average_rtf": row["average_rtf"]}
+        of_row = {name: value for name, value in row.items() if name not in ("energy", "average_rtf")} | {
+            "total_inference_time": row["inference_time_s"]["mean"],
+            "peak_memory_bytes": row["peak_gpu_bytes"] or row["peak_rss_bytes"]}
+        made.append(normalized(record | inside | {"result": result | of_row}, folder, machine, app))
+    return made
+
+
+def normalized(record: dict, folder: str, machine: str | None, app: str | None) -> dict:
+    """The same keys for every run, None for unknown. `energy_j`, `time_s`: of one pass over the samples.
+
+    The time is the one that the energy was counted over; the profiler repeats the pass and counts all repeats.
+    """
+    result = record.get("result") or {}
+    passes = result.get("repeats") or 1
+    energy, net, window = (_per(record.get(name), passes) for name in ("energy_j", "net_energy_j", "energy_window_s"))
     inference = result.get("total_inference_time")
     return {"folder": folder, "machine": machine, "app": app or "unknown program", "run_id": record["run_id"],
             "status": record["status"], "freq": record["freq_requested_mhz"], "run": record["run"],
-            "energy_j": energy, "net_energy_j": record.get("net_energy_j"), "method": record.get("energy_method"),
+            "energy_j": energy, "net_energy_j": net, "method": record.get("energy_method"),
             "reason": record.get("energy_reason") or record.get("reason"),
-            "time_s": record.get("energy_window_s") or inference or record.get("duration_s"),
+            "time_s": window or inference or record.get("duration_s"),
             "inference_s": inference, "power_w": record.get("average_power_w"),
             "idle_w": record.get("idle_power_w"), "rtf": record.get("average_rtf"),
             "clock_mhz": record.get("freq_actual_mean_mhz"), "clock_reached": record.get("freq_reached"),
             "throttled": record.get("throttled"), "model": result.get("model"),
             "parameters": result.get("model_parameters"), "device": result.get("device"),
             "precision": result.get("precision") or _dtype(result.get("torch_dtype")),
-            "backend": result.get("backend"), "batch": result.get("batch_size"), "audio_s": audio,
+            "backend": result.get("backend"), "batch": result.get("batch_size"),
+            "audio_s": result.get("total_audio_duration"),
             "tokens": result.get("tokens"), "wer": result.get("wer"), "phases": result.get("phases_s") or {},
             "memory_bytes": result.get("peak_memory_bytes"), "gpu_memory_gb": result.get("gpu_memory_used")}
+
+
+def _per(value: float | None, passes: int) -> float | None:
+    return None if value is None else value / passes
 
 
 def _dtype(name: str | None) -> str | None:
@@ -92,7 +120,7 @@ def _dtype(name: str | None) -> str | None:
 
 def missing(runs: list[dict], planned: bool, written: dict) -> list[str]:
     """Run ids that should be there and are not (or did not succeed): by the plan, else by the grid of what is."""
-    bad = [run["run_id"] for run in runs if run["status"] != "success"]
+    bad = list(dict.fromkeys(run["run_id"] for run in runs if run["status"] != "success"))
     if planned or not runs:
         return bad
     asked = (written.get("profiling") or {}).get("frequencies_mhz")

@@ -1,30 +1,21 @@
 """experiment_summary.json: what was planned, what was run, and the statistics of each clock. Unknown is null."""
 
-import math
-import statistics
 import time
 from pathlib import Path
 
 from whisper_lab import files, machine
 from whisper_lab.energy import plan as plans
+from whisper_lab.energy.intervals import interval
 from whisper_lab.energy.layout import SUMMARY, read_json
 
 SCHEMA = "whisper-onnx-lab/experiment-summary/1"
 FRAMEWORK_VERSION = "1.0"
-# Student's t for a two-sided 95 % interval, by degrees of freedom; beyond 30 the normal value is close enough.
-T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-       2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
 STATISTICS = ["energy_j", "energy_window_s", "duration_s", "average_power_w", "average_rtf", "freq_actual_mean_mhz"]
 
 
 def spread(values: list[float | None]) -> dict:
-    """Mean, standard deviation, 95 % interval of the mean (Student) and n; null where too few values are known."""
-    known = [value for value in values if value is not None]
-    n = len(known)
-    mean = statistics.fmean(known) if known else None
-    deviation = statistics.stdev(known) if n > 1 else None
-    half = (T95[n - 2] if n <= 31 else 1.96) * deviation / math.sqrt(n) if n > 1 else None
-    return {"mean": mean, "sd": deviation, "ci95": [mean - half, mean + half] if n > 1 else None, "n": n}
+    """`intervals.interval` of the known values: mean, sd, 95 % interval (low, high), n."""
+    return interval([value for value in values if value is not None])
 
 
 def records(plan: dict, folder: Path) -> list[dict]:

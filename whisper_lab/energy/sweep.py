@@ -93,7 +93,7 @@ def run_one(plan: dict, key: RunKey, folder: Path, clocks: Clocks, cooled: float
         before = clocks.temperature_c()
         with locked(clocks, key.freq), Watch(clocks) as watch:
             begin = time.time()
-            status, text = execute(command, folder / names["log"], plan["profiling"]["timeout_s"])
+            status, text = execute(command, folder / names["log"], plan["profiling"]["timeout_s"], clocks.environment())
             duration = time.time() - begin
         record = {"schema": STATUS_SCHEMA, "run_id": key.stem, "run": key.run, "freq_requested_mhz": key.freq,
                   "gpu": clocks.card(),
@@ -108,11 +108,12 @@ def run_one(plan: dict, key: RunKey, folder: Path, clocks: Clocks, cooled: float
     return record
 
 
-def execute(command: list[str], log: Path, timeout_s: float) -> tuple[int | None, str]:
+def execute(command: list[str], log: Path, timeout_s: float,
+            variables: dict[str, str] | None = None) -> tuple[int | None, str]:
     """Run a command in a process group of its own, its output in `log`; (exit status, success|failed|timeout)."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)
+                                   start_new_session=True, env=os.environ | (variables or {}))
         try:
             status = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

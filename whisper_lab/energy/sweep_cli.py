@@ -61,7 +61,7 @@ def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     except ValueError as error:
         parser.error(f"--slurm-args: {error}")
     if args.assume_watts is not None:
-        args.app_params += f" --assume-watts {args.assume_watts:g}"
+        args.app_params += f" --assume-watts {shlex.quote(args.assume_watts)}"
     return args
 
 
@@ -93,7 +93,7 @@ def _application_options(parser) -> None:
                        help="its arguments, quoted as in a shell (default: '%(default)s')")
     group.add_argument("--app-timeout", type=float, default=1800.0, metavar="S",
                        help="longest time of one run (default: %(default)s)")
-    group.add_argument("--assume-watts", type=float, metavar="W", help="passed on to the program, for a machine "
+    group.add_argument("--assume-watts", metavar="W", help="passed on to the program, for a machine "
                        "without energy counter: an estimate, labelled as one (default: none)")
 
 
