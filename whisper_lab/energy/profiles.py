@@ -110,7 +110,7 @@ def _ours(lines: list[str]) -> Profile:
 def _smi(lines: list[str]) -> list[Profile]:
     """One Profile a GPU index; header cells may carry units (`power.draw [W]`)."""
     reader = csv.reader(lines, skipinitialspace=True)
-    header = [cell.split("[")[0].strip() for cell in next(reader)]
+    header = [cell.split("[")[0].strip().replace("clocks.current.", "clocks.") for cell in next(reader)]
     rows = [dict(zip(header, row, strict=False)) for row in reader]
     groups: dict[str, list[dict]] = {}
     for row in rows:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from whisper_lab import console, files, machine
+from whisper_lab.console import LabError
 from whisper_lab.energy import analysis, analysis_figures, analysis_text, loading
 
 NAME = "energy_analysis"
@@ -14,6 +15,10 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     from whisper_lab.compare import render
 
     experiments = [loading.load(folder) for folder in folders]
+    for folder, one in zip(folders, experiments, strict=True):
+        if not one["runs"]:
+            raise LabError(f"{folder} holds no run whose file names are known",
+                           "A100_freq_510_run_01_profile.csv or run_01_freq_510_profile.csv would be one")
     made = analysis.analyze(experiments, threshold_percent, time_limit_s, drop_first)
     for number, group in enumerate(made["groups"], 1):
         group["number"] = number

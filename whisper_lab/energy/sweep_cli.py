@@ -47,7 +47,7 @@ def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     _application_options(parser)
     _limit_options(parser)
     _slurm_options(parser)
-    args = console.parse(parser, argv)
+    args = console.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
     args.custom_frequencies = _frequencies(parser, args)
     if not 10 <= args.sampling_interval <= 1000:
         parser.error("--sampling-interval is 10 to 1000 ms")
@@ -63,6 +63,17 @@ def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     if args.assume_watts is not None:
         args.app_params += f" --assume-watts {shlex.quote(args.assume_watts)}"
     return args
+
+
+def _joined(argv: list[str], *names: str) -> list[str]:
+    """`--app-params --benchmark` -> `--app-params=--benchmark`: argparse takes the value for an option otherwise."""
+    made: list[str] = []
+    for word in argv:
+        if made and made[-1] in names:
+            made[-1] += f"={word}"
+        else:
+            made.append(word)
+    return made
 
 
 def _plan_options(parser) -> None:
