@@ -71,7 +71,8 @@ def lines(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes:
     made = [f"Energy: {energy['energy_j']:.2f} J in {energy['duration_s']:.2f} s, {energy['average_power_w']:.2f} W "
             f"({label}: {energy['source']})"]
     if energy["is_estimate"]:
-        made.append(f"  between {energy['energy_low_j']:.2f} and {energy['energy_high_j']:.2f} J, if the assumption holds")
+        low, high = energy["energy_low_j"], energy["energy_high_j"]
+        made.append(f"  between {low:.2f} and {high:.2f} J, if the assumption holds")
     per_token = energy["energy_per_token_j"]
     made.append(f"  {energy['energy_per_audio_s_j']:.3f} J per second of sound"
                 + ("" if per_token is None else f", {per_token:.4f} J per token"))

@@ -71,8 +71,7 @@ def conditions(lab) -> list:
 def note_meter(found) -> None:
     """Say which source the joules come from, and why not from another."""
     if found.primary:
-        console.note("energy", found.primary.source, "; ".join(f"{k}: {v}" for k, v in found.reasons.items())
-                     or "every source is there")
+        console.note("energy", found.primary.source, "the best source here that sees this device; --meter chooses")
     else:
         console.note("energy", "not measured", "no source on this machine, see below")
 
@@ -200,7 +199,8 @@ def document(args, lab, clips: list, rows: list[dict], others: dict, checks: dic
         "model": lab.checkpoint.name.removeprefix("whisper-"), "device": lab.device,
         "torch_dtype": lab.dtype and f"torch.{lab.dtype}", "total_samples": sum(not clip.error for clip in clips),
         "total_audio_duration": first["total_audio_duration"],
-        "total_inference_time": first["inference_time_s"]["mean"], "average_rtf": first["average_rtf"], "benchmark_time": energy["duration_s"],
+        "total_inference_time": first["inference_time_s"]["mean"], "average_rtf": first["average_rtf"],
+        "benchmark_time": energy["duration_s"],
         "model_parameters": lab.architecture.parameters,
         "gpu_memory_used": lab.gpu_memory_bytes and lab.gpu_memory_bytes / 1024**3, "transcriptions": entries,
         "schema": SCHEMA, "machine": machine.card(args.threads), "failed_samples": sum(bool(c.error) for c in clips),

@@ -4,6 +4,7 @@ from whisper_lab import console, files, machine
 from whisper_lab.energy import account
 
 WIDTH = 50
+UNSTEADY = 0.1  # standard deviation over mean from which repeats are no repeats
 
 
 def show(document: dict, args) -> None:
@@ -11,6 +12,10 @@ def show(document: dict, args) -> None:
     seconds = document["total_inference_time"]
     console.result(f"{'' if args.single else 'Total '}Inference Time: "
                    + ("unknown: no sample was transcribed" if seconds is None else f"{seconds:.2f}s"))
+    time = document["inference_time_s"]
+    if time["sd"] and time["sd"] > UNSTEADY * time["mean"]:
+        console.warn(f"the repeats differ by {100 * time['sd'] / time['mean']:.0f} % (standard deviation): something "
+                     "else was busy on this machine; measure again when it is idle, or with more --repeats")
     if not args.quiet:
         for line in summary(document, args.single):
             console.result(line)
@@ -61,7 +66,8 @@ def _tables(document: dict, args) -> None:
              one["error"] or _number(one["inference_time"], ".3f"), _number(one["rtf"], ".3f"),
              _number(None if one["wer"] is None else 100 * one["wer"], ".1f", " %")]
             for one in document["transcriptions"]])
-    console.table(f"one pass over all samples, mean of {document['repeats']} (95 % interval)", ["quantity", "value"], rows(document))
+    console.table(f"one pass over all samples, mean of {document['repeats']} (95 % interval)", ["quantity", "value"],
+                  rows(document))
     if len(document["batches"]) > 1:
         console.table("batch sizes", ["batch", "windows a call", "time s", "RTF", "audio s/s", "tokens/s", "peak MB",
                                       "J per audio s"],
