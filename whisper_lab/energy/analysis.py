@@ -8,6 +8,7 @@ from whisper_lab.energy.summary import spread
 
 SCHEMA = "whisper-onnx-lab/energy-analysis/1"
 GROUP = ("machine", "app", "model", "precision", "backend", "batch", "device")
+PRECISIONS = ["float32", "fp32", "bfloat16", "float16", "fp16", "int8", "int8_optimized", "int4"]  # wide to narrow
 FACTORS = {"model": "model size", "precision": "precision", "batch": "batch size", "machine": "machine",
            "app": "workload"}
 
@@ -153,9 +154,10 @@ def comparisons(groups: list[dict]) -> dict[str, list[list[dict]]]:
 
 
 def entries(cluster: list[dict], factor: str) -> list[dict]:
-    """One entry a group, small to large (parameters, batch) or by name, with ratios to the first."""
+    """One entry a group: small to large, precisions wide to narrow, or by name; with ratios to the first."""
     def order(one: dict):
         value = one["parameters"] if factor == "model" else one[factor]
+        value = PRECISIONS.index(value) if factor == "precision" and value in PRECISIONS else value
         return (not isinstance(value, (int, float)), value if isinstance(value, (int, float)) else 0, str(one[factor]))
 
     made = []
@@ -175,7 +177,7 @@ def work(runs: list[dict]) -> dict:
     phases: dict[str, float] = {}
     for run in runs:
         for name, seconds in run["phases"].items():
-            if isinstance(seconds, (int, float)):
+            if name != "load" and isinstance(seconds, (int, float)):  # loading is once, not in every pass
                 phases[name] = phases.get(name, 0.0) + seconds
     total = sum(phases.values())
     memory, parameters = _first(runs, "memory_bytes"), _first(runs, "parameters")

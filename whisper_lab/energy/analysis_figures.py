@@ -84,10 +84,12 @@ def _traces(axis, chosen: list[dict], folders: dict[str, Path]) -> str | None:
         if found and all(profile.known(column) for _, profile in found):
             for (run, profile), colour in zip(found, COLOURS, strict=False):
                 times = profile.columns.get("time", np.arange(len(profile.columns[column]), dtype=float))
-                good = np.isfinite(profile.columns[column])
+                # A load is that since the reading before: over a few milliseconds it says nothing.
+                good = np.isfinite(profile.columns[column]) & (
+                    (np.diff(times, prepend=-1.0) > 0.02) | (column == "power"))
                 axis.plot(times[good] - times[0], profile.columns[column][good], color=colour, linewidth=1.5,
                           label=f"run {run['run']:02d}")
-            axis.legend(frameon=False, loc="lower right")
+            axis.legend(loc="lower right")
             return label
     axis.text(0.5, 0.5, "the profiles hold no power and no load", ha="center", transform=axis.transAxes)
     return None

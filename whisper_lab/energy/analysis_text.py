@@ -78,7 +78,7 @@ def answers(group: dict) -> list[str]:
     if best["edp"]:
         said += [_balance(name, best[name.lower()], best["limit_s"], several) for name in ("EDP", "ED2P")]
     if best["reason"]:
-        why = f" ({group['energy_reason']})" if group["energy_reason"] else ""
+        why = f" ({group['energy_reason'].partition(';')[0]})" if group["energy_reason"] else ""
         said.append(f"No best clock by EDP or ED2P: {best['reason']}{why}.")
     if not several:
         said.append("One clock only: a sweep with --profiling-mode custom or dvfs compares clocks.")
@@ -112,8 +112,8 @@ def _balance(name: str, best: dict, limit: float, several: bool) -> str:
 
 def _comparison(factor: str, clusters: list[list[dict]]) -> Section:
     title = f"{FACTORS[factor].capitalize()} against energy"
-    columns = [FACTORS[factor], "parameters", "clock", "RTF", "x", "energy J", "J per s of audio", "x", "J per token",
-               "power W", "WER"]
+    columns = [FACTORS[factor], "parameters", "clock", "RTF", "ratio", "energy J", "J per s of audio", "ratio",
+               "J per token", "power W", "WER"]
     tables, notes = [], []
     for cluster in clusters:
         rows = [[entry["value"], number(entry["parameters"], 9), clock(entry["freq_mhz"]),
@@ -124,7 +124,7 @@ def _comparison(factor: str, clusters: list[list[dict]]) -> Section:
         tables.append(Table(title, columns, rows))
         if any(entry["energy_j"]["mean"] is None for entry in cluster):
             notes.append("Where energy is unknown the real-time factor compares, not the joules.")
-    return Section(title, "Everything else is the same; x is the ratio to the first row; each at its highest clock.",
+    return Section(title, "Everything else is the same; ratios are to the first row; each at its highest clock.",
                    notes, f"factor-{factor}", tables)
 
 

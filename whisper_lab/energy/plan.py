@@ -28,7 +28,7 @@ def make(device: str, frequencies: list[int | None], args) -> dict:
         order += [RunKey(device, freq, run) for freq in block]
     return {"schema": SCHEMA, "mode": args.profiling_mode, "device": device, "frequencies_mhz": frequencies,
             "num_runs": args.num_runs, "seed": args.seed, "app": application(args),
-            "profiling": {"tool": "nvml", "interval_ms": args.sampling_interval, "sleep_s": args.sleep_interval,
+            "profiling": {"tool": "lab", "interval_ms": args.sampling_interval, "sleep_s": args.sleep_interval,
                           "cooldown_max_s": args.cooldown_timeout, "timeout_s": args.app_timeout,
                           "gpu_index": args.gpu_index},
             "order": [{"index": i, "run_id": key.stem, "freq_requested_mhz": key.freq, "run": key.run}

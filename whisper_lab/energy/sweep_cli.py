@@ -88,8 +88,8 @@ def _plan_options(parser) -> None:
                        help="least pause between two runs, seconds (default: %(default)s)")
     group.add_argument("--cooldown-timeout", type=float, default=60.0, metavar="S",
                        help="longest wait for the device to cool down between two runs (default: %(default)s)")
-    group.add_argument("--profiling-tool", default="nvml", choices=["nvml", "nvidia-smi", "dcgmi"],
-                       help="accepted for the original launcher's sake; 06 reads NVML, as both tools do")
+    group.add_argument("--profiling-tool", default="lab", choices=["lab", "nvidia-smi", "dcgmi"],
+                       help="accepted for the original launcher's sake: 06 always measures with its own meters")
     group.add_argument("--sampling-interval", type=int, default=50, metavar="MS",
                        help="of the profile, 10 to 1000 ms (default: %(default)s)")
     group.add_argument("--gpu-index", type=int, default=0, metavar="N", help="which GPU (default: %(default)s)")
