@@ -79,25 +79,29 @@ def idle_power(log, meter, windows: list[tuple[float, float]]) -> dict:
 
 # 2 and 3. Warm-up and the timed window -------------------------------------------------------------------------------
 
-def measure(lab, clips: list, size: int, args, log) -> dict:
-    """Transcribe all clips in groups of `size`, again and again; what a repeat took, and when each began and ended."""
+def measure(lab, clips: list, size: int, args, log, also) -> dict:
+    """Transcribe all clips in groups of `size`, again and again; what a repeat took, and when each began and ended.
+
+    also: a context in which another tool measures the same window.
+    """
     from whisper_lab.energy import record, workload
 
     groups = record.groups(clips, size)
     workload.reset_peak_memory(lab.device)
     for _ in range(args.warm_up):
-        record.try_group(lab, groups[0], args) if groups else None
-    for clip in clips:
-        clip.seconds.clear()
-    repeats, cpu_started = [], workload.cpu_seconds()
-    begun = log.mark()
-    while any(not clip.error for clip in clips) and (
-            len(repeats) < args.repeats or log.now() - begun < args.min_seconds):
-        start = log.mark()
-        passes = [record.try_group(lab, group, args) for group in groups]
-        repeats.append(record.Repeat(start, log.mark(), [one for one in passes if one]))
-    return {"size": size, "clips": clips, "start": begun, "end": log.mark(), "repeats": repeats,
-            "cpu_s": workload.cpu_seconds() - cpu_started, **workload.peak_memory(lab.device)}
+        groups = groups if groups and record.try_group(lab, groups[0], args) else record.groups(clips, size)
+    with also:
+        repeats, begun, cpu_started = record.start_anew(clips, log)
+        while groups and (len(repeats) < args.repeats or log.now() - begun < args.min_seconds):
+            start = log.mark()
+            passes = [record.try_group(lab, group, args) for group in groups]
+            repeats.append(record.Repeat(start, log.mark(), passes))
+            if None in passes:  # a sample failed: from here on without it, so that every pass does the same work
+                groups = record.groups(clips, size)
+                repeats, begun, cpu_started = record.start_anew(clips, log)
+        end, cpu_s = log.mark(), workload.cpu_seconds() - cpu_started
+    return {"size": size, "clips": clips, "start": begun, "end": end, "repeats": repeats,
+            "cpu_s": cpu_s, **workload.peak_memory(lab.device)}
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
@@ -120,8 +124,8 @@ def profile(args) -> dict:
         if idle_s:
             idles.append(idle_window(log, idle_s))
         for i, size in enumerate(args.batch_size):
-            with check.window() if i == 0 else record.nothing():
-                measured.append(measure(lab, clips if i == 0 else record.copies(clips), size, args, log))
+            also, own = (check.window(), clips) if i == 0 else (record.nothing(), record.copies(clips))
+            measured.append(measure(lab, own, size, args, log, also))
         if idle_s:
             idles.append(idle_window(log, idle_s))
     record.wait_for_log(found.primary, log)

@@ -169,7 +169,7 @@ def test_the_counter_of_a_gpu(monkeypatch):
         if meter.kind == "counter":
             account.check_window(meter, readings, start, end, log.errors)
         seen = joules.from_counter(readings) if meter.kind == "counter" else joules.from_power(readings, start, end)
-        assert seen == pytest.approx(100 * (end - start), rel=0.02)
+        assert seen == pytest.approx(100 * (end - start), rel=0.05)
     row = log.table()[-1]
     assert (row["sm_clock_mhz"], row["memory_clock_mhz"], row["temperature_c"]) == (1410, 1215, 61)
     assert row["power_w"] == 100 and row["gpu_utilization_percent"] == 87

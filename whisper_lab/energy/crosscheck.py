@@ -4,6 +4,7 @@ codecarbon fills gaps with guesses (thermal design power times load, watts per m
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 KWH = 3.6e6  # J
@@ -26,7 +27,8 @@ class Checks:
 
     def _try(self, tool, action) -> bool:
         try:
-            action()
+            with contextlib.redirect_stdout(sys.stderr):  # both talk, and results are on stdout
+                action()
             return True
         except ImportError:
             reason = "not installed"
@@ -47,8 +49,16 @@ class Zeus:
     def begin(self) -> None:
         from zeus.monitor import ZeusMonitor
 
-        self.monitor = ZeusMonitor(approx_instant_energy=False)
+        self.monitor = ZeusMonitor(gpu_indices=self._gpus(), approx_instant_energy=False)
         self.monitor.begin_window("profile", sync_execution=False)
+
+    def _gpus(self) -> list[int] | None:
+        """The GPU in use; None, all of them, where none is."""
+        if self.device != "cuda":
+            return None
+        import torch
+
+        return [torch.cuda.current_device()]
 
     def end(self) -> dict:
         """Energy of the device in use."""

@@ -108,6 +108,13 @@ def try_group(lab, clips: list, args):
         return None
 
 
+def start_anew(clips: list, log) -> tuple[list, float, float]:
+    """No repeats yet; the log's time and the processor time at which the first one begins."""
+    for clip in clips:
+        clip.seconds.clear()
+    return [], log.mark(), workload.cpu_seconds()
+
+
 def wait_for_log(meter, log, patience_s: float = 3.0) -> None:
     """An external meter's log may lag behind: wait a little until it has reached the end of the run."""
     if not hasattr(meter, "rows"):
@@ -133,8 +140,10 @@ def row(lab, measured: dict, found, idle: dict, energy_of) -> dict:
     seconds = interval([repeat.seconds for repeat in repeats] if tallies else [])
     first_tokens = [tally.first_token_s for tally in tallies if tally.first_token_s is not None]
     mean = seconds["mean"]
+    failed = [clip.error for clip in measured["clips"] if clip.error]
     return {
-        "batch_size": measured["size"], "repeats": n, "total_audio_duration": audio_s, "inference_time_s": seconds,
+        "batch_size": measured["size"], "failed_samples": len(failed), "error": failed[0] if failed else None,
+        "repeats": n, "total_audio_duration": audio_s, "inference_time_s": seconds,
         "average_rtf": mean / audio_s if mean and audio_s else None,
         "throughput_audio_s_per_s": audio_s / mean if mean else None,
         "tokens": tokens // n if n else None, "tokens_per_s": tokens / n / mean if mean else None,
@@ -203,7 +212,8 @@ def document(args, lab, clips: list, rows: list[dict], others: dict, checks: dic
         "benchmark_time": energy["duration_s"],
         "model_parameters": lab.architecture.parameters,
         "gpu_memory_used": lab.gpu_memory_bytes and lab.gpu_memory_bytes / 1024**3, "transcriptions": entries,
-        "schema": SCHEMA, "machine": machine.card(args.threads), "failed_samples": sum(bool(c.error) for c in clips),
+        "schema": SCHEMA, "machine": machine.card(args.threads),
+        "failed_samples": max(one["failed_samples"] for one in rows),
         "checkpoint": {"name": lab.checkpoint.name, "revision": lab.checkpoint.revision,
                        "random_weights": lab.checkpoint.random_weights},
         "backend": args.backend, "precision": args.precision if args.backend == "onnx" else lab.dtype,

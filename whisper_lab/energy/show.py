@@ -72,7 +72,8 @@ def _tables(document: dict, args) -> None:
         console.table("batch sizes", ["batch", "windows a call", "time s", "RTF", "audio s/s", "tokens/s", "peak MB",
                                       "J per audio s"],
                       [[one["batch_size"], _number(one["windows_per_encoder_call"], ".1f"),
-                        _number(one["inference_time_s"]["mean"], ".3f"), _number(one["average_rtf"], ".3f"),
+                        one["error"] or _number(one["inference_time_s"]["mean"], ".3f"),
+                        _number(one["average_rtf"], ".3f"),
                         _number(one["throughput_audio_s_per_s"], ".1f"), _number(one["tokens_per_s"], ".0f"),
                         f"{(one['peak_gpu_bytes'] or one['peak_rss_bytes']) / 1e6:.0f}",
                         _number(one["energy"]["energy_per_audio_s_j"], ".3f")] for one in document["batches"]])
