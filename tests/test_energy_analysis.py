@@ -5,7 +5,7 @@ import json
 import energy_fakes
 import pytest
 
-from whisper_lab.energy import analysis, layout, loading, profiles, sweep_cli
+from whisper_lab.energy import analysis, analysis_text, layout, loading, profiles, sweep_cli
 
 SMI = ("timestamp, index, name, power.draw [W], power.limit [W], temperature.gpu, utilization.gpu [%], "
        "utilization.memory [%], memory.total [MiB], memory.free [MiB], memory.used [MiB], clocks.current.sm [MHz], "
@@ -247,3 +247,10 @@ def test_names_both_ways():
                            "result": "A100_freq_510_run_01.json", "status": "A100_freq_510_run_01_status.json"}
     assert layout.default_folder("A100", "Whisper") == "results_a100_whisper"
     assert layout.OURS.match("A100_freq_baseline_run_12_log.txt") and not layout.OURS.match("A100_freq_x_run_1.json")
+
+
+def test_an_estimate_is_called_one():
+    runs = [run(energy_j=150.0, time_s=10.0, method="estimate", run=i) for i in (1, 2)]
+    group, = analysis.analyze([experiment(runs)], 5.0, None)["groups"]
+    said = analysis_text.answers(group)
+    assert said[0] == "Energy by: estimate." and "assumed power" in said[1]

@@ -58,9 +58,7 @@ def _clocks(group: dict) -> Section:
              number(one["throttled"])] for one in group["clocks"]]
     columns = ["clock MHz", "actual", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
-    method = f"Energy by: {', '.join(group['methods'])}. " if group["methods"] else ""
-    intro = (f"{method}Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the "
-             "runs.")
+    intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs."
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
                    [Table(f"Clocks: {group['label']}", columns, rows)])
 
@@ -69,7 +67,9 @@ def answers(group: dict) -> list[str]:
     """Which clock for batch jobs, which for real time, which in general; and why some cannot be told."""
     best, rows = group["optimum"], {one["freq_mhz"]: one for one in group["clocks"]}
     several = len(rows) > 1
-    said = []
+    said = [f"Energy by: {', '.join(group['methods'])}."] if group["methods"] else []
+    if "estimate" in group["methods"]:
+        said.append("An estimate is time multiplied by an assumed power: it can rank nothing that time does not.")
     if several and (least := best["least_energy"]):
         said.append(f"Batch jobs, where nobody waits: {clock(least['freq_mhz'])} needs least energy, "
                     f"{number(least['energy_j'])} J in {number(least['time_s'])} s.")
