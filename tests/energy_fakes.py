@@ -55,7 +55,9 @@ def _say(text):
         raise NVMLError_NoPermission("Insufficient Permissions")
     with open(os.environ["FAKE_NVML"], "a") as log:
         log.write(text + "\\n")
-def nvmlInit(): pass
+def nvmlInit():
+    if os.environ.get("FAKE_NVML_ABSENT"):
+        raise NVMLError("NVML Shared Library Not Found")
 def nvmlShutdown(): pass
 def nvmlSystemGetDriverVersion(): return "999.1"
 def nvmlDeviceGetCount(): return 1
@@ -82,9 +84,10 @@ def install(folder: Path) -> Path:
 
 
 def environment(folder: Path, gpu: bool = True, **more: str) -> dict[str, str]:
-    """The environment of a sweep; with `gpu` the fake NVML stands in front of the real one."""
-    path = os.pathsep.join([str(folder / "nvml")] * gpu + [str(ROOT)])
-    return os.environ | {"PYTHONPATH": path, "FAKE_NVML": str(folder / "nvml.log"), "HF_HUB_OFFLINE": "1"} | more
+    """The environment of a sweep; the fake NVML stands in front of the real one, and without `gpu` finds none."""
+    path = os.pathsep.join([str(folder / "nvml"), str(ROOT)])
+    made = os.environ | {"PYTHONPATH": path, "FAKE_NVML": str(folder / "nvml.log"), "HF_HUB_OFFLINE": "1"}
+    return made | ({} if gpu else {"FAKE_NVML_ABSENT": "1"}) | more
 
 
 def start(folder: Path, *arguments: object, gpu: bool = True, **more: str) -> subprocess.Popen:
