@@ -164,7 +164,7 @@ def entries(cluster: list[dict], factor: str) -> list[dict]:
     for one in sorted(cluster, key=order):
         top = max(one["clocks"], key=lambda clock: clock["freq_mhz"] or 0)
         made.append({"value": one[factor], "label": one["label"], "parameters": one["parameters"],
-                     "freq_mhz": top["freq_mhz"], **{name: top[name] for name in
+                     "methods": one["methods"], "freq_mhz": top["freq_mhz"], **{name: top[name] for name in
                      ("time_s", "rtf", "energy_j", "j_per_audio_s", "j_per_token", "power_w", "wer")}})
     for entry in made:
         for name in ("rtf", "time_s", "energy_j", "j_per_audio_s"):

@@ -32,6 +32,11 @@ def draw(made: dict, experiments: list[dict], folders: list[Path], target: Path)
     return pictures
 
 
+def _estimate(sources: list[dict]) -> str:
+    """What a title adds where joules were not measured."""
+    return " (ESTIMATED energy)" if any("estimate" in one["methods"] for one in sources) else ""
+
+
 def _half(spread: dict) -> float:
     return 0.0 if spread["low"] is None else (spread["high"] - spread["low"]) / 2
 
@@ -56,7 +61,7 @@ def clocks(group: dict, path: Path) -> Path:
             axis.annotate("time limit", (rows[0]["freq_mhz"], group["optimum"]["limit_s"]), xytext=(0, -18),
                           textcoords="offset points", color="#555555")
     reason = "" if len(columns) > 1 else "; energy unknown on this machine"
-    figure.suptitle(f"{group['label']}: mean of {rows[0]['runs']} runs, 95 % interval{reason}")
+    figure.suptitle(f"{group['label']}: mean of {rows[0]['runs']} runs, 95 % interval{reason}{_estimate([group])}")
     return save(figure, path)
 
 
@@ -81,7 +86,8 @@ def _traces(axis, chosen: list[dict], folders: dict[str, Path]) -> str | None:
     """Draw the first column that every profile knows; its label."""
     found = [(run, profile) for run in chosen if (profile := _profile(run, folders))]
     for column, label in (("power", "power, W"), ("utilization", "GPU load, %"), ("cpu_utilization", "CPU load, %")):
-        if found and all(profile.known(column) for _, profile in found):
+        assumed = column == "power" and any(run["method"] == "estimate" for run in chosen)  # a straight line: no news
+        if found and not assumed and all(profile.known(column) for _, profile in found):
             for (run, profile), colour in zip(found, COLOURS, strict=False):
                 times = profile.columns.get("time", np.arange(len(profile.columns[column]), dtype=float))
                 # A load is that since the reading before: over a few milliseconds it says nothing.
@@ -114,12 +120,12 @@ def factors(factor: str, cluster: list[dict], path: Path) -> Path:
     for axis, (name, label), colour in zip(axes[0], shown, COLOURS, strict=False):
         axis.bar(names, [entry[name]["mean"] for entry in cluster], yerr=[_half(entry[name]) for entry in cluster],
                  color=colour, capsize=5, width=0.6)
-        axis.set(xlabel=FACTORS[factor], ylabel=label)
+        axis.set(xlabel=FACTORS[factor], ylabel=label, ylim=(0, None))
         axis.grid(axis="x", visible=False)
         axis.tick_params(axis="x", labelrotation=20 if max(map(len, names)) > 12 else 0)
     if not shown:
         axes[0][0].text(0.5, 0.5, "nothing was measured in all of them", transform=axes[0][0].transAxes, ha="center")
-    figure.suptitle(f"{FACTORS[factor].capitalize()} against energy" + (
+    figure.suptitle(f"{FACTORS[factor].capitalize()} against energy{_estimate(cluster)}" + (
         "" if any("energy" in label for _, label in shown) else " (energy unknown: time instead)"))
     return save(figure, path)
 
@@ -143,7 +149,7 @@ def real_time(points: list[tuple[dict, dict]], path: Path) -> Path:
     axis.axvline(1, color="#777777", linestyle="--", linewidth=1)
     axis.set(xlabel="real-time factor (below 1: faster than speech)", ylabel="energy, J per second of audio",
              xscale="log", xlim=(min(rates) / 1.4, max(rates) * 1.6), ylim=(0, 1.15 * highest),
-             title="Real-time factor against energy")
+             title=f"Real-time factor against energy{_estimate([group for group, _ in points])}")
     for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         which("{x:g}")
     axis.legend(frameon=False, loc="lower right")

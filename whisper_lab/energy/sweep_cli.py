@@ -147,6 +147,7 @@ def sweep(argv: list[str]) -> int:
     """Plan, then run here, submit, or make one run of an array."""
     args = sweep_arguments(argv)
     from whisper_lab.energy import choose, plan, slurm
+    from whisper_lab.energy.sweep import missing
 
     if args.run_index is not None:
         return _one_of_array(args)
@@ -159,7 +160,7 @@ def sweep(argv: list[str]) -> int:
     made = plan.save(made, folder)
     if not args.slurm:
         return _here(args, made, folder, chosen)
-    if not (indices := [entry["index"] for entry in _missing(made, folder)]):
+    if not (indices := [entry["index"] for entry in missing(made, folder)]):
         console.note("sbatch", "nothing to submit", "all runs are done")
         return _finish(made, folder, args)
     job = slurm.submit(made, indices, folder, args)
@@ -168,12 +169,6 @@ def sweep(argv: list[str]) -> int:
     console.result(f"submitted job array {job}: {len(indices)} runs into {folder}")
     console.note("afterwards", f"python 06-profile-energy.py collect {folder}", "the last task also does it itself")
     return 0
-
-
-def _missing(plan: dict, folder: Path) -> list[dict]:
-    from whisper_lab.energy.sweep import missing
-
-    return missing(plan, folder)
 
 
 def _here(args, plan: dict, folder: Path, chosen) -> int:
