@@ -320,3 +320,14 @@ def test_readings_carry_the_time_at_which_they_came(tmp_path):
     lines = log.write(tmp_path / "a_profile.csv").read_text().splitlines()
     assert lines[0].startswith("# start_epoch_s=") and lines[1] == ",".join(trace.COLUMNS)
     assert lines[2].split(",")[2] == ""  # no GPU: an empty cell, not 0
+
+
+def test_load_is_unknown_right_after_a_reading():
+    import time
+
+    from whisper_lab.energy.trace import CpuConditions
+
+    conditions = CpuConditions()
+    assert conditions.read()["cpu_utilization_percent"] is None
+    time.sleep(0.05)
+    assert conditions.read()["cpu_utilization_percent"] is not None

@@ -24,6 +24,7 @@ from whisper_lab.energy.joules import risen
 
 COLUMNS = ("timestamp_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "gpu_utilization_percent",
            "cpu_clock_mhz", "cpu_utilization_percent", "memory_used_bytes", "energy_j")
+TICK_S = 0.01  # of the kernel's account of processor time
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,13 @@ class CpuConditions:
 
         self._psutil, self._process = psutil, psutil.Process(os.getpid())
         psutil.cpu_percent(interval=None)  # the first call has nothing to compare with and says 0
+        self._asked = time.monotonic()
 
     def read(self) -> dict[str, float | None]:
         """Keys as in COLUMNS; None where this system does not tell."""
         clock = self._clock()
         return {"cpu_clock_mhz": round(clock, 1) if clock else None,
-                "cpu_utilization_percent": self._psutil.cpu_percent(interval=None),
+                "cpu_utilization_percent": self._load(),
                 "temperature_c": self._temperature(), "memory_used_bytes": self._process.memory_info().rss}
 
     def _clock(self) -> float | None:
@@ -163,6 +165,14 @@ class CpuConditions:
         except (OSError, NotImplementedError, RuntimeError):
             return None
         return found.current if found else None
+
+    def _load(self) -> float | None:
+        """Percent since the last reading; None right after it: the kernel counts in ticks of 10 ms."""
+        now = time.monotonic()
+        if now - self._asked < 3 * TICK_S:
+            return None
+        self._asked = now
+        return self._psutil.cpu_percent(interval=None)
 
     def _temperature(self) -> float | None:
         try:
