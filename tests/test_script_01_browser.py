@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(nano, folder):
     """One page for all tests here, with a limit of six seconds."""
-    with browser.recorder("--limit", "0.1", cwd=folder) as (_, address, _):
+    with browser.recorder("--limit", "0.1", cwd=folder, TMPDIR=str(folder)) as (_, address, _):
         yield address
 
 
@@ -244,34 +244,43 @@ def test_large_uploads_are_refused(address):
         assert web.post(f"{address}/{API}/upload", files=files).status_code == 413
 
 
-def test_uploads_go_when_their_time_is_over(nano, tmp_path, monkeypatch):
-    """With four seconds instead of an hour, in this process."""
-    import importlib
+def test_uploads_go_after_an_hour(address, folder, visitor, tmp_path):
+    """All that a visit leaves in the upload folder of the running page: too young now, gone an hour later."""
     import time
 
     from whisper_lab.record import serve
-    from whisper_lab.record.listener import Listener
 
-    lesson = importlib.import_module("01-record-audio-app")
-    uploads = tmp_path / "uploads"
-    uploads.mkdir()
-    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "")
-    serve.environment(uploads)
-    from whisper_lab.record import app
+    soundfile.write(tmp_path / "a.wav", tone(440), RATE)
+    assert "lab-facts" in upload(visitor, tmp_path / "a.wav")[0]
+    running, = folder.glob(f"{serve.FOLDER}*/sounds")
+    copied = Path(shutil.copytree(running, tmp_path / "sounds"))  # the other tests go on with theirs
+    written = [path for path in copied.rglob("*") if path.is_file()]
+    assert len(written) >= 3  # the upload, the download, the picture
+    serve.remove_older(copied, time.time() - serve.KEEP_S)
+    assert all(path.exists() for path in written)
+    serve.remove_older(copied, time.time() + 1)
+    assert not any(path.exists() for path in written) and (folder / "speech.wav").exists()
 
-    page = app.build(lambda path: lesson.convert(path, tmp_path / "speech.wav", 6),
-                     Listener("nano", str(tmp_path), None, 1), uploads, 6, keep_s=4)
-    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=serve.choose_port("127.0.0.1", 0))
-    try:
-        soundfile.write(tmp_path / "a.wav", tone(440), RATE)
-        assert "lab-facts" in upload(client(address), tmp_path / "a.wav")[0]
-        until = time.monotonic() + 20
-        while any(path.is_file() for path in uploads.rglob("*")) and time.monotonic() < until:
-            time.sleep(0.2)
-        assert [path for path in uploads.rglob("*") if path.is_file()] == []
-    finally:
-        page.close(verbose=False)
+
+def test_the_running_page_cleans_up(tmp_path, monkeypatch):
+    import time
+    from threading import Event, Thread
+
+    from whisper_lab.record import serve
+
+    monkeypatch.setattr(serve, "CHECK_S", 0.02)
+    monkeypatch.setattr(serve, "KEEP_S", 0.5)
+    (tmp_path / "visitor").mkdir()
+    (tmp_path / "visitor" / "voice.wav").write_bytes(b"voice")
+    stop = Event()
+    cleaner = Thread(target=serve.keep_clean, args=(tmp_path, stop))
+    cleaner.start()
+    until = time.monotonic() + 20
+    while (tmp_path / "visitor" / "voice.wav").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    cleaner.join(timeout=5)
+    assert not (tmp_path / "visitor" / "voice.wav").exists() and not cleaner.is_alive()
 
 
 # Passwords, https, --share -------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ LARGEST_UPLOAD = "100mb"  # five minutes of 16-bit stereo at 48 kHz are 58 MB
 SHORTEST_PASSWORD = 8
 WRONG_A_MINUTE = 30  # passwords; beyond that nobody gets in until the minute is over
 FOLDER = "whisper-lab-record-"
-LEFT_BEHIND_S = 3600
+KEEP_S = 3600  # uploads and downloads, and what a killed page left behind
+CHECK_S = 60  # how often what is older is looked for
 SHARE_SERVER = ("api.gradio.app", 443)
 SHARE_TIMEOUT = 5.0  # s
 WAYS = """The microphone needs a secure page: localhost, or https. From another computer, in this order:
@@ -49,6 +50,7 @@ def serve(args, convert: Callable) -> None:
         public = launch(page, options)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
+        threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
         try:
             announce(args, port, public, auth)
             if args.browse:
@@ -136,6 +138,20 @@ def reachable() -> bool:
         return False
 
 
+def keep_clean(folder: Path, stop: threading.Event) -> None:
+    """Delete uploads and downloads after an hour. Gradio's own delete_cache forgets some: those it did not make."""
+    while not stop.wait(CHECK_S):
+        remove_older(folder, time.time() - KEEP_S)
+
+
+def remove_older(folder: Path, moment: float) -> None:
+    """Remove the files in `folder` that were last written or moved before `moment`, in s since 1970."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone already, or being written
+            if path.is_file() and path.stat().st_ctime < moment:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """A private folder for uploads that goes when the program does; also clears what a killed one left behind."""
@@ -144,7 +160,7 @@ def own_folder() -> Iterator[Path]:
     for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         pid = old.name.removeprefix(FOLDER).partition("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > LEFT_BEHIND_S:
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > KEEP_S:
                 shutil.rmtree(old, ignore_errors=True)  # another user's stays: it cannot be removed
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")).resolve()
     try:
