@@ -52,7 +52,8 @@ benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle
 	$(OFFLINE) $(BIN)/python benchmarks/run.py
 
 workbook: $(VENV)/.dev $(VENV)/.doctor ## measure the workbook's evidence, and make everything from it
-	$(OFFLINE) $(BIN)/python -m workbook.generate --measure
+	$(OFFLINE) $(BIN)/python -m workbook.evidence
+	$(OFFLINE) $(BIN)/python -m workbook.generate
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from whisper_lab import machine
-from workbook import questions, values
+from workbook import markdown, questions, values
 from workbook.view import evidence
 
 NUMBER = 1234.5
@@ -21,6 +21,8 @@ def write(folder: Path, book: questions.Book) -> Path:
         for both in question.texts.values():
             for match in values.PLACEHOLDER.finditer(both.nl + both.en):
                 found[match["name"]][match["key"]] = NUMBER if match["format"] and "f" in match["format"] else 7
+    for name, key in markdown.MEMORY.values():
+        found[name][key] = NUMBER
     for name, entries in found.items():
         write_one(folder, name, entries)
     return folder

@@ -2,14 +2,11 @@
 
     python -m workbook.generate            # nl.md, en.md, questions-*.pdf, answer-key-*.md, cards.csv
     python -m workbook.generate --check    # exit 1 where one of them has drifted from its sources
-    python -m workbook.generate --measure  # first run every evidence script; this is what `make workbook` does
 
-`python -m workbook.evidence.NAME` measures; this fills the texts with what was measured.
+`python -m workbook.evidence` measures; this fills the texts with what was measured. `make workbook` does both.
 """
 
 import re
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from whisper_lab import console, files
 from whisper_lab.console import LabError
 from workbook import questions
 from workbook.questions import HERE, LANGUAGES
-from workbook.values import RESULTS, Results
-from workbook.view import evidence, view
+from workbook.values import Results
+from workbook.view import view
 
 INSTRUCTORS = HERE / "instructors.md"
 BLOCK = re.compile(r"(<!-- begin memory -->\n).*?(<!-- end memory -->)", re.S)
@@ -59,31 +56,14 @@ def inflated(data: bytes) -> list[bytes]:
     return parts
 
 
-def measure(book: questions.Book, folder: Path) -> None:
-    """Run every evidence script that the questions need. Raises LabError where a claim does not hold."""
-    names = dict.fromkeys(name for question in book.questions.values() for name in evidence(question))
-    for name in console.progress(list(names), description="measuring", unit="script"):
-        command = [sys.executable, "-m", f"workbook.evidence.{name}", "--output-dir", str(folder)]
-        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
-        console.note(name, "measured" if done.returncode == 0 else "FAILED", f"{folder.name}/{name}.json")
-        if done.returncode:
-            failed = re.findall(r"^(?:FAILS|error:).*", done.stdout + done.stderr, re.M) or [done.stderr.strip()[-200:]]
-            raise LabError(f"the evidence {name} does not hold: {failed[0]}", f"run python -m workbook.evidence.{name}")
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = console.parser(__doc__, "quiet", "log_level")
-    parser.add_argument("--measure", action="store_true", help="run the evidence scripts first (some minutes)")
     parser.add_argument("--check", action="store_true", help="change nothing, only compare")
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="where the evidence was written (default: workbook/results)")
     parser.add_argument("--output-dir", type=Path, default=HERE, metavar="DIR",
                         help="where the files go (default: workbook)")
     args = console.parse(parser, argv)
-    if args.measure and args.check:
-        parser.error("--check changes nothing, and --measure writes results")
-    if args.measure:
-        measure(questions.load(), args.results or RESULTS)
     made = generate(questions.load(), Results(args.results))
     for name, contents in made.items():
         path = args.output_dir / name

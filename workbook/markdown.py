@@ -6,6 +6,10 @@ from workbook.values import Results
 from workbook.view import View
 from workbook.wording import WORDS
 
+# For instructors: way of transcribing -> evidence and key of its peak memory, MB.
+MEMORY = {"PyTorch (02)": ("runtimes", "torch_rss_mb"), "the fp32 graphs": ("quantization_edge", "rss_fp32_mb"),
+          "the int8 graphs": ("quantization_edge", "rss_int8_mb")}
+
 
 def workbook(book: Book, views: list[View], results: Results) -> str:
     """nl.md or en.md."""
@@ -138,11 +142,9 @@ def fairness(view: View, results: Results) -> str:
 def memory(results: Results, students: int = 20) -> str:
     """For instructors: what one student takes and what a class does, by way of running the model."""
     rows = ["| way of transcribing | MB a student | MB for 20 |", "|---|---|---|"]
-    ways = {"PyTorch (02)": ("runtimes", "torch_rss_mb"), "the fp32 graphs": ("quantization_edge", "rss_fp32_mb"),
-            "the int8 graphs": ("quantization_edge", "rss_int8_mb")}
-    for way, (name, key) in ways.items():
+    for way, (name, key) in MEMORY.items():
         size = results.value(name, key, "instructors.md")
         rows.append(f"| {way} | {size:.0f} | {students * size:.0f} |")
-    names = list(dict.fromkeys(name for name, _ in ways.values()))
+    names = list(dict.fromkeys(name for name, _ in MEMORY.values()))
     line = WORDS["en"]["measured_on"]
     return "\n".join([*rows, "", *(line.format(machine=one) for one in results.machines(names))])
