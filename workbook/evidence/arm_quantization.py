@@ -1,15 +1,15 @@
 """How is Whisper quantized for an ARM processor, and what has to be checked afterwards?
 
-Measured: which operators int8 adds, the error that each layer has built up, the share of tokens that stay the same, word
-errors before and after, what 7-bit weights (reduced range, for processors whose 16-bit sums overflow) cost, and, where
-an emulated arm64 Python is at hand (python -m workbook.evidence.arm64), that the int8 graph says there what it says here.
+Measured: which operators int8 adds, the error that each layer has built up, the share of tokens that stay the same,
+word errors before and after, what 7-bit weights cost (reduced range, for processors whose 16-bit sums overflow), and,
+where an emulated arm64 Python is at hand (python -m workbook.evidence.arm64), that the int8 graphs choose the same
+tokens there.
 """
 
 import importlib
 import json
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 

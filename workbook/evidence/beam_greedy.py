@@ -1,7 +1,7 @@
 """What does beam search find that greedy search does not, and what does it cost?
 
-Measured on the clips in white noise, where choices are close: word errors, the log-probability of the text that each finds,
-on how many clips that of five beams is higher, and the time. The graphs share the cross cache among beams.
+Measured on the clips in white noise, where choices are close: word errors, the log-probability of the text that each
+finds, on how many clips that of five beams is higher, and the time. The graphs share the cross cache among beams.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def measure(evidence, args) -> None:
     evidence.value("time_ratio", beam_s / greedy_s)
     evidence.series = scores
     values = evidence.values
-    evidence.claim("score", "On average beam search finds a text that the model holds for at least as likely per token.",
+    evidence.claim("score", "On average beam search finds a text that the model holds at least as likely per token.",
                    "Gemiddeld vindt beam search een tekst die het model per token minstens even waarschijnlijk acht.",
                    values["mean_logprob_beam5"] >= values["mean_logprob_greedy"] - 1e-4, values["mean_logprob_beam5"])
     evidence.claim("costs", "Five beams take longer than one, and less than five times as long.",

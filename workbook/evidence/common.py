@@ -4,7 +4,7 @@ A script measures into an Evidence and draws it::
 
     def measure(evidence, args):
         evidence.value("wer_right_percent", 3.4, "%")
-        evidence.claim("right", "At 16 kHz most words are right.", "Op 16 kHz kloppen de meeste woorden.", 3.4 < 50, 3.4)
+        evidence.claim("right", "Most words are right.", "De meeste woorden kloppen.", 3.4 < 50, 3.4)
 
     def draw(evidence, figure):
         figure.subplots().bar(["16 kHz"], [evidence.values["wer_right_percent"]])

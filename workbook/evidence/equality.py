@@ -1,7 +1,7 @@
 """How is an exported model validated: which inputs, which tolerance, which seeds, and does the check find a fault?
 
-Measured: errors of the four precisions against PyTorch on speech and on random input, the share of equal tokens, that the
-same input twice gives the same numbers; and how many graphs that were broken on purpose the gates of script 03 reject.
+Measured: errors of the four precisions against PyTorch on speech and on random input, the share of equal tokens, that
+the same input twice gives the same numbers; and how many graphs that were broken on purpose script 03's gates reject.
 """
 
 import shutil
@@ -100,7 +100,8 @@ def plant(pair: dict[str, Path], runtime, sounds) -> dict[str, float]:
 def _claims(evidence, sound_passes: bool) -> None:
     values = evidence.values
     evidence.claim("sound_passes", "The sound float32 pair passes every gate on numbers.",
-                   "Het gave float32-paar slaagt voor elke poort op de getallen.", sound_passes, values["relative_fp32"])
+                   "Het gave float32-paar slaagt voor elke poort op de getallen.", sound_passes,
+                   values["relative_fp32"])
     evidence.claim("broken_caught", "Every graph that was broken on purpose is rejected.",
                    "Elke graaf die met opzet kapot werd gemaakt, wordt geweigerd.",
                    values["broken_caught"] == values["broken_tried"], values["broken_caught"])

@@ -1,7 +1,7 @@
 """What do the gates of script 03 check, and what do they say about a graph that is broken?
 
-Measured: the gates over nano's int8 pair with their limits, the error for speech, noise and random input, prompt at once
-against token by token, the size of the cross caches, and the node at which a graph broken on purpose leaves the path.
+Measured: the gates over nano's int8 pair with their limits, the error for speech, noise and random input, prompt at
+once against token by token, the size of the cross caches, and the node at which a graph broken on purpose goes astray.
 """
 
 import shutil

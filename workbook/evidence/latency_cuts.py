@@ -1,7 +1,7 @@
 """Which measures cut the latency of speech recognition, and by how much?
 
-Measured on one clip, with the same tokens given to all (so that all do the same work), taking turns: PyTorch with and without
-its cache, onnxruntime in float32 and int8, one thread and two, and five beams as the opposite of a cut.
+Measured on one clip, with the same tokens given to all (so that all do the same work), taking turns: PyTorch with and
+without its cache, onnxruntime in float32 and int8, one thread and two, and five beams as the opposite of a cut.
 """
 
 import numpy as np
@@ -72,8 +72,9 @@ def window(runtime, features: np.ndarray, ids: np.ndarray, cache: bool = True, b
 
 def draw(evidence, figure) -> None:
     panel, values = figure.subplots(), evidence.values
-    bars = {"PyTorch, no cache": "no_cache", "PyTorch fp32 (baseline)": "baseline", "onnxruntime fp32, 5 beams": "beam5",
-            "onnxruntime fp32, 1 thread": "onnx_1_thread", "onnxruntime fp32": "onnx", "onnxruntime int8": "int8"}
+    bars = {"PyTorch, no cache": "no_cache", "PyTorch fp32 (baseline)": "baseline",
+            "onnxruntime fp32, 5 beams": "beam5", "onnxruntime fp32, 1 thread": "onnx_1_thread",
+            "onnxruntime fp32": "onnx", "onnxruntime int8": "int8"}
     colours = [common.RED, common.GREY, common.RED, common.ORANGE, common.BLUE, common.GREEN]
     drawn = panel.barh(list(bars), [1000 * values[f"{key}_s"] for key in bars.values()], color=colours)
     panel.bar_label(drawn, fmt=" %.0f ms")

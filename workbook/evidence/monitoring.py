@@ -1,10 +1,10 @@
 """What is monitored after deployment, and how is a regression found?
 
-A stream of transcriptions on this machine, in three stretches: a baseline, a control in which nothing changed, and one with
-two planted regressions: every tenth run or so is slowed down, and the sound becomes noisy. Measured: latency percentiles,
-the model's confidence (known without any reference), word errors on the clips whose text is known, memory; and whether
-the alarm sounds where it should and nowhere else. Runs of the three stretches take turns, so that another program that
-disturbs this machine disturbs all of them.
+A stream of transcriptions on this machine, in three stretches: a baseline, a control in which nothing changed, and one
+with two planted regressions: every twelfth run is slowed down, and the sound becomes noisy. Measured: latency
+percentiles, the model's confidence (known without any reference), word errors on the clips whose text is known, memory;
+and whether the alarm sounds where it should and nowhere else. Runs of the three stretches take turns, so that another
+program that disturbs this machine disturbs all of them.
 """
 
 import time

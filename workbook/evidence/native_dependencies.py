@@ -1,7 +1,8 @@
 """Which native dependencies fail on a small device, and how large is what one really needs?
 
-Measured: installed sizes, native files, import times of the whole lab and of a lean runtime; and the failure of this very
-lab: torchaudio's wheel, linked against CUDA, beside a CPU-only torch, in an environment of its own as pip leaves it.
+Measured: installed sizes, native files, import times of the whole lab and of a lean runtime; and the failure of this
+very lab: torchaudio's wheel, linked against CUDA, beside a CPU-only torch, in an environment of its own, as pip
+leaves it.
 """
 
 import importlib.metadata
@@ -46,7 +47,7 @@ def import_s(packages: list[str], rounds: int) -> float:
     return min(times)
 
 
-def broken_torchaudio(change=None) -> tuple[str | None, str | None]:
+def broken_torchaudio() -> tuple[str | None, str | None]:
     """What `import torchaudio` says in an environment of its own, with its native files and without them.
 
     A copy of the package as pip unpacks it goes first on the path of a fresh process; what `doctor --fix` moved aside

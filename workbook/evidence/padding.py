@@ -82,7 +82,7 @@ def _claims(evidence) -> None:
     evidence.claim("cut", "Cut at the window, a long recording loses at least every word behind it.",
                    "Afgeknipt op het venster verliest een lange opname minstens elk woord erachter.",
                    share > 0.2 and values["wer_cut_percent"] >= 95 * share, values["wer_cut_percent"])
-    evidence.claim("same_time", "The encoder takes as long for 2 s of sound as for a full window (within a factor 1.5).",
+    evidence.claim("same_time", "The encoder takes as long for 2 s of sound as for a full window (factor 1.5 at most).",
                    "De encoder doet even lang over 2 s geluid als over een vol venster (binnen een factor 1,5).",
                    1 / 1.5 < values["encoder_time_ratio"] < 1.5, values["encoder_time_ratio"])
 

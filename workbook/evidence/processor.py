@@ -94,7 +94,7 @@ def _warns(extractor, sound: np.ndarray) -> bool:
 
 
 def _pipeline(transformers, folder, sound: np.ndarray) -> tuple[list[str] | None, str]:
-    """The pipeline's text of the clip at 16 and at 44.1 kHz, and what resampled it; None and the reason where it cannot.
+    """The pipeline's text of the clip at 16 and at 44.1 kHz, and what resampled it; None and the reason where nothing.
 
     Arrays are resampled by torchaudio, files by ffmpeg.
     """

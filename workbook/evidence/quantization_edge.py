@@ -1,7 +1,7 @@
 """Why does quantization pay on an edge device, and when does it not?
 
-Measured for four precisions of whisper-nano: size of both graphs, time of one window with its tokens (taking turns), word
-errors, and peak memory of a fresh process; and how much of a decoder's file is its token embedding.
+Measured for four precisions of whisper-nano: size of both graphs, time of one window with its tokens (taking turns),
+word errors, and peak memory of a fresh process; and how much of a decoder's file is its token embedding.
 """
 
 from types import SimpleNamespace
@@ -61,8 +61,8 @@ def peak_memory_mb(precision: str) -> float:
 
 def _claims(evidence) -> None:
     values = evidence.values
-    evidence.claim("sizes", "fp16 takes about half, int8 less than a third and int4 less still than int8 and a bit.",
-                   "fp16 neemt ongeveer de helft in, int8 minder dan een derde, int4 niet meer dan iets boven int8.",
+    evidence.claim("sizes", "fp16 takes about half, int8 less than a third, and int4 hardly more than int8.",
+                   "fp16 neemt ongeveer de helft in, int8 minder dan een derde, en int4 nauwelijks meer dan int8.",
                    values["ratio_fp16"] < 0.55 and values["ratio_int8"] < 0.33 and
                    values["ratio_int4"] < values["ratio_int8"] + 0.02, values["ratio_int8"])
     evidence.claim("words", "int8 costs at most ten percentage points of word error rate.",

@@ -1,7 +1,7 @@
 """Which runtime for which device: PyTorch, TorchScript, ONNX Runtime, and what of TFLite?
 
-Measured on one clip with the same tokens given to all: PyTorch, the same two modules traced to TorchScript, onnxruntime in
-float32 and int8; the time to load, and the memory of a fresh process. TFLite is not run here: see its documentation.
+Measured on one clip with the same tokens given to all: PyTorch, the same two modules traced to TorchScript, onnxruntime
+in float32 and int8; the time to load, and the memory of a fresh process. TFLite is not run here: see its documentation.
 """
 
 import importlib.metadata

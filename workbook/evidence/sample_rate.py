@@ -1,8 +1,9 @@
 """What goes wrong when sound is not resampled to the rate that the model expects?
 
-Measured: word errors and transcripts of clips whose samples were taken at 8, 22.05 or 44.1 kHz and declared 16 kHz; where
-a tone of 1000 Hz then seems to lie; what folds back when samples are dropped without a filter; that soxr and torchaudio
-make the same of a correct resampling. The clips were recorded at 16 kHz and resampled to the other rates with soxr.
+Measured: word errors and transcripts of clips whose samples were taken at 8, 22.05 or 44.1 kHz and declared 16 kHz;
+where a tone of 1000 Hz then seems to lie; what folds back when samples are dropped without a filter; that soxr and
+torchaudio make the same of a correct resampling. The clips were recorded at 16 kHz and resampled to the other rates
+with soxr.
 """
 
 import importlib
