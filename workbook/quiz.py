@@ -11,6 +11,7 @@ yourself. Ctrl-C or Ctrl-D ends at any moment; what was answered is kept.
 
 import datetime
 import random
+import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -24,6 +25,7 @@ from workbook.values import Results
 from workbook.view import View, view
 
 HOW_MANY = 10
+ITEM = re.compile(r"^(?=(?:- |\d\. ))", re.MULTILINE)  # where an item of a list begins
 SAY = {
     "nl": {"choose": "Jouw antwoord ({letters}; Enter slaat over, q stopt): ", "again": "Kies {letters}, Enter of q.",
            "right": "Juist.", "wrong": "Niet juist: het is {letter}.", "why": "Waarom {letter} niet: {why}",
@@ -119,13 +121,17 @@ def reply(prompt: str) -> str:
 
 
 def wrap(text: str, hang: str = "") -> str:
-    """Markdown paragraphs at the terminal's width; tables and lists keep their lines."""
+    """Markdown at the terminal's width: paragraphs and list items are filled anew, tables keep their lines."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
-        if not paragraph.lstrip().startswith(("|", "-", "1.", "```")) or hang:
-            paragraph = textwrap.fill(" ".join(paragraph.split()), width, subsequent_indent=hang)
-        lines.append(paragraph)
+        if paragraph.lstrip().startswith("|"):
+            lines.append(paragraph)
+            continue
+        items = ITEM.split(paragraph)  # "", or what stands before the first item; then the items
+        lines.append("\n".join(textwrap.fill(" ".join(item.split()), width,
+                                             subsequent_indent=hang or ("   " if ITEM.match(item) else ""))
+                               for item in items if item))
     return "\n\n".join(lines).replace("**", "").replace("`", "")
 
 
