@@ -15,7 +15,7 @@ from workbook.evidence import common
 
 SLOW_SHARE = 0.08  # planted: of the runs
 SLOW_TIMES = 4  # a slowed run waits as long as this many 95th percentiles
-NOISE_DB = 3.0  # planted: noise below the speech
+NOISE_DB = -3.0  # planted: noise this far below the speech, so above it
 # The alarm's limits, chosen before anything was planted.
 P95_LIMIT = 3.0  # times the baseline's
 CONFIDENCE_LIMIT = 4.0  # standard errors below the baseline's mean

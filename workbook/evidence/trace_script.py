@@ -4,6 +4,8 @@ Measured: a function that turns loud sound down, and leaves soft sound alone, tr
 exported, then given soft and loud inputs; on how many of them each form differs from Python's.
 """
 
+import contextlib
+import io
 import re
 import warnings
 
@@ -80,7 +82,7 @@ def _export(torch, example) -> tuple[str, object]:
             return torch.cond(peak > 1, lambda x, p: x / p, lambda x, p: x.clone(), (sound, peak))
 
     error = "none"
-    with trace.quiet():
+    with trace.quiet(), contextlib.redirect_stderr(io.StringIO()):  # it shows the graph that it got stuck in
         try:
             torch.export.export(Python(), (example,))
         except Exception as refused:
