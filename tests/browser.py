@@ -20,23 +20,29 @@ def executable() -> str | None:
 
 
 @contextlib.contextmanager
-def chromium():
-    """A browser; only one at a time, as playwright wants it. Skips where there is none."""
+def chromium(*more: str):
+    """A browser; only one at a time, as playwright wants it. more: arguments. Skips where there is none."""
     path = executable()
     if path is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        made = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
         try:
             yield made
         finally:
             made.close()
 
 
-def page(browser, width: int = 1600, height: int = 900):
+def fake_microphone(wav: Path) -> list[str]:
+    """Chromium's arguments for a microphone that plays `wav` over and over, and is never asked about."""
+    return ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-audio-capture={wav.resolve()}"]
+
+
+def page(browser, width: int = 1600, height: int = 900, **context):
     """A fresh page with `trouble`: console errors and warnings, and every request that leaves this machine."""
-    made = browser.new_page(viewport={"width": width, "height": height})
+    made = browser.new_page(viewport={"width": width, "height": height}, **context)
     made.trouble = []
     made.on("console", lambda message: message.type in ("error", "warning") and made.trouble.append(message.text))
     made.on("pageerror", lambda error: made.trouble.append(str(error)))
@@ -45,7 +51,8 @@ def page(browser, width: int = 1600, height: int = 900):
 
 
 def _is_outside(url: str) -> bool:
-    return not url.startswith(("data:", "blob:", "file://", "http://127.0.0.1:", "http://localhost:"))
+    return not url.startswith(("data:", "blob:", "file://", "http://127.0.0.1:", "http://localhost:",
+                               "https://127.0.0.1:"))
 
 
 @contextlib.contextmanager
@@ -62,3 +69,21 @@ def explorer(*arguments: object):
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
+
+
+@contextlib.contextmanager
+def recorder(*arguments: object, cwd: Path, **environment: str):
+    """01's page on a free port, with nano: yields the process, its address, and the file that its notes go to."""
+    notes = cwd / "notes.txt"
+    with open(notes, "w", encoding="utf-8") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "01-record-audio-app.py"), "--port", "0", "--model", "nano", "--threads", "1",
+             *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("* Running on local URL:  http"), notes.read_text()
+        yield process, line.split()[-1], notes
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)

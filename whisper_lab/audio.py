@@ -67,19 +67,20 @@ class Level:
     advice: str | None  # one sentence, or None where the level is good
 
 
-def load(path: str | Path) -> Audio:
+def load(path: str | Path, limit_s: float | None = None) -> Audio:
     """Read any sound file as float32 mono 16 kHz; see the top of this file for what happens to unusual ones.
 
-    Raises LabError: no such file, a folder, unreadable, empty, no sound in it, no samples, NaN or infinity.
+    limit_s: refuse what lasts longer, without reading on; None: no limit. Raises LabError: no such file, a folder,
+    unreadable, empty, no sound in it, no samples, NaN or infinity, too long.
     """
     path = Path(path)
     _check_file(path)
-    mono = Mono(path)
+    mono = Mono(path, limit_s)
     try:
         with soundfile.SoundFile(path) as source:
             source_format = read_with_libsndfile(source, mono)
     except soundfile.LibsndfileError as error:  # another format, or damaged: FFmpeg gets more out of both
-        mono = Mono(path)
+        mono = Mono(path, limit_s)
         source_format = read_with_pyav(path, mono, str(error))
     samples = mono.finish()
     if not len(samples):
@@ -128,17 +129,45 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = SAMPLE_R
             if not np.isfinite(block).all():
                 raise LabError(f"will not write {path}: the samples hold NaN or infinity", RECORD_AGAIN)
             clipped += int(np.count_nonzero(np.abs(block) > 1.0))
-            out.writeframesraw(np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes())
+            out.writeframesraw(to_pcm16(block))
     return clipped
+
+
+def to_pcm16(block: np.ndarray) -> bytes:
+    """float32 [n] in -1..1 to the bytes of 16-bit samples: rounded to the nearest step, cut off beyond full scale."""
+    return np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes()
 
 
 def level(samples: np.ndarray) -> Level:
     """Loudness of float samples [n], with advice for whoever records. All fields can be written as JSON."""
-    samples = np.asarray(samples, np.float32)
-    energy = sum(float(np.dot(b, b)) for b in blocks(samples))
-    peak = max((float(np.abs(b).max()) for b in blocks(samples)), default=0.0)
-    clipped = sum(int(np.count_nonzero(np.abs(b) >= FULL_SCALE)) for b in blocks(samples)) / max(len(samples), 1)
-    rms_dbfs, peak_dbfs = _dbfs((energy / max(len(samples), 1)) ** 0.5), _dbfs(peak)
+    meter = Meter()
+    for block in blocks(np.asarray(samples, np.float32)):
+        meter.add(block)
+    return meter.level()
+
+
+class Meter:
+    """Loudness of a recording that comes in blocks."""
+
+    def __init__(self) -> None:
+        self.samples, self.energy, self.peak, self.clipped = 0, 0.0, 0.0, 0
+
+    def add(self, block: np.ndarray) -> None:
+        """float32 [n] in -1..1"""
+        if len(block):
+            loudness = np.abs(block)
+            self.samples += len(block)
+            self.energy += float(np.dot(block, block))
+            self.peak = max(self.peak, float(loudness.max()))
+            self.clipped += int(np.count_nonzero(loudness >= FULL_SCALE))
+
+    def level(self) -> Level:
+        """Of everything so far."""
+        samples = max(self.samples, 1)
+        return _judge(dbfs((self.energy / samples) ** 0.5), dbfs(self.peak), self.clipped / samples)
+
+
+def _judge(rms_dbfs: float | None, peak_dbfs: float | None, clipped: float) -> Level:
     silent = peak_dbfs is None or peak_dbfs < NEAR_SILENT_DBFS
     advice = None
     if peak_dbfs is None:
@@ -174,6 +203,6 @@ def _is_sound(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _dbfs(amplitude: float) -> float | None:
+def dbfs(amplitude: float) -> float | None:
     """Amplitude (1 is full scale) in decibels; None for 0."""
     return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else None

@@ -26,8 +26,10 @@ RECORD_AGAIN = "record it again with python 01-record-audio-app.py, or name anot
 class Mono:
     """Takes blocks [frames, channels] of any rate, keeps them as 16 kHz mono."""
 
-    def __init__(self, path: Path):
-        self.path, self.rate, self.channels, self.frames = path, 0, 0, 0
+    def __init__(self, path: Path, limit_s: float | None = None):
+        """limit_s: where a recording lasts longer, `add` raises LabError; None: no limit."""
+        self.path, self.limit_s = path, limit_s
+        self.rate, self.channels, self.frames = 0, 0, 0
         self.notes: list[str] = []
         self._bytes = bytearray()  # grows in place: no second copy of an hour of samples at the end
         self._resampler: soxr.ResampleStream | None = None
@@ -48,6 +50,9 @@ class Mono:
             at = (self.frames + int(finite.argmin())) / self.rate
             raise LabError(f"{self.path} holds NaN or infinity, first at {at:.3f} s", RECORD_AGAIN)
         self.frames += len(block)
+        if self.limit_s is not None and self.frames > self.limit_s * self.rate:  # headers can lie: count
+            raise LabError(f"{self.path} lasts longer than {self.limit_s / 60:g} minutes, the limit here",
+                           "record something shorter, or cut it")
         # The same weight for every channel; np.mean sums float32 in float32, which is enough for a handful.
         mono = np.ascontiguousarray(block[:, 0]) if self.channels == 1 else block.mean(axis=1)
         self._bytes += (mono if self._resampler is None else self._resampler.resample_chunk(mono)).data

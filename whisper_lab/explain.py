@@ -113,8 +113,8 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
         figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 8],
                                                  layout="constrained")
         figure.suptitle(title, fontsize=19)
-        _draw_wave(wave, trace, runtime.spec)
-        _draw_mel(mel, trace, runtime.spec)
+        draw_wave(wave, trace.window.samples, trace.window.start, runtime.spec)
+        draw_mel(mel, trace.features, trace.window.start, runtime.spec)
         _draw_tokens(text, trace, runtime, attention)
         text.set_xlim(trace.window.start, trace.window.start + trace.window.duration)
         text.set_xlabel("time (s)")
@@ -124,20 +124,20 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
     return Path(path)
 
 
-def _draw_wave(axes, trace: Trace, spec) -> None:
-    samples = trace.window.samples
-    times = trace.window.start + np.arange(len(samples)) / spec.sampling_rate  # s
+def draw_wave(axes, samples: np.ndarray, start: float, spec) -> None:
+    """Samples float [n] over time; the first was spoken at `start` s."""
+    times = start + np.arange(len(samples)) / spec.sampling_rate  # s
     axes.plot(times, samples, linewidth=0.6, color="#1f4e79")
     axes.set_title(f"1  samples: {spec.sampling_rate} each second")
     axes.set_ylabel("amplitude")
-    limit = max(0.05, 1.1 * float(np.abs(samples).max()))
+    limit = max(0.05, 1.1 * float(np.abs(samples).max(initial=0)))
     axes.set_ylim(-limit, limit)
 
 
-def _draw_mel(axes, trace: Trace, spec) -> None:
-    bins, frames = trace.features.shape
-    left = trace.window.start
-    axes.imshow(trace.features, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
+def draw_mel(axes, features: np.ndarray, left: float, spec) -> None:
+    """Log-mel features float [n_mels, frames] over time, beginning at `left` s."""
+    bins, frames = features.shape
+    axes.imshow(features, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
                 extent=(left, left + frames * spec.hop_length / spec.sampling_rate, 0, bins))
     frame_ms = 1000 * spec.hop_length / spec.sampling_rate
     axes.set_title(f"2  log-mel features: {bins} mel bins, a frame every {frame_ms:g} ms")

@@ -1,0 +1,206 @@
+"""Step 2: from your own microphone to speech.wav, 16 kHz mono 16-bit, which 02 reads.
+
+    python 01-record-audio-app.py                        # a page in your browser
+    python 01-record-audio-app.py --share                # with a public https address and a password
+    python 01-record-audio-app.py --host 0.0.0.0 --https # for this network, with a certificate made on the spot
+    python 01-record-audio-app.py --cli                  # a microphone on this machine; Enter ends it
+    python 01-record-audio-app.py --cli --list-devices
+
+A browser gives the microphone only to a secure page. In this order:
+  1. VS Code over SSH forwards the port (panel Ports); http://localhost:7860 on your own computer is secure.
+  2. --share asks gradio.live for a public https address; whoever has it and the password can use the page.
+  3. --host 0.0.0.0 --https serves this network; the browser warns about the certificate, compare its fingerprint.
+
+On a Raspberry Pi: --cli with --latency and --blocksize; `chrt -f 50` before the command gives it real-time priority.
+"""
+
+import queue
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import audio, console, files
+from whisper_lab.record import save
+from whisper_lab.record.save import Saved
+
+LONGEST_QUEUE = 60  # s of sound that may wait for the disk; beyond that blocks are dropped, and counted
+
+
+def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndarray]:
+    """The lesson: what happens to the sound on its way from the browser to speech.wav.
+
+    Returns what was saved, and the samples, float32 [n]. Raises LabError for what is not sound, or too long.
+    """
+    # 0. In the browser, before Python sees anything: the microphone's samples, usually 48 000 a second, pass echo
+    #    cancelling, noise suppression and automatic gain; they are packed as Opus in webm, a lossy format made for
+    #    speech; and the page unpacks that to a 16-bit WAV at 16 kHz. So the sound that arrives is not what the
+    #    microphone heard, bit by bit; to an ear it is. An uploaded file arrives as it was.
+
+    # 1. Decode. Whole numbers of 8, 16, 24 or 32 bits are divided by the largest of their kind, so that every format
+    #    means the same loudness: -1..1. Forget that, and a 24-bit file is 65 536 times too loud. Channels are averaged
+    #    to mono, and the rate is converted to 16 kHz behind a low-pass filter: without it, a tone of 10 kHz would come
+    #    back as one of 6 kHz that nobody made (aliasing). In short, for a WAV:
+    #        samples, rate = soundfile.read(arrived, dtype="float32", always_2d=True)     [frames, channels]
+    #        samples = soxr.resample(samples.mean(axis=1), rate, 16000)                   [n]
+    sound = audio.load(arrived, limit_s)  # the same block by block, also for webm, m4a, mp3; nothing is assumed
+
+    # 2. Measure, change nothing. Making every recording equally loud would hide a microphone that is too far away, and
+    #    raise its noise with it. Whisper's features are relative to the loudest point anyway.
+    level = audio.level(sound.samples)
+
+    # 3. Write as 16-bit: 65 536 steps, 96 dB from loudest to softest, where a quiet room has 60. The rounding error
+    #    cannot be heard. The old speech.wav moves to recordings/, and the new one appears whole or not at all.
+    with save.replacing(output) as place:
+        audio.write_wav(place.temporary, sound.samples)
+    saved = Saved(output, sound.duration, level, sound.source_rate, sound.source_channels, sound.source_format,
+                  sound.notes, place.previous)
+    return saved, sound.samples
+
+
+def record(args) -> Saved:
+    """The second lesson, --cli: no gap on the way from a microphone to the disk, however long it takes.
+
+    The short way, sd.rec(seconds * rate) and sd.wait(), keeps everything in memory, needs to know the length
+    beforehand and shows nothing until its end. Here the sound flows: PortAudio -> callback -> queue -> loop -> disk.
+    """
+    import soxr
+
+    from whisper_lab.record import microphone
+
+    sounddevice, chosen = microphone.import_sounddevice(), microphone.find(args.device)
+    losses, meter, bar = microphone.Losses(), audio.Meter(), microphone.Bar()
+    wanted = round(args.seconds * chosen.rate) if args.seconds else float("inf")  # frames
+    waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+    taken = 0  # frames
+
+    def callback(block: np.ndarray, frames: int, _, status) -> None:
+        """PortAudio's own thread calls this for every block, and loses sound where it takes too long.
+
+        So: copy, put aside, count. No file, no print, no arithmetic on samples, nothing that might have to wait.
+        """
+        nonlocal taken
+        if status.input_overflow:  # the device had to throw sound away before this block
+            losses.overflows += 1
+        if waiting.qsize() * frames > LONGEST_QUEUE * chosen.rate:
+            losses.queue_full += 1
+        else:
+            waiting.put(block.copy())  # the block itself is PortAudio's, which will use its memory again
+        taken += frames
+        if taken >= wanted:
+            raise sounddevice.CallbackStop
+
+    # A small block or latency: the sound is here sooner (09 wants that). A large one: the processor may come late for
+    # longer before something is lost. A recorder only wants no gaps, so `high` is the default; 0 leaves the block size
+    # to the device, which knows best.
+    try:
+        stream = sounddevice.InputStream(device=chosen.index, channels=chosen.channels, samplerate=chosen.rate,
+                                         dtype="int16", latency=args.latency, blocksize=args.blocksize,
+                                         callback=callback)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise microphone.open_failure(error, chosen) from error
+    resampler = soxr.ResampleStream(chosen.rate, audio.SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    with stream, microphone.stopping() as stop, save.replacing(args.output) as place, \
+            wave.open(str(place.temporary), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)  # bytes
+        out.setframerate(audio.SAMPLE_RATE)
+        console.note("recording", f"{stream.latency * 1000:.0f} ms latency, {chosen.rate} Hz",
+                     f"to {args.output}; Enter or Ctrl-C ends it")
+        left = wanted
+        for block in microphone.flow(stream, waiting, stop, chosen):
+            mono = block[:min(len(block), left)].mean(axis=1, dtype=np.float32) / 32768  # int16 -> -1..1
+            left -= len(block)
+            samples = resampler.resample_chunk(mono, last=False)  # the filter remembers the block before
+            meter.add(samples)
+            out.writeframes(audio.to_pcm16(samples))  # and the header with it: the file is valid at every moment
+            bar.show(samples, meter.samples / audio.SAMPLE_RATE)
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter still held
+        meter.add(rest)
+        out.writeframes(audio.to_pcm16(rest))
+        bar.end()
+        if not meter.samples:
+            raise microphone.nothing_came(chosen)
+    losses.report()
+    notes = [f"{chosen.channels} channels averaged"] if chosen.channels > 1 else []
+    notes += [f"{chosen.rate} Hz -> {audio.SAMPLE_RATE} Hz (soxr HQ)"] if chosen.rate != audio.SAMPLE_RATE else []
+    return Saved(args.output, meter.samples / audio.SAMPLE_RATE, meter.level(), chosen.rate, chosen.channels,
+                 "microphone, 16 bit", notes, place.previous, losses.total)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Record here, or serve the page."""
+    args = arguments(argv)
+    if args.list_devices:
+        from whisper_lab.record import microphone
+
+        microphone.list_devices()
+    elif args.cli:
+        from whisper_lab.record import facts
+
+        saved = record(args)
+        facts.show(saved)
+        if args.output_json:
+            files.write_json(args.output_json, saved.document())
+    else:
+        from whisper_lab.record import serve
+
+        serve.serve(args, lambda arrived: convert(arrived, args.output, 60 * args.limit))
+    return 0
+
+
+def arguments(argv: list[str] | None):
+    """The command line; wrong usage ends here with exit status 2."""
+    parser = console.parser(__doc__, "quiet", "log_level", "output_json")
+    parser.add_argument("--output", type=Path, default=Path("speech.wav"), metavar="FILE",
+                        help="where the recording goes; the one before it to recordings/ (default: %(default)s)")
+    page = parser.add_argument_group("the page")
+    console.add_flags(page, "model", "language", "threads")
+    page.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+                      help="where 03 wrote the graphs (default: %(default)s)")
+    page.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
+                      help="refuse longer recordings (default: %(default)g)")
+    page.add_argument("--port", type=int, metavar="N",
+                      help="of the page; 0 takes any free one (default: 7860, or the next free one)")
+    page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                      help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
+    page.add_argument("--https", action="store_true", help="with a certificate made on the spot")
+    page.add_argument("--share", action="store_true", help="a public address through gradio.live, with a password")
+    page.add_argument("--auth", metavar="USER:PASSWORD",
+                      help="ask for these (default: $WHISPER_LAB_AUTH; else made up with --share and --host)")
+    page.add_argument("--browse", action="store_true", help="open the page in a browser")
+    local = parser.add_argument_group("a microphone on this machine")
+    local.add_argument("--cli", action="store_true", help="record here, without a page")
+    local.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
+    local.add_argument("--device", type=lambda text: int(text) if text.isdigit() else text, metavar="N|NAME",
+                       help="which microphone (default: the system's)")
+    local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
+    local.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
+                       help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")
+    local.add_argument("--blocksize", type=int, default=0, metavar="FRAMES",
+                       help="in each callback; 0 leaves it to the device (default: %(default)s)")
+    args = console.parse(parser, argv)
+    if args.output.suffix.lower() != ".wav" or args.output.is_dir():
+        parser.error("--output names a .wav file")
+    if args.port is not None and not 0 <= args.port <= 65535:
+        parser.error("--port is a number from 0 to 65535")
+    if not 0 < args.limit <= 60 or not (args.seconds is None or args.seconds > 0) or args.blocksize < 0:
+        parser.error("--limit is above 0 and at most 60, --seconds above 0, --blocksize at least 0")
+    if args.cli and (args.share or args.https):
+        parser.error("--cli records on this machine: it serves no page to --share")
+    if args.share and args.https:
+        parser.error("--share brings https of its own: leave out --https")
+    return args
+
+
+def _latency(text: str) -> str | float:
+    if text in ("low", "high"):
+        return text
+    seconds = float(text)  # argparse turns a ValueError into wrong usage
+    if not 0 < seconds <= 10:
+        raise ValueError
+    return seconds
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,1 @@
+"""The plumbing of 01-record-audio-app.py: page, server, microphone, saving."""

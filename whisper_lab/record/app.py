@@ -1,0 +1,143 @@
+"""The page: record or upload, save, look, transcribe. Whose recording is whose is kept per visitor.
+
+What a visitor sends is a file in this program's own upload folder, made by Gradio; nothing else is ever opened.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import audio, console
+from whisper_lab.console import LabError
+from whisper_lab.record import facts, picture
+from whisper_lab.record.listener import Listener
+from whisper_lab.record.save import Saved
+
+KEEP_S = 3600  # uploads, downloads and what is remembered of a visitor
+CHECK_S = 300  # how often what is older is looked for
+HERE = Path(__file__).resolve().parent
+
+INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
+"<p class='lab-advice'>This page is not secure, so the browser keeps the microphone shut; uploads work. " +
+"See below how to open it.</p>" """
+
+WAYS = """
+A browser gives the microphone only to a secure page: `localhost`, or https. From another computer, in this order:
+
+1. **VS Code over SSH** forwards the port: panel *Ports*, *Forward a Port*, the number in the address above. Then open
+   `http://localhost:PORT` on your own computer. Nothing else is needed.
+2. **`--share`** prints a public https address, `https://....gradio.live`, and a password.
+3. **`--host 0.0.0.0 --https`** serves the local network with a certificate made on the spot; the browser warns, compare
+   the fingerprint in the terminal.
+
+Uploads and downloads are deleted after an hour; nothing is sent to anybody else.
+"""
+
+
+@dataclass
+class Mine:
+    """What one visitor recorded and saved; lives in Gradio's session state."""
+
+    arrived: str  # the upload that was saved: tells whether another one has come since
+    saved: Saved
+    download: Path  # this visitor's own copy; speech.wav may meanwhile be somebody else's
+
+
+def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float,
+          keep_s: int = KEEP_S):
+    """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads, deleted after keep_s."""
+    import gradio
+
+    def save(arrived: str | None, mine: Mine | None):
+        """The button Save Recording."""
+        try:
+            mine = keep(arrived)
+        except LabError as error:
+            return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
+        return [mine, facts.as_html(mine.saved), *shown(mine)]
+
+    def keep(arrived: str | None) -> Mine:
+        saved, samples = convert(own(arrived, folder))
+        place = folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
+        place.mkdir()
+        audio.write_wav(place / "speech.wav", samples)
+        picture.draw(samples, *listener.spec(), place / "speech.png")
+        console.note("saved", saved.path, f"{saved.duration:.2f} s")
+        return Mine(arrived, saved, place / "speech.wav")
+
+    def shown(mine: Mine) -> list:
+        # Paths, not samples: samples would be scaled to full volume on their way to the player.
+        return [gradio.update(value=str(mine.download), visible=True) for _ in range(2)] + \
+            [gradio.update(value=str(mine.download.with_suffix(".png")), visible=True)]
+
+    def transcribe(arrived: str | None, mine: Mine | None, choice: str):
+        """The button Transcribe: what was saved; saves first where something new was recorded."""
+        try:
+            if mine is None or (arrived and arrived != mine.arrived):
+                mine = keep(arrived)
+            if not mine.download.is_file():
+                raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
+            text, how = listener.transcribe(audio.load(mine.download).samples, mine.saved.level, choice)
+        except LabError as error:
+            yield [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
+            return
+        yield [mine, facts.as_html(mine.saved), *shown(mine), text, how]
+
+    with gradio.Blocks(title="Record speech.wav", analytics_enabled=False, delete_cache=(min(CHECK_S, keep_s), keep_s)
+                       ) as page:
+        gradio.Markdown("# Record a sentence\nRecord (or upload), listen, save. It becomes `speech.wav` on the machine "
+                        "that runs this page: 16 kHz, mono, 16-bit, what Whisper hears.")
+        insecure = gradio.HTML()
+        mine = gradio.State(None, time_to_live=keep_s)
+        with gradio.Row():
+            with gradio.Column(min_width=340):
+                sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
+                                     label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
+                                     waveform_options=gradio.WaveformOptions(sample_rate=audio.SAMPLE_RATE), buttons=[])
+                sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
+                save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
+                report = gradio.HTML(elem_id="report")
+                download = gradio.DownloadButton("Download speech.wav", visible=False, elem_id="download")
+            with gradio.Column(min_width=340, scale=2):
+                player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
+                                      interactive=False, buttons=[], elem_id="player")
+                image = gradio.Image(label="Waveform and log-mel spectrogram", visible=False, interactive=False,
+                                     buttons=["fullscreen"], elem_id="picture")
+                with gradio.Row():
+                    choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+                    transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
+                text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
+                how = gradio.Markdown(elem_id="how")
+        gradio.Markdown("When several people use this page at once, each downloads and transcribes their own; "
+                        "`speech.wav` is the recording that was saved last, those before it are in `recordings/`.")
+        with gradio.Accordion("No microphone?", open=False):
+            gradio.Markdown(WAYS)
+        results = [mine, report, download, player, image]
+        save_button.click(save, [sound, mine], results, api_name="save", concurrency_limit=2)
+        transcribe_button.click(transcribe, [sound, mine, choice], [*results, text, how], api_name="transcribe")
+        page.load(None, None, insecure, js=INSECURE)
+    return page
+
+
+def own(arrived: str | None, folder: Path) -> Path:
+    """The upload, if it is one: a plain file inside `folder`, not a link out of it. Raises LabError otherwise."""
+    if not arrived:
+        raise LabError("there is no recording yet", "press Record, speak, press Stop; or upload a sound file")
+    path = Path(arrived)
+    if not path.resolve().is_relative_to(folder.resolve()) or path.is_symlink():
+        raise LabError("that is not a recording made on this page", "record or upload one")
+    return path
+
+
+def refuse_addresses(move):
+    """Gradio would fetch a recording that names an address on the web; this page takes what is sent to it only."""
+    async def checked(path):
+        if path is not None and "://" in os.fspath(path):
+            raise ValueError("an address is not a recording")
+        return await move(path)
+
+    return checked

@@ -1,0 +1,62 @@
+"""What was saved, in words: the same rows on the terminal and on the page."""
+
+import html
+
+from whisper_lab import console
+from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE
+from whisper_lab.console import LabError
+from whisper_lab.record.save import KEPT, Saved
+
+
+def rows(saved: Saved) -> list[tuple[str, str]]:
+    """(what, value) pairs."""
+    level = saved.level
+    made = [
+        ("saved", f"{saved.path.name}: {saved.duration:.2f} s, {SAMPLE_RATE} Hz, mono, 16-bit"),
+        ("level", f"{_decibels(level.rms_dbfs)} on average, {_decibels(level.peak_dbfs)} at the loudest point"),
+        ("clipping", _clipping(level.clipped_fraction)),
+        ("silence", f"nothing above {NEAR_SILENT_DBFS:g} dBFS" if level.silent else "no"),
+        ("arrived as", f"{saved.source_format}, {saved.source_rate} Hz, "
+                       f"{'mono' if saved.source_channels == 1 else f'{saved.source_channels} channels'}"),
+        ("converted", "; ".join(saved.notes) or "nothing"),
+    ]
+    if saved.dropouts is not None:
+        made.append(("dropouts", str(saved.dropouts)))
+    if saved.previous:
+        made.append(("before it", f"kept as {KEPT}/{saved.previous.name}"))
+    return made
+
+
+def show(saved: Saved) -> None:
+    """The rows as a table on stdout; the advice as a warning."""
+    for what, value in rows(saved):
+        console.result(f"{what:<12}{value}")
+    if saved.level.advice:
+        console.warn(saved.level.advice)
+
+
+def as_html(saved: Saved) -> str:
+    """The rows and the advice for the page; everything is escaped."""
+    advice = saved.level.advice
+    head = f'<p class="lab-advice">{html.escape(advice)}</p>' if advice else '<p class="lab-good">good level</p>'
+    cells = "".join(f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>"
+                    for what, value in rows(saved))
+    return f'{head}<table class="lab-facts">{cells}</table>'
+
+
+def trouble(error: LabError, arrived: str | None = None) -> str:
+    """An error for the page, without the name that the upload has on this machine."""
+    problem = error.problem.replace(arrived, "this recording") if arrived else error.problem
+    return (f'<p class="lab-advice"><b>{html.escape(problem)}</b><br>'
+            f"{html.escape(error.remedy)}</p>")
+
+
+def _decibels(dbfs: float | None) -> str:
+    return "digital silence" if dbfs is None else f"{dbfs:.1f} dBFS"
+
+
+def _clipping(fraction: float) -> str:
+    if not fraction:
+        return "no"
+    heard = "" if fraction > CLIPPED_TOO_MUCH else ", too few to be heard"
+    return f"{100 * fraction:.2g} % of the samples at full scale{heard}"

@@ -1,0 +1,94 @@
+"""What stands behind the Transcribe button: the graphs that 03 exported, or the checkpoint in PyTorch.
+
+Nothing is loaded before somebody asks; then it stays. One transcription at a time: two would only share the cores.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import checkpoints, console, long_form
+from whisper_lab.audio import SAMPLE_RATE, Level
+from whisper_lab.decoding import Options
+from whisper_lab.export import naming
+from whisper_lab.features import FeatureSpec
+from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
+
+PYTORCH = "PyTorch"
+GRAPHS = "ONNX graphs, "  # followed by the precision
+
+
+class Listener:
+    """Transcribes recordings; every name in `choices()` is a way to do it."""
+
+    def __init__(self, model: str | None, model_dir: str, language: str | None, threads: int | None):
+        """model: as --model, None for the default; model_dir: where 03 wrote its graphs; language: None to detect."""
+        self.model, self.model_dir, self.language, self.threads = model, Path(model_dir), language, threads
+        self._opened: dict = {}
+        self._one_at_a_time = threading.Lock()
+        self.graphs = self._name_of_graphs()
+
+    def _name_of_graphs(self) -> str:
+        """`whisper-base`; nano may stand in for it only where nobody named a model and base was not exported."""
+        named = self.model or os.environ.get("WHISPER_LAB_MODEL")
+        name = graph_name(named or checkpoints.DEFAULT)
+        return name if named or self._precisions(name) else "whisper-nano"
+
+    def _precisions(self, name: str) -> list[str]:
+        return [precision for precision in naming.PRECISIONS
+                if all(path.is_file() for path in naming.pair(self.model_dir, name, precision).values())]
+
+    def choices(self) -> list[str]:
+        """The best first: the exported graphs that are there, then PyTorch, which is always."""
+        return [*(GRAPHS + precision for precision in self._precisions(self.graphs)), PYTORCH]
+
+    def spec(self) -> tuple[FeatureSpec, str]:
+        """Whose features to draw, without loading or fetching a model: the exported graphs', else whisper-nano's."""
+        if self._precisions(self.graphs):
+            return FeatureSpec.from_folder(naming.runtime_folder(self.model_dir, self.graphs)), self.graphs
+        return FeatureSpec.from_folder(checkpoints.BUNDLED), "whisper-nano"
+
+    def transcribe(self, samples: np.ndarray, level: Level, choice: str) -> tuple[str, str]:
+        """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
+        if level.silent:  # for silence Whisper tends to invent words: do not ask it
+            return "", "silence: the model was not asked"
+        with self._one_at_a_time:
+            runtime, name = self._open(choice)
+            started = time.perf_counter()
+            found = long_form.transcribe(runtime, samples, Options(language=self.language))
+            seconds = time.perf_counter() - started
+        how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
+        if found.language_probability is not None:
+            how += f"; language {found.language}, detected with probability {found.language_probability:.2f}"
+        return found.text, how
+
+    def _open(self, choice: str):
+        """The runtime of a choice and its model's name; opened once."""
+        if choice not in self._opened:
+            started = time.perf_counter()
+            self._opened[choice] = self._open_pytorch() if choice == PYTORCH else self._open_graphs(choice)
+            seconds = time.perf_counter() - started
+            console.note("model", f"{self._opened[choice][1]}, {choice}", f"opened in {seconds:.1f} s; it stays open")
+        return self._opened[choice]
+
+    def _open_graphs(self, choice: str):
+        runtime = OnnxWhisper(self.model_dir, self.graphs, choice.removeprefix(GRAPHS), self.threads)
+        return runtime, self.graphs + _warning(runtime.facts["random_weights"])
+
+    def _open_pytorch(self):
+        from whisper_lab.torch_whisper import TorchWhisper
+
+        checkpoint = checkpoints.resolve(self.model)
+        runtime = TorchWhisper.load(checkpoint)
+        if self.threads:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return runtime, checkpoint.name + _warning(checkpoint.random_weights)
+
+
+def _warning(random_weights: bool) -> str:
+    return " (random weights: its text means nothing)" if random_weights else ""

@@ -1,0 +1,110 @@
+"""speech.wav appears whole or not at all, and the one before it is kept.
+
+A program that is killed half way leaves the old recording or the new one under its name, never half of one: the new
+one is written beside it, the old one gets a second name in recordings/, and one rename puts the new in place.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from whisper_lab import files
+from whisper_lab.audio import SAMPLE_RATE, Level
+from whisper_lab.console import LabError
+
+KEPT = "recordings"  # the folder beside speech.wav
+SCHEMA = "whisper-onnx-lab/recording/1"
+_one_at_a_time = threading.Lock()  # two people may press Save in the same second
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What stands in the file, and where it came from."""
+
+    path: Path
+    duration: float  # s
+    level: Level
+    source_rate: int  # Hz, as it arrived
+    source_channels: int
+    source_format: str
+    notes: list[str]  # what was converted, in order
+    previous: Path | None  # where the recording of before is kept now
+    dropouts: int | None = None  # None: not known, the browser does not tell
+
+    def document(self) -> dict:
+        """For --output-json; keys carry their unit."""
+        return {
+            "schema": SCHEMA, "file": self.path.name, "duration_s": round(self.duration, 3),
+            "sampling_rate_hz": SAMPLE_RATE, "level": asdict(self.level),
+            "source": {"sampling_rate_hz": self.source_rate, "channels": self.source_channels,
+                       "format": self.source_format},
+            "converted": self.notes, "previous": self.previous and f"{KEPT}/{self.previous.name}",
+            "dropouts": self.dropouts,
+            **({"dropouts_reason": "a browser does not tell"} if self.dropouts is None else {}),
+        }
+
+
+@dataclass
+class Place:
+    """Where to write now, and, once that is done, where the recording of before is kept."""
+
+    temporary: Path
+    previous: Path | None = None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Place]:
+    """Yield a place beside `path`. On success what stood at `path` is kept and the new file takes its name.
+
+    Raises LabError where the folder cannot be written or the disk is full.
+    """
+    with contextlib.ExitStack() as after:
+        with files.atomic(path) as temporary:
+            place = Place(temporary)
+            yield place
+            after.enter_context(_one_at_a_time)  # until the new file has its name
+            place.previous = keep(path)
+
+
+def keep(path: Path) -> Path | None:
+    """Give the recording at `path` a second name: recordings/speech-2026-11-21-091530.wav, after when it was made.
+
+    None where there is no recording yet. Raises LabError where recordings/ cannot be written.
+    """
+    try:
+        made = datetime.fromtimestamp(path.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+    folder = path.parent / KEPT
+    try:
+        folder.mkdir(exist_ok=True)
+        for number in range(1, 1000):  # two recordings within a second
+            more = "" if number == 1 else f"-{number}"
+            kept = folder / f"{path.stem}-{made:%Y-%m-%d-%H%M%S}{more}{path.suffix}"
+            if kept.exists() and kept.samefile(path):  # killed between keeping and renaming: kept already
+                return kept
+            with contextlib.suppress(FileExistsError):
+                _second_name(path, kept)
+                return kept
+        raise LabError(f"{folder} is full of recordings of that second", "move some of them elsewhere")
+    except OSError as error:
+        raise LabError(f"cannot keep the previous recording in {folder}: {error.strerror or error}",
+                       "make room, or choose another place with --output") from error
+
+
+def _second_name(path: Path, kept: Path) -> None:
+    """A hard link; a copy where the file system has none. Raises FileExistsError where the name is taken."""
+    try:
+        os.link(path, kept)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT, some network drives
+        if kept.exists():
+            raise FileExistsError(kept) from None
+        with files.atomic(kept) as temporary:
+            shutil.copy2(path, temporary)

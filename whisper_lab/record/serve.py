@@ -1,0 +1,210 @@
+"""The page on a port: who may open it, what is printed, what is cleaned up."""
+
+import contextlib
+import errno
+import hmac
+import io
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+import webbrowser
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from whisper_lab import console, hub
+from whisper_lab.console import LabError
+from whisper_lab.record import certificate
+
+LOCAL = ("127.0.0.1", "localhost")
+PORTS = range(7860, 7880)
+LARGEST_UPLOAD = "100mb"  # five minutes of 16-bit stereo at 48 kHz are 58 MB
+SHORTEST_PASSWORD = 8
+WRONG_A_MINUTE = 30  # passwords; beyond that nobody gets in until the minute is over
+FOLDER = "whisper-lab-record-"
+LEFT_BEHIND_S = 3600
+SHARE_SERVER = ("api.gradio.app", 443)
+SHARE_TIMEOUT = 5.0  # s
+
+
+def serve(args, convert: Callable) -> None:
+    """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
+    auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with own_folder() as folder:
+        page, options = prepare(args, convert, folder)
+        options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
+        public = launch(page, options)
+        try:
+            announce(args, port, public, auth)
+            if args.browse:
+                webbrowser.open(page.local_url)
+            stop.wait()
+        finally:
+            with contextlib.redirect_stdout(io.StringIO()):
+                page.close()
+    console.note("ended", "asked to stop", f"{args.output} stays, uploads are deleted")
+
+
+def prepare(args, convert: Callable, folder: Path):
+    """The page, and the options of its launch."""
+    sounds, keys = folder / "sounds", folder / "keys"  # Gradio serves everything in the first
+    sounds.mkdir()
+    keys.mkdir(mode=0o700)
+    environment(sounds)
+    from whisper_lab.record import app
+    from whisper_lab.record.listener import Listener
+
+    listener = Listener(args.model, args.model_dir, args.language, args.threads)
+    console.note("Transcribe uses", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
+                 if listener.choices()[1:] else "03 writes graphs, which are faster")
+    options = {
+        "server_name": args.host, "auth_message": "The terminal that runs this page shows user and password.",
+        "max_file_size": LARGEST_UPLOAD, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
+        "mcp_server": False, "pwa": False, "footer_links": [], "css_paths": app.HERE / "page.css",
+        "prevent_thread_lock": True, "quiet": True, "show_error": True,
+    }
+    if args.https:
+        key, made, fingerprint = certificate.make(keys, args.host)
+        options |= {"ssl_keyfile": str(key), "ssl_certfile": str(made), "ssl_verify": False}
+        console.note("certificate", f"SHA-256 {fingerprint}", f"made now, for {certificate.DAYS} days; the browser "
+                     "warns because nobody else vouches for it: compare the fingerprint there")
+    return app.build(convert, listener, sounds, 60 * args.limit), options
+
+
+def environment(folder: Path) -> None:
+    """What Gradio reads from the environment, before it is imported."""
+    hub.prepare_environment()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    for name in ("GRADIO_SHARE", "GRADIO_ROOT_PATH", "GRADIO_ALLOWED_PATHS", "GRADIO_NODE_PATH", "GRADIO_DEBUG"):
+        os.environ.pop(name, None)  # only the arguments decide
+    here = {"localhost", "127.0.0.1", "0.0.0.0"}  # a proxy for the web must not get what stays on this machine
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(sorted({*filter(None, os.environ.get(name, "").split(",")), *here}))
+
+
+def launch(page, options: dict) -> str | None:
+    """Start serving; returns the public address, None where there is none. Raises LabError where it cannot listen."""
+    with contextlib.redirect_stdout(io.StringIO()):  # Gradio explains itself at length; `announce` says what matters
+        try:
+            return page.launch(**options)[2]
+        except (OSError, ValueError) as error:
+            raise LabError(f"cannot serve on port {options['server_port']}: {str(error).splitlines()[0]}",
+                           "name a free port with --port, and look at the proxy settings of this shell") from error
+
+
+def announce(args, port: int, public: str | None, auth: tuple[str, str] | None) -> None:
+    """Addresses and password on stdout; how a browser gets at the microphone on stderr."""
+    scheme = "https" if args.https else "http"
+    console.result(f"* Running on local URL:  {scheme}://{args.host}:{port}")
+    if public:
+        console.result(f"* Running on public URL: {public}")
+    elif args.share:
+        console.log.error("error: no public URL, gradio.live cannot be reached from here; the local URL keeps working")
+    if auth:
+        console.result(f"  user {auth[0]}, password {auth[1]}")
+    if args.host not in LOCAL:
+        for address in certificate.outward():
+            console.result(f"  from this network: {scheme}://{address}:{port}")
+        if not args.https:
+            console.warn("over plain http the browsers of others keep their microphones shut, and the password can be "
+                         "read on the way: add --https")
+    console.note("microphone", "needs a secure page", "localhost is one, and so is https")
+    console.note("from another computer, first", "VS Code", f"panel Ports, Forward a Port, {port}; then open "
+                 f"http://localhost:{port} there; or: ssh -L {port}:127.0.0.1:{port} user@this-machine")
+    console.note("second", "--share", "a public https address, and a password")
+    console.note("third", "--host 0.0.0.0 --https", "this network, with a certificate made on the spot")
+    console.note("running", "Ctrl-C ends it", "uploads are deleted after an hour")
+
+
+def reachable() -> bool:
+    """Whether the server that hands out public addresses answers."""
+    try:
+        with socket.create_connection(SHARE_SERVER, timeout=SHARE_TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A private folder for uploads that goes when the program does; also clears what a killed one left behind."""
+    import psutil
+
+    for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        pid = old.name.removeprefix(FOLDER).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > LEFT_BEHIND_S:
+                shutil.rmtree(old, ignore_errors=True)  # another user's stays: it cannot be removed
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def credentials(args) -> tuple[str, str] | None:
+    """User and password: given, or made up where others can reach the page. Raises LabError for weak ones."""
+    given = args.auth or os.environ.get("WHISPER_LAB_AUTH")
+    if given:
+        user, _, password = given.partition(":")
+        if not user.strip() or len(password) < SHORTEST_PASSWORD:
+            raise LabError(f"a user, a colon and a password of at least {SHORTEST_PASSWORD} characters are needed",
+                           "give them as --auth USER:PASSWORD, or leave it out to have a password made up")
+        return user.strip(), password
+    if args.share or args.host not in LOCAL:
+        return "lab", secrets.token_urlsafe(9)
+    return None
+
+
+def checker(user: str, password: str) -> Callable[[str, str], bool]:
+    """Compares in constant time; after too many wrong ones in a minute nobody gets in until the minute is over."""
+    wrong: deque[float] = deque(maxlen=WRONG_A_MINUTE)
+
+    def check(given_user: str, given_password: str) -> bool:
+        now = time.monotonic()
+        if len(wrong) == WRONG_A_MINUTE and now - wrong[0] < 60:
+            return False
+        right = hmac.compare_digest(f"{user}\n{password}".encode(), f"{given_user}\n{given_password}".encode())
+        if not right:
+            wrong.append(now)
+            console.warn("somebody gave a wrong user or password")
+        return right
+
+    return check
+
+
+def choose_port(host: str, wanted: int | None) -> int:
+    """--port, or the first free one from 7860 on. Raises LabError where it cannot be had."""
+    if wanted is not None:
+        if port := _bind(host, wanted):
+            return port
+        raise LabError(f"port {wanted} is in use", "end what uses it, or leave out --port to get another")
+    for port in PORTS:
+        if _bind(host, port):
+            if port != PORTS[0]:
+                console.note("port", port, f"{PORTS[0]} is in use, perhaps by another student on this machine")
+            return port
+    raise LabError(f"all ports from {PORTS[0]} to {PORTS[-1]} are in use", "name another: --port N")
+
+
+def _bind(host: str, port: int) -> int | None:
+    """The port if it is free (0: any that is), None where it is in use. Raises LabError where it is not ours."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one just left is free; one in use is not
+        try:
+            probe.bind((host, port))
+            return probe.getsockname()[1]
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return None
+            raise LabError(f"cannot listen on {host}, port {port}: {error.strerror}",
+                           "--host takes an IPv4 address of this machine, --port one above 1023") from error
