@@ -1,0 +1,95 @@
+"""What happened, and when: the diary of one stream, from which the report is made."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from whisper_lab import console
+from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.stream.ear import Unit
+from whisper_lab.stream.sources import Clock
+
+
+@dataclass
+class Commit:
+    """A unit of text that stands from now on."""
+
+    unit: Unit
+    at: float  # s by the clock
+    heard: int  # samples that the model had heard
+    reason: str  # agreement, pause (the utterance is over) or full window
+
+
+@dataclass
+class Log:
+    """Counts, times and commits."""
+
+    clock: Clock
+    hop_s: float
+    hypotheses: int = 0
+    hypothesis_s: list[float] = field(default_factory=list)  # how long each took
+    skipped: int = 0  # hypotheses left out because an earlier one took longer than a hop
+    busy_s: float = 0.0
+    utterances: list[list[Commit]] = field(default_factory=lambda: [[]])
+    samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison at the end
+    spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
+    _since: float = 0.0
+
+    def arrived(self, block: np.ndarray) -> None:
+        """Sound came, work begins."""
+        self.samples.append(block)
+        self._since = self.clock.now()
+
+    def worked(self) -> None:
+        """Work is done, for now."""
+        now = self.clock.now()
+        self.busy_s, self._since = self.busy_s + now - self._since, now
+
+    @contextlib.contextmanager
+    def hypothesis(self, new_from: int, end: int) -> Iterator[None]:
+        """Around one hypothesis; new_from..end: the samples that it is the first to hear."""
+        started = self.clock.now()
+        yield
+        self.hypotheses += 1
+        self.hypothesis_s.append(self.clock.now() - started)
+        late = max(0, round((end - new_from) / SAMPLE_RATE / self.hop_s) - 2)
+        if late and not self.skipped:
+            console.warn(f"falling behind: a hypothesis took {self.hypothesis_s[-1]:.2f} s, and new sound wants one "
+                         f"every {self.hop_s:g} s; there will be fewer of them, and all of the sound is heard")
+        self.skipped += late
+
+    def commit(self, units: Sequence[Unit], heard: int, reason: str) -> None:
+        """These units stand."""
+        now = self.clock.now()
+        self.utterances[-1] += [Commit(unit, now, heard, reason) for unit in units]
+
+    def close(self, start: int, end: int) -> None:
+        """The utterance, or the window, is over: it was these samples."""
+        if self.spans and start - self.spans[-1][1] < SAMPLE_RATE // 100:  # cut at a full window: one utterance
+            self.spans[-1] = (self.spans[-1][0], end)
+        else:
+            self.spans.append((start, end))
+        if self.utterances[-1]:
+            self.utterances.append([])
+
+    @property
+    def commits(self) -> list[Commit]:
+        """All of them in order."""
+        return [commit for utterance in self.utterances for commit in utterance]
+
+    @property
+    def lines(self) -> list[str]:
+        """The text, a line an utterance."""
+        return [text for utterance in self.utterances if (text := joined([commit.unit for commit in utterance]))]
+
+    @property
+    def heard(self) -> np.ndarray:
+        """All the sound, float32 [n]."""
+        return np.concatenate([*self.samples, np.zeros(0, np.float32)])
+
+
+def joined(units: Sequence[Unit]) -> str:
+    """The text of units."""
+    return "".join(unit.text for unit in units).strip()
