@@ -72,7 +72,9 @@ class Stream:
 
     def _is_full(self, span) -> bool:
         """Would the next hypothesis find no room in the model's window?"""
-        return (span.end or self.mel.end) - self._start(span) > self.spec.n_samples - (0 if span.closed else self.hop)
+        if span.closed:
+            return span.end - self._start(span) > self.spec.n_samples
+        return self.mel.end - self._start(span) + self.hop >= self.spec.n_samples
 
     def _start(self, span) -> int:
         return -(-span.start // self.spec.hop_length) * self.spec.hop_length  # where frames begin
@@ -82,7 +84,7 @@ class Stream:
         if self._is_full(span):
             return self._cut(span)
         start, end = self._start(span), span.end or self.mel.end
-        with self.log.hypothesis(max(self.looked, span.onset), end):
+        with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found = self.ear.listen(self.mel.window(start, end), (end - start) / self.spec.sampling_rate,
                                     self.committed, self.before)
         self.looked = end
@@ -92,7 +94,7 @@ class Stream:
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with
             self._commit(units, "pause")
-            self._close(start, end, before=NONE)
+            self._close(start, end, before=NONE, goes_on=False)
             self.voice.spans.popleft()
         else:
             self.screen.show(self.committed, units[len(self.committed):])
@@ -114,18 +116,18 @@ class Stream:
         start = self._start(span)
         end = min(span.end or self.mel.end, start + self.spec.n_samples)
         rate = self.spec.sampling_rate
-        with self.log.hypothesis(max(self.looked, span.onset), end):
+        with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found, cut = self.ear.segments(self.mel.window(start, end), (end - start) / rate, self.committed,
                                            self.before, (span.start - start) / rate)
         self.looked = end
         self._commit(agreed(self.last, found.units), "agreement")
         self._commit(found.units, "full window")
         span.start = span.onset = end if cut is None else min(start + max(1, round(cut * rate)), end)
-        self._close(start, span.start, before=self.ear.sentence(self.before, self.committed))
+        self._close(start, span.start, before=self.ear.sentence(self.before, self.committed), goes_on=True)
 
-    def _close(self, start: int, end: int, before: list) -> None:
+    def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
         self.screen.close(self.committed)
-        self.log.close(start, end)
+        self.log.close(start, end, goes_on)
         self._start_utterance(before)
 
     def finish(self) -> None:

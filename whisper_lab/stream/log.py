@@ -36,6 +36,7 @@ class Log:
     samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison at the end
     spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
     _since: float = 0.0
+    _goes_on: bool = False
 
     def arrived(self, block: np.ndarray) -> None:
         """Sound came, work begins."""
@@ -49,12 +50,12 @@ class Log:
 
     @contextlib.contextmanager
     def hypothesis(self, new_from: int, end: int) -> Iterator[None]:
-        """Around one hypothesis; new_from..end: the samples that it is the first to hear."""
+        """Around one hypothesis; new_from..end: the samples of speech that it is the first to hear."""
         started = self.clock.now()
         yield
         self.hypotheses += 1
         self.hypothesis_s.append(self.clock.now() - started)
-        late = max(0, round((end - new_from) / SAMPLE_RATE / self.hop_s) - 2)
+        late = max(0, int((end - new_from) / SAMPLE_RATE / self.hop_s) - 1)
         if late and not self.skipped:
             console.warn(f"falling behind: a hypothesis took {self.hypothesis_s[-1]:.2f} s, and new sound wants one "
                          f"every {self.hop_s:g} s; there will be fewer of them, and all of the sound is heard")
@@ -65,12 +66,12 @@ class Log:
         now = self.clock.now()
         self.utterances[-1] += [Commit(unit, now, heard, reason) for unit in units]
 
-    def close(self, start: int, end: int) -> None:
-        """The utterance, or the window, is over: it was these samples."""
-        if self.spans and start - self.spans[-1][1] < SAMPLE_RATE // 100:  # cut at a full window: one utterance
-            self.spans[-1] = (self.spans[-1][0], end)
-        else:
-            self.spans.append((start, end))
+    def close(self, start: int, end: int, goes_on: bool) -> None:
+        """These samples are done with; goes_on: only the window was full, the utterance is not over."""
+        if self._goes_on:
+            start = self.spans.pop()[0]
+        self.spans.append((start, end))
+        self._goes_on = goes_on
         if self.utterances[-1]:
             self.utterances.append([])
 

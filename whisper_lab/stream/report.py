@@ -56,24 +56,28 @@ class Report:
             console.note(*line)
 
     def _compare(self, label: str, heard: np.ndarray, source, stream) -> dict:
-        """The batch transcript, the streamed text's errors against it and against --reference, and the latency."""
-        nothing = {"batch": None, "latency": None, "reference": None}
+        """The batch transcripts, the streamed text's errors against them and against --reference, and the latency."""
+        nothing = {"batch": None, "batch_by_utterance": None, "latency": None, "reference": None}
         if self.args.no_batch:
             return nothing | {"reason": "--no-batch"}
+        log, language = stream.log, stream.ear.language
+        text = " ".join(log.lines)
         try:
             console.note("comparing", "the whole recording transcribed at once", "Ctrl-C or --no-batch leaves it out")
-            batch = self._batch(heard, stream.ear.language)
+            whole = self._batch(heard, language)
+            parts = [self._batch(heard[start:end], language, start / SAMPLE_RATE) for start, end in log.spans]
         except KeyboardInterrupt:
             return nothing | {"reason": "Ctrl-C"}
-        text, language = " ".join(stream.log.lines), stream.ear.language
-        errors = word_errors(batch["text"], text, language)
-        found = {"batch": {"text": batch["text"], "wer": errors.wer, "words": errors.reference_words,
-                           "reason": errors.reason},
-                 "latency": latency(stream.log.commits, batch["words"], source, language)
-                 | {"word_ends_from": batch["word_ends_from"]}, "reference": None}
-        if reference := self._reference(label):
-            found["reference"] = {"text": reference, **{f"{name}_wer": word_errors(reference, said, language).wer
-                                                        for name, said in (("stream", text), ("batch", batch["text"]))}}
+        cut = {"text": " ".join(part["text"] for part in parts if part["text"]),
+               "words": [word for part in parts for word in part["words"]]}
+        found = {name: {"text": batch["text"], "wer": (errors := word_errors(batch["text"], text, language)).wer,
+                        "words": errors.reference_words, "reason": errors.reason}
+                 for name, batch in (("batch", whole), ("batch_by_utterance", cut))}
+        found["latency"] = latency(log.commits, cut["words"], source) | {"word_ends_from": self._word_ends()}
+        reference = self._reference(label)
+        found["reference"] = None if reference is None else {
+            "text": reference, **{f"{name}_wer": word_errors(reference, said, language).wer for name, said in
+                                  (("stream", text), ("batch", whole["text"]), ("batch_by_utterance", cut["text"]))}}
         return found
 
     def _reference(self, label: str) -> str | None:
@@ -83,22 +87,26 @@ class Report:
             if self.args.reference and self.args.file else None
         return read_reference(self.args.reference, [path])[path] if path else None
 
-    def _batch(self, heard: np.ndarray, language: str | None) -> dict:
-        """As 02 does it: the whole recording, window after window; and when its words end."""
-        nothing = {"text": "", "words": [], "word_ends_from": "nothing was said"}
+    def _batch(self, heard: np.ndarray, language: str | None, offset_s: float = 0.0) -> dict:
+        """As 02 does it, window after window: the text, and (word, its end in s or None where it is not known)."""
         if not len(heard) or audio.level(heard).silent:
-            return nothing
+            return {"text": "", "words": []}
         words = self.runtime.has_attention
         found = long_form.transcribe(self.runtime, heard, Options(language=language), words=words)
         if words:
-            ends = [(word.text, word.end) for segment in found.segments for word in segment.words or []]
-            return {"text": found.text, "words": ends, "word_ends_from": "cross-attention of the batch transcript"}
+            ends = [(word.text, offset_s + word.end) for segment in found.segments for word in segment.words or []]
+            return {"text": found.text, "words": ends}
         timed = long_form.transcribe(self.runtime, heard, Options(language=language, timestamps=True))
-        ends = [(word, segment.end if last else None) for segment in timed.segments
-                for word, last in _marked(normalize(segment.text).split())]
-        return {"text": found.text, "words": ends,
-                "word_ends_from": "timestamps of the batch transcript, for the last word of each segment (graphs "
-                                  "exported with --alignment-heads tell it for every word)"}
+        ends = []
+        for segment in timed.segments:
+            *inside, last = segment.text.split() or [""]
+            ends += [*((word, None) for word in inside), (last, offset_s + segment.end)]
+        return {"text": found.text, "words": ends}
+
+    def _word_ends(self) -> str:
+        if self.runtime.has_attention:
+            return "cross-attention of the batch transcript"
+        return "timestamps of the batch transcript, last words of its segments only (03 --alignment-heads: every word)"
 
     def finish(self) -> None:
         """The JSON document, in <output-dir> and where --output-json wants it."""
@@ -114,11 +122,7 @@ class Report:
             console.note("report", path, "every commit with its time")
 
 
-def _marked(words: list[str]) -> list[tuple[str, bool]]:
-    return [(word, i == len(words) - 1) for i, word in enumerate(words)]
-
-
-def latency(commits: list, words: list[tuple[str, float | None]], source, language: str | None) -> dict:
+def latency(commits: list, words: list[tuple[str, float | None]], source) -> dict:
     """From the end of a word to its commit, over the words that stream and batch have in common.
 
     words: of the batch transcript, each with its end in s (None: unknown). `waited` is s of sound that the model had
@@ -170,10 +174,12 @@ def in_words(entry: dict) -> list[tuple[str, str, str]]:
         if times[f"{what}_p50_s"] is not None:
             lines.append((what, f"p50 {times[f'{what}_p50_s']:.2f} s, p95 {times[f'{what}_p95_s']:.2f} s",
                           f"{remark}; {times['words']} words, their ends from {times['word_ends_from']}"))
-    lines.append(("against batch", f"WER {percent(entry['batch']['wer'])}", f"of {entry['batch']['words']} words"))
+    lines.append(("against batch", f"WER {percent(entry['batch']['wer'])}",
+                  f"and {percent(entry['batch_by_utterance']['wer'])} against batch transcripts of its utterances"))
     if reference := entry["reference"]:
+        by_utterance = percent(reference["batch_by_utterance_wer"])
         lines.append(("against the reference", f"WER {percent(reference['stream_wer'])}",
-                      f"batch {percent(reference['batch_wer'])}"))
+                      f"batch {percent(reference['batch_wer'])}, by utterance {by_utterance}"))
     return lines
 
 
