@@ -201,12 +201,11 @@ def main(argv: list[str] | None = None) -> int:
     from whisper_lab import checkpoints
     from whisper_lab.export import genai, naming, publish
     from whisper_lab.export.session import Export
-    from whisper_lab.features import FeatureSpec
 
     checkpoint = checkpoints.resolve(args.model)
-    if args.layout == "genai":  # said before the work, not after it
-        genai.check(checkpoint.name, FeatureSpec.from_folder(checkpoint.folder))
     work = Export(checkpoint, args)  # loads the model, and PyTorch's answers for the gates
+    if args.layout == "genai":  # said before the work, not after it
+        genai.check(checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
         start = time.perf_counter()
         fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
