@@ -38,9 +38,10 @@ class Stream:
         from whisper_lab.stream.voice import Voice
 
         self.spec, self.ear, self.screen = runtime.spec, ear, screen
-        self.mel, self.voice = LiveMel(runtime.spec), Voice(runtime.spec.sampling_rate, pause_s)
-        self.log = Log(clock, hop_s)
-        self.hop = round(hop_s * self.spec.sampling_rate)  # samples
+        self.rate = self.spec.sampling_rate  # Hz
+        self.hop, self.pause = round(hop_s * self.rate), round(pause_s * self.rate)  # samples
+        self.mel, self.log = LiveMel(self.spec), Log(clock, hop_s)
+        self.voice = Voice(self.rate, pause_s, self.spec.n_samples - self.hop)
         self._start_utterance(before=NONE)
 
     def _start_utterance(self, before: list) -> None:
@@ -58,7 +59,7 @@ class Stream:
         while self.voice.spans and self._is_due(self.voice.spans[0]):
             self._attend(self.voice.spans[0])
         # Nobody speaks: nothing is asked, and what is older than a pre-roll is forgotten.
-        oldest = self.voice.spans[0].start if self.voice.spans else self.mel.end - self.spec.sampling_rate
+        oldest = self.voice.spans[0].start if self.voice.spans else self.mel.end - self.rate
         self.mel.forget(oldest)
 
     def _is_due(self, span) -> bool:
@@ -67,8 +68,11 @@ class Stream:
             return True
         if span.voiced <= self.looked:  # all that was said was heard: silence costs nothing
             return False
-        silence = self.mel.end - span.voiced
-        return self.mel.end - max(self.looked, span.onset) >= self.hop or silence >= BREATH * self.spec.sampling_rate
+        return self.mel.end - max(self.looked, span.onset) >= self.hop or self._is_breath(span, self.mel.end)
+
+    def _is_breath(self, span, end: int) -> bool:
+        """Is there a little silence before this sample?"""
+        return end - span.voiced >= BREATH * self.rate
 
     def _is_full(self, span) -> bool:
         """Would the next hypothesis find no room in the model's window?"""
@@ -85,16 +89,20 @@ class Stream:
             return self._cut(span)
         start, end = self._start(span), span.end or self.mel.end
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
-            found = self.ear.listen(self.mel.window(start, end), (end - start) / self.spec.sampling_rate,
+            found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
                                     self.committed, self.before)
         self.looked = end
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
-        self._commit(agreed(self.last, units), "agreement")
+        # While somebody speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
+        firm = units if self._is_breath(span, end) else units[:len(found.firm)]
+        self._commit(agreed(self.last, firm), "agreement")
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with
             self._commit(units, "pause")
-            self._close(start, end, before=NONE, goes_on=False)
+            goes_on = end - span.voiced < self.pause  # the window was filling up, and a short pause had to do
+            before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
+            self._close(start, end, before, goes_on)
             self.voice.spans.popleft()
         else:
             self.screen.show(self.committed, units[len(self.committed):])
@@ -111,18 +119,17 @@ class Stream:
     def _cut(self, span) -> None:
         """The window is nearly full: commit its complete segments and go on behind them, as in a long recording.
 
-        Here the model has to write timestamps. The sentence so far is the prompt of the next window.
+        Here the model has to write timestamps.
         """
         start = self._start(span)
         end = min(span.end or self.mel.end, start + self.spec.n_samples)
-        rate = self.spec.sampling_rate
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
-            found, cut = self.ear.segments(self.mel.window(start, end), (end - start) / rate, self.committed,
-                                           self.before, (span.start - start) / rate)
+            found, cut = self.ear.segments(self.mel.window(start, end), (end - start) / self.rate, self.committed,
+                                           self.before, (span.start - start) / self.rate)
         self.looked = end
         self._commit(agreed(self.last, found.units), "agreement")
         self._commit(found.units, "full window")
-        span.start = span.onset = end if cut is None else min(start + max(1, round(cut * rate)), end)
+        span.start = span.onset = end if cut is None else min(start + max(1, round(cut * self.rate)), end)
         self._close(start, span.start, before=self.ear.sentence(self.before, self.committed), goes_on=True)
 
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
@@ -168,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     results = report.Report(args, runtime)
     for label, open_source in choose.sources_of(args):
         clock, screen = sources.Clock(), Screen()
-        stream = Stream(runtime, Ear(runtime, args.language), clock, screen, args.hop, args.pause)
+        ear = Ear(runtime, args.language, args.condition_on_previous)
+        stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
         with stopping(enter=not (args.stdin or args.file)) as stop:  # Ctrl-C ends the sound, not the program
             source = open_source(clock, stop)
             try:
@@ -194,6 +202,9 @@ def arguments(argv: list[str] | None):
                         help="new speech between two hypotheses (default: %(default)s s)")
     parser.add_argument("--pause", type=float, default=0.6, metavar="S",
                         help="silence that ends an utterance (default: %(default)s s)")
+    parser.add_argument("--condition-on-previous", action="store_true",
+                        help="give the beginning of a sentence that is cut as prompt for its rest (default: no, as in "
+                             "02; it can help large models and lead small ones astray)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
     parser.add_argument("--no-batch", action="store_true",
                         help="at the end do not transcribe the whole again for comparison")

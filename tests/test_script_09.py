@@ -80,21 +80,39 @@ def test_live_text_is_at_most_two_points_worse_than_batch(runtime, references):
         assert agreed >= 0.9 * len(stream.log.commits)
 
 
-def test_speech_without_pauses_is_cut_at_the_models_timestamps(runtime, references):
-    """The long clip with its pauses shortened: no silence ends an utterance, and windows fill up."""
-    samples = audio.load(ROOT / "media" / "long.flac").samples
-    pieces = []
+def test_speech_with_hardly_a_pause(runtime, references):
+    """The long clip with its pauses shortened to a quarter of a second: windows fill up before one is long enough."""
+    samples, pieces = audio.load(ROOT / "media" / "long.flac").samples, []
     for segment in references["long.flac"]["segments"]:
         start, end = (round(segment[key] * audio.SAMPLE_RATE) for key in ("start_s", "end_s"))
         pieces += [samples[start:end], np.zeros(4000, np.float32)]
     dense = np.concatenate(pieces)
     stream = streamed(runtime, dense, "en")
-    reasons = {commit.reason for commit in stream.log.commits}
-    assert "full window" in reasons or len(stream.log.utterances) > 2
+    assert 2 < len(stream.log.spans) < 12
     batch = long_form.transcribe(runtime, dense, decoding.Options(language="en")).text
     live, whole = (metrics.word_errors(references["long.flac"]["text"], text).wer
                    for text in (" ".join(stream.log.lines), batch))
-    assert live <= max(whole, 0.3) + 0.02, stream.log.lines
+    assert live <= whole + 0.02, stream.log.lines
+
+
+def test_a_full_window_is_cut_at_the_models_timestamps(runtime):
+    """Windows without any pause: the drone of a fan under the speech, which no energy detector sees through."""
+    samples = audio.load(ROOT / "media" / "long.flac").samples[:20 * audio.SAMPLE_RATE]
+    noise = np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32) * 0.02
+    from whisper_lab.stream.voice import Span
+
+    script = importlib.import_module("09-stream-microphone")
+    from whisper_lab.stream import sources
+    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.screen import Screen
+
+    stream = script.Stream(runtime, Ear(runtime, "en"), sources.Clock(), Screen(open(os.devnull, "w")), 0.5, 0.6)
+    span = Span(0, 0, len(samples), len(samples))  # one utterance, whatever is heard
+    stream.mel.append(samples + noise)
+    stream.voice.spans.append(span)
+    stream.finish()
+    assert sum(commit.reason == "full window" for commit in stream.log.commits) >= 5
+    assert stream.log.spans == [(0, len(samples))] and len(stream.log.utterances) >= 3
 
 
 def test_no_encoder_runs_for_silence(runtime):

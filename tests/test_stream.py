@@ -29,6 +29,13 @@ def speech(seconds: float, dbfs: float = -20.0) -> np.ndarray:
     return (noise * np.where(time % 0.3 < 0.2, 1.0, 0.01)).astype(np.float32)
 
 
+def drone(seconds: float) -> np.ndarray:
+    """Somebody who never draws breath: dips of 40 ms, too short for a pause, long enough for the noise floor."""
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    noise = np.random.default_rng(0).standard_normal(len(time)) * 0.1
+    return (noise * np.where(time % 0.3 < 0.26, 1.0, 0.01)).astype(np.float32)
+
+
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
@@ -65,7 +72,7 @@ def test_a_frame_is_computed_once():
 # Voice activity ------------------------------------------------------------------------------------------------------
 
 def spans(samples: np.ndarray, block: int = 1600, pause: float = 0.6) -> list[tuple[float, float]]:
-    voice = Voice(SAMPLE_RATE, pause)
+    voice = Voice(SAMPLE_RATE, pause, 30 * SAMPLE_RATE)
     for start in range(0, len(samples), block):
         voice.append(samples[start:start + block])
     voice.finish()
@@ -91,6 +98,14 @@ def test_the_floor_follows_the_room(room_dbfs):
     sound += (np.random.default_rng(3).standard_normal(len(sound)) * 10 ** (room_dbfs / 20)).astype(np.float32)
     found = [span for span in spans(sound) if span[1] > 5]  # a loud room is learnt in the first 4 s
     assert len(found) == 1 and found[0][0] <= 8 and 10 <= found[0][1] <= 11
+
+
+def test_the_fuller_the_window_the_shorter_a_pause_will_do():
+    gaps = [piece for _ in range(8) for piece in (speech(2), silence(0.4))]
+    voice = Voice(SAMPLE_RATE, 0.6, 10 * SAMPLE_RATE)
+    voice.append(np.concatenate(gaps))
+    lengths = [(span.end - span.start) / SAMPLE_RATE for span in voice.spans if span.closed]
+    assert len(lengths) >= 2 and all(2.4 < length < 9 for length in lengths)
 
 
 def test_silence_and_clicks_are_no_speech():
@@ -130,7 +145,7 @@ class Ear:
         if count > len(given):
             units[-1] = Unit(f" cut{self.encoder_runs}", [99])  # what is cut off is heard differently every time
         self.said.append([unit.text for unit in [*given, *units]])
-        return Hypothesis([*given, *units])
+        return Hypothesis([*given, *units], ends=[0.0] * (len(given) + len(units)), seconds=seconds)
 
     def segments(self, features, seconds, given, before, voice_from_s):
         self.encoder_runs += 1
@@ -177,6 +192,12 @@ def test_text_is_committed_only_when_two_successive_hypotheses_agree():
     assert not any(commit.unit.text.startswith(" cut") for commit in agreed)
 
 
+def test_what_the_model_may_have_guessed_is_held_back():
+    units = [Unit(f" w{i}", [i]) for i in range(5)]
+    assert len(Hypothesis(units, [0.5, 1.0, 1.5, 1.95, 2.0], 2.0).firm) == 3  # heard 0.4 s before the end, or earlier
+    assert Hypothesis(units, None, 2.0).firm == units[:3] and Hypothesis(units[:1], None, 2.0).firm == []
+
+
 def test_silence_costs_nothing():
     stream, _ = streamed(silence(30))
     assert stream.ear.encoder_runs == 0 and stream.log.lines == []
@@ -204,7 +225,7 @@ def test_a_slow_model_gets_fewer_hypotheses_and_all_of_the_sound(caplog, monkeyp
 
 
 def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():
-    stream, _ = streamed(np.concatenate([speech(25), silence(1)]))
+    stream, _ = streamed(np.concatenate([drone(25), silence(1)]))
     windows = stream.ear.windows
     assert len(windows) >= 2 and all(9 < seconds <= 10 for seconds, _ in windows)
     assert windows[0][1] == [] and len(windows[1][1]) > 10  # the committed words of the sentence
@@ -213,7 +234,7 @@ def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():
 
 
 def test_a_backlog_longer_than_the_window_is_worked_off():
-    stream, source = streamed(np.concatenate([speech(45), silence(1)]), cost=14.0)
+    stream, source = streamed(np.concatenate([drone(45), silence(1)]), cost=14.0)
     assert source.largest_backlog > 10 * SAMPLE_RATE
     assert stream.log.spans[0][1] > 45 * SAMPLE_RATE
     assert 85 < sum(map(len, stream.log.utterances)) < 95  # a word every half second

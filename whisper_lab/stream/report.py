@@ -115,7 +115,8 @@ class Report:
             "schema": SCHEMA, "machine": machine.card(args.threads),
             "model": {"name": facts["model"], **{key: facts[key] for key in ("revision", "random_weights",
                                                                            "weights_sha256", "precision")}},
-            "settings": {"hop_s": args.hop, "pause_s": args.pause, "language": args.language},
+            "settings": {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
+                         "condition_on_previous": args.condition_on_previous},
             "clips": self.clips}
         for path in filter(None, (Path(args.output_dir) / f"{self.stem}.json", args.output_json)):
             files.write_json(path, document)

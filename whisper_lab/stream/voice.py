@@ -17,6 +17,7 @@ ATTACK = 3  # frames in a row above ON_DB before it counts: a click is shorter
 MEMORY = 4.0  # s; a noise that lasts longer without a dip becomes the floor
 QUIET_ROOM_DBFS = -60.0  # the floor before anything was heard: speech may begin at once
 LOWEST_DBFS = -75.0  # of the floor: below it lies digital silence, above which any hiss would be loud
+SHORTEST_PAUSE = 0.12  # s; longer than the silence before a plosive
 PRE_ROLL = 0.4  # s kept before speech was noticed: soft beginnings lie there
 
 
@@ -37,9 +38,12 @@ class Span:
 class Voice:
     """Takes samples, keeps `spans`: those to be transcribed, the oldest first; whoever is done with one removes it."""
 
-    def __init__(self, rate: int, pause_s: float):
-        """rate: Hz; pause_s: a pause this long ends a span."""
-        self.rate, self.pause = rate, round(pause_s * rate)
+    def __init__(self, rate: int, pause_s: float, longest: int):
+        """rate: Hz; pause_s: a pause this long ends a span; longest: samples that a span had better not exceed.
+
+        The nearer it comes to that, the shorter a pause will do.
+        """
+        self.rate, self.pause, self.longest = rate, round(pause_s * rate), longest
         self.spans: deque[Span] = deque()
         self.heard = 0  # samples judged
         self._rest = np.zeros(0, np.float32)
@@ -80,8 +84,13 @@ class Voice:
             self.spans.append(Span(start, onset, self.heard))
         elif span is not None and self._loud:
             span.voiced = self.heard
-        elif span is not None and self.heard - span.voiced >= self.pause:
+        elif span is not None and self.heard - span.voiced >= self._enough(span):
             self._close(span, self.heard)
+
+    def _enough(self, span: Span) -> int:
+        """The pause that ends a span of this length, samples."""
+        left = 1 - (self.heard - span.start) / self.longest
+        return round(max(SHORTEST_PAUSE * self.rate, self.pause * left))
 
     def finish(self) -> None:
         """The sound is over: so is the span."""
