@@ -100,7 +100,7 @@ class Stream:
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with
             self._commit(units, "pause")
-            goes_on = end - span.voiced < self.pause  # the window was filling up, and a short pause had to do
+            goes_on = end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
             before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
             self._close(start, end, before, goes_on)
             self.voice.spans.popleft()

@@ -57,8 +57,9 @@ class Log:
         self.hypothesis_s.append(self.clock.now() - started)
         late = max(0, int((end - new_from) / SAMPLE_RATE / self.hop_s) - 1)
         if late and not self.skipped:
-            console.warn(f"falling behind: a hypothesis took {self.hypothesis_s[-1]:.2f} s, and new sound wants one "
-                         f"every {self.hop_s:g} s; there will be fewer of them, and all of the sound is heard")
+            console.warn(f"falling behind: {(end - new_from) / SAMPLE_RATE:.1f} s of new speech had come before the "
+                         f"model was ready for it (it took {self.hypothesis_s[-1]:.2f} s); fewer hypotheses will be "
+                         "made, and all of the sound is heard")
         self.skipped += late
 
     def commit(self, units: Sequence[Unit], heard: int, reason: str) -> None:

@@ -1,6 +1,7 @@
 """How late, how fast, how right: a stream beside the batch transcript of the same sound."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ class Report:
     def __init__(self, args, runtime):
         self.args, self.runtime = args, runtime
         self.clips: list[dict] = []
+        self.load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # of the last minute
         self._texts: dict[str, list[str]] = {}
         facts = runtime.facts
         self.stem = f"stream-{facts['model']}"
@@ -38,6 +40,8 @@ class Report:
         log, ear = stream.log, stream.ear
         heard = log.heard
         duration = len(heard) / SAMPLE_RATE
+        if not len(heard):
+            console.warn(f"no sound came from {label}")
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.arrival(0) is not None,
             "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
@@ -112,7 +116,7 @@ class Report:
         """The JSON document, in <output-dir> and where --output-json wants it."""
         facts, args = self.runtime.facts, self.args
         document = {
-            "schema": SCHEMA, "machine": machine.card(args.threads),
+            "schema": SCHEMA, "machine": machine.card(args.threads), "load_before": self.load,
             "model": {"name": facts["model"], **{key: facts[key] for key in ("revision", "random_weights",
                                                                            "weights_sha256", "precision")}},
             "settings": {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
