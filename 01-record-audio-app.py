@@ -32,15 +32,15 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
 
     Returns what was saved, and the samples, float32 [n]. Raises LabError for what is not sound, or too long.
     """
-    # 0. In the browser, before Python sees anything: the microphone's samples, usually 48 000 a second, pass echo
-    #    cancelling, noise suppression and automatic gain; they are packed as Opus in webm, a lossy format made for
-    #    speech; and the page unpacks that to a 16-bit WAV at 16 kHz. So the sound that arrives is not what the
-    #    microphone heard, bit by bit; to an ear it is. An uploaded file arrives as it was.
+    # 0. In the browser, before Python sees anything: the microphone's samples, usually 48 000 a second, may pass echo
+    #    cancelling, noise suppression and automatic gain; they are packed with loss, as Opus in webm in most browsers;
+    #    and the page unpacks that to a 16-bit WAV at 16 kHz. So what arrives is not, bit by bit, what the microphone
+    #    heard, though few ears would notice. An uploaded file arrives as it was.
 
-    # 1. Decode. Whole numbers of 8, 16, 24 or 32 bits are divided by the largest of their kind, so that every format
-    #    means the same loudness: -1..1. Forget that, and a 24-bit file is 65 536 times too loud. Channels are averaged
-    #    to mono, and the rate is converted to 16 kHz behind a low-pass filter: without it, a tone of 10 kHz would come
-    #    back as one of 6 kHz that nobody made (aliasing). In short, for a WAV:
+    # 1. Decode. Whole numbers are divided by the full scale of their kind, 32 768 for 16 bits, so that -1..1 means the
+    #    same loudness in every format: divide those of a 32-bit file by 32 768, and it is 65 536 times too loud.
+    #    Channels are averaged to mono, and the rate is converted to 16 kHz behind a low-pass filter: without it, a
+    #    tone of 10 kHz would come back as one of 6 kHz that nobody made (aliasing). In short, for a WAV:
     #        samples, rate = soundfile.read(arrived, dtype="float32", always_2d=True)     [frames, channels]
     #        samples = soxr.resample(samples.mean(axis=1), rate, 16000)                   [n]
     sound = audio.load(arrived, limit_s)  # the same block by block, also for webm, m4a, mp3; nothing is assumed
@@ -49,8 +49,9 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
     #    raise its noise with it. Whisper's features are relative to the loudest point anyway.
     level = audio.level(sound.samples)
 
-    # 3. Write as 16-bit: 65 536 steps, 96 dB from loudest to softest, where a quiet room has 60. The rounding error
-    #    cannot be heard. The old speech.wav moves to recordings/, and the new one appears whole or not at all.
+    # 3. Write as 16-bit: 65 536 steps, 96 dB from loudest to softest, more than from a voice to the noise of a
+    #    room: the rounding cannot be heard. The old speech.wav moves to recordings/, and the new one appears whole or
+    #    not at all.
     with save.replacing(output) as place:
         audio.write_wav(place.temporary, sound.samples)
     saved = Saved(output, sound.duration, level, sound.source_rate, sound.source_channels, sound.source_format,

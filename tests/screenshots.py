@@ -1,6 +1,7 @@
-"""Make the screenshots in media/ again: the comparison's page and both graphs in Netron, as a person sees them.
+"""Make the screenshots in media/ again: the recorder, the comparison and both graphs in Netron, as a person sees them.
 
-    python tests/screenshots.py        # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
+    python tests/screenshots.py            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
+    python tests/screenshots.py recorder   # or netron, compare: one of them
 """
 
 import io
@@ -13,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import browser  # noqa: E402  (beside this file)
+import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402  (matplotlib brings it)
 
-from whisper_lab import console, files  # noqa: E402
+from whisper_lab import audio, console, files  # noqa: E402
 
 COLOURS = 256  # a palette, chosen for coverage: small colours of a chart must stay what they are
 SHOT = {"type": "png", "scale": "css"}
@@ -47,6 +49,26 @@ def netron(chromium) -> None:
         save(page, "netron.png")
 
 
+def recorder(folder: Path) -> None:
+    """The page of 01 after a recorded sentence was transcribed."""
+    spoken = audio.load(ROOT / "media" / "kitchen.wav").samples
+    said = folder / "said.wav"
+    audio.write_wav(said, np.concatenate([spoken, np.zeros(30 * audio.SAMPLE_RATE, np.float32)]))
+    graphs = str(ROOT / "whisper_model_dir")
+    with browser.recorder("--model-dir", graphs, cwd=folder) as (_, address, _), \
+            browser.chromium(*browser.fake_microphone(said)) as chromium:
+        page = browser.page(chromium, WIDTH, HEIGHT + 260, permissions=["microphone"])
+        page.goto(address)
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(3300)
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.locator("#recorder button[aria-label='Play']").first.wait_for()
+        page.locator("#transcribe").click()
+        page.wait_for_function("() => document.querySelector('#text textarea').value", timeout=90_000)
+        page.wait_for_timeout(1500)  # until player and picture are drawn
+        save(page, "recorder.png")
+
+
 def save(page, name: str) -> None:
     """Write media/<name>; a screenshot with errors on the page is none."""
     if page.trouble:
@@ -59,6 +81,12 @@ def save(page, name: str) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as work, browser.chromium() as made:
-        netron(made)
-        comparison(made, Path(work))
+    wanted = sys.argv[1:] or ["recorder", "netron", "compare"]
+    with tempfile.TemporaryDirectory() as work:
+        if "recorder" in wanted:
+            recorder(Path(work))
+        with browser.chromium() as made:
+            if "netron" in wanted:
+                netron(made)
+            if "compare" in wanted:
+                comparison(made, Path(work))

@@ -187,4 +187,4 @@ def test_a_run_can_begin_at_finished_weights(toy_corpus, tmp_path):
         for name, tensor in weights.state_dict().items():
             if name in published:
                 assert torch.allclose(tensor.float(), published[name].float(), atol=4e-3, rtol=1e-2), name
-    assert train._ease(0, args) == 1.0
+    assert train.ease(0, args) == 1.0

@@ -14,6 +14,7 @@ import torch
 
 from training import blank, corpus
 from training.clips import Planner, mix
+from training.train import ROUNDS_FILE
 from whisper_lab import checkpoints, console, features, files
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "preprocessor_config.json",
@@ -36,6 +37,8 @@ def publish(run: Path, corpus_folder: Path, output: Path, clips: int, seed: int)
     model.half().save_pretrained(output)
     for name in TOKENIZER_FILES:
         shutil.copyfile(run / "blank" / name, output / name)
+    rounds = json.loads((run / "validation.json").read_text(encoding="utf-8"))["rounds"]
+    files.write_json(output / ROUNDS_FILE, rounds)
     for path in output.iterdir():
         path.chmod(0o644)  # safetensors writes its file for the owner alone
     size = sum(path.stat().st_size for path in output.iterdir())
@@ -106,7 +109,7 @@ ONNX Lab for its lessons. These are **not OpenAI's weights**, and nothing was di
 | width, heads | {facts['d_model']}, {facts['heads']} |
 | input | {facts['n_mels']} mel bins, window of {facts['window_s']} s |
 | vocabulary | {facts['vocabulary']} tokens, English and Dutch, timestamps of 20 ms |
-| training | {facts['steps']} steps, {facts['minutes']:.0f} minutes on {facts['device']} |
+| training | {facts['training']} |
 
 ## Measured
 
@@ -134,10 +137,10 @@ on people: on a human voice expect digits, not sentences. It is for lessons and 
 """
 
 
-def facts(output: Path, run: Path) -> dict:
+def facts(output: Path) -> dict:
     """What the card states about the checkpoint and its training, read from their files."""
     config = json.loads((output / "config.json").read_text())
-    validation = json.loads((run / "validation.json").read_text())
+    rounds = json.loads((output / ROUNDS_FILE).read_text(encoding="utf-8"))
     weights = output / "model.safetensors"
     spec = features.FeatureSpec.from_folder(output)
     return {
@@ -145,7 +148,7 @@ def facts(output: Path, run: Path) -> dict:
         "encoder_layers": config["encoder_layers"], "decoder_layers": config["decoder_layers"],
         "d_model": config["d_model"], "heads": config["encoder_attention_heads"], "n_mels": spec.n_mels,
         "window_s": round(spec.window_s), "vocabulary": config["vocab_size"],
-        "steps": validation["step"], "minutes": validation["minutes"], "device": validation["device"],
+        "training": ", then ".join(f"{r['step']} steps in {r['minutes']:.0f} minutes on {r['device']}" for r in rounds),
     }  # fmt: skip
 
 
@@ -156,8 +159,8 @@ def _parameters(weights: Path) -> int:
         return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())
 
 
-def write_card(output: Path, run: Path, evaluation: dict, table: str) -> None:
-    files.write_text(output / "README.md", card(evaluation, table, facts(output, run)))
+def write_card(output: Path, evaluation: dict, table: str) -> None:
+    files.write_text(output / "README.md", card(evaluation, table, facts(output)))
     files.write_json(output / "evaluation.json", evaluation)
 
 
@@ -174,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         from training.evaluate import table
 
         evaluation = json.loads(args.card.read_text(encoding="utf-8"))
-        write_card(Path(args.output_dir), args.run, evaluation, table(evaluation))
+        write_card(Path(args.output_dir), evaluation, table(evaluation))
         return 0
     publish(args.run, args.corpus, Path(args.output_dir), args.clips, args.seed)
     return 0

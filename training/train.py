@@ -9,7 +9,6 @@ CHECKPOINT it begins at finished weights instead of random ones, and without the
 import argparse
 import json
 import math
-import random
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -17,55 +16,15 @@ from pathlib import Path
 import torch
 
 from training import blank, corpus
-from training.clips import CHARACTERS, IGNORE, Planner, collate
+from training.batches import WINDOW, Batches, ease
+from training.clips import CHARACTERS, IGNORE, Planner
 from training.mixing import Mixer
 from training.validate import validate
-from training.voices import SAMPLE_RATE
 from whisper_lab import console, files
 
-WINDOW = blank.WINDOW_S * SAMPLE_RATE
 SAVED = ("model", "average", "ctc_head", "muon", "adam")
 MUON_RATE = 3.0  # times the rate of AdamW
-FIRST_PART = 0.4  # of the steps; see clips.KINDS
-EASY_STEPS = 800  # over which clips grow longer and dirtier
-POSITION = 320  # samples to one encoder position: 20 ms
-
-
-class Batches(torch.utils.data.Dataset):
-    """Batch number i is always the same: drawn from a generator seeded with it.
-
-    Clips of like length stand together and the batch is only as long as they are, which is three times cheaper than
-    full windows; some batches are full windows, because that is what the finished model will see.
-    """
-
-    def __init__(self, planner: Planner, audio, mixer: Mixer, args, pad: int):
-        self.planner, self.audio, self.mixer, self.args, self.pad = planner, audio, mixer, args, pad
-
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = random.Random(f"{self.args.seed}/{step}")
-        later = bool(self.args.init) or step >= FIRST_PART * self.args.steps
-        plans = [self.planner.draw(rng, later=later) for _ in range(self.args.batch_size * 4)]
-        plans.sort(key=lambda p: p.recorded)
-        first = rng.randrange(2 if _ease(step, self.args) < 1 else 4) * self.args.batch_size  # short ones first
-        plans = plans[first : first + self.args.batch_size]
-        full = rng.random() < (0.06 if step < 0.8 * self.args.steps else 0.33)
-        longest = plans[-1].recorded + rng.randrange(SAMPLE_RATE // 2)
-        if full:
-            plans = plans[::2]
-        window = WINDOW if full else min(WINDOW, math.ceil(longest / POSITION) * POSITION)
-        batch = collate(plans, self.audio, self.pad, window)
-        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
-        if self.mixer.device == "cpu":  # then the workers render; an accelerator does it better itself
-            batch = self.render(batch, step)
-        return batch
-
-    def render(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
-        """Replace the batch's sound by its degraded log-mel features; the step seeds the degradation."""
-        self.mixer.generator.manual_seed(self.args.seed * 1_000_003 + step)
-        self.mixer.strength = _ease(step, self.args)
-        batch["features"] = self.mixer.render(batch)
-        del batch["wave"]
-        return batch
+ROUNDS_FILE = "training.json"  # beside published weights: steps, minutes and device of each round
 
 
 class Trainer:
@@ -131,7 +90,7 @@ class Trainer:
         known = batch["character_counts"] > 0  # clips without speech, or with half a sentence, have no CTC answer
         heard = (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
         # CTC leads at first: what it teaches the encoder is what the cross-attention then finds.
-        return answer + (1 + (self.args.ctc_weight - 1) * _ease(self.step, self.args)) * heard
+        return answer + (1 + (self.args.ctc_weight - 1) * ease(self.step, self.args)) * heard
 
     def _collect_gradients(self) -> None:
         """Hand the working copy's gradients to the float32 weights."""
@@ -179,11 +138,6 @@ def encode(encoder, features: torch.Tensor) -> torch.Tensor:
     return encoder.layer_norm(hidden)
 
 
-def _ease(step: int, args) -> float:
-    """From 0 at the first step to 1 when the gentle beginning is over; a trained model needs none."""
-    return 1.0 if args.init else min(1.0, step / EASY_STEPS)
-
-
 def _schedule(step: int, warmup: int, steps: int) -> float:
     """Linear warm-up, then half a cosine down to 1 %."""
     if step < warmup:
@@ -225,11 +179,18 @@ def train(args, device: str) -> Trainer:
             trainer.save(output / "state.pt")
     trainer.save(output / "state.pt")
     report = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
+    report["rounds"] = [*earlier_rounds(args.init), dict(report)]
     if clips := args.validation_clips:
         report |= validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, clips)
     files.write_json(output / "validation.json", report)
     console.result(json.dumps(report, indent=2))
     return trainer
+
+
+def earlier_rounds(init: str | None) -> list[dict]:
+    """How the checkpoint that this run begins with was trained, as far as it says."""
+    path = Path(init or "") / ROUNDS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if init and path.exists() else []
 
 
 def arguments():

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,35 @@ def nano_table() -> str:
     return table(json.loads(path.read_text(encoding="utf-8")))
 
 
-SOURCES: dict[str, Callable[[], str]] = {"whisper-nano": nano_table}
+def base_sizes() -> str:
+    """Size of each graph of a whisper-base with random weights, from the benchmark."""
+    sizes = _benchmark()["graph_bytes"]
+    lines = ["| | encoder MB | of float32 | decoder MB | of float32 |", "|---|---|---|---|---|"]
+    for precision in ("", "_fp16", "_int8", "_int4", "_int8_optimized"):
+        cells = [f"{sizes[part + precision] / 1e6:.1f} | {sizes[part + precision] / sizes[part]:.2f}"
+                 for part in ("encoder", "decoder")]
+        lines.append(f"| {precision.strip('_').replace('_', ', ') or 'fp32'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def base_speed() -> str:
+    """This lab beside its peers, from the benchmark; RESULTS.md has goals, floors and notes too."""
+    from benchmarks import report
+
+    document = _benchmark()
+    found = {row["name"]: report.summary(row) for row in document["peers"]}
+    lines = report.table([row for row in document["peers"] if found[row["name"]]], found)
+    card = f"Measured on {machine.one_line(document['machine'])}; {document['settings']['rounds']} rounds, medians."
+    return "\n".join([*lines[:lines.index("")], "", card])
+
+
+def _benchmark() -> dict:
+    return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+
+
+SOURCES: dict[str, Callable[[], str]] = {
+    "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
+}
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
 

@@ -17,7 +17,8 @@ SPARE = ["#E69F00", "#999999", "#F0E442", "#CC79A7"]
 MOST_OPERATORS = 14
 
 
-def _plot(rows: int = 1, columns: int = 1, **settings):
+def plot(rows: int = 1, columns: int = 1, **settings):
+    """(figure, axes) in this lab's look, at the size of a slide."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,7 +29,8 @@ def _plot(rows: int = 1, columns: int = 1, **settings):
     return pyplot.subplots(rows, columns, figsize=SIZE, dpi=DPI, layout="constrained", **settings)
 
 
-def _save(figure, path: str) -> Path:
+def save(figure, path: str | Path) -> Path:
+    """Write a figure atomically and close it; returns the path."""
     from matplotlib import pyplot
 
     with files.atomic(path) as temporary:
@@ -61,7 +63,7 @@ def draw_files(made: dict, stem: Path) -> dict[str, Path]:
 
 def sizes(graphs: dict[str, dict], path: str) -> Path:
     """Bytes of each file, by the type of its weights; the rest is names, shapes and nodes."""
-    figure, axes = _plot()
+    figure, axes = plot()
     kinds = list(dict.fromkeys(kind for facts in graphs.values() for kind in facts["weight_bytes"]))
     spare = iter(SPARE * 3)
     names, left = list(graphs), [0.0] * len(graphs)
@@ -80,12 +82,12 @@ def sizes(graphs: dict[str, dict], path: str) -> Path:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right", frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def operators(graphs: dict[str, dict], part: str, path: str) -> Path:
     """How many nodes of each operator more or fewer than in fp32."""
-    figure, axes = _plot(1, len(graphs), sharey=True, squeeze=False)
+    figure, axes = plot(1, len(graphs), sharey=True, squeeze=False)
     change = {name: facts["operator_change"] for name, facts in graphs.items()}
     names = sorted({name for one in change.values() for name in one},
                    key=lambda name: -max(abs(one.get(name, 0)) for one in change.values()))[:MOST_OPERATORS]
@@ -105,12 +107,12 @@ def operators(graphs: dict[str, dict], part: str, path: str) -> Path:
     figure.suptitle(f"Operators: {part}", fontsize=18)
     if not names:
         axes[0][0].text(0.5, 0.5, "no operator was added or removed", transform=axes[0][0].transAxes, ha="center")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def layers(made: dict, path: str) -> Path:
     """Signal to noise along the layers of encoder and decoder, one line a precision."""
-    figure, axes = _plot(1, 2, sharey=True)
+    figure, axes = plot(1, 2, sharey=True)
     shown = {name: entry["layers"] for name, entry in made["variants"].items() if entry.get("layers")}
     for axis, part in zip(axes, ("encoder", "decoder"), strict=True):
         order = list(dict.fromkeys(row["layer"] for rows in shown.values() for row in rows if row["part"] == part))
@@ -126,7 +128,7 @@ def layers(made: dict, path: str) -> Path:
     axes[0].set_ylabel("signal to noise against fp32, dB (up is better)")
     figure.supxlabel("modules in the order of computation; a tick where a block begins", fontsize=15)
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=5)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _block_starts(order: list[str]) -> dict[str, int]:
@@ -147,7 +149,7 @@ def _block_starts(order: list[str]) -> dict[str, int]:
 
 def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
     """Word error rate against speed; the area of a bubble is the size. Bottom right and small is best."""
-    figure, axes = _plot()
+    figure, axes = plot()
     largest = max(point["size_bytes"] for point in found.values())
     base, noise = 100 * found[BASELINE]["wer"], 100 * found[BASELINE]["wer_noise"]
     axes.axhspan(max(0, base - noise), base + noise, color="#e8f0e4", zorder=0,
@@ -170,4 +172,4 @@ def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
              ylim=(max(min(values) - room, -0.45 * room), max(values) + room))
     axes.margins(x=0.15)
     figure.legend(frameon=False, loc="outside right upper", labelspacing=0.9)
-    return _save(figure, path)
+    return save(figure, path)

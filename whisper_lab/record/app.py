@@ -16,9 +16,8 @@ from whisper_lab.console import LabError
 from whisper_lab.record import facts, picture
 from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
+from whisper_lab.record.serve import KEEP_S
 
-KEEP_S = 3600  # uploads, downloads and what is remembered of a visitor
-CHECK_S = 300  # how often what is older is looked for
 HERE = Path(__file__).resolve().parent
 
 INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
@@ -47,9 +46,8 @@ class Mine:
     download: Path  # this visitor's own copy; speech.wav may meanwhile be somebody else's
 
 
-def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float,
-          keep_s: int = KEEP_S):
-    """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads, deleted after keep_s."""
+def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float):
+    """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads."""
     import gradio
 
     def save(arrived: str | None, mine: Mine | None):
@@ -87,12 +85,11 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
             return
         yield [mine, facts.as_html(mine.saved), *shown(mine), text, how]
 
-    with gradio.Blocks(title="Record speech.wav", analytics_enabled=False, delete_cache=(min(CHECK_S, keep_s), keep_s)
-                       ) as page:
+    with gradio.Blocks(title="Record speech.wav", analytics_enabled=False) as page:
         gradio.Markdown("# Record a sentence\nRecord (or upload), listen, save. It becomes `speech.wav` on the machine "
                         "that runs this page: 16 kHz, mono, 16-bit, what Whisper hears.")
         insecure = gradio.HTML()
-        mine = gradio.State(None, time_to_live=keep_s)
+        mine = gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             with gradio.Column(min_width=340):
                 sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
@@ -105,9 +102,9 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
             with gradio.Column(min_width=340, scale=2):
                 player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                                       interactive=False, buttons=[], elem_id="player")
-                image = gradio.Image(label="Waveform and log-mel spectrogram", visible=False, interactive=False,
-                                     buttons=["fullscreen"], elem_id="picture")
-                with gradio.Row():
+                image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
+                                     interactive=False, buttons=["fullscreen"], elem_id="picture")
+                with gradio.Row(equal_height=True):
                     choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
                     transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
                 text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])

@@ -52,7 +52,7 @@ def trouble(error: LabError, arrived: str | None = None) -> str:
 
 
 def _decibels(dbfs: float | None) -> str:
-    return "digital silence" if dbfs is None else f"{dbfs:.1f} dBFS"
+    return "digital silence" if dbfs is None else f"{round(dbfs, 1) + 0.0:.1f} dBFS"  # never -0.0
 
 
 def _clipping(fraction: float) -> str:

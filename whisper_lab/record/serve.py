@@ -27,21 +27,30 @@ LARGEST_UPLOAD = "100mb"  # five minutes of 16-bit stereo at 48 kHz are 58 MB
 SHORTEST_PASSWORD = 8
 WRONG_A_MINUTE = 30  # passwords; beyond that nobody gets in until the minute is over
 FOLDER = "whisper-lab-record-"
-LEFT_BEHIND_S = 3600
+KEEP_S = 3600  # uploads and downloads, and what a killed page left behind
+CHECK_S = 60  # how often what is older is looked for
 SHARE_SERVER = ("api.gradio.app", 443)
 SHARE_TIMEOUT = 5.0  # s
+WAYS = """The microphone needs a secure page: localhost, or https. From another computer, in this order:
+  1. VS Code over SSH: panel Ports, Forward a Port, {port}; then open http://localhost:{port} on that computer
+     (without VS Code: ssh -L {port}:127.0.0.1:{port} user@this-machine)
+  2. --share: a public https address, with a password
+  3. --host 0.0.0.0 --https: for this network, with a certificate made on the spot
+Ctrl-C ends it."""
 
 
 def serve(args, convert: Callable) -> None:
     """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the page is up, both end the program at once
     with own_folder() as folder:
         page, options = prepare(args, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
         public = launch(page, options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
         try:
             announce(args, port, public, auth)
             if args.browse:
@@ -63,7 +72,7 @@ def prepare(args, convert: Callable, folder: Path):
     from whisper_lab.record.listener import Listener
 
     listener = Listener(args.model, args.model_dir, args.language, args.threads)
-    console.note("Transcribe uses", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
+    console.note("transcription", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
         "server_name": args.host, "auth_message": "The terminal that runs this page shows user and password.",
@@ -117,12 +126,7 @@ def announce(args, port: int, public: str | None, auth: tuple[str, str] | None) 
         if not args.https:
             console.warn("over plain http the browsers of others keep their microphones shut, and the password can be "
                          "read on the way: add --https")
-    console.note("microphone", "needs a secure page", "localhost is one, and so is https")
-    console.note("from another computer, first", "VS Code", f"panel Ports, Forward a Port, {port}; then open "
-                 f"http://localhost:{port} there; or: ssh -L {port}:127.0.0.1:{port} user@this-machine")
-    console.note("second", "--share", "a public https address, and a password")
-    console.note("third", "--host 0.0.0.0 --https", "this network, with a certificate made on the spot")
-    console.note("running", "Ctrl-C ends it", "uploads are deleted after an hour")
+    console.log.info(WAYS.format(port=port))
 
 
 def reachable() -> bool:
@@ -134,6 +138,20 @@ def reachable() -> bool:
         return False
 
 
+def keep_clean(folder: Path, stop: threading.Event) -> None:
+    """Delete uploads and downloads after an hour. Gradio's own delete_cache forgets some: those it did not make."""
+    while not stop.wait(CHECK_S):
+        remove_older(folder, time.time() - KEEP_S)
+
+
+def remove_older(folder: Path, moment: float) -> None:
+    """Remove the files in `folder` that were last written or moved before `moment`, in s since 1970."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone already, or being written
+            if path.is_file() and path.stat().st_ctime < moment:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """A private folder for uploads that goes when the program does; also clears what a killed one left behind."""
@@ -142,7 +160,7 @@ def own_folder() -> Iterator[Path]:
     for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         pid = old.name.removeprefix(FOLDER).partition("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > LEFT_BEHIND_S:
+            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > KEEP_S:
                 shutil.rmtree(old, ignore_errors=True)  # another user's stays: it cannot be removed
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")).resolve()
     try:

@@ -1,0 +1,382 @@
+"""01-record-audio-app.py without a browser: what happens to the sound, what is kept, what is refused."""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from onnx_grain import NAME, exported
+from test_audio import write_with_pyav
+
+from whisper_lab import audio, long_form
+from whisper_lab.console import LabError
+from whisper_lab.decoding import Options
+from whisper_lab.features import FeatureSpec
+from whisper_lab.record import app, certificate, facts, picture, save, serve
+from whisper_lab.record.listener import GRAPHS, PYTORCH, Listener
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = "01-record-audio-app.py"
+RATE = 16_000  # Hz
+LIMIT = 300  # s
+
+
+def tone(rate=RATE, seconds=2.0, hertz=440.0, gain=0.25):
+    return gain * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def pitch(samples):
+    """The strongest frequency, in Hz."""
+    return float(np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples))
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return importlib.import_module(SCRIPT.removesuffix(".py"))
+
+
+def saved_file(path):
+    """Samples of a file that must be 16 kHz, mono, 16-bit."""
+    info = soundfile.info(path)
+    assert (info.samplerate, info.channels, info.subtype, info.format) == (RATE, 1, "PCM_16", "WAV")
+    return soundfile.read(path, dtype="float32")[0]
+
+
+# What happens to the sound -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("rate", "subtype", "channels"), [
+    (8_000, "PCM_U8", 1), (16_000, "PCM_16", 1), (44_100, "PCM_16", 2), (48_000, "PCM_24", 2), (96_000, "PCM_32", 1),
+    (48_000, "FLOAT", 6), (192_000, "DOUBLE", 1)])
+def test_every_kind_of_wav_becomes_the_same(lesson, tmp_path, rate, subtype, channels):
+    soundfile.write(tmp_path / "in.wav", np.stack([tone(rate)] * channels, axis=1), rate, subtype)
+    saved, samples = lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    written = saved_file(tmp_path / "speech.wav")
+    np.testing.assert_allclose(written, samples, atol=1 / 32768)
+    assert len(written) == pytest.approx(2 * RATE, abs=2) and abs(pitch(written) - 440) < 1
+    assert saved.level.peak_dbfs == pytest.approx(20 * np.log10(0.25), abs=0.3)  # as it came: not made louder
+    assert (saved.source_rate, saved.source_channels, saved.dropouts) == (rate, channels, None)
+    assert any(f"{rate} Hz -> 16000 Hz" in note for note in saved.notes) == (rate != RATE)
+    assert any("channels averaged" in note for note in saved.notes) == (channels > 1)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("in.webm", "libopus"), ("in.m4a", "aac")])
+def test_what_browsers_and_telephones_record(lesson, tmp_path, name, codec):
+    write_with_pyav(tmp_path / name, codec)
+    saved, _ = lesson.convert(tmp_path / name, tmp_path / "speech.wav", LIMIT)
+    assert abs(pitch(saved_file(tmp_path / "speech.wav")) - 440) < 2
+    assert saved.duration == pytest.approx(2, abs=0.05) and any("FFmpeg" in note for note in saved.notes)
+
+
+def test_no_tone_above_8_khz_comes_back_as_another(lesson, tmp_path):
+    soundfile.write(tmp_path / "in.wav", tone(48_000, hertz=10_000), 48_000)
+    lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    middle = saved_file(tmp_path / "speech.wav")[1000:-1000]  # the tone's sudden start and end are clicks
+    assert audio.level(middle).silent
+
+
+def bad_file(kind, folder):
+    path = folder / f"{kind}.wav"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is not sound\n" * 20)
+    elif kind == "no_samples":
+        soundfile.write(path, np.zeros(0), RATE)
+    elif kind == "nan":
+        soundfile.write(path, np.array([0.1, np.nan, 0.1] * 99), RATE, subtype="FLOAT")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "hour":
+        soundfile.write(path, np.zeros(3600 * 8000, np.int16), 8000)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "no_samples", "nan", "hour"])
+def test_bad_recordings_are_refused_and_the_old_one_stays(lesson, tmp_path, kind):
+    (tmp_path / "speech.wav").write_bytes(b"old")
+    with pytest.raises(LabError) as caught:
+        lesson.convert(bad_file(kind, tmp_path), tmp_path / "speech.wav", LIMIT)
+    assert (tmp_path / "speech.wav").read_bytes() == b"old" and not (tmp_path / save.KEPT).exists()
+    assert kind != "hour" or "longer than 5 minutes" in caught.value.problem
+    shown = facts.trouble(caught.value, str(tmp_path / f"{kind}.wav"))
+    assert str(tmp_path) not in shown and "lab-advice" in shown  # where uploads lie is nobody's business
+
+
+def test_a_recording_cut_short_is_saved_with_a_warning(lesson, tmp_path):
+    soundfile.write(tmp_path / "in.wav", tone(), RATE)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "in.wav").read_bytes()[:30_000])
+    saved, _ = lesson.convert(tmp_path / "cut.wav", tmp_path / "speech.wav", LIMIT)
+    assert any("cut short" in note for note in saved.notes) and saved.duration < 1
+
+
+@pytest.mark.parametrize(("gain", "advice"), [(0.0, "pure silence"), (5e-4, "near silence"), (0.01, "move closer"),
+                                              (4.0, "clipped"), (0.25, None)])
+def test_advice(lesson, tmp_path, gain, advice):
+    soundfile.write(tmp_path / "in.wav", np.clip(tone(gain=gain), -1, 1), RATE)
+    saved, _ = lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    assert advice in saved.level.advice if advice else saved.level.advice is None
+    page, rows = facts.as_html(saved), dict(facts.rows(saved))
+    assert (advice or "good level") in page
+    assert ("nothing above" in rows["silence"]) == (gain < 0.001) and (rows["clipping"] == "no") == (gain < 1)
+    json.dumps(saved.document(), allow_nan=False)
+
+
+# What is kept --------------------------------------------------------------------------------------------------------
+
+def test_the_previous_recording_is_kept_under_the_time_it_was_made(tmp_path):
+    path = tmp_path / "speech.wav"
+    for content in (b"one", b"two", b"three"):
+        with save.replacing(path) as place:
+            place.temporary.write_bytes(content)
+        os.utime(path, (1.7e9, 1.7e9))  # all in the same second
+    kept = sorted((tmp_path / save.KEPT).iterdir())
+    assert path.read_bytes() == b"three" and {one.read_bytes() for one in kept} == {b"one", b"two"}
+    assert all(re.fullmatch(r"speech-2023-11-1[45]-\d{6}(-2)?\.wav", one.name) for one in kept)
+    assert stat.S_IMODE(path.stat().st_mode) & 0o400 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_many_people_at_once_lose_nothing(lesson, tmp_path):
+    for i in range(8):
+        audio.write_wav(tmp_path / f"{i}.wav", tone(seconds=0.5, hertz=300 + 100 * i).astype(np.float32))
+    threads = [threading.Thread(target=lesson.convert, args=(tmp_path / f"{i}.wav", tmp_path / "speech.wav", LIMIT))
+               for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [tmp_path / "speech.wav", *(tmp_path / save.KEPT).iterdir()]
+    assert sorted(round(pitch(saved_file(path)), -1) for path in found) == [300 + 100 * i for i in range(8)]
+
+
+def test_killed_while_saving_there_is_the_old_or_the_new(tmp_path):
+    """A process saves two recordings in turn, as fast as it can, and is killed at some moment; six times."""
+    names = ["one", "two"]
+    for name, hertz in zip(names, (300, 600), strict=True):
+        audio.write_wav(tmp_path / f"{name}.wav", tone(seconds=20, hertz=hertz).astype(np.float32))
+    code = ("import importlib, itertools, sys; from pathlib import Path\n"
+            f"lesson = importlib.import_module('{SCRIPT.removesuffix('.py')}')\n"
+            "for name in itertools.cycle(['one', 'two']):\n"
+            "    lesson.convert(Path(name + '.wav'), Path('speech.wav'), 300)\n"
+            "    print(flush=True)")
+    whole = {(tmp_path / f"{name}.wav").read_bytes() for name in names}
+    for i in range(6):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE,
+                                   env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process.stdout.readline()
+        time.sleep(0.011 * i)
+        process.kill()
+        process.communicate()
+        assert (tmp_path / "speech.wav").read_bytes() in whole
+        assert all(path.read_bytes() in whole for path in tmp_path.glob(f"{save.KEPT}/*.wav"))
+
+
+def test_a_place_that_cannot_be_written_is_one_error(lesson, tmp_path):
+    soundfile.write(tmp_path / "in.wav", tone(), RATE)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match="cannot write"):
+        lesson.convert(tmp_path / "in.wav", tmp_path / "file" / "speech.wav", LIMIT)
+    (tmp_path / save.KEPT).write_text("not a folder")
+    (tmp_path / "speech.wav").write_bytes(b"old")
+    with pytest.raises(LabError, match="cannot keep the previous recording"):
+        lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    assert (tmp_path / "speech.wav").read_bytes() == b"old"
+
+
+# Picture and transcript ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("seconds", [0.05, 3, 25])
+def test_the_picture_shows_the_whole_recording(nano, tmp_path, seconds):
+    from matplotlib.image import imread
+
+    spec, samples = FeatureSpec.from_folder(nano), tone(seconds=seconds).astype(np.float32)
+    assert picture.features(samples, spec).shape == (spec.n_mels, round(seconds * 100))
+    assert imread(picture.draw(samples, spec, "whisper-nano", tmp_path / "a.png")).shape[:2] == (675, 1200)
+
+
+def test_graphs_first_and_both_say_the_same(random_model, nano):
+    work = exported(random_model, nano)
+    listener = Listener(str(work / NAME), str(work / "graphs"), "en", 1)
+    assert listener.choices() == [*(GRAPHS + precision for precision in ("fp32", "fp16", "int8", "int4")), PYTORCH]
+    assert listener.spec()[0] == FeatureSpec.from_folder(work / NAME) and listener.spec()[1] == NAME
+    samples = tone(seconds=0.9, gain=0.3).astype(np.float32)
+    found = {choice: listener.transcribe(samples, audio.level(samples), choice) for choice in
+             (GRAPHS + "fp32", PYTORCH)}
+    assert found[GRAPHS + "fp32"][0] == found[PYTORCH][0] != ""
+    assert all(how.startswith(NAME) and "0.90 s of sound" in how for _, how in found.values())
+    silence = np.zeros(RATE, np.float32)
+    assert listener.transcribe(silence, audio.level(silence), PYTORCH)[0] == ""
+
+
+def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, monkeypatch):
+    monkeypatch.setenv("WHISPER_LAB_MODEL", "nano")
+    listener = Listener(None, str(tmp_path), None, 1)
+    assert listener.choices() == [PYTORCH] and listener.spec()[1] == "whisper-nano"
+    samples = audio.load(ROOT / "media" / "kitchen.wav").samples
+    text, how = listener.transcribe(samples, audio.level(samples), PYTORCH)
+    assert text == references["kitchen.wav"]["text"] and "language en, detected" in how
+    runtime = listener._opened[PYTORCH][0]
+    assert text == long_form.transcribe(runtime, samples, Options(language="en")).text
+
+
+# Who may come in -----------------------------------------------------------------------------------------------------
+
+def settings(**changes):
+    return argparse.Namespace(**{"auth": None, "share": False, "host": "127.0.0.1", "https": False} | changes)
+
+
+def test_a_password_wherever_others_can_come(monkeypatch):
+    monkeypatch.delenv("WHISPER_LAB_AUTH", raising=False)
+    assert serve.credentials(settings()) is None
+    made = [serve.credentials(settings(**how)) for how in ({"share": True}, {"host": "0.0.0.0"}, {"host": "10.0.0.7"})]
+    assert all(user == "lab" and len(password) >= 12 for user, password in made)
+    assert len({password for _, password in made}) == 3
+    assert serve.credentials(settings(auth="me:long:enough")) == ("me", "long:enough")
+    monkeypatch.setenv("WHISPER_LAB_AUTH", "you:secret-word")
+    assert serve.credentials(settings()) == ("you", "secret-word")
+    for weak in ("me", "me:short", ":long-enough", " :long-enough"):
+        with pytest.raises(LabError, match="at least 8"):
+            serve.credentials(settings(auth=weak))
+
+
+def test_guessing_is_stopped(monkeypatch):
+    check = serve.checker("me", "long-enough")
+    assert check("me", "long-enough") and not check("you", "long-enough") and not check("me", "long-enoug\u00e9")
+    assert not any(check("me", f"guess-{i}") for i in range(serve.WRONG_A_MINUTE))
+    assert not check("me", "long-enough")  # for the rest of this minute
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert check("me", "long-enough")
+
+
+def test_only_uploads_are_opened(tmp_path):
+    folder, outside = tmp_path / "sounds", tmp_path / "secret.wav"
+    folder.mkdir()
+    outside.write_bytes(b"secret")
+    (folder / "link.wav").symlink_to(outside)
+    (folder / "own.wav").write_bytes(b"own")
+    assert app.own(str(folder / "own.wav"), folder) == folder / "own.wav"
+    for path in (outside, folder / "link.wav", folder / ".." / "secret.wav", "/etc/passwd", "speech.wav"):
+        with pytest.raises(LabError, match="not a recording made on this page"):
+            app.own(str(path), folder)
+    with pytest.raises(LabError, match="no recording yet"):
+        app.own(None, folder)
+
+
+def test_ports():
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(LabError, match=f"port {taken} is in use"):
+            serve.choose_port("127.0.0.1", taken)
+        assert serve.choose_port("127.0.0.1", 0) not in (0, taken)
+    with pytest.raises(LabError, match="cannot listen on 192.0.2.1"):
+        serve.choose_port("192.0.2.1", None)
+
+
+def test_the_next_port_where_7860_is_in_use(monkeypatch):
+    monkeypatch.setattr(serve, "_bind", lambda host, port: None if port < 7862 else port)
+    assert serve.choose_port("127.0.0.1", None) == 7862
+    monkeypatch.setattr(serve, "_bind", lambda host, port: None)
+    with pytest.raises(LabError, match="7860 to 7879"):
+        serve.choose_port("127.0.0.1", None)
+
+
+def test_the_certificate_is_private_and_names_the_machine(tmp_path):
+    if not certificate.shutil.which("openssl"):
+        pytest.skip("no openssl command here: apt-get install openssl")
+    key, made, fingerprint = certificate.make(tmp_path, "0.0.0.0")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    shown = subprocess.run(["openssl", "x509", "-in", made, "-noout", "-text", "-fingerprint", "-sha256"],
+                           capture_output=True, text=True, check=True).stdout
+    assert f"Fingerprint={fingerprint}" in shown
+    for name in ("DNS:localhost", "IP Address:127.0.0.1", *(f"IP Address:{one}" for one in certificate.outward())):
+        assert name in shown
+
+
+def test_without_openssl_the_other_ways_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError) as caught:
+        certificate.make(tmp_path, "0.0.0.0")
+    assert "openssl" in caught.value.problem and "--share" in caught.value.remedy
+
+
+def test_what_a_killed_app_left_behind_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve.tempfile, "tempdir", str(tmp_path))
+    old, young, living = (tmp_path / f"{serve.FOLDER}{pid}-x" for pid in (2**22 + 1, 2**22 + 2, os.getpid()))
+    for folder in (old, young, living):
+        folder.mkdir()
+        (folder / "voice.wav").write_bytes(b"voice")
+    for folder in (old, living):
+        os.utime(folder, (1e9, 1e9))
+    with serve.own_folder() as mine:
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    assert not old.exists() and young.exists() and living.exists() and not mine.exists()
+
+
+# The command line ----------------------------------------------------------------------------------------------------
+
+def test_help_in_under_a_second(run_script):
+    run_script(SCRIPT, "--help")  # the first may have to write bytecode
+    started = time.perf_counter()
+    run = run_script(SCRIPT, "--help")
+    assert run.returncode == 0 and time.perf_counter() - started < 1
+    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--device", "--list-devices",
+                 "--latency", "--blocksize", "--output", "--limit", "--model", "--quiet"):
+        assert flag in run.stdout
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--output", "speech.mp3"), ("--output", "."), ("--port", "70000"), ("--limit", "0"), ("--limit", "nan"),
+    ("--cli", "--seconds", "-1"), ("--cli", "--seconds", "nan"), ("--cli", "--share"), ("--share", "--https"),
+    ("--cli", "--latency", "soon"), ("--cli", "--blocksize", "-1")])
+def test_wrong_usage(call_script, arguments):
+    status, out, err = call_script(SCRIPT, *arguments)
+    assert (status, out) == (2, "") and "usage:" in err and "Traceback" not in err
+
+
+def test_a_port_in_use_is_two_lines(run_script, tmp_path):
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        run = run_script(SCRIPT, "--port", other.getsockname()[1], "--model", "nano", cwd=tmp_path)
+    assert run.returncode == 1 and re.fullmatch(r"error: port \d+ is in use\n  try: .*\n", run.stderr)
+
+
+def test_no_public_address_is_one_line(capsys):
+    serve.announce(settings(share=True), 7860, None, ("lab", "made-up-word"))
+    out, err = capsys.readouterr()
+    assert out == "* Running on local URL:  http://127.0.0.1:7860\n  user lab, password made-up-word\n"
+    serve.announce(settings(share=True), 7860, "https://abc.gradio.live", None)
+    assert capsys.readouterr().out.splitlines()[1] == "* Running on public URL: https://abc.gradio.live"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_starting(tmp_path, number):
+    """Before the page is up it ends at once, and leaves nothing behind."""
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen([sys.executable, str(ROOT / SCRIPT), "--port", "0", "--model", "nano"], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "TMPDIR": str(tmp_path / "tmp")})
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob("tmp/*/sounds")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == "" and "stopped by Ctrl-C" in err
+    assert list(tmp_path.glob("tmp/*")) == []
