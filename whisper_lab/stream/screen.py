@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 
-from whisper_lab import console
 from whisper_lab.stream.log import joined
 
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
@@ -20,6 +19,7 @@ class Screen:
         self.live = self.out.isatty()
         self.colours = not os.environ.get("NO_COLOR") if colours is None else colours
         self._rows = 0  # that the cursor stands below the first one of this utterance
+        self._begun = False  # there is text on its line
 
     def show(self, committed: list, tentative: list) -> None:
         """The utterance so far."""
@@ -35,16 +35,15 @@ class Screen:
         text = joined(committed)
         if self.live:
             self._write(text, text)
-            if text:
-                console.result()  # the next utterance begins on a line of its own
-            self._rows = 0
+            self.end()  # the next utterance begins on a line of its own
         elif text:
             print(text, file=self.out, flush=True)
 
     def end(self) -> None:
         """Nothing more comes: leave the line."""
-        if self.live and self._rows:
+        if self._begun:
             print(file=self.out, flush=True)
+        self._rows, self._begun = 0, False
 
     def _write(self, text: str, bare: str) -> None:
         """Write over what stands there. bare: the text as it takes room."""
@@ -54,4 +53,4 @@ class Screen:
         self.out.write(f"\r{up}{CLEAR_BELOW}{text}")
         self.out.flush()
         columns = shutil.get_terminal_size().columns
-        self._rows = max(0, cell_len(bare) - 1) // columns
+        self._rows, self._begun = max(0, cell_len(bare) - 1) // columns, bool(bare)
