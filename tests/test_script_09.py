@@ -34,7 +34,7 @@ def graphs(nano, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def command(graphs, tmp_path) -> list[str]:
-    return [sys.executable, str(SCRIPT), "--model", "nano", "--model-dir", str(graphs), "--threads", "2",
+    return [sys.executable, str(SCRIPT), "--model", "nano", "--model-dir", str(graphs), "--threads", "1",
             "--output-dir", str(tmp_path / "reports")]
 
 
@@ -42,7 +42,7 @@ def command(graphs, tmp_path) -> list[str]:
 def runtime(graphs):
     from whisper_lab.onnx_whisper import OnnxWhisper
 
-    return OnnxWhisper(graphs, "whisper-nano", threads=2)
+    return OnnxWhisper(graphs, "whisper-nano", threads=1)
 
 
 def run(command: list[str], *arguments: object, **settings) -> subprocess.CompletedProcess:
@@ -88,7 +88,7 @@ def test_speech_with_hardly_a_pause(runtime, references):
         pieces += [samples[start:end], np.zeros(4000, np.float32)]
     dense = np.concatenate(pieces)
     stream = streamed(runtime, dense, "en")
-    assert 2 < len(stream.log.spans) < 12
+    assert 3 <= len(stream.log.lines) <= 12
     batch = long_form.transcribe(runtime, dense, decoding.Options(language="en")).text
     live, whole = (metrics.word_errors(references["long.flac"]["text"], text).wer
                    for text in (" ".join(stream.log.lines), batch))
