@@ -147,11 +147,10 @@ class Stream:
 def listen(source, stream: Stream) -> None:
     """The loop: take what has come, at least a tick of it, until there is no more."""
     while (block := source.take(TICK)) is not None:
-        stream.log.arrived(block)
-        stream.hear(block)
-        stream.log.worked()
-    stream.finish()
-    stream.log.worked()
+        with stream.log.work(block):
+            stream.hear(block)
+    with stream.log.work():
+        stream.finish()
 
 
 # 4. The whole --------------------------------------------------------------------------------------------------------

@@ -187,6 +187,20 @@ def test_ctrl_c_ends_with_the_text_saved(command, tmp_path):
     assert clip["duration_s"] < 20 and clip["batch"]["text"]
 
 
+def test_ctrl_c_ends_a_pipe_that_stays_open(command, tmp_path):
+    process = subprocess.Popen([*command, "--stdin", "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               stdin=subprocess.PIPE)
+    process.stdin.write(audio.to_pcm16(audio.load(ROOT / "media" / "time.wav").samples))
+    process.stdin.flush()
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    notes = process.stderr.read()
+    process.stdin.close()
+    assert process.returncode == 0 and notes == b"" and line.strip()
+    assert (tmp_path / "reports" / "stream-whisper-nano.txt").read_bytes() == line
+
+
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_terminal_shows_what_may_still_change(command, no_color):
     """Grey, or in brackets where colours are not wanted."""

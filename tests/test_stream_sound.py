@@ -136,7 +136,7 @@ def test_raw_samples_become_mono_16_khz(rate, channels):
     data = np.repeat(tone[:, None], channels, axis=1).tobytes()
 
     class Dribble(io.BytesIO):
-        def read1(self, size=-1):
+        def read(self, size=-1):
             return super().read(777)  # an odd number: samples are torn apart
 
     samples = np.concatenate(list(sources._pcm_blocks(Dribble(data), rate, channels)))

@@ -35,18 +35,16 @@ class Log:
     utterances: list[list[Commit]] = field(default_factory=lambda: [[]])
     samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison at the end
     spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
-    _since: float = 0.0
     _goes_on: bool = False
 
-    def arrived(self, block: np.ndarray) -> None:
-        """Sound came, work begins."""
-        self.samples.append(block)
-        self._since = self.clock.now()
-
-    def worked(self) -> None:
-        """Work is done, for now."""
-        now = self.clock.now()
-        self.busy_s, self._since = self.busy_s + now - self._since, now
+    @contextlib.contextmanager
+    def work(self, block: np.ndarray | None = None) -> Iterator[None]:
+        """Around what is done when a block has come; waiting for it does not count."""
+        if block is not None:
+            self.samples.append(block)
+        started = self.clock.now()
+        yield
+        self.busy_s += self.clock.now() - started
 
     @contextlib.contextmanager
     def hypothesis(self, new_from: int, end: int) -> Iterator[None]:

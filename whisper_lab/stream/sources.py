@@ -131,12 +131,13 @@ def pcm(rate: int, channels: int) -> Iterator[np.ndarray]:
     if sys.stdin is None or sys.stdin.isatty():
         raise LabError("nothing is piped into standard input",
                        "ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | python 09-stream-microphone.py --stdin")
-    return _pcm_blocks(sys.stdin.buffer, rate, channels)
+    # The raw file: at Ctrl-C the reading thread is left waiting, and it must not hold a buffer's lock then.
+    return _pcm_blocks(sys.stdin.buffer.raw, rate, channels)
 
 
 def _pcm_blocks(pipe, rate: int, channels: int) -> Iterator[np.ndarray]:
     convert, frame, rest, first = Converter(rate), 2 * channels, b"", True
-    while data := pipe.read1(READ):
+    while data := pipe.read(READ):
         data = rest + data
         if first and data.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3")):
             raise LabError("standard input holds a sound file, not raw samples",
