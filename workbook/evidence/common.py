@@ -39,6 +39,7 @@ MEDIA = ROOT / "media"
 GRAPHS = ROOT / "whisper_model_dir"
 THREADS = 1  # another program on the second core then disturbs little; latency_cuts also measures two
 RATE = 16000  # Hz
+MOST_BYTES = 110_000  # of a figure
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c8c8c"  # told apart by colour-blind too
 
@@ -116,9 +117,12 @@ def _save_figure(path: Path, evidence: Evidence, draw: Callable) -> None:
         plt.close(figure)
     mark = PngInfo()
     mark.add_text("values", digest(evidence.values))
-    with files.atomic(path) as temporary:  # 256 colours are enough, and a third of the bytes
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(temporary, pnginfo=mark,
-                                                                                       optimize=True)
+    with files.atomic(path) as temporary:
+        for colours in (256, 128, 64, 32):  # enough of them for bars and lines; spectrograms make large files
+            small = Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+            small.save(temporary, pnginfo=mark, optimize=True)
+            if temporary.stat().st_size < MOST_BYTES:
+                break
 
 
 def digest(values: dict) -> str:

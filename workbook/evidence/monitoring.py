@@ -140,6 +140,8 @@ def draw(evidence, figure) -> None:
         start += len(x)
     top.axhline(evidence.series["limit"], color="black", linestyle="--", linewidth=1, label="alarm limit of p95")
     top.set_yscale("log")
+    top.yaxis.set_major_formatter("{x:g}")
+    top.yaxis.set_minor_formatter("")
     top.set(ylabel="latency (ms)", title="Points: runs. Bars: 95th percentile (above), mean (below)")
     top.legend(ncols=4, fontsize=12, loc="upper left", bbox_to_anchor=(0, 1.02))
     top.set_ylim(top=8 * evidence.series["limit"])

@@ -6,6 +6,7 @@ exported, then given soft and loud inputs; on how many of them each form differs
 
 import contextlib
 import io
+import logging
 import re
 import warnings
 
@@ -70,7 +71,6 @@ def _script_whisper(torch) -> tuple[str, str]:
 
 def _export(torch, example) -> tuple[str, object]:
     """What torch.export raises for the Python `if`, and the module that it makes of torch.cond."""
-    from whisper_lab.export import trace
 
     class Python(torch.nn.Module):
         def forward(self, sound):
@@ -82,12 +82,15 @@ def _export(torch, example) -> tuple[str, object]:
             return torch.cond(peak > 1, lambda x, p: x / p, lambda x, p: x.clone(), (sound, peak))
 
     error = "none"
-    with trace.quiet(), contextlib.redirect_stderr(io.StringIO()):  # it shows the graph that it got stuck in
+    logging.disable(logging.CRITICAL)  # torch shows the graph that it got stuck in
+    with contextlib.redirect_stderr(io.StringIO()):
         try:
             torch.export.export(Python(), (example,))
         except Exception as refused:
             error = type(refused).__name__
-        return error, torch.export.export(Cond(), (example,)).module()
+        finally:
+            logging.disable(logging.NOTSET)
+    return error, torch.export.export(Cond(), (example,)).module()
 
 
 def _claims(evidence) -> None:
