@@ -181,6 +181,9 @@ def arguments(argv: list[str] | None):
                         help="add the decoder output cross_attention, which word timestamps are made of")
     parser.add_argument("--optimize", action="store_true",
                         help="also write an _optimized int8 pair with onnxruntime's fused operators")
+    parser.add_argument("--layout", choices=["pair", "genai"], default="pair",
+                        help="genai: also a folder <name>_<precision>_genai that onnxruntime-genai opens; the graphs "
+                             "stay the same (default: %(default)s)")
     parser.add_argument("--sensitivity", action="store_true",
                         help="quantize one layer at a time and rank what it costs in reports/")
     args = console.parse(parser, argv)
@@ -196,11 +199,13 @@ def main(argv: list[str] | None = None) -> int:
     """Resolve, load, export, convert, check, publish, report."""
     args = arguments(argv)
     from whisper_lab import checkpoints
-    from whisper_lab.export import naming, publish
+    from whisper_lab.export import genai, naming, publish
     from whisper_lab.export.session import Export
 
     checkpoint = checkpoints.resolve(args.model)
     work = Export(checkpoint, args)  # loads the model, and PyTorch's answers for the gates
+    if args.layout == "genai":  # said before the work, not after it
+        genai.check(checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
         start = time.perf_counter()
         fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
@@ -213,6 +218,8 @@ def main(argv: list[str] | None = None) -> int:
             # Metadata, the gates, and if they pass: into place.
             placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
             fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
+            if args.layout == "genai":
+                genai.write(checkpoint, work.model.config, work.runtime.spec, placed, precision)
         if args.optimize:
             (folder / "optimized").mkdir()
             start = time.perf_counter()

@@ -70,4 +70,4 @@ def test_drift_is_seen(monkeypatch):
 def test_links_lead_somewhere():
     for name in documents.DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
-            assert (ROOT / target).exists(), f"{name} points to {target}"
+            assert ((ROOT / name).parent / target).exists(), f"{name} points to {target}"

@@ -15,7 +15,7 @@ from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md",)
+DOCUMENTS = ("README.md", "docs/profiling.md")
 
 
 def nano_table() -> str:

@@ -134,12 +134,13 @@ class Losses:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that Enter, Ctrl-C and a polite kill set; afterwards Ctrl-C means what it did."""
+def stopping(enter: bool = True) -> Iterator[threading.Event]:
+    """An event that Ctrl-C, a polite kill and (`enter`) Enter set; afterwards Ctrl-C means what it did."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    threading.Thread(target=_wait_for_enter, args=(stop,), daemon=True).start()
+    if enter:
+        threading.Thread(target=_wait_for_enter, args=(stop,), daemon=True).start()
     try:
         yield stop
     finally:

@@ -85,7 +85,7 @@ def draw(evidence, figure) -> None:
     panel.set_yticks(range(len(SHOWN)), SHOWN)
     panel.invert_yaxis()
     panel.set(xlabel="nodes in encoder and decoder together", title="whisper-nano: what int8 adds and replaces")
-    panel.legend(loc="lower right")
+    panel.legend(loc="center right")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -91,7 +91,7 @@ def draw(evidence, figure) -> None:
     panels = figure.subplots(3, 1, sharex=True)
     values, window = evidence.values, evidence.series["window_s"]
     titles = {"padded": "right: silence", "repeated": "wrong: the clip repeated",
-              "zero_features": "wrong: features of 0, which is no silence"}
+              "zero_features": "not silence either: features of 0"}
     for panel, (name, features) in zip(panels, evidence.series["features"].items(), strict=True):
         panel.imshow(features, origin="lower", aspect="auto", cmap="magma", extent=(0, window, 0, len(features)),
                      vmin=-1, vmax=1.5)

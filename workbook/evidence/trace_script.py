@@ -4,6 +4,10 @@ Measured: a function that turns loud sound down, and leaves soft sound alone, tr
 exported, then given soft and loud inputs; on how many of them each form differs from Python's.
 """
 
+import contextlib
+import io
+import logging
+import re
 import warnings
 
 import numpy as np
@@ -37,7 +41,9 @@ def measure(evidence, args) -> None:
     evidence.value("trace_warning", "TracerWarning" if "TracerWarning" in kinds else "none")
     evidence.value("deprecated", "yes" if any(issubclass(warning.category, DeprecationWarning) or
                                               "deprecated" in str(warning.message) for warning in heard) else "no")
-    evidence.value("script_error", _script_whisper(torch))
+    error, message = _script_whisper(torch)
+    evidence.value("script_error", error)
+    evidence.value("script_message", message)
     error, exported = _export(torch, inputs[0])
     evidence.value("export_error", error)
     evidence.value("export_cond_wrong", wrong(exported, inputs), stable=True)
@@ -52,15 +58,15 @@ def wrong(function, inputs) -> int:
     return sum(not np.allclose(function(one).numpy(), quieten(one).numpy()) for one in inputs)
 
 
-def _script_whisper(torch) -> str:
-    """What torch.jit.script says to a whole Hugging Face model; in eager Python it runs."""
+def _script_whisper(torch) -> tuple[str, str]:
+    """What torch.jit.script says to a whole Hugging Face model, which runs in Python: class and first line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.jit.script(common.torch_runtime().model)
     except Exception as error:
-        return type(error).__name__
-    return "none"
+        return type(error).__name__, re.sub(r" at 0x\w+", "", str(error).strip().splitlines()[0])[:160]
+    return "none", ""
 
 
 def _export(torch, example) -> tuple[str, object]:
@@ -75,11 +81,15 @@ def _export(torch, example) -> tuple[str, object]:
             peak = sound.abs().max()
             return torch.cond(peak > 1, lambda x, p: x / p, lambda x, p: x.clone(), (sound, peak))
 
-    try:
-        torch.export.export(Python(), (example,))
-        error = "none"
-    except Exception as refused:
-        error = type(refused).__name__
+    error = "none"
+    logging.disable(logging.CRITICAL)  # torch shows the graph that it got stuck in
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            torch.export.export(Python(), (example,))
+        except Exception as refused:
+            error = type(refused).__name__
+        finally:
+            logging.disable(logging.NOTSET)
     return error, torch.export.export(Cond(), (example,)).module()
 
 

@@ -1,0 +1,275 @@
+"""09 as a program: files, pipes, Ctrl-C, the report; and whisper-nano heard live as well as at once."""
+
+import contextlib
+import importlib
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whisper_lab import audio, decoding, long_form, metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "09-stream-microphone.py"
+
+
+@pytest.fixture(scope="module")
+def graphs(nano, tmp_path_factory) -> Path:
+    """whisper-nano's float32 graphs, with the attention that word times are made of."""
+    folder = tmp_path_factory.mktemp("stream")
+    with contextlib.chdir(folder):
+        importlib.import_module("03-export-encoder-decoder").main(
+            ["--model", "nano", "--no-verify", "--alignment-heads", "--output-dir", "graphs", "--quiet"])
+    return folder / "graphs"
+
+
+@pytest.fixture
+def command(graphs, tmp_path) -> list[str]:
+    return [sys.executable, str(SCRIPT), "--model", "nano", "--model-dir", str(graphs), "--threads", "1",
+            "--output-dir", str(tmp_path / "reports")]
+
+
+@pytest.fixture(scope="module")
+def runtime(graphs):
+    from whisper_lab.onnx_whisper import OnnxWhisper
+
+    return OnnxWhisper(graphs, "whisper-nano", threads=1)
+
+
+def run(command: list[str], *arguments: object, **settings) -> subprocess.CompletedProcess:
+    settings = {"stdin": subprocess.DEVNULL} | settings if "input" not in settings else settings
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, timeout=120, **settings)
+
+
+def report(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "reports" / "stream-whisper-nano.json").read_text(encoding="utf-8"))
+
+
+def streamed(runtime, samples: np.ndarray, language: str | None):
+    """The stream of a recording, as fast as it goes."""
+    from whisper_lab.stream import sources
+    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.screen import Screen
+
+    script, clock = importlib.import_module("09-stream-microphone"), sources.Clock()
+    stream = script.Stream(runtime, Ear(runtime, language), clock, Screen(open(os.devnull, "w")), 0.5, 0.6)
+    script.listen(sources.Played(samples, False, clock, threading.Event()), stream)
+    return stream
+
+
+# The text ------------------------------------------------------------------------------------------------------------
+
+def test_live_text_is_at_most_two_points_worse_than_batch(runtime, references):
+    for name, reference in references.items():
+        samples = audio.load(ROOT / "media" / name).samples
+        stream = streamed(runtime, samples, reference["language"])
+        batch = long_form.transcribe(runtime, samples, decoding.Options(language=reference["language"])).text
+        live, whole = (metrics.word_errors(reference["text"], text).wer for text in (" ".join(stream.log.lines), batch))
+        assert live <= whole + 0.02, f"{name}: {stream.log.lines}"
+        assert len(stream.log.lines) == len(reference["segments"]), stream.log.lines
+        agreed = sum(commit.reason == "agreement" for commit in stream.log.commits)
+        assert agreed >= 0.9 * len(stream.log.commits)
+
+
+def test_speech_with_hardly_a_pause(runtime, references):
+    """The long clip with its pauses shortened to a quarter of a second: windows fill up before one is long enough."""
+    samples, pieces = audio.load(ROOT / "media" / "long.flac").samples, []
+    for segment in references["long.flac"]["segments"]:
+        start, end = (round(segment[key] * audio.SAMPLE_RATE) for key in ("start_s", "end_s"))
+        pieces += [samples[start:end], np.zeros(4000, np.float32)]
+    dense = np.concatenate(pieces)
+    stream = streamed(runtime, dense, "en")
+    assert 3 <= len(stream.log.lines) <= 12
+    batch = long_form.transcribe(runtime, dense, decoding.Options(language="en")).text
+    live, whole = (metrics.word_errors(references["long.flac"]["text"], text).wer
+                   for text in (" ".join(stream.log.lines), batch))
+    assert live <= whole + 0.02, stream.log.lines
+
+
+def test_a_full_window_is_cut_at_the_models_timestamps(runtime):
+    """Windows without any pause: the drone of a fan under the speech, which no energy detector sees through."""
+    samples = audio.load(ROOT / "media" / "long.flac").samples[:20 * audio.SAMPLE_RATE]
+    noise = np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32) * 0.02
+    from whisper_lab.stream.voice import Span
+
+    script = importlib.import_module("09-stream-microphone")
+    from whisper_lab.stream import sources
+    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.screen import Screen
+
+    stream = script.Stream(runtime, Ear(runtime, "en"), sources.Clock(), Screen(open(os.devnull, "w")), 0.5, 0.6)
+    span = Span(0, 0, len(samples), len(samples))  # one utterance, whatever is heard
+    stream.mel.append(samples + noise)
+    stream.voice.spans.append(span)
+    stream.finish()
+    assert sum(commit.reason == "full window" for commit in stream.log.commits) >= 5
+    assert stream.log.spans == [(0, len(samples))] and len(stream.log.utterances) >= 3
+
+
+def test_no_encoder_runs_for_silence(runtime):
+    hiss = np.random.default_rng(0).standard_normal(20 * audio.SAMPLE_RATE).astype(np.float32) * 1e-3  # -60 dBFS
+    for sound in (np.zeros_like(hiss), hiss):
+        stream = streamed(runtime, sound, None)
+        assert stream.ear.encoder_runs == 0 and stream.log.lines == []
+
+
+def test_the_language_is_detected_once_something_is_said(runtime):
+    stream = streamed(runtime, audio.load(ROOT / "media" / "nederlands.wav").samples, None)
+    assert stream.ear.language == "nl" and stream.ear.probability > 0.5
+
+
+# The program ---------------------------------------------------------------------------------------------------------
+
+def test_into_a_pipe_go_committed_lines_only(command, tmp_path, references):
+    done = run(command, "--file", ROOT / "media" / "kitchen.wav", "--reference", ROOT / "media" / "references.json",
+               "--output-json", tmp_path / "copy.json")
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 1 and "\x1b" not in lines[0]
+    document = report(tmp_path)
+    assert document == json.loads((tmp_path / "copy.json").read_text(encoding="utf-8"))
+    assert document["schema"] == "whisper-onnx-lab/stream/1" and document["machine"]["cpu_quota"] is not NotImplemented
+    assert document["model"]["name"] == "whisper-nano" and document["model"]["precision"] == "fp32"
+    clip = document["clips"][0]
+    assert clip["utterances"] == lines and clip["dropouts"] == 0 and clip["hypotheses_skipped"] == 0
+    assert [commit["text"] for commit in clip["commits"]] == [f" {word}" for word in lines[0].split()]
+    assert clip["reference"]["text"] == references["kitchen.wav"]["text"]
+    assert clip["batch"]["wer"] <= 0.3 and clip["real_time_factor"] > 0
+    times = clip["latency"]
+    assert times["words"] >= 4 and 0 < times["waited_p50_s"] <= times["waited_p95_s"] < 3
+    assert times["latency_p50_s"] is None and "real time" in times["reason"]
+    assert (tmp_path / "reports" / "stream-whisper-nano.txt").read_text(encoding="utf-8").splitlines() == lines
+    notes = done.stderr.decode()
+    for words in ("no int8 pair", "real-time factor", "waited", "against batch", "against the reference", "dropouts"):
+        assert words in notes
+
+
+def test_standard_input_says_what_the_file_says(command, tmp_path):
+    samples = audio.load(ROOT / "media" / "time.wav").samples
+    done = run(command, "--stdin", "--quiet", input=audio.to_pcm16(samples))
+    assert done.returncode == 0 and done.stderr == b"", done.stderr.decode()
+    clip = report(tmp_path)["clips"][0]
+    assert clip["source"] == "standard input" and clip["duration_s"] == pytest.approx(len(samples) / 16_000, abs=1e-3)
+    assert metrics.word_errors("wake me up at six thirty", done.stdout.decode()).wer <= 0.2
+
+
+def test_in_real_time_the_clock_is_reported(command, tmp_path):
+    done = run(command, "--file", ROOT / "media" / "digits.wav", "--realtime", "--no-batch")
+    assert done.returncode == 0 and report(tmp_path)["clips"][0]["batch"] is None
+    done = run(command, "--file", ROOT / "media" / "digits.wav", "--realtime")
+    times = report(tmp_path)["clips"][0]["latency"]
+    assert times["words"] >= 4 and times["latency_p50_s"] > 0 and len(times["latencies_s"]) == times["words"]
+    assert "latency: p50" in done.stderr.decode()
+
+
+def test_ctrl_c_ends_with_the_text_saved(command, tmp_path):
+    clip = str(ROOT / "media" / "long.flac")
+    process = subprocess.Popen([*command, "--file", clip, "--realtime", "--language", "en"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    first = process.stdout.readline().strip()
+    time.sleep(1.5)  # in the middle of the second sentence
+    process.send_signal(signal.SIGINT)
+    rest, notes = process.communicate(timeout=60)
+    assert process.returncode == 0, notes
+    assert "Traceback" not in notes and first
+    saved = (tmp_path / "reports" / "stream-whisper-nano.txt").read_text(encoding="utf-8").splitlines()
+    assert saved == [first, *rest.splitlines()] and len(saved) == 2
+    clip = report(tmp_path)["clips"][0]
+    assert clip["duration_s"] < 20 and clip["batch"]["text"]
+
+
+def test_ctrl_c_ends_a_pipe_that_stays_open(command, tmp_path):
+    process = subprocess.Popen([*command, "--stdin", "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               stdin=subprocess.PIPE)
+    process.stdin.write(audio.to_pcm16(audio.load(ROOT / "media" / "time.wav").samples))
+    process.stdin.flush()
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    notes = process.stderr.read()
+    process.stdin.close()
+    assert process.returncode == 0 and notes == b"" and line.strip()
+    assert (tmp_path / "reports" / "stream-whisper-nano.txt").read_bytes() == line
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_terminal_shows_what_may_still_change(command, no_color):
+    """Grey, or in brackets where colours are not wanted."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", **({"NO_COLOR": "1"} if no_color else {})}
+    if not no_color:
+        environment.pop("NO_COLOR", None)
+    process = subprocess.Popen([*command, "--file", str(ROOT / "media" / "kitchen.wav"), "--no-batch", "--quiet"],
+                               stdout=theirs, stdin=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert ("\x1b[90m" in text) != no_color and ("[" in text.replace("\x1b[", "")) == no_color
+    last = text.rstrip().split("\x1b[J")[-1]
+    assert last and "\x1b" not in last and "[" not in last  # in the end all stands, and plainly
+
+
+def test_neither_torch_nor_transformers_is_imported(graphs, tmp_path):
+    code = ("import importlib, sys\n"
+            f"importlib.import_module('09-stream-microphone').main(['--model', 'nano', '--model-dir', {str(graphs)!r}, "
+            f"'--file', 'media/digits.wav', '--quiet', '--output-dir', {str(tmp_path)!r}])\n"
+            "assert not {'torch', 'transformers'} & set(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
+    from whisper_lab.stream import choose
+
+    class Arguments:
+        model, model_dir, precision = "nano", str(tmp_path), None
+
+    for part in ("encoder", "decoder"):
+        shutil.copy(graphs / f"whisper-nano_{part}.onnx", tmp_path)
+    assert choose.graphs(Arguments) == ("whisper-nano", "fp32")
+    for part in ("encoder", "decoder"):
+        (tmp_path / f"whisper-nano_{part}_int8.onnx").touch()
+    assert choose.graphs(Arguments) == ("whisper-nano", "int8")
+    Arguments.precision = "fp32"
+    assert choose.graphs(Arguments) == ("whisper-nano", "fp32")
+
+
+@pytest.mark.parametrize("arguments, status, words", [
+    (["--model", "nano", "--model-dir", "nowhere", "--file", "x.wav"], 1, "03-export-encoder-decoder.py --model nano"),
+    (["--file", "nowhere.wav"], 1, "no such file"),
+    (["--file", "media/digits.wav", "--language", "xx"], 1, "does not know the language"),
+    (["--realtime"], 2, "--file"),
+    (["--rate", "8000"], 2, "--stdin"),
+    (["--stdin", "--rate", "0"], 2, "--rate"),
+    (["--hop", "0"], 2, "--hop"),
+    (["--stdin", "--file", "x.wav"], 2, "not allowed"),
+])
+def test_errors_say_what_to_do(call_script, graphs, tmp_path, arguments, status, words):
+    given = [] if "--model-dir" in arguments else ["--model", "nano", "--model-dir", graphs]
+    code, out, err = call_script(SCRIPT.name, *given, "--output-dir", tmp_path, *arguments)
+    assert code == status and words in err and "Traceback" not in err and out == ""
+
+
+def test_a_wav_in_the_pipe_is_refused(command):
+    done = run(command, "--stdin", input=(ROOT / "media" / "digits.wav").read_bytes())
+    assert done.returncode == 1 and b"not raw samples" in done.stderr and done.stdout == b""
+
+
+def test_help_is_fast(run_script):
+    started = time.perf_counter()
+    assert run_script(SCRIPT.name, "--help").returncode == 0
+    assert time.perf_counter() - started < 5  # a second on a machine that does nothing else

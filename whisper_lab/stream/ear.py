@@ -1,0 +1,158 @@
+"""One hypothesis: the model's text for a stretch of sound, going on from text that is already fixed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from whisper_lab import console
+from whisper_lab.alignment import sharpen, token_starts, words_of
+from whisper_lab.decoding import Options, Result, detect_language, is_silence, looks_wrong
+from whisper_lab.long_form import split
+from whisper_lab.metrics import compression_ratio
+from whisper_lab.tokens import logsumexp
+
+HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
+HOLD_UNITS = 2  # held back where nobody knows when words were heard
+SENTENCE_ENDS = set(".?!…。？！")
+TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
+
+
+@dataclass
+class Unit:
+    """What is compared and committed as one: a word with the space before it, or a punctuation mark."""
+
+    text: str
+    tokens: list[int]
+
+
+@dataclass
+class Hypothesis:
+    """The text of a window, the part that was given included."""
+
+    units: list[Unit] = field(default_factory=list)
+    ends: list[float] | None = None  # s from the window's start, one a unit; None: not known
+    seconds: float = 0.0  # of sound in the window
+    doubtful: bool = False  # it repeats itself, or is unlikely: not to be believed
+
+    @property
+    def firm(self) -> list[Unit]:
+        """The units that were heard, while speech goes on.
+
+        A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what nobody said
+        yet. Its attention gives that away: words it makes up are all found in the last moments of the window. (Papi et
+        al. 2023, arXiv 2305.11408, decide by this alone.) Without it the last two units are held back (hold-n in Liu
+        et al. 2020).
+        """
+        if self.ends is None:
+            return self.units[:max(0, len(self.units) - HOLD_UNITS)]
+        late = (i for i, end in enumerate(self.ends) if end > self.seconds - HOLD_S)
+        return self.units[:next(late, len(self.units))]
+
+
+class Ear:
+    """Asks the graphs about windows of sound; counts what that costs."""
+
+    def __init__(self, runtime, language: str | None, condition: bool = False):
+        """language: None to detect it, anew for every hypothesis until something is committed; condition: give the
+        beginning of a sentence as prompt for its rest. Raises LabError for what the checkpoint does not know."""
+        self.runtime, self.language, self.condition = runtime, language, condition
+        self.encoder_runs = 0
+        self.heard_language = language  # of the last hypothesis
+        self.probability: float | None = None  # of the detected language
+        runtime.rules.prompt(language)  # says now what the checkpoint does not know
+
+    def listen(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
+               ) -> Hypothesis:
+        """The hypothesis for one window.
+
+        features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
+        of the sentence up to the window.
+        """
+        cross, rules = self._encode(features), self.runtime.rules
+        prefix = [token for unit in given for token in unit.tokens]
+        tokens, result = self._continue(cross, prefix, before, seconds, timestamps=False)
+        if is_silence(result, Options()):
+            return Hypothesis(list(given), seconds=seconds)
+        new = rules.text_tokens(tokens[len(prefix):])
+        units = [*given, *(Unit(text, part) for text, part in
+                           words_of(new, self.runtime.tokenizer, self.heard_language))]
+        ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
+        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()))
+
+    def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
+        """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""
+        rules, tokens = self.runtime.rules, [token for unit in units for token in unit.tokens]
+        if not tokens:
+            return []
+        attention = self.runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
+        positions = max(1, min(attention.shape[-1], round(seconds / rules.timestamp_step)))
+        rows = sharpen(attention[:, :, :positions], rules.median_filter_width)[len(prompt) - 1:-1]
+        starts = token_starts(rows) * rules.timestamp_step  # the last is the end token's
+        return [float(starts[count]) for count in np.cumsum([len(unit.tokens) for unit in units])]
+
+    def segments(self, features: np.ndarray, seconds: float, given: Sequence[Unit], before: Sequence[int],
+                 voice_from_s: float) -> tuple[Hypothesis, float | None]:
+        """For a full window: the units of its complete segments, and their end in s; None: it is used up.
+
+        The model writes the times; `given` stands in the first segment, which begins at voice_from_s at the latest.
+        """
+        rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
+        first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
+        prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
+        tokens, _ = self._continue(self._encode(features), prefix, before, seconds, timestamps=True)
+        pieces, end = split(tokens, rules.timestamp_begin)
+        said = rules.text_tokens([token for piece in pieces for token in piece])
+        already = len(rules.text_tokens(prefix))
+        if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
+            said, end = rules.text_tokens(tokens), None
+        new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
+        return Hypothesis([*given, *new]), None if end is None else end * step
+
+    def settle(self) -> None:
+        """Something was committed: from here on the language stands."""
+        if self.language is None and self.heard_language is not None:
+            self.language = self.heard_language
+            console.note("language", self.language, f"detected, probability {self.probability:.3f}; --language sets it")
+
+    def sentence(self, before: Sequence[int], units: Sequence[Unit]) -> list[int]:
+        """The prompt of a sentence that goes on: its tokens so far, after the last mark that ends one."""
+        if not self.condition:
+            return []
+        tokens = list(before)
+        for unit in units:
+            tokens = [] if unit.text.strip() in SENTENCE_ENDS else tokens + unit.tokens
+        return tokens
+
+    def _encode(self, features: np.ndarray):
+        self.encoder_runs += 1
+        cross = self.runtime.encode(features[None])
+        if self.language is None and self.runtime.rules.languages:
+            found = detect_language(self.runtime, cross, 1)[0]
+            self.heard_language, self.probability = max(found.items(), key=lambda item: item[1])
+        return cross
+
+    def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool
+                  ) -> tuple[list[int], Result]:
+        """Greedy search from `prefix` on: all tokens, `prefix` included, and what tells whether to trust them."""
+        rules, runtime = self.runtime.rules, self.runtime
+        prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
+        most = rules.max_positions - len(prompt) - 1  # one is left for the end token
+        said = prefix[:most]
+        room = min(most, round(TOKENS_PER_SECOND * seconds) + len(prefix) + 1)
+        logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
+        at_start = logits[0, prompt.index(rules.start)]
+        silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
+        total, count = 0.0, 0
+        while len(said) < room:
+            scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
+            token = int(scores[0].argmax())
+            total, count = total + float(scores[0, token] - logsumexp(scores)[0]), count + 1
+            if token == rules.end:
+                break
+            said.append(token)
+            if len(said) < room:
+                logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
+        text = rules.text(runtime.tokenizer, said)
+        return said, Result(said, text, total / max(count, 1), silence, 0.0, compression_ratio(text), None,
+                            None, prompt)

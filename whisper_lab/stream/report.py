@@ -1,0 +1,193 @@
+"""How late, how fast, how right: a stream beside the batch transcript of the same sound."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import audio, console, files, long_form, machine
+from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.decoding import Options
+from whisper_lab.metrics import normalize, real_time_factor, word_errors
+
+SCHEMA = "whisper-onnx-lab/stream/1"
+
+
+class Report:
+    """Collects the streams of one run; notes at the end of each, files at the end of all."""
+
+    def __init__(self, args, runtime):
+        self.args, self.runtime = args, runtime
+        self.clips: list[dict] = []
+        self.load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # of the last minute
+        self._texts: dict[str, list[str]] = {}
+        facts = runtime.facts
+        self.stem = f"stream-{facts['model']}"
+        if facts["random_weights"]:
+            console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
+
+    def save_text(self, label: str, stream) -> None:
+        """What was committed so far, to <output-dir>/stream-<model>.txt; before anything else can go wrong."""
+        self._texts[label] = stream.log.lines
+        several = len(self._texts) > 1
+        blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts.items()]
+        path = files.write_text(Path(self.args.output_dir) / f"{self.stem}.txt", "\n\n".join(blocks) + "\n")
+        console.note("saved", path, "the committed text")
+
+    def add(self, label: str, source, stream) -> None:
+        """Compare with the batch transcript and say what was measured."""
+        log, ear = stream.log, stream.ear
+        heard = log.heard
+        duration = len(heard) / SAMPLE_RATE
+        if not len(heard):
+            console.warn(f"no sound came from {label}")
+        entry = {
+            "source": label, "duration_s": round(duration, 3), "realtime": source.arrival(0) is not None,
+            "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
+            "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
+                         "reason": commit.reason} for commit in log.commits],
+            "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)
+                               for reason in ("agreement", "pause", "full window")},
+            "encoder_runs": ear.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
+            "hypothesis_median_s": rounded(np.median(log.hypothesis_s)) if log.hypothesis_s else None,
+            "real_time_factor": rounded(real_time_factor(log.busy_s, duration)), "busy_s": rounded(log.busy_s),
+            "largest_backlog_s": round(source.largest_backlog / SAMPLE_RATE, 3), "dropouts": source.dropouts,
+        }
+        entry |= self._compare(label, heard, source, stream)
+        self.clips.append(entry)
+        for line in in_words(entry):
+            console.note(*line)
+
+    def _compare(self, label: str, heard: np.ndarray, source, stream) -> dict:
+        """The batch transcripts, the streamed text's errors against them and against --reference, and the latency."""
+        nothing = {"batch": None, "batch_by_utterance": None, "latency": None, "reference": None}
+        if self.args.no_batch:
+            return nothing | {"reason": "--no-batch"}
+        log, language = stream.log, stream.ear.language
+        text = " ".join(log.lines)
+        try:
+            console.note("comparing", "the whole recording transcribed at once", "Ctrl-C or --no-batch leaves it out")
+            whole = self._batch(heard, language)
+            parts = [self._batch(heard[start:end], language, start / SAMPLE_RATE) for start, end in log.spans]
+        except KeyboardInterrupt:
+            return nothing | {"reason": "Ctrl-C"}
+        cut = {"text": " ".join(part["text"] for part in parts if part["text"]),
+               "words": [word for part in parts for word in part["words"]]}
+        found = {name: {"text": batch["text"], "wer": (errors := word_errors(batch["text"], text, language)).wer,
+                        "words": errors.reference_words, "reason": errors.reason}
+                 for name, batch in (("batch", whole), ("batch_by_utterance", cut))}
+        found["latency"] = latency(log.commits, cut["words"], source) | {"word_ends_from": self._word_ends()}
+        reference = self._reference(label)
+        found["reference"] = None if reference is None else {
+            "text": reference, **{f"{name}_wer": word_errors(reference, said, language).wer for name, said in
+                                  (("stream", text), ("batch", whole["text"]), ("batch_by_utterance", cut["text"]))}}
+        return found
+
+    def _reference(self, label: str) -> str | None:
+        from whisper_lab.transcripts import read_reference
+
+        path = next((path for path in audio.find(self.args.file or []) if path.name == label), None) \
+            if self.args.reference and self.args.file else None
+        return read_reference(self.args.reference, [path])[path] if path else None
+
+    def _batch(self, heard: np.ndarray, language: str | None, offset_s: float = 0.0) -> dict:
+        """As 02 does it, window after window: the text, and (word, its end in s or None where it is not known)."""
+        if not len(heard) or audio.level(heard).silent:
+            return {"text": "", "words": []}
+        words = self.runtime.has_attention
+        found = long_form.transcribe(self.runtime, heard, Options(language=language), words=words)
+        if words:
+            ends = [(word.text, offset_s + word.end) for segment in found.segments for word in segment.words or []]
+            return {"text": found.text, "words": ends}
+        timed = long_form.transcribe(self.runtime, heard, Options(language=language, timestamps=True))
+        ends = []
+        for segment in timed.segments:
+            *inside, last = segment.text.split() or [""]
+            ends += [*((word, None) for word in inside), (last, offset_s + segment.end)]
+        return {"text": found.text, "words": ends}
+
+    def _word_ends(self) -> str:
+        if self.runtime.has_attention:
+            return "cross-attention of the batch transcript"
+        return "timestamps of the batch transcript, last words of its segments only (03 --alignment-heads: every word)"
+
+    def finish(self) -> None:
+        """The JSON document, in <output-dir> and where --output-json wants it."""
+        facts, args = self.runtime.facts, self.args
+        document = {
+            "schema": SCHEMA, "machine": machine.card(args.threads), "load_before": self.load,
+            "model": {"name": facts["model"], **{key: facts[key] for key in ("revision", "random_weights",
+                                                                           "weights_sha256", "precision")}},
+            "settings": {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
+                         "condition_on_previous": args.condition_on_previous},
+            "clips": self.clips}
+        for path in filter(None, (Path(args.output_dir) / f"{self.stem}.json", args.output_json)):
+            files.write_json(path, document)
+            console.note("report", path, "every commit with its time")
+
+
+def latency(commits: list, words: list[tuple[str, float | None]], source) -> dict:
+    """From the end of a word to its commit, over the words that stream and batch have in common.
+
+    words: of the batch transcript, each with its end in s (None: unknown). `waited` is s of sound that the model had
+    heard beyond the word, whatever computing cost; `latency` is by the clock, from when the word's end had arrived.
+    """
+    timed = [(part, end) for text, end in words for part in normalize(text).split()]
+    said = [(part, commit) for commit in commits for part in normalize(commit.unit.text).split()]
+    errors = word_errors(" ".join(text for text, _ in timed), " ".join(text for text, _ in said))
+    i = j = 0
+    waited, late = [], []
+    for mark, reference, hypothesis in errors.alignment:
+        if mark == "=" and timed[i][1] is not None:
+            end, commit = timed[i][1], said[j][1]
+            waited.append(commit.heard / SAMPLE_RATE - end)
+            if (arrived := source.arrival(round(end * SAMPLE_RATE))) is not None:
+                late.append(commit.at - arrived)
+        i, j = i + (reference is not None), j + (hypothesis is not None)
+    return {"words": len(waited), "waited_p50_s": percentile(waited, 50), "waited_p95_s": percentile(waited, 95),
+            "latency_p50_s": percentile(late, 50), "latency_p95_s": percentile(late, 95), "latencies_s":
+            [rounded(value) for value in late],
+            **({} if late or not waited else {"reason": "not played in real time: the clock says nothing"})}
+
+
+def percentile(values: list[float], rank: float) -> float | None:
+    """The value that `rank` % of all do not exceed; None of none."""
+    return rounded(sorted(values)[max(0, math.ceil(rank / 100 * len(values)) - 1)]) if values else None
+
+
+def rounded(value: float | None) -> float | None:
+    """To the millisecond."""
+    return None if value is None else round(float(value), 3)
+
+
+def in_words(entry: dict) -> list[tuple[str, str, str]]:
+    """The lines of the report: (what, value, remark)."""
+    factor = entry["real_time_factor"]
+    reasons = ", ".join(f"{count} by {reason}" for reason, count in entry["commit_reasons"].items() if count)
+    lines = [("encoder runs", f"{entry['encoder_runs']} in {entry['duration_s']:.2f} s of sound",
+              f"silence costs none; committed units: {reasons or 'none'}"),
+             ("real-time factor", "unknown" if factor is None else f"{factor:.3f}",
+              f"{entry['busy_s']:.2f} s of work; below 1 keeps up"),
+             ("behind", f"{entry['largest_backlog_s']:.2f} s at most",
+              f"{entry['hypotheses_skipped']} hypotheses left out, no sound lost; {entry['dropouts']} dropouts")]
+    if entry["batch"] is None:
+        return [*lines, ("comparison", "left out", entry["reason"])]
+    times = entry["latency"]
+    for what, remark in (("latency", "from a word's end to its commit, by the clock"),
+                         ("waited", "the same in sound heard, computing not counted")):
+        if times[f"{what}_p50_s"] is not None:
+            lines.append((what, f"p50 {times[f'{what}_p50_s']:.2f} s, p95 {times[f'{what}_p95_s']:.2f} s",
+                          f"{remark}; {times['words']} words, their ends from {times['word_ends_from']}"))
+    lines.append(("against batch", f"WER {percent(entry['batch']['wer'])}",
+                  f"and {percent(entry['batch_by_utterance']['wer'])} against batch transcripts of its utterances"))
+    if reference := entry["reference"]:
+        by_utterance = percent(reference["batch_by_utterance_wer"])
+        lines.append(("against the reference", f"WER {percent(reference['stream_wer'])}",
+                      f"batch {percent(reference['batch_wer'])}, by utterance {by_utterance}"))
+    return lines
+
+
+def percent(rate: float | None) -> str:
+    """0.025 -> 2.5 %"""
+    return "unknown" if rate is None else f"{100 * rate:.1f} %"

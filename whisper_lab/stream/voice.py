@@ -1,0 +1,104 @@
+"""Voice activity by energy: which stretches of the sound are worth asking the model about.
+
+The level of every 20 ms is compared with the noise floor, the softest level of the last seconds (the minimum statistics
+of Martin 2001, without its smoothing), which follows the room. Two thresholds above it (hysteresis) keep a level that
+lies between them from switching on and off; a pause has to last before it ends a stretch (hangover). Energy cannot
+tell speech from music or a slamming door: what passes goes to the model, whose no-speech rule has the last word.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+FRAME = 0.02  # s
+ON_DB, OFF_DB = 12.0, 6.0  # above the noise floor: speech begins, speech is over
+ATTACK = 3  # frames in a row above ON_DB before it counts: a click is shorter
+MEMORY = 4.0  # s; a noise that lasts longer without a dip becomes the floor
+QUIET_ROOM_DBFS = -60.0  # the floor before anything was heard: speech may begin at once
+LOWEST_DBFS = -75.0  # of the floor: below it lies digital silence, above which any hiss would be loud
+SHORTEST_PAUSE = 0.12  # s; longer than the silence before a plosive
+PRE_ROLL = 0.4  # s kept before speech was noticed: soft beginnings lie there
+
+
+@dataclass
+class Span:
+    """A stretch of speech; positions in samples since the beginning of the sound."""
+
+    start: int  # pre-roll included
+    onset: int  # where the first loud frame begins
+    voiced: int  # the end of the last loud frame
+    end: int | None = None  # the end of the pause after it; None while it goes on
+
+    @property
+    def closed(self) -> bool:
+        return self.end is not None
+
+
+class Voice:
+    """Takes samples, keeps `spans`: those to be transcribed, the oldest first; whoever is done with one removes it."""
+
+    def __init__(self, rate: int, pause_s: float, longest: int):
+        """rate: Hz; pause_s: a pause this long ends a span; longest: samples that a span had better not exceed.
+
+        The nearer it comes to that, the shorter a pause will do.
+        """
+        self.rate, self.pause, self.longest = rate, round(pause_s * rate), longest
+        self.spans: deque[Span] = deque()
+        self.heard = 0  # samples judged
+        self._rest = np.zeros(0, np.float32)
+        self._levels = deque([QUIET_ROOM_DBFS] * round(MEMORY / FRAME), maxlen=round(MEMORY / FRAME))
+        self._loud, self._rising, self._free_from = False, 0, 0
+
+    @property
+    def floor_dbfs(self) -> float:
+        """The noise floor."""
+        return max(min(self._levels), LOWEST_DBFS)
+
+    @property
+    def open(self) -> Span | None:
+        """The span that goes on, if somebody is speaking."""
+        return self.spans[-1] if self.spans and not self.spans[-1].closed else None
+
+    def append(self, samples: np.ndarray) -> None:
+        """float32 [n] in -1..1"""
+        size = round(FRAME * self.rate)
+        joined = np.concatenate([self._rest, samples])
+        whole = len(joined) // size * size
+        frames, self._rest = joined[:whole].reshape(-1, size), joined[whole:]
+        power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / size
+        for level in 10 * np.log10(np.maximum(power, 1e-12)):
+            self.heard += size
+            self._judge(float(level), size)
+
+    def _judge(self, level: float, size: int) -> None:
+        """One frame that ends at `heard`."""
+        self._levels.append(level)
+        above = level - self.floor_dbfs
+        self._loud = above > (OFF_DB if self._loud else ON_DB)
+        self._rising = self._rising + 1 if self._loud else 0
+        span = self.open
+        if span is None and self._rising >= ATTACK:
+            onset = self.heard - self._rising * size
+            start = max(self._free_from, onset - round(PRE_ROLL * self.rate), 0)
+            self.spans.append(Span(start, onset, self.heard))
+        elif span is not None and self._loud:
+            span.voiced = self.heard
+        elif span is not None and self.heard - span.voiced >= self._enough(span):
+            self._close(span, self.heard)
+
+    def _enough(self, span: Span) -> int:
+        """The pause that ends a span of this length, samples."""
+        left = 1 - (self.heard - span.start) / self.longest
+        return round(max(SHORTEST_PAUSE * self.rate, self.pause * left))
+
+    def finish(self) -> None:
+        """The sound is over: so is the span."""
+        self.heard += len(self._rest)
+        self._rest = self._rest[:0]
+        if self.open:
+            self._close(self.open, self.heard)
+
+    def _close(self, span: Span, end: int) -> None:
+        span.end = self._free_from = end
+        self._loud, self._rising = False, 0
