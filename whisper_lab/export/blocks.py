@@ -38,8 +38,15 @@ class Block:
         """An empty block of the same model, for the body of a loop."""
         return Block(self.model, f"{self.prefix}/{prefix}")
 
+    def strings(self, texts: Sequence[str], name: str | None = None) -> ir.Value:
+        """A list of texts as a Constant node: strings cannot stand in a sidecar, where a large graph's weights are."""
+        return self("Constant", name=name, value_strings=list(texts))
+
     def _value(self, given):
-        return given if given is None or isinstance(given, ir.Value) else constant(self.model, given)
+        if given is None or isinstance(given, ir.Value):
+            return given
+        array = np.asarray(given)
+        return self.strings(array.tolist()) if array.dtype.kind == "U" else constant(self.model, given)
 
     def _free(self, name: str) -> str:
         used = self.model.meta.setdefault("names of blocks", {})
@@ -47,31 +54,18 @@ class Block:
         return name if used[name] == 0 else f"{name}_{used[name]}"
 
 
-def constant(model: ir.Model, given, name: str | None = None) -> ir.Value:
-    """An initializer: bool, int (as int64), float (as float32), str, a list of one of them, or a ready array."""
+def constant(model: ir.Model, given) -> ir.Value:
+    """An initializer: bool, int (as int64), float (as float32), a list of one of them, or a ready array."""
     array = np.asarray(given, order="C")
     if not isinstance(given, np.ndarray) and array.dtype == np.float64:
         array = array.astype(np.float32)
-    text = array.dtype.kind == "U"
     known = model.meta.setdefault("constants of blocks", {})
     key = (array.dtype.str, array.shape, array.tobytes())
-    if key not in known or name:
-        name = name or f"constants.{_label(array, len(known))}"
-        known[key] = strings(model, name, array) if text else _register(model, name, ir.tensor(array, name=name))
+    if key not in known:
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        name = f"constants.{array.dtype.name}_{shape}_{len(known)}"
+        known[key] = _register(model, name, ir.tensor(array, name=name))
     return known[key]
-
-
-def _label(array: np.ndarray, count: int) -> str:
-    """`int64_5`, `float32_vector_12`: what Netron and onnxruntime's messages call a constant."""
-    kind = "string" if array.dtype.kind == "U" else array.dtype.name
-    return f"{kind}_{'scalar' if array.ndim == 0 else 'x'.join(map(str, array.shape))}_{count}"
-
-
-def strings(model: ir.Model, name: str, texts: Sequence[str] | np.ndarray) -> ir.Value:
-    """An initializer of strings, UTF-8 as ONNX wants them."""
-    shape = ir.Shape(np.shape(texts))
-    return _register(model, name, ir.StringTensor([text.encode() for text in np.ravel(texts).tolist()], shape=shape,
-                                                  name=name))
 
 
 def _register(model: ir.Model, name: str, tensor) -> ir.Value:
@@ -85,7 +79,7 @@ def graph_input(model: ir.Model, name: str, dtype: ir.DataType, shape: list, def
     if default is None:
         value = typed(ir.Value(name=name), dtype, shape)
     elif dtype == STRING:
-        value = strings(model, name, [default])
+        value = _register(model, name, ir.StringTensor([default.encode()], shape=ir.Shape([1]), name=name))
     else:
         value = _register(model, name, ir.tensor(np.array([default], dtype.numpy()), name=name))
     model.graph.inputs.append(value)
@@ -98,12 +92,13 @@ def typed(value: ir.Value, dtype: ir.DataType, shape: Sequence) -> ir.Value:
     return value
 
 
-def loop(outer: Block, name: str, trips, states: Sequence[tuple], body: Callable, go_on=True, scans: Sequence = ()
-         ) -> list[ir.Value]:
+def loop(outer: Block, name: str, trips, states: Sequence[tuple], body: Callable, go_on=True, scans: Sequence = (),
+         weights: Sequence[ir.Value] = ()) -> list[ir.Value]:
     """A Loop node; returns its outputs, the last states and then one row per round of each scan.
 
     states: (first value, dtype, shape) of what one round hands to the next. body(block, round, *states) returns
-    (go on, next states, scanned values); `round` counts from 0. scans: (dtype, shape) of the scanned values.
+    (go on, next states, scanned values); `round` counts from 0. scans: (dtype, shape) of the scanned values. weights:
+    initializers that are to stand in the body itself.
     """
     block = outer.under(name)
     count, before = (typed(ir.Value(name=f"{block.prefix}/{what}"), dtype, [])
@@ -117,7 +112,7 @@ def loop(outer: Block, name: str, trips, states: Sequence[tuple], body: Callable
     for value, (dtype, shape) in zip(results, kinds, strict=True):
         # A dimension with a name may have changed since the round began: the same name would deny it.
         typed(value, dtype, [None if isinstance(size, str) else size for size in shape])
-    graph = ir.Graph([count, before, *inside], results, nodes=block.nodes, name=name)
+    graph = ir.Graph([count, before, *inside], results, nodes=block.nodes, initializers=weights, name=name)
     made = outer("Loop", trips, go_on, *(first for first, _, _ in states), name=f"{outer.prefix}/{name}",
                  outputs=len(states) + len(scans), body=graph)
     return made if isinstance(made, list) else [made]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import naming
 from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, graph_input, loop
 from whisper_lab.tokens import TokenRules
 
@@ -24,6 +23,7 @@ class Body:
     """The decoder's nodes, taken out of 03's graph, and the values by which they meet the rest."""
 
     nodes: list[ir.Node]
+    weights: list[ir.Value]  # of MatMulNBits: its kernel packs none from outside the loop, and is slow then
     ids: ir.Value  # int64 [1, sequence]
     pasts: list[ir.Value]
     logits: ir.Value
@@ -50,15 +50,20 @@ def take(decoder: ir.Model, into: ir.Model, cross: dict[str, ir.Value]) -> Body:
         for value in node.outputs:
             value.name = f"step/{value.name}" if value.name in taken else value.name
         node.name = f"step/{node.name}"
+    packed = {id(value) for node in nodes if node.op_type == "MatMulNBits" for value in node.inputs[2:]}
+    inside = []
     for name, value in list(decoder.graph.initializers.items()):
         del decoder.graph.initializers[name]
         value.name = f"step/{name}" if name in taken else name
         value.const_value.name = value.name
-        into.graph.register_initializer(value)
+        if id(value) in packed:
+            inside.append(value)
+        else:
+            into.graph.register_initializer(value)
     into.graph.opset_imports.update(decoder.graph.opset_imports)
     pasts = [value for name, value in inputs.items() if "_self_" in name]
     presents = [outputs[value.name.replace("past", "present", 1)] for value in pasts]
-    return Body(nodes, inputs["input_ids"], pasts, outputs["logits"], presents)
+    return Body(nodes, inside, inputs["input_ids"], pasts, outputs["logits"], presents)
 
 
 def may_come(block: Block, rules: TokenRules) -> ir.Value:
@@ -144,4 +149,4 @@ def greedy(block: Block, body: Body, rules: TokenRules, mask: ir.Value, ids, row
     caches = [(np.zeros((1, value.shape[1], 0, value.shape[3]), value.dtype.numpy()), value.dtype,
                [1, value.shape[1], "past", value.shape[3]]) for value in body.pasts]
     states = [(ids, INT64, [1, "sequence"]), (row, INT64, [1]), *caches]
-    return loop(block, "greedy", room, states, one, scans=[(INT64, [1, 1])])[-1]
+    return loop(block, "greedy", room, states, one, scans=[(INT64, [1, 1])], weights=body.weights)[-1]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, loop, strings
+from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, loop
 
 REPLACEMENT = 0xFFFD
 # The table ends where assigned characters do: planes 0 and 1, the rare ideographs of planes 2 and 3, and the tags of
@@ -78,10 +78,10 @@ def all_bytes(block: Block, tokens, words: list[bytes]):
 def code_points(block: Block, row):
     """Bytes int64 [n] -> Unicode code points int64 [at most n], each byte read as if a character began there."""
     ahead = block("Concat", row, [0, 0, 0], axis=0)
-    following = [block("Slice", ahead, [i], [i - 3], [0]) for i in (1, 2)] + [block("Slice", ahead, [3], [1 << 40], [0])]
+    following = [block("Slice", ahead, [i], [stop], [0]) for i, stop in ((1, -2), (2, -1), (3, 1 << 40))]
     lead = block("Gather", lead_table(), row)  # [n, 4]
-    length, low, high, mask = (block("Gather", lead, i, axis=1) for i in range(4))
-    code = block("BitwiseAnd", row, mask)
+    length, low, high, own = (block("Gather", lead, i, axis=1) for i in range(4))
+    code = block("BitwiseAnd", row, own)
     taken, whole = block("Add", block("Mul", row, [0]), [1]), None  # how many bytes fit together from here on
     for i, byte in enumerate(following, start=2):
         bounds = (low, high) if i == 2 else ([0x80], [0xBF])
@@ -121,7 +121,7 @@ def letters(block: Block, codes):
     tag = block("And", block("GreaterOrEqual", codes, [TAGS.start]), block("Less", codes, [TAGS.stop]))
     beyond = block("Where", tag, block("Add", codes, [len(PLANES) - TAGS.start]), [REPLACEMENT])
     row = block("Where", block("Less", codes, [PLANES.stop]), codes, beyond)
-    return block("Gather", strings(block.model, f"{block.prefix}/characters", characters()), row)
+    return block("Gather", block.strings(characters(), f"{block.prefix}/characters"), row)
 
 
 def join(block: Block, pieces):
