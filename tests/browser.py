@@ -1,11 +1,14 @@
 """A real headless Chromium for the tests of pages, or a skip with the reason."""
 
 import contextlib
+import functools
+import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,14 +23,14 @@ def executable() -> str | None:
 
 
 @contextlib.contextmanager
-def chromium():
-    """A browser; only one at a time, as playwright wants it. Skips where there is none."""
+def chromium(*more: str):
+    """A browser, with more arguments for it; only one at a time, as playwright wants it. Skips where there is none."""
     path = executable()
     if path is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        made = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
         try:
             yield made
         finally:
@@ -46,6 +49,25 @@ def page(browser, width: int = 1600, height: int = 900):
 
 def _is_outside(url: str) -> bool:
     return not url.startswith(("data:", "blob:", "file://", "http://127.0.0.1:", "http://localhost:"))
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """A folder on a free port, as any web server hands it out; yields the address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import browser  # noqa: E402  (beside this file)
+import web  # noqa: E402  (beside this file)
 from PIL import Image  # noqa: E402  (matplotlib brings it)
 
 from whisper_lab import console, files  # noqa: E402
@@ -47,6 +48,19 @@ def netron(chromium) -> None:
         save(page, "netron.png")
 
 
+def web_page(chromium) -> None:
+    """The page of edge/web after three clips; needs nano's single graph: 08 --model nano --precision int8."""
+    graph = ROOT / "whisper_model_dir" / "whisper-nano_end_to_end_int8.onnx"
+    with browser.served(web.built(graph)) as address:
+        page = browser.page(chromium, WIDTH, HEIGHT)
+        page.goto(address)
+        web.wait_until_loaded(page)
+        for count, clip in enumerate(("time", "nederlands", "hello"), start=1):
+            page.set_input_files("#file", ROOT / "media" / f"{clip}.wav")
+            web.wait_for_result(page, count)
+        save(page, "web.png")
+
+
 def save(page, name: str) -> None:
     """Write media/<name>; a screenshot with errors on the page is none."""
     if page.trouble:
@@ -60,5 +74,6 @@ def save(page, name: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work, browser.chromium() as made:
+        web_page(made)
         netron(made)
         comparison(made, Path(work))

@@ -5,6 +5,7 @@ the loop, the token rules, the text.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,16 @@ def structure(path: Path, pair: dict[str, Path], precision: str) -> list[Gate]:
     foreign = {node.op_type for node in nodes(model.graph) if node.domain not in STANDARD}
     allowed = MICROSOFT.get(precision, set())
     both = sum(graphs.size(part) for part in pair.values())
-    big = [tensor for graph in all_graphs(model.graph) for tensor in graph.initializer
-           if np.prod(tensor.dims) >= graphs.BIG]
-    copies = len(big) - len({tensor_key(tensor) for tensor in big})
+    ours = large_tensors([model])
+    theirs = large_tensors([onnx.load(part, load_external_data=False) for part in pair.values()])
+    copies = sum(count - theirs[kind] for kind, count in ours.items() if kind in theirs)
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
     expected = inputs[:1] == ["samples"] and outputs == ["text", "tokens"]
     extra = graphs.size(path) - both
     return [Gate("operators", foreign == allowed, None, None, f"beyond the standard: {listed(foreign)}"),
             Gate("inputs and outputs", expected, None, None, f"{inputs} -> {outputs}"),
             below("bytes over encoder plus decoder", extra, EXTRA_BYTES, f"{both} bytes in the pair"),
-            Gate("weights stored once", copies == 0, copies, 0, f"{len(big)} tensors of {graphs.BIG} elements or more")]
+            Gate("weights stored once", copies == 0, copies, 0, f"{sum(theirs.values())} large tensors in the pair")]
 
 
 def listed(names: set[str]) -> str:
@@ -48,10 +49,10 @@ def listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def tensor_key(tensor: onnx.TensorProto) -> tuple:
-    """What two copies of a tensor have in common."""
-    place = tuple((entry.key, entry.value) for entry in tensor.external_data)
-    return (tensor.data_type, tuple(tensor.dims), hash(tensor.raw_data), place)
+def large_tensors(models: list[onnx.ModelProto]) -> Counter:
+    """How many weights there are of each type and shape; a copy in another shape is seen by the size."""
+    return Counter((tensor.data_type, tuple(tensor.dims)) for model in models for tensor in graphs.tensors(model.graph)
+                   if np.prod(tensor.dims) >= graphs.BIG)
 
 
 def all_graphs(graph: onnx.GraphProto):
