@@ -170,14 +170,14 @@ def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
 
 # Parts ---------------------------------------------------------------------------------------------------------------
 
-def part(build, dtype, shape):
+def part(build, dtype, shape, made_dtype, made_shape):
     """A function of one array: the block that build(block, input) makes, in onnxruntime."""
     model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": graphs.OPSET}, name="part"), ir_version=9)
     given = blocks.graph_input(model, "given", dtype, shape)
     block = blocks.Block(model, "part")
     made = build(block, given)
     model.graph.extend(block.nodes)
-    single_graph.add_outputs(model, {"made": (made, None, None)})
+    single_graph.add_outputs(model, {"made": (made, made_dtype, made_shape)})
     session = single_graph.open_graph(ir.to_proto(model).SerializeToString(), 1)
     return lambda array: session.run(None, {"given": array})[0]
 
@@ -185,7 +185,8 @@ def part(build, dtype, shape):
 @pytest.mark.parametrize("spec", [FeatureSpec(80, 400, 160, 16000, 480000), FeatureSpec(128, 400, 160, 16000, 480000),
                                   FeatureSpec(64, 400, 160, 16000, 160000)], ids=["base", "large-v3", "nano"])
 def test_the_mel_is_the_labs_own(spec, kitchen):
-    mel = part(lambda block, given: single_mel.log_mel(block, given, spec), ir.DataType.FLOAT, [1, "n"])
+    mel = part(lambda block, given: single_mel.log_mel(block, given, spec), ir.DataType.FLOAT, [1, "n"],
+               ir.DataType.FLOAT, [1, spec.n_mels, spec.n_frames])
     noise = np.random.default_rng(1).standard_normal(spec.n_samples).astype(np.float32)
     for samples in (kitchen, kitchen[:1], noise * 0.03, noise[:12345], np.zeros(400, np.float32), noise[:0]):
         found = mel(samples[None])
@@ -193,12 +194,17 @@ def test_the_mel_is_the_labs_own(spec, kitchen):
         assert np.abs(found[0] - log_mel(samples, spec)).max() < 1e-4
 
 
+def spelling(words):
+    return part(lambda block, given: single_text.text(block, given, words), ir.DataType.INT64, ["k"],
+                ir.DataType.STRING, [1])
+
+
 @pytest.fixture(scope="module")
 def spell():
     """tokens -> text, for a vocabulary of all single bytes and some words that end within a character."""
     words = [bytes([i]) for i in range(256)]
     words += ["é".encode(), " Zoë".encode(), b"\xf0\x9f", b"\x98\x80", b"a\xe2\x82", b""]
-    run = part(lambda block, given: single_text.text(block, given, words), ir.DataType.INT64, ["k"])
+    run = spelling(words)
     return words, lambda tokens: run(np.array(tokens, np.int64))[0]
 
 
@@ -233,7 +239,7 @@ def test_the_whole_vocabulary(nano):
     whisper = nano.whisper
     end = whisper.rules.end
     words = single_text.token_bytes(naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json", end)
-    spelled = part(lambda block, given: single_text.text(block, given, words), ir.DataType.INT64, ["k"])
+    spelled = spelling(words)
     generator = np.random.default_rng(5)
     rows = [[i] for i in range(end + 3)] + [generator.integers(0, end, 60).tolist() for _ in range(50)]
     for tokens in rows:

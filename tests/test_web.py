@@ -53,7 +53,7 @@ def test_a_file_gives_pythons_text(page, python):
         page.set_input_files("#file", MEDIA / f"{clip}.wav")
         result = web.wait_for_result(page, count)
         samples = audio.load(MEDIA / f"{clip}.wav").samples
-        assert np.array_equal(np.array(result["samples"], np.float32), samples)
+        assert len(result["samples"]) == len(samples) and np.abs(result["samples"] - samples).max() < 1e-4
         assert result["text"] == python(samples) and result["text"]
         assert page.locator("#results li p").first.inner_text() == result["text"]
         assert result["real_time_factor"] == pytest.approx(result["seconds"] / (len(samples) / 16000))

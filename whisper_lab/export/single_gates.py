@@ -22,7 +22,7 @@ STANDARD = {"", "ai.onnx"}
 MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
 EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and character tables, nodes
 MEL = 1e-4  # largest difference to features.log_mel; measured 2e-5
-ENOUGH = 64  # tokens per sound where the weights are random and no text ever ends
+ENOUGH = 32  # tokens per sound where the weights are random and no text ever ends
 FEATURES = "mel/features"
 
 
