@@ -83,9 +83,8 @@ def export(args, name: str) -> dict:
                "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
                "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
         if not args.no_verify:
-            session = single_graph.open_graph(path, args.threads)
-            row["gates"] = [gate.as_json() for gate in single_graph.check(path, pair, session, whisper, args)]
-            row |= compare_times(session, whisper)
+            session, gates = single_graph.check(path, pair, whisper, args)
+            row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper)}
         publish.publish([path], Path(args.model_dir))
     return row
 
@@ -99,7 +98,7 @@ def compare_times(session, whisper) -> dict:
     from whisper_lab.features import log_mel
 
     heard = single_gates.sounds(whisper.spec)
-    samples = heard.get("kitchen", heard["speech"])
+    samples = heard["kitchen"] if "kitchen" in heard else next(iter(heard.values()))
     length = single_gates.ENOUGH
     prompt = len(whisper.rules.prompt(single_gates.first(whisper)))
     feeds = {"samples": samples[None], "max_length": np.array([length + prompt])}

@@ -11,7 +11,6 @@ from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata, naming, publish, single_gates
 from whisper_lab.export.blocks import Block, typed
-from whisper_lab.export.gates import Gate
 
 PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
 REPORTS = Path("reports")
@@ -109,10 +108,11 @@ def open_graph(path: str | Path | bytes, threads: int | None):
                                         session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
 
 
-def check(path: Path, pair: dict[str, Path], session, whisper, args) -> list[Gate]:
-    """Every gate; LabError, and the graph under its .rejected name, where one fails."""
-    gates = single_gates.structure(path, pair, args.precision)
-    if all(gate.passed for gate in gates):
+def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
+    """The opened graph and every gate; LabError, and the graph under its .rejected name, where one fails."""
+    gates, session = single_gates.structure(path, pair, args.precision), None
+    if all(gate.passed for gate in gates):  # a malformed graph might not even open
+        session = open_graph(path, args.threads)
         heard = single_gates.sounds(whisper.spec, args.seed)
         probe = open_graph(single_gates.mel_alone(path), args.threads)
         gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision)
@@ -123,7 +123,7 @@ def check(path: Path, pair: dict[str, Path], session, whisper, args) -> list[Gat
                        f"{broken[0].value}, limit {broken[0].limit})",
                        f"look at it with 05-explore-in-netron.py: {left[0].name}")
     console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
-    return gates
+    return session, gates
 
 
 def report(row: dict, args, name: str) -> None:
