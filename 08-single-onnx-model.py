@@ -116,7 +116,7 @@ def compare_times(session, whisper) -> dict:
 
 # 3. Use it -----------------------------------------------------------------------------------------------------------
 
-def run(args, name: str) -> int:
+def run(args) -> int:
     """Show the ten lines, and what they print for a sound file."""
     import subprocess
     import sys
@@ -125,11 +125,10 @@ def run(args, name: str) -> int:
     from whisper_lab import audio
     from whisper_lab.export import single_graph
 
-    paths = [Path(given) for given in args.run[1:]]
-    model = next((path for path in paths if path.suffix == ".onnx"), single_graph.file_of(args.model_dir, name,
-                                                                                          args.precision))
-    clip = next((path for path in paths if path.suffix != ".onnx"), Path("media/kitchen.wav"))
-    facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {args.model or name} "
+    clip, *given = map(Path, args.run[1:])
+    name = given[0].name.split("_")[0] if given else single_graph.chosen(args)
+    model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision)
+    facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {name.removeprefix('whisper-')} "
                                       f"--precision {args.precision}")
     sound = audio.load(clip)
     if sound.duration > facts["window_s"]:
@@ -174,9 +173,9 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     from whisper_lab.export import single_graph
 
-    name = single_graph.chosen(args)
     if args.run:
-        return run(args, name)
+        return run(args)
+    name = single_graph.chosen(args)
     single_graph.report(export(args, name), args, name)
     return 0
 

@@ -2,7 +2,11 @@
 
 The windowed Fourier transform is a convolution: each output channel is one cosine or sine under the Hann window, and
 the stride is the hop. The mel filters stand once for the cosines and once for the sines, so that their matrix product
-also adds the two squares of each Fourier bin. Measured for 30 s on two cores, median of 30: see `08 --output-json`.
+also adds the two squares of each Fourier bin.
+
+Measured on 30 s of sound with onnxruntime 1.31.1 on one core (x86, AVX512), processor time of the transform alone: this
+convolution 9.8 ms, gathered frames times a matrix 21 ms, ONNX's STFT operator 127 ms (n_fft is no power of two).
+NumPy's whole log-mel takes 7.9 ms.
 """
 
 import numpy as np
