@@ -95,6 +95,8 @@ def test_language_task_and_length_may_be_given(nano, session, kitchen):
 
 @pytest.mark.parametrize(("feeds", "words"), [
     ({"samples": np.zeros((1, 160001), np.float32)}, "samples must not be longer than the window of 10 s"),
+    ({"samples": np.full((1, 160), np.nan, np.float32)}, "samples must be finite numbers"),
+    ({"samples": np.full((1, 160000), np.inf, np.float32)}, "samples must be finite numbers"),
     ({"samples": np.zeros((2, 16000), np.float32)}, "Got: 2 Expected: 1"),
     ({"samples": np.zeros(16000, np.float32)}, "Invalid rank for input: samples"),
     ({"samples": np.zeros((1, 16000), np.float32), "language": np.array(["xx"])}, "language must be one of en, nl"),

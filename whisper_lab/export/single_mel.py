@@ -30,11 +30,14 @@ def fourier(spec: FeatureSpec) -> tuple[np.ndarray, np.ndarray]:
 def whole_window(block: Block, samples, spec: FeatureSpec):
     """float32 [1, n] -> [1, 1, n_samples], silence at the end; and n as int64 [1].
 
-    A graph cannot raise, but a node can fail: more samples than the window do not fit the Reshape, whose name says so.
+    A graph cannot raise, but a node can fail: more samples than the window do not fit a Reshape, whose name says so.
+    Nor does nothing fit where one number is wanted, and nothing is left of 0 where a sample is NaN or infinite.
     """
     given = block("Shape", samples, start=1)
     missing = block("Max", block("Sub", [spec.n_samples], given), [0])
-    silence = block("Expand", 0.0, block("Concat", [1], missing, axis=0))
+    finite = block("Equal", block("ReduceSum", block("Mul", samples, 0.0), keepdims=0), [0.0])
+    zero = block("Reshape", block("Compress", [0.0], finite), [1], name="error: samples must be finite numbers")
+    silence = block("Expand", zero, block("Concat", [1], missing, axis=0))
     padded = block("Concat", samples, silence, axis=1)
     name = f"error: samples must not be longer than the window of {spec.window_s:g} s ({spec.n_samples} samples)"
     return block("Reshape", padded, [1, 1, spec.n_samples], name=name), given
