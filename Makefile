@@ -44,6 +44,9 @@ demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
 	done
 	@echo "== 04: the four precisions beside each other"
 	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model nano --audio media
+	@echo "== 08: the int8 pair as one graph, from samples to text; and the ten lines of Python that use it"
+	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model nano --precision int8
+	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
 
 test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
 	$(OFFLINE) $(BIN)/python -m pytest -q $(TESTS)

@@ -1,11 +1,14 @@
 """A real headless Chromium for the tests of pages, or a skip with the reason."""
 
 import contextlib
+import functools
+import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,25 @@ def page(browser, width: int = 1600, height: int = 900, **context):
 def _is_outside(url: str) -> bool:
     return not url.startswith(("data:", "blob:", "file://", "http://127.0.0.1:", "http://localhost:",
                                "https://127.0.0.1:"))
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """A folder on a free port, as any web server hands it out; yields the address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Make the screenshots in media/ again: the recorder, the comparison and both graphs in Netron, as a person sees them.
+"""Make the screenshots in media/ again: recorder, comparison, graphs in Netron, web page, as a person sees them.
 
     python tests/screenshots.py            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
-    python tests/screenshots.py recorder   # or netron, compare: one of them
+    python tests/screenshots.py recorder   # or netron, compare, web (after 08 --model nano --precision int8): one of them
 """
 
 import io
@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import browser  # noqa: E402  (beside this file)
 import numpy as np  # noqa: E402
+import web  # noqa: E402  (beside this file)
 from PIL import Image  # noqa: E402  (matplotlib brings it)
 
 from whisper_lab import audio, console, files  # noqa: E402
@@ -69,6 +70,19 @@ def recorder(folder: Path) -> None:
         save(page, "recorder.png")
 
 
+def web_page(chromium) -> None:
+    """The page of edge/web after three clips; needs nano's single graph: 08 --model nano --precision int8."""
+    graph = ROOT / "whisper_model_dir" / "whisper-nano_end_to_end_int8.onnx"
+    with browser.served(web.built(graph)) as address:
+        page = browser.page(chromium, WIDTH, HEIGHT)
+        page.goto(address)
+        web.wait_until_loaded(page)
+        for count, clip in enumerate(("time", "nederlands", "hello"), start=1):
+            page.set_input_files("#file", ROOT / "media" / f"{clip}.wav")
+            web.wait_for_result(page, count)
+        save(page, "web.png")
+
+
 def save(page, name: str) -> None:
     """Write media/<name>; a screenshot with errors on the page is none."""
     if page.trouble:
@@ -81,7 +95,7 @@ def save(page, name: str) -> None:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["recorder", "netron", "compare"]
+    wanted = sys.argv[1:] or ["recorder", "netron", "compare", "web"]
     with tempfile.TemporaryDirectory() as work:
         if "recorder" in wanted:
             recorder(Path(work))
@@ -90,3 +104,5 @@ if __name__ == "__main__":
                 netron(made)
             if "compare" in wanted:
                 comparison(made, Path(work))
+            if "web" in wanted:
+                web_page(made)

@@ -6,7 +6,7 @@ it is written; so a model of several gigabytes is never held twice.
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,9 @@ def join(source: Path, target: Path) -> None:
     GraphProto.initializer 5, TensorProto.raw_data 9, each a tag, a length, and that many bytes.
     """
     model = onnx.load(source, load_external_data=False)
+    for tensor in tensors(model.graph, inside=False):  # of a loop's body: few and small
+        if tensor.external_data:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(source.parent))
     weights = [_without_place(tensor) for tensor in model.graph.initializer]
     del model.graph.initializer[:]
     graph = model.graph.SerializeToString(deterministic=True)
@@ -62,6 +65,16 @@ def join(source: Path, target: Path) -> None:
         for head, (*_, offset, count) in zip(heads, weights, strict=True):
             data.seek(offset)
             out.write(head + data.read(count))
+
+
+def tensors(graph: onnx.GraphProto, inside: bool = True) -> Iterator[onnx.TensorProto]:
+    """The weights of a graph and of the loops in it; `inside` False: of the loops alone."""
+    if inside:
+        yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from tensors(attribute.g)
 
 
 def _without_place(tensor: onnx.TensorProto) -> tuple[bytes, bytes, int, int]:

@@ -12,7 +12,7 @@ import onnx
 
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
-from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size
+from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
 
 PREFIX, SUFFIX = ".export-", ".partial"
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG,
@@ -111,7 +111,7 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
         for entry in model.metadata_props:
             if entry.key == "verification":
                 entry.value = "rejected: a parity gate failed"
-        for tensor in model.graph.initializer:
+        for tensor in tensors(model.graph):
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = naming.sidecar(target).name

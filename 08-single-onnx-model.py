@@ -1,0 +1,184 @@
+"""Step 8: the whole of Whisper in one ONNX graph, from samples to text; onnxruntime alone runs it.
+
+    python 08-single-onnx-model.py --model nano --precision int8      # needs what 03 wrote; -> whisper_model_dir/
+    python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
+
+`whisper-nano_end_to_end_int8.onnx` takes `samples`, float32 [1, n] at 16 kHz, at most one window of the model, and
+gives `text`, string [1], and `tokens`, int64 [k]. A caller may add `language` (string [1]; empty: the model finds it),
+`task` (string [1]) and `max_length` (int64 [1], prompt included). `run` shows the ten lines of Python that use it.
+"""
+
+import time
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.console import LabError
+
+REPEATS = 5  # timed runs of each, in turns; the median counts
+
+# All that a program needs: numpy and onnxruntime. The severity hides remarks that the optional inputs are optional.
+TEN_LINES = """\
+import sys
+import wave
+import numpy
+import onnxruntime
+onnxruntime.set_default_logger_severity(3)
+model, clip = sys.argv[1:]
+with wave.open(clip) as sound:  # 16 kHz, mono, 16 bit
+    samples = numpy.frombuffer(sound.readframes(sound.getnframes()), "<i2").astype("float32") / 32768
+text, tokens = onnxruntime.InferenceSession(model).run(["text", "tokens"], {"samples": samples[None]})
+print(text[0])
+"""
+
+
+# 1. Four parts become one graph --------------------------------------------------------------------------------------
+
+def compose(pair: dict[str, Path], runtime: Path):
+    """samples -> log-mel -> encoder -> Loop(decoder) -> tokens -> text, each weight of 03's graphs once.
+
+    `runtime`: the folder with the checkpoint's tokenizer and configuration that 03 wrote beside them.
+    """
+    from whisper_lab.export import graphs, single_graph, single_loop, single_mel, single_text
+    from whisper_lab.export.blocks import FLOAT, INT64, STRING, Block, graph_input
+    from whisper_lab.features import FeatureSpec
+    from whisper_lab.tokens import TokenRules
+
+    rules, spec = TokenRules.from_folder(runtime), FeatureSpec.from_folder(runtime)
+    words = single_text.token_bytes(runtime / "tokenizer.json", rules.end)
+    model, decoder = graphs.load(pair["encoder"]), graphs.load(pair["decoder"])
+    mel, search, text = (Block(model, name) for name in ("mel", "search", "text"))
+
+    # The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
+    features = single_mel.log_mel(mel, graph_input(model, "samples", FLOAT, [1, "n"]), spec)
+    cross = single_graph.feed_encoder(model, mel, features)
+    # The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
+    body = single_loop.take(decoder, model, cross)
+    tokens = single_loop.search(search, body, rules)
+    # Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
+    written = single_text.text(text, tokens, words)
+
+    model.graph.extend([*search.nodes, *text.nodes])
+    single_graph.add_outputs(model, {"text": (written, STRING, [1]), "tokens": (tokens, INT64, ["k"])})
+    graphs.drop_unused(model)
+    return model
+
+
+# 2. Check, then publish ----------------------------------------------------------------------------------------------
+
+def export(args, name: str) -> dict:
+    """Compose, check, put into place; returns the row of the table."""
+    from whisper_lab import onnx_session
+    from whisper_lab.export import graphs, naming, publish, single_graph
+    from whisper_lab.onnx_whisper import OnnxWhisper
+
+    pair = onnx_session.find_pair(args.model_dir, name, args.precision)
+    # Opens both and compares their metadata: only graphs that were made together belong in one.
+    whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
+    with publish.stage(args.model_dir) as folder:
+        console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}", "what 03 wrote and checked")
+        path = single_graph.file_of(folder, name, args.precision)
+        graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name)), path)
+        single_graph.describe(path, pair, verified=not args.no_verify)
+        row = {"file": path.name, "precision": args.precision, "size_bytes": graphs.size(path),
+               "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
+               "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
+        if not args.no_verify:
+            session, gates = single_graph.check(path, pair, whisper, args)
+            row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper)}
+        publish.publish([path], Path(args.model_dir))
+    return row
+
+
+def compare_times(session, whisper) -> dict:
+    """Median seconds from samples to text, of the single graph and of the pair with its NumPy mel, in turns."""
+    import numpy as np
+
+    from whisper_lab.decoding import Options, decode
+    from whisper_lab.export import single_gates
+    from whisper_lab.features import log_mel
+
+    heard = single_gates.sounds(whisper.spec)
+    samples = heard["kitchen"] if "kitchen" in heard else next(iter(heard.values()))
+    length = single_gates.ENOUGH
+    prompt = len(whisper.rules.prompt(single_gates.first(whisper)))
+    feeds = {"samples": samples[None], "max_length": np.array([length + prompt])}
+    ways = {"seconds": lambda: session.run(None, feeds),
+            "pair_seconds": lambda: decode(whisper, log_mel(samples, whisper.spec)[None], Options(max_tokens=length))}
+    times = {way: [] for way in ways}
+    for turn in range(REPEATS + 1):
+        for way, work in ways.items():
+            start = time.perf_counter()
+            work()
+            times[way] += [time.perf_counter() - start] if turn else []  # the first run allocates
+    medians = {way: float(np.median(each)) for way, each in times.items()}
+    return {**medians, "time_ratio": medians["seconds"] / medians["pair_seconds"]}
+
+
+# 3. Use it -----------------------------------------------------------------------------------------------------------
+
+def run(args) -> int:
+    """Show the ten lines, and what they print for a sound file."""
+    import subprocess
+    import sys
+    import tempfile
+
+    from whisper_lab import audio
+    from whisper_lab.export import single_graph
+
+    clip, *given = map(Path, args.run[1:])
+    name = given[0].name.split("_")[0] if given else single_graph.chosen(args)
+    model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision)
+    facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {name.removeprefix('whisper-')} "
+                                      f"--precision {args.precision}")
+    sound = audio.load(clip)
+    if sound.duration > facts["window_s"]:
+        raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
+                       f"cut it, or let windows do it: python -m whisper_lab.onnx_whisper {clip}")
+    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    if not args.quiet:
+        console.result(TEN_LINES)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "clip.wav"
+        audio.write_wav(ready, sound.samples)
+        done = subprocess.run([sys.executable, "-c", TEN_LINES, str(model), str(ready)], capture_output=True, text=True,
+                              encoding="utf-8", env=single_graph.plain_environment())
+    if done.returncode:
+        raise LabError(f"the ten lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
+                       "write the graph again with 03 and 08, or open a graph that 08 wrote")
+    console.result(done.stdout.rstrip("\n"))
+    return 0
+
+
+def arguments(argv: list[str] | None):
+    """The command line."""
+    from whisper_lab.export import naming
+
+    parser = console.parser(__doc__, "model", "threads", "seed", "output_json", "quiet", "log_level")
+    parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph (or with "
+                        "another one: run FILE GRAPH.onnx) and show the program that does it")
+    parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
+                        help="of the pair to start from; int4 needs onnxruntime's MatMulNBits, the others standard "
+                        "operators alone (default: %(default)s)")
+    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+                        help="where 03 wrote the pair, and where the graph goes (default: %(default)s)")
+    parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
+    args = console.parse(parser, argv)
+    if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
+        parser.error("give nothing, to write the graph, or: run FILE [GRAPH.onnx]")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the graph, or use it."""
+    args = arguments(argv)
+    from whisper_lab.export import single_graph
+
+    if args.run:
+        return run(args)
+    name = single_graph.chosen(args)
+    single_graph.report(export(args, name), args, name)
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,184 @@
+// The page: a clip or the microphone in, text out; what it cost beside it. The graph runs in worker.js.
+import { decode, resample, windows } from "./windows.js";
+
+const $ = (id) => document.getElementById(id);
+const seconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} s`;
+const started = performance.now();
+const worker = new Worker("worker.js", { type: "module" });
+const waiting = new Map();
+const lab = (window.lab = { results: [] }); // for whoever looks from the console, and for the tests
+let manifest;
+
+function say(text, error = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", error);
+}
+
+// Loading -------------------------------------------------------------------------------------------------------------
+
+async function open() {
+  manifest = await (await fetch("manifest.json")).json();
+  $("about").textContent = `${manifest.name}, ${manifest.precision}: one ONNX graph from samples to text. ` +
+    "Your sound does not leave this page.";
+  worker.postMessage({ load: manifest });
+}
+
+async function keepForOffline() {
+  if (!navigator.serviceWorker) return "no: needs https or localhost";
+  await navigator.serviceWorker.register("sw.js");
+  await navigator.serviceWorker.ready;
+  const cache = await caches.open(manifest.version);
+  const kept = await Promise.all([manifest.wasm, manifest.graph].map((file) => cache.match(file)));
+  return kept.every(Boolean) ? "yes" : "no: the browser kept no copy";
+}
+
+async function ready(cost) {
+  $("loading").hidden = true;
+  $("file").disabled = $("record").disabled = false;
+  lab.load = { ...cost, total_s: (performance.now() - started) / 1000 };
+  show("loaded in", `${seconds(lab.load.total_s)}${cost.from_cache ? " from the cache" : ""}`);
+  show("of which opening", seconds(cost.open_s));
+  show("threads", cost.threads);
+  lab.offline = await keepForOffline().catch((error) => `no: ${error.message}`);
+  show("works offline", lab.offline);
+}
+
+function show(name, value) {
+  let entry = [...$("facts").children].find((each) => each.dataset.name === name);
+  if (!entry) {
+    entry = $("facts").appendChild(document.createElement("div"));
+    entry.dataset.name = name;
+    entry.append(document.createElement("dt"), document.createElement("dd"));
+    entry.firstChild.textContent = name;
+  }
+  entry.lastChild.textContent = value;
+}
+
+worker.onmessage = ({ data }) => {
+  if (data.progress !== undefined) {
+    $("bar").value = data.progress;
+    $("phase").textContent = data.progress < 1
+      ? `Loading: ${(data.loaded / 1e6).toFixed(1)} of ${(data.total / 1e6).toFixed(1)} MB` : "Opening the graph";
+  } else if (data.ready) ready(data.ready);
+  else if (waiting.has(data.id)) {
+    const { resolve, reject } = waiting.get(data.id);
+    waiting.delete(data.id);
+    data.error ? reject(new Error(data.error)) : resolve(data);
+  } else fatal(data.error);
+};
+worker.onerror = (event) => fatal(event.message);
+
+function fatal(reason) {
+  $("loading").hidden = true;
+  say(`The graph cannot be used here: ${reason ?? "its worker did not start"}`, true);
+}
+
+// Transcribing ----------------------------------------------------------------------------------------------------------
+
+let count = 0;
+function ask(samples) {
+  const id = ++count;
+  worker.postMessage({ id, samples });
+  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+async function transcribe(name, samples) {
+  if (!samples.length) throw new Error("there is no sound in it");
+  const pieces = windows(samples, manifest.windowSamples, manifest.sampleRate), parts = [];
+  for (const [i, piece] of pieces.entries()) {
+    say(pieces.length > 1 ? `Listening to part ${i + 1} of ${pieces.length}` : "Listening");
+    parts.push(await ask(piece));
+  }
+  const result = { name, text: parts.map((part) => part.text).join(" ").trim(), tokens: parts.map((part) => part.tokens),
+                   sound_s: samples.length / manifest.sampleRate, seconds: parts.reduce((sum, part) => sum + part.seconds, 0),
+                   samples };
+  result.real_time_factor = result.seconds / result.sound_s;
+  lab.results.push(result);
+  add(result);
+  show("real-time factor", result.real_time_factor.toFixed(2));
+  say("");
+}
+
+function add(result) {
+  const entry = document.createElement("li"), text = document.createElement("p"), about = document.createElement("small");
+  text.textContent = result.text || "(nothing heard)";
+  about.textContent = `${result.name}: ${seconds(result.sound_s)} of sound in ${seconds(result.seconds)}, ` +
+    `real-time factor ${result.real_time_factor.toFixed(2)}`;
+  entry.append(text, about);
+  $("results").prepend(entry);
+}
+
+let busy = Promise.resolve(); // one after the other, in the order they came
+function queue(work) {
+  busy = busy.then(work).catch((error) => say(error.message, true));
+}
+
+function take(file) {
+  queue(async () => {
+    say(`Reading ${file.name}`);
+    let samples;
+    try {
+      samples = await decode(await file.arrayBuffer(), manifest.sampleRate);
+    } catch {
+      throw new Error(`${file.name} is no sound this browser can read. Try WAV, MP3, FLAC or Ogg.`);
+    }
+    await transcribe(file.name, samples);
+  });
+}
+
+$("file").onchange = () => {
+  for (const file of $("file").files) take(file);
+  $("file").value = "";
+};
+for (const kind of ["dragover", "dragleave", "drop"])
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop" && !$("file").disabled) for (const file of event.dataTransfer.files) take(file);
+  });
+
+// The microphone --------------------------------------------------------------------------------------------------------
+
+let recording = null;
+$("record").onclick = () => (recording ? stop() : record());
+
+async function record() {
+  if (!navigator.mediaDevices) return say("The microphone needs a page from https or localhost.", true);
+  $("record").disabled = true;
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+    const context = new AudioContext();
+    await context.audioWorklet.addModule("recorder.js");
+    const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
+    const blocks = [];
+    node.port.onmessage = ({ data }) => {
+      blocks.push(data);
+      const length = (blocks.length * data.length) / context.sampleRate;
+      if (blocks.length % 64 === 0) say(`Recording: ${length.toFixed(0)} s`);
+    };
+    context.createMediaStreamSource(stream).connect(node);
+    recording = { stream, context, blocks };
+    $("record").classList.add("on");
+    $("recordlabel").textContent = "Stop";
+    say("Recording");
+  } catch (error) {
+    say(error.name === "NotAllowedError" ? "The microphone was refused: allow it in the address bar."
+      : `The microphone cannot be used: ${error.message}`, true);
+  }
+  $("record").disabled = false;
+}
+
+async function stop() {
+  const { stream, context, blocks } = recording;
+  recording = null;
+  for (const track of stream.getTracks()) track.stop();
+  $("record").classList.remove("on");
+  $("recordlabel").textContent = "Record";
+  const samples = new Float32Array(blocks.reduce((sum, block) => sum + block.length, 0));
+  blocks.reduce((at, block) => (samples.set(block, at), at + block.length), 0);
+  await context.close();
+  queue(async () => transcribe("microphone", await resample(samples, context.sampleRate, manifest.sampleRate)));
+}
+
+open().catch((error) => fatal(error.message));

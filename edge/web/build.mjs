@@ -1,0 +1,114 @@
+// Puts the page together: npm run build [-- --model GRAPH.onnx --out DIR]
+//
+// Nothing is compiled: dist/ holds the files beside this one, onnxruntime-web's WebAssembly, and the graph.
+// Any web server can hand them out; none of them talks to one again once they are loaded.
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const PAGE = ["index.html", "style.css", "app.js", "worker.js", "recorder.js", "windows.js"];
+const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
+const DEFAULT = join(here, "..", "..", "whisper_model_dir", "whisper-nano_end_to_end_int8.onnx");
+
+function fail(problem, remedy, status = 1) {
+  console.error(`error: ${problem}\n  try: ${remedy}`);
+  process.exit(status);
+}
+
+function options(argv) {
+  const found = { model: DEFAULT, out: join(here, "dist") };
+  for (let i = 0; i < argv.length; i += 2) {
+    const name = argv[i].replace(/^--/, "");
+    if (!(name in found) || argv[i + 1] === undefined)
+      fail(`cannot understand ${argv.slice(i).join(" ")}`, "npm run build -- --model GRAPH.onnx --out DIR", 2);
+    found[name] = resolve(process.env.INIT_CWD ?? ".", argv[i + 1]);
+  }
+  return found;
+}
+
+// A graph's metadata_props, field 14 of ModelProto: the file is a row of (tag, length, bytes), and only those are read.
+// Wire format: https://protobuf.dev/programming-guides/encoding
+function metadata(bytes) {
+  const found = {};
+  for (const { number, content } of fields(bytes)) {
+    if (number !== 14) continue;
+    const [key, value] = [...fields(content)].map((field) => Buffer.from(field.content).toString("utf8"));
+    found[key] = value;
+  }
+  return found;
+}
+
+function* fields(bytes) {
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let factor = 1; ; factor *= 128) {
+      const byte = bytes[at++];
+      if (byte === undefined) throw new Error("the file ends in the middle of a number");
+      value += (byte & 127) * factor;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const tag = varint(), number = Math.floor(tag / 8), kind = tag % 8;
+    if (kind === 0) varint();
+    else if (kind === 2) {
+      const length = varint();
+      if (at + length > bytes.length) throw new Error("the file ends in the middle of a field");
+      yield { number, content: bytes.subarray(at, at + length) };
+      at += length;
+    } else throw new Error(`field ${number} has kind ${kind}`);
+  }
+}
+
+function describe(path) {
+  let facts;
+  try {
+    facts = metadata(readFileSync(path));
+  } catch (error) {
+    fail(`${path} is no ONNX graph: ${error.message}`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
+  }
+  if (facts.part !== "end_to_end")
+    fail(`${path} is not a single graph from samples to text`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
+  return { name: facts.model, precision: facts.precision, sampleRate: Number(facts.sample_rate),
+           windowSamples: Math.round(facts.n_audio_ctx * facts.timestamp_step * facts.sample_rate) };
+}
+
+const { model, out } = options(process.argv.slice(2));
+if (!existsSync(model))
+  fail(`there is no graph ${model}`, "write it in the lab's folder: python 08-single-onnx-model.py --model nano --precision int8");
+if (existsSync(`${model}.data`))
+  fail(`${model} has its weights in a second file: too large for a page`, "take a smaller precision or model");
+const about = describe(model);
+const runtime = join(here, "node_modules", "onnxruntime-web", "dist");
+if (!existsSync(runtime)) {
+  console.error("onnxruntime-web: installing (first build; pinned in package-lock.json)");
+  execFileSync("npm", ["ci", "--ignore-scripts"], { cwd: here, stdio: "inherit", shell: process.platform === "win32" });
+}
+
+rmSync(out, { recursive: true, force: true });
+mkdirSync(join(out, "ort"), { recursive: true });
+for (const file of PAGE) copyFileSync(join(here, file), join(out, file));
+for (const file of RUNTIME) copyFileSync(join(runtime, file), join(out, "ort", file));
+copyFileSync(model, join(out, basename(model)));
+const everything = [...PAGE, ...RUNTIME.map((file) => `ort/${file}`), basename(model)];
+const digest = createHash("sha256");
+const sizes = {};
+for (const file of everything) {
+  const bytes = readFileSync(join(out, file));
+  digest.update(bytes);
+  sizes[file] = bytes.length;
+}
+// What the page has to know, and the version under which the browser keeps it all.
+const manifest = { ...about, version: digest.digest("hex").slice(0, 16), graph: basename(model),
+                   wasm: "ort/ort-wasm-simd-threaded.wasm", sizes };
+writeFileSync(join(out, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
+const shell = ["./", ...everything.filter((file) => file !== manifest.graph && file !== manifest.wasm), "manifest.json"];
+writeFileSync(join(out, "sw.js"), readFileSync(join(here, "sw.js"), "utf8")
+  .replace('"@VERSION@"', JSON.stringify(manifest.version)).replace('"@SHELL@"', JSON.stringify(shell)));
+const total = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+console.log(`${out}: ${about.name} ${about.precision}, ${(total / 1e6).toFixed(1)} MB in ${everything.length + 2} files`);
+console.log(`look at it: python3 -m http.server --bind 127.0.0.1 --directory ${out} 8000   then open http://127.0.0.1:8000`);

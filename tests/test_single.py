@@ -1,0 +1,359 @@
+"""08 and what it writes: the same tokens and text as 03's pair, from samples, with standard operators alone."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import single_nano
+from single_nano import script
+
+from tests.export_tiny import exported
+from whisper_lab import audio
+from whisper_lab.decoding import Options, decode
+from whisper_lab.export import blocks, graphs, naming, publish, single_gates, single_graph, single_mel, single_text
+from whisper_lab.export.pair import GraphPair
+from whisper_lab.features import FeatureSpec, log_mel
+
+MEDIA = Path(__file__).resolve().parent.parent / "media"
+
+
+@pytest.fixture(scope="module")
+def nano(nano):
+    return single_nano.written()
+
+
+@pytest.fixture(scope="module")
+def session(nano):
+    return single_graph.open_graph(nano.path, 1)
+
+
+@pytest.fixture(scope="module")
+def kitchen():
+    return audio.load(MEDIA / "kitchen.wav").samples
+
+
+def pair_says(whisper, samples, **options):
+    return decode(whisper, log_mel(samples, whisper.spec)[None], Options(**options))[0]
+
+
+# The whole -----------------------------------------------------------------------------------------------------------
+
+def test_the_report_and_the_file(nano):
+    document = json.loads((nano.place / "single.json").read_text())
+    row = document["graphs"][0]
+    assert row["file"] == "whisper-nano_end_to_end_int8.onnx" and row["size_bytes"] == nano.path.stat().st_size
+    assert row["operators"] == "standard" and row["size_bytes"] - row["pair_bytes"] < 3_000_000
+    assert {gate["name"] for gate in row["gates"]} >= {"mel", "tokens from samples", "weights stored once"}
+    assert all(gate["passed"] for gate in row["gates"]) and row["time_ratio"] > 0
+    assert sorted(path.name for path in nano.folder.glob("*end_to_end*")) == [row["file"]]
+
+
+def test_the_signature(nano, session):
+    model = onnx.load(nano.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in single_gates.nodes(model.graph)} == {""}
+    assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
+        ("samples", "tensor(float)", [1, "n"])]
+    assert {value.name: value.type for value in session.get_overridable_initializers()} == {
+        "language": "tensor(string)", "task": "tensor(string)", "max_length": "tensor(int64)"}
+    assert [value.name for value in session.get_outputs()] == ["text", "tokens"]
+
+
+@pytest.mark.parametrize("clip", sorted(path.stem for path in MEDIA.glob("*.wav")))
+def test_every_clip_gives_the_pairs_tokens_and_text(nano, session, clip):
+    samples = audio.load(MEDIA / f"{clip}.wav").samples[:nano.whisper.spec.n_samples]
+    text, tokens = session.run(None, {"samples": samples[None]})
+    expected = pair_says(nano.whisper, samples)
+    assert tokens.tolist() == expected.tokens and list(text) == [expected.text] and expected.text
+
+
+@pytest.mark.parametrize("count", [0, 1, 159, 160, 201, 16000, 159999, 160000])
+def test_any_length_up_to_the_window(nano, session, kitchen, count):
+    samples = np.resize(kitchen, count).astype(np.float32)
+    tokens = session.run(["tokens"], {"samples": samples[None]})[0]
+    assert tokens.tolist() == pair_says(nano.whisper, samples).tokens
+
+
+def test_language_task_and_length_may_be_given(nano, session, kitchen):
+    for language in nano.whisper.rules.languages:
+        for task in nano.whisper.rules.tasks:
+            feeds = {"samples": kitchen[None], "language": np.array([language]), "task": np.array([task])}
+            expected = pair_says(nano.whisper, kitchen, language=language, task=task)
+            assert session.run(["tokens"], feeds)[0].tolist() == expected.tokens
+    whole = pair_says(nano.whisper, kitchen).tokens
+    for length in (0, 4, 5, 9, 10_000):
+        feeds = {"samples": kitchen[None], "max_length": np.array([length])}
+        text, tokens = session.run(None, feeds)
+        assert tokens.tolist() == whole[:max(length - 4, 0)]  # the prompt is 4 tokens long
+        assert text[0] == nano.whisper.rules.text(nano.whisper.tokenizer, tokens)
+
+
+@pytest.mark.parametrize(("feeds", "words"), [
+    ({"samples": np.zeros((1, 160001), np.float32)}, "samples must not be longer than the window of 10 s"),
+    ({"samples": np.full((1, 160), np.nan, np.float32)}, "samples must be finite numbers"),
+    ({"samples": np.full((1, 160000), np.inf, np.float32)}, "samples must be finite numbers"),
+    ({"samples": np.zeros((2, 16000), np.float32)}, "Got: 2 Expected: 1"),
+    ({"samples": np.zeros(16000, np.float32)}, "Invalid rank for input: samples"),
+    ({"samples": np.zeros((1, 16000), np.float32), "language": np.array(["xx"])}, "language must be one of en, nl"),
+    ({"samples": np.zeros((1, 16000), np.float32), "task": np.array(["sing"])}, "task must be one of"),
+])
+def test_what_it_cannot_do_it_says(session, feeds, words):
+    with pytest.raises(Exception, match="(?s).*") as caught:
+        session.run(None, feeds)
+    assert words in str(caught.value)
+
+
+# Every precision, and graphs of other kinds --------------------------------------------------------------------------
+
+def tiny_single(precision: str, folder: Path, runtime: Path | None = None) -> Path:
+    tiny = exported()
+    path = single_graph.file_of(folder, "tiny", precision)
+    graphs.save(script().compose(tiny.pairs[precision], runtime or tiny.checkpoint.folder), path)
+    return path
+
+
+def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> bool:
+    """On the graph's own mel: of random weights the last digit of another one may decide."""
+    session, probe = (single_graph.open_graph(each, 1) for each in (path, single_gates.mel_alone(path)))
+    same = []
+    for samples in single_gates.sounds(pair.spec).values():
+        samples = {"samples": samples[None, :pair.spec.n_samples]}
+        tokens = session.run(["tokens"], samples | (feeds or {}))[0]
+        same.append(tokens.tolist() == single_gates.two_graphs(pair, probe.run(None, samples)[0]).tokens)
+    return all(same) and len(same) > 2
+
+
+@pytest.mark.parametrize("precision", naming.PRECISIONS)
+def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
+    tiny = exported()
+    path = tiny_single(precision, tmp_path)
+    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+    assert all(gate.passed for gate in single_gates.structure(path, tiny.pairs[precision], precision))
+    assert ("MatMulNBits" in single_graph.operators(path)) == (precision == "int4")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+@pytest.mark.parametrize("limit", [1000, 10**9])
+def test_weights_in_a_sidecar(nano, precision, limit, tmp_path, monkeypatch):
+    """As large models have them; where they fit in one file after all, they are joined."""
+    tiny = exported()
+    monkeypatch.setattr(graphs, "WORKING_LIMIT", 1000)
+    monkeypatch.setattr(graphs, "SINGLE_FILE_LIMIT", limit)
+    monkeypatch.setattr(publish, "SINGLE_FILE_LIMIT", limit)
+    (tmp_path / "staged").mkdir()
+    path = publish.publish([tiny_single(precision, tmp_path / "staged")], tmp_path)[0]
+    shutil.rmtree(tmp_path / "staged")
+    assert naming.sidecar(path).exists() == (limit == 1000)
+    monkeypatch.chdir("/")
+    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+
+
+def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
+    from whisper_lab.tokens import TokenRules
+
+    tiny = exported()
+    runtime = shutil.copytree(tiny.checkpoint.folder, tmp_path / "runtime")
+    generation = json.loads((runtime / "generation_config.json").read_text())
+    for key in ("lang_to_id", "task_to_id"):
+        generation.pop(key, None)
+    (runtime / "generation_config.json").write_text(json.dumps(generation | {"is_multilingual": False}))
+    like = SimpleNamespace(rules=TokenRules.from_folder(runtime), spec=tiny.runtime.spec,
+                           tokenizer=tiny.runtime.tokenizer)
+    assert not like.rules.languages
+    path = tiny_single("fp32", tmp_path, runtime)
+    assert [value.name for value in onnx.load(path).graph.input] == ["samples", "max_length"]
+    assert says_the_same(path, GraphPair(*tiny.pairs["fp32"].values(), threads=1, like=like))
+
+
+# Parts ---------------------------------------------------------------------------------------------------------------
+
+def part(build, dtype, shape, made_dtype, made_shape):
+    """A function of one array: the block that build(block, input) makes, in onnxruntime."""
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": graphs.OPSET}, name="part"), ir_version=9)
+    given = blocks.graph_input(model, "given", dtype, shape)
+    block = blocks.Block(model, "part")
+    made = build(block, given)
+    model.graph.extend(block.nodes)
+    single_graph.add_outputs(model, {"made": (made, made_dtype, made_shape)})
+    session = single_graph.open_graph(ir.to_proto(model).SerializeToString(), 1)
+    return lambda array: session.run(None, {"given": array})[0]
+
+
+@pytest.mark.parametrize("spec", [FeatureSpec(80, 400, 160, 16000, 480000), FeatureSpec(128, 400, 160, 16000, 480000),
+                                  FeatureSpec(64, 400, 160, 16000, 160000)], ids=["base", "large-v3", "nano"])
+def test_the_mel_is_the_labs_own(spec, kitchen):
+    mel = part(lambda block, given: single_mel.log_mel(block, given, spec), ir.DataType.FLOAT, [1, "n"],
+               ir.DataType.FLOAT, [1, spec.n_mels, spec.n_frames])
+    noise = np.random.default_rng(1).standard_normal(spec.n_samples).astype(np.float32)
+    for samples in (kitchen, kitchen[:1], noise * 0.03, noise[:12345], np.zeros(400, np.float32), noise[:0]):
+        found = mel(samples[None])
+        assert found.shape == (1, spec.n_mels, spec.n_frames)
+        assert np.abs(found[0] - log_mel(samples, spec)).max() < 1e-4
+
+
+def spelling(words):
+    return part(lambda block, given: single_text.text(block, given, words), ir.DataType.INT64, ["k"],
+                ir.DataType.STRING, [1])
+
+
+@pytest.fixture(scope="module")
+def spell():
+    """tokens -> text, for a vocabulary of all single bytes and some words that end within a character."""
+    words = [bytes([i]) for i in range(256)]
+    words += ["é".encode(), " Zoë".encode(), b"\xf0\x9f", b"\x98\x80", b"a\xe2\x82", b""]
+    run = spelling(words)
+    return words, lambda tokens: run(np.array(tokens, np.int64))[0]
+
+
+@pytest.mark.parametrize("text", [
+    "", " ", "é", "café", " Zoë ", "10 €", "日本語", "😀", "👩‍🚀 ok", "🏴\U000e0067\U000e007f", "\u00a0x\u3000", "𠀋",
+    "tab\tend\n", "\x00", "\ufffd", "\ud7ff\ue000", "\uffff"])
+def test_text_byte_by_byte(spell, text):
+    assert spell[1](list(text.encode())) == text.strip()
+
+
+@pytest.mark.parametrize("raw", [
+    b"\xe2\x82", b"\xe2\x82A", b"\xc3", b"\x80\x80", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
+    b"\xf0\x9f\x98", b"\xf0\x9fx\x98\x80", b"\xc0\xaf", b"\xff\xfe", b"\xf1\x80\x80\xe2\x82\xac", b"a\xf0"])
+def test_malformed_bytes_are_replaced_as_python_does(spell, raw):
+    assert spell[1](list(raw)) == raw.decode("utf-8", "replace").strip()
+
+
+def test_random_tokens_and_special_ones(spell):
+    words, spelled = spell
+    generator = np.random.default_rng(3)
+    edges = bytes.fromhex("80 8f 90 9f a0 bf c2 c3 e0 e2 ed ef f0 f4 f5")  # of the ranges that UTF-8 is made of
+    pool = [*range(0x20, 0x7F, 9), *edges, *range(256, len(words)), len(words), len(words) + 1000]  # two special tokens
+    for _ in range(400):
+        tokens = generator.choice(pool, generator.integers(1, 40))
+        expected = b"".join(words[i] for i in tokens if i < len(words)).decode("utf-8", "replace")
+        expected = "".join(c if ord(c) < 0x323B0 or 0xE0000 <= ord(c) < 0xE01F0 else "\ufffd" for c in expected)
+        assert spelled(tokens) == expected.strip(), tokens.tolist()
+
+
+def test_the_whole_vocabulary(nano):
+    """Every token alone and beside another, against the tokenizers library."""
+    whisper = nano.whisper
+    end = whisper.rules.end
+    words = single_text.token_bytes(naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json", end)
+    spelled = spelling(words)
+    generator = np.random.default_rng(5)
+    rows = [[i] for i in range(end + 3)] + [generator.integers(0, end, 60).tolist() for _ in range(50)]
+    for tokens in rows:
+        assert spelled(np.array(tokens))[0] == whisper.rules.text(whisper.tokenizer, tokens)
+
+
+# Faults made on purpose ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def refused(nano, monkeypatch, call_script, tmp_path):
+    """Run 08 again, on one clip, into a copy of the folder; returns its error."""
+    def run(*arguments) -> str:
+        folder = tmp_path / "graphs"
+        if not folder.exists():
+            shutil.copytree(nano.folder, folder, ignore=shutil.ignore_patterns("*end_to_end*"))
+        clip = {"kitchen": audio.load(MEDIA / "kitchen.wav").samples}
+        monkeypatch.setattr(single_gates, "sounds", lambda spec, seed=0: clip)
+        monkeypatch.chdir(tmp_path)
+        status, _, err = call_script("08-single-onnx-model.py", "--model", "nano", "--precision", "int8",
+                                     "--model-dir", folder, "--quiet", *arguments)
+        assert status == 1 and [path.name for path in folder.glob("*end_to_end*")] == [
+            "whisper-nano_end_to_end_int8.rejected.onnx"]
+        assert "verification" in (facts := single_graph.metadata.read(next(folder.glob("*rejected*"))))
+        assert facts["verification"].startswith("rejected")
+        return err
+
+    return run
+
+
+def test_a_wrong_window_is_seen(refused, monkeypatch):
+    monkeypatch.setattr(single_mel, "hann", lambda n_fft: np.ones(n_fft, np.float32))
+    assert "gate 'mel' failed" in refused()
+
+
+def test_tokens_that_may_not_come_are_seen(refused, monkeypatch):
+    from whisper_lab.export import single_loop
+
+    monkeypatch.setattr(single_loop, "LATER", single_loop.LANGUAGE)  # after the first word nothing but languages
+    assert "gate 'tokens from the same mel' failed" in refused()
+
+
+def test_a_wrong_character_is_seen(refused, monkeypatch):
+    table = single_text.characters()
+    table[ord("e")] = "3"
+    monkeypatch.setattr(single_text, "characters", lambda: table)
+    assert "gate 'text of the tokens' failed" in refused()
+
+
+def change(monkeypatch, edit):
+    """Let 08's compose hand out a graph that `edit` has had in its hands."""
+    sound = script().compose
+
+    def broken(*arguments):
+        model = sound(*arguments)
+        edit(model)
+        return model
+    monkeypatch.setattr(script(), "compose", broken)
+
+
+def test_an_operator_that_is_not_standard_is_seen(refused, monkeypatch):
+    def foreign(model):
+        node = next(node for node in model.graph if node.op_type == "Gelu")
+        node.domain = "com.microsoft"
+        model.graph.opset_imports["com.microsoft"] = 1
+    change(monkeypatch, foreign)
+    assert "gate 'operators' failed (beyond the standard: Gelu" in refused()
+
+
+def test_a_weight_stored_twice_is_seen(refused, monkeypatch):
+    def twice(model):
+        weight = model.graph.initializers["decoder.embed_tokens.weight_quantized"]
+        copy = graphs.constant(model, "copy", weight.const_value.numpy())
+        model.graph.append(ir.node("Identity", [copy], name="copied"))
+    change(monkeypatch, twice)
+    assert "gate 'weights stored once' failed" in refused()
+
+
+# Its use -------------------------------------------------------------------------------------------------------------
+
+def test_the_ten_lines(nano, call_script, references, tmp_path):
+    import ast
+
+    tree = ast.parse(script().TEN_LINES)
+    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert imported == {"sys", "wave", "numpy", "onnxruntime"} and len(script().TEN_LINES.splitlines()) == 10
+    arguments = ("08-single-onnx-model.py", "run", MEDIA / "kitchen.wav", "--model", "nano", "--precision", "int8")
+    status, out, err = call_script(*arguments, "--model-dir", nano.folder)
+    expected = pair_says(nano.whisper, audio.load(MEDIA / "kitchen.wav").samples).text
+    assert (status, out) == (0, f"{script().TEN_LINES}\n{expected}\n"), err
+    status, out, err = call_script("08-single-onnx-model.py", "run", MEDIA / "kitchen.wav", nano.path, "--quiet")
+    assert (status, out) == (0, f"{expected}\n"), err
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (("run", MEDIA / "long.flac"), "lasts"), (("run", "nothing.wav"), "nothing.wav"),
+    (("run", MEDIA / "kitchen.wav", "no.onnx"), "there is no graph no.onnx"),
+    (("--precision", "fp16"), "python 03-export-encoder-decoder.py --model nano --precision fp16"),
+    (("run", MEDIA / "kitchen.wav", "--precision", "fp16"), "python 08-single-onnx-model.py --model nano"),
+])
+def test_errors_are_two_lines(nano, call_script, arguments, problem):
+    given = arguments if "--precision" in arguments else (*arguments, "--precision", "int8")
+    status, _, err = call_script("08-single-onnx-model.py", *given, "--model", "nano", "--model-dir", nano.folder,
+                                 "--quiet")
+    assert status == 1 and problem in err and len(err.strip().splitlines()) == 2
+
+
+def test_the_pairs_graphs_are_not_single_ones(nano, call_script):
+    pair = naming.pair(nano.folder, single_nano.NAME, "int8")
+    status, _, err = call_script("08-single-onnx-model.py", "run", MEDIA / "kitchen.wav", pair["encoder"])
+    assert status == 1 and "is not a single graph from samples to text" in err
+
+
+def test_wrong_usage(call_script):
+    assert call_script("08-single-onnx-model.py", "walk", "x.wav")[0] == 2
+    assert call_script("08-single-onnx-model.py", "run")[0] == 2

@@ -1,0 +1,148 @@
+"""The gates of the single graph, against 03's pair: what it is made of, its size, its mel, its tokens, its text.
+
+The pair has passed its own gates against PyTorch, so nothing is left to compare but what is new here: the mel inside,
+the loop, the token rules, the text.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export import graphs, reference
+from whisper_lab.export.end_to_end import NEAR_TIE
+from whisper_lab.export.gates import Gate, below
+from whisper_lab.features import log_mel
+from whisper_lab.tokens import log_softmax
+
+STANDARD = {"", "ai.onnx"}
+MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
+EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and character tables, nodes
+MEL = 1e-4  # largest difference to features.log_mel; measured 2e-5
+ENOUGH = 32  # tokens per sound where the weights are random and no text ever ends
+FEATURES = "mel/features"
+
+
+def structure(path: Path, pair: dict[str, Path], precision: str) -> list[Gate]:
+    """Which operators, how large, each weight once."""
+    model = onnx.load(path, load_external_data=False)
+    foreign = {node.op_type for node in nodes(model.graph) if node.domain not in STANDARD}
+    allowed = MICROSOFT.get(precision, set())
+    both = sum(graphs.size(part) for part in pair.values())
+    ours = large_tensors([model])
+    theirs = large_tensors([onnx.load(part, load_external_data=False) for part in pair.values()])
+    copies = sum(count - theirs[kind] for kind, count in ours.items() if kind in theirs)
+    inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    expected = inputs[:1] == ["samples"] and outputs == ["text", "tokens"]
+    extra = graphs.size(path) - both
+    return [Gate("operators", foreign == allowed, None, None, f"beyond the standard: {listed(foreign)}"),
+            Gate("inputs and outputs", expected, None, None, f"{inputs} -> {outputs}"),
+            below("bytes over encoder plus decoder", extra, EXTRA_BYTES, f"{both} bytes in the pair"),
+            Gate("weights stored once", copies == 0, copies, 0, f"{sum(theirs.values())} large tensors in the pair")]
+
+
+def listed(names: set[str]) -> str:
+    """`none`, or the names in order."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def large_tensors(models: list[onnx.ModelProto]) -> Counter:
+    """How many weights there are of each type and shape; a copy in another shape is seen by the size."""
+    return Counter((tensor.data_type, tuple(tensor.dims)) for model in models for tensor in graphs.tensors(model.graph)
+                   if np.prod(tensor.dims) >= graphs.BIG)
+
+
+def all_graphs(graph: onnx.GraphProto):
+    """A graph and the bodies of its loops, and of the loops in those."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_graphs(attribute.g)
+
+
+def nodes(graph: onnx.GraphProto):
+    """All nodes, those inside loops too."""
+    return (node for inner in all_graphs(graph) for node in inner.node)
+
+
+def sounds(spec, seed: int = 0) -> dict[str, np.ndarray]:
+    """name -> samples of at most one window: every short clip of media/, silence, noise, one sample."""
+    from whisper_lab import audio
+
+    found = {clip.stem: audio.load(clip).samples for clip in sorted(reference.MEDIA.glob("*.wav"))}
+    found = {name: samples for name, samples in found.items() if len(samples) <= spec.n_samples}
+    return reference.sounds(spec, seed) | found | {"one sample": np.full(1, 0.5, np.float32)}
+
+
+def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str) -> list[Gate]:
+    """Mel, tokens and text of each sound. session: the single graph; runtime: OnnxWhisper; probe: its mel alone."""
+    mel, same, words, tie = [], [], [], []
+    limit = None if trained else ENOUGH
+    for name, samples in heard.items():
+        feeds = {"samples": samples[None]}
+        if limit:
+            feeds["max_length"] = np.array([limit + len(runtime.rules.prompt(first(runtime), "transcribe"))])
+        written, tokens = session.run(["text", "tokens"], feeds)
+        ours, theirs = probe.run(None, {"samples": samples[None]})[0], log_mel(samples, runtime.spec)[None]
+        mel.append((float(np.abs(ours - theirs).max()), name))
+        alone, result = (two_graphs(runtime, features, limit) for features in (ours, theirs))
+        if tokens.tolist() != alone.tokens:
+            same.append(name)
+        if written[0] != runtime.rules.text(runtime.tokenizer, tokens):
+            words.append(name)
+        tie.append((margin(runtime, theirs, result, tokens.tolist()), name))
+    worst, where = max(tie)
+    return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
+            Gate("tokens from the same mel", not same, len(same), 0, f"differ on: {listed(set(same))}"),
+            Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
+            # Of random weights the likeliest tokens are nearly tied: there the mel's last digit decides.
+            below("tokens from samples", worst, 0 if trained else NEAR_TIE[precision],
+                  f"margin in nats where the pair first chose otherwise; widest on {where}")]
+
+
+def first(runtime) -> str | None:
+    """Any language of the checkpoint: all prompts are equally long."""
+    return next(iter(runtime.rules.languages), None)
+
+
+def two_graphs(runtime, features: np.ndarray, limit: int | None = None) -> Result:
+    """The pair's greedy answer to one window."""
+    return decode_encoded(runtime, runtime.encode(features), 1, Options(max_tokens=limit))[0]
+
+
+def margin(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
+    """How much likelier the pair's token was where `tokens` first differ, in nats; 0 where they never do."""
+    theirs, ours = [*result.tokens, runtime.rules.end], [*tokens, runtime.rules.end]
+    i = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
+    if i is None:
+        return 0.0
+    forced = np.array([[*result.prompt, *result.tokens[:i]]], np.int64)
+    logits, _ = runtime.step(forced, runtime.encode(features), None)
+    scores = log_softmax(logits[0, -1])
+    return max(float(scores[theirs[i]] - scores[ours[i]]), 1e-9)
+
+
+def mel_alone(path: Path) -> bytes:
+    """The graph up to its features, as a model of its own: what the encoder is given."""
+    model = onnx.load(path, load_external_data=False)
+    last = next(i for i, node in enumerate(model.graph.node) if FEATURES in node.output)
+    kept = list(model.graph.node)[:last + 1]
+    needed = {name for node in kept for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    for tensor in weights:
+        if tensor.external_data:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+    output = onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(kept, "mel", [model.graph.input[0]], [output], weights)
+    return onnx.helper.make_model(graph, opset_imports=model.opset_import,
+                                  ir_version=model.ir_version).SerializeToString()
+
+
+def message(error: Exception) -> str:
+    """What a failing node of ours says of itself: its name begins with `error: `."""
+    found = re.search(r"Name:'error: ([^']+)'", str(error))
+    return found.group(1) if found else str(error).strip().splitlines()[0]

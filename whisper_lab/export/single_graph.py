@@ -1,0 +1,155 @@
+"""What surrounds the single graph of 08: its name, its ends, its metadata, its gates run, the table."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from whisper_lab import console, files, machine
+from whisper_lab.console import LabError
+from whisper_lab.export import metadata, naming, publish, single_gates
+from whisper_lab.export.blocks import Block, typed
+
+PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
+REPORTS = Path("reports")
+
+
+def file_of(folder: str | Path, name: str, precision: str) -> Path:
+    """`<folder>/whisper-base_end_to_end_int8.onnx`"""
+    return Path(folder) / naming.graph_file(name, PART, precision)
+
+
+def chosen(args) -> str:
+    """The name in the graphs' file names: --model, else base, else nano where no graphs of base are there."""
+    from whisper_lab.onnx_whisper import graph_name
+
+    model = args.model or os.environ.get("WHISPER_LAB_MODEL")
+    name = graph_name(model or "base")
+    there = [*naming.pair(args.model_dir, name, args.precision).values(), file_of(args.model_dir, name, args.precision)]
+    if model or any(path.exists() for path in there):
+        return name
+    console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
+    return "whisper-nano"
+
+
+# The graph's ends ----------------------------------------------------------------------------------------------------
+
+def feed_encoder(model: ir.Model, front: Block, features: ir.Value) -> dict[str, ir.Value]:
+    """Put the mel's nodes before the encoder's, which read `features` from now on; returns its cross caches by name."""
+    given = next(value for value in model.graph.inputs if value.name == "input_features")
+    model.graph.inputs.remove(given)
+    given.replace_all_uses_with(features)
+    model.graph.insert_before(model.graph[0], front.nodes)
+    cross = {value.name: value for value in model.graph.outputs if "_cross_" in value.name}
+    model.graph.outputs.clear()
+    return cross
+
+
+def add_outputs(model: ir.Model, wanted: dict[str, tuple]) -> None:
+    """name -> (value, element type, shape): the graph's outputs, under these names."""
+    for name, (value, dtype, shape) in wanted.items():
+        output = ir.node("Identity", [value], name=f"{name}/Identity")
+        output.outputs[0].name = name
+        model.graph.append(output)
+        model.graph.outputs.append(typed(output.outputs[0], dtype, shape))
+
+
+# Metadata ------------------------------------------------------------------------------------------------------------
+
+def describe(path: Path, pair: dict[str, Path], verified: bool) -> None:
+    """Metadata: what the pair says of the checkpoint, and how this graph came about."""
+    import json
+
+    shared = metadata.read(pair["encoder"])
+    own = {key: shared.pop(key, None) for key in ("precision", "recipe", "part", "verification")}
+    recipe = json.loads(own["recipe"] or "{}") | {"composed_of": [part.name for part in pair.values()]}
+    metadata.write(path, shared | {"operators": operators(path)}, PART, own["precision"], recipe, verified)
+
+
+def operators(path: Path) -> str:
+    """`standard`, or what a runtime has to have beyond."""
+    model = onnx.load(path, load_external_data=False)
+    foreign = {f"{node.domain}.{node.op_type}" for node in single_gates.nodes(model.graph)
+               if node.domain not in single_gates.STANDARD}
+    return "standard" if not foreign else f"standard and {', '.join(sorted(foreign))}"
+
+
+def census(path: Path) -> dict:
+    """Nodes of all levels, by type."""
+    model = onnx.load(path, load_external_data=False)
+    types = Counter(node.op_type for node in single_gates.nodes(model.graph))
+    return {"nodes": sum(types.values()), "node_types": dict(types.most_common()), "operators": operators(path)}
+
+
+def facts(path: Path, command: str) -> dict:
+    """{"window_s": 30.0, ...} of a graph that 08 wrote. Raises LabError where it is none."""
+    if not path.is_file():
+        raise LabError(f"there is no graph {path}", f"write it: {command}")
+    try:
+        found = metadata.read(path)
+    except Exception as error:  # protobuf's DecodeError is no subclass of anything useful
+        raise LabError(f"{path} is no ONNX graph", f"write it: {command}") from error
+    if found.get("part") != PART:
+        raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command}")
+    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"])}
+
+
+# Check and report ----------------------------------------------------------------------------------------------------
+
+def open_graph(path: str | Path | bytes, threads: int | None):
+    """A session as 03's pair gets for its decoder."""
+    import onnxruntime
+
+    from whisper_lab.onnx_session import session_options
+
+    return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path),
+                                        session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
+
+
+def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
+    """The opened graph and every gate; LabError, and the graph under its .rejected name, where one fails."""
+    gates, session = single_gates.structure(path, pair, args.precision), None
+    if all(gate.passed for gate in gates):  # a malformed graph might not even open
+        session = open_graph(path, args.threads)
+        heard = single_gates.sounds(whisper.spec, args.seed)
+        probe = open_graph(single_gates.mel_alone(path), args.threads)
+        gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision)
+    broken = [gate for gate in gates if not gate.passed]
+    if broken:
+        left = publish.reject([path], Path(args.model_dir))
+        raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({broken[0].detail}; "
+                       f"{broken[0].value}, limit {broken[0].limit})",
+                       f"look at it with 05-explore-in-netron.py: {left[0].name}")
+    console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
+    return session, gates
+
+
+def report(row: dict, args, name: str) -> None:
+    """The table on stdout and `reports/single-<model>.json`, where rows of other precisions stay."""
+    import json
+
+    def seconds(key, digits=3):
+        return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
+
+    over = row["size_bytes"] - row["pair_bytes"]
+    console.table(f"{name} in {args.model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
+                  [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{over / 1e6:+.2f}", row["operators"],
+                    seconds("seconds"), seconds("pair_seconds"), seconds("time_ratio", 2)]])
+    path, rows = REPORTS / f"single-{name}.json", []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["graphs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    document = {"schema": SCHEMA, "machine": machine.card(args.threads),
+                "graphs": [*(old for old in rows if old["file"] != row["file"]), row]}
+    files.write_json(path, document)
+    if args.output_json:
+        files.write_json(args.output_json, document)
+    console.note("report", path, "every gate with its value and limit")
+
+
+def plain_environment() -> dict[str, str]:
+    """The ten lines see no package of ours: UTF-8 on the pipe whatever the terminal is, and nothing else changed."""
+    return {**os.environ, "PYTHONIOENCODING": "utf-8"}
