@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = {"__init__", "__main__", "common", "arm64"}
-NEEDS = {"architecture_shapes": "07-explore-architecture.py", "single_graph": "08-single-onnx-model.py"}
+NEEDS = {"architecture_shapes": "07-explore-architecture.py"}
 NAMES = sorted(path.stem for path in (ROOT / "workbook" / "evidence").glob("*.py") if path.stem not in HELPERS)
 
 
