@@ -2,8 +2,8 @@
 
     python -m workbook.evidence.arm64            # fetch it: Debian's arm64 Python, onnxruntime's aarch64 wheel
 
-Nothing is installed into the system: 45 MB are fetched and unpacked into the user's cache (170 MB). Needed for fetching:
-Debian or Ubuntu with apt-get and dpkg, pip; for running: qemu-aarch64-static (apt-get install qemu-user-static).
+Nothing is installed into the system: 45 MB are fetched and unpacked into the user's cache (170 MB). Fetching needs
+Debian or Ubuntu with apt-get and dpkg, and pip; running needs qemu-aarch64-static (apt-get install qemu-user-static).
 Emulated times say nothing about a board; the numbers that come out of the graphs do.
 """
 
