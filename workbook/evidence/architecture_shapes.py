@@ -92,7 +92,7 @@ def draw(evidence, figure) -> None:
     steps = {"samples": values["samples"], "mel frames": values["mel_frames"],
              "encoder\npositions": values["encoder_positions"], "vectors for\nthe LLM": values["llm_positions"]}
     bars = panel.bar(list(steps), list(steps.values()),
-                     color=[common.GREY, common.BLUE, common.ORANGE, common.GREEN])
+                     width=0.56, color=[common.GREY, common.BLUE, common.ORANGE, common.GREEN])
     panel.bar_label(bars, labels=[f"{size:,}" for size in steps.values()], fontsize=15)
     panel.set_yscale("log")
     panel.set(ylabel="how many", ylim=(10, 150_000), title=f"{values['seconds']:g} s of sound on its way to the "

@@ -1,9 +1,9 @@
 """An arm64 Python with onnxruntime under emulation, to run exported graphs as an ARM board would.
 
-    python -m workbook.evidence.arm64            # fetch it (Debian's arm64 Python, onnxruntime's aarch64 wheel): 60 MB
+    python -m workbook.evidence.arm64            # fetch it: Debian's arm64 Python, onnxruntime's aarch64 wheel
 
-Nothing is installed into the system: the packages are unpacked into a folder of the user's cache. Needed for fetching:
-Debian or Ubuntu with apt-get and dpkg, pip; for running: qemu-aarch64-static (apt-get install qemu-user-static).
+Nothing is installed into the system: 45 MB are fetched and unpacked into the user's cache (170 MB). Fetching needs
+Debian or Ubuntu with apt-get and dpkg, and pip; running needs qemu-aarch64-static (apt-get install qemu-user-static).
 Emulated times say nothing about a board; the numbers that come out of the graphs do.
 """
 
