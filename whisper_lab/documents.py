@@ -48,12 +48,20 @@ def base_speed() -> str:
     return "\n".join([*lines[:lines.index("")], "", card])
 
 
+def streaming_table() -> str:
+    """How late live text is, from 09 --output-json."""
+    from whisper_lab.stream.table import table
+
+    return table(json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8")))
+
+
 def _benchmark() -> dict:
     return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 
 
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
+    "streaming": streaming_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
