@@ -21,7 +21,7 @@ SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
 	END { if (tty) printf "\r\033[K" }'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 
-.PHONY: install doctor demo test benchmark lint clean distclean help
+.PHONY: install doctor demo test benchmark workbook lint clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
@@ -53,6 +53,10 @@ test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
 
 benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
 	$(OFFLINE) $(BIN)/python benchmarks/run.py
+
+workbook: $(VENV)/.dev $(VENV)/.doctor ## measure the workbook's evidence, and make everything from it
+	$(OFFLINE) $(BIN)/python -m workbook.evidence
+	$(OFFLINE) $(BIN)/python -m workbook.generate
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .

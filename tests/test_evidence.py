@@ -1,0 +1,93 @@
+"""Every evidence script runs, its claims hold, its files keep the contract; and a claim that is made false fails."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HELPERS = {"__init__", "__main__", "common", "arm64"}
+NEEDS = {"architecture_shapes": "07-explore-architecture.py"}
+NAMES = sorted(path.stem for path in (ROOT / "workbook" / "evidence").glob("*.py") if path.stem not in HELPERS)
+
+
+def evidence(name: str, folder: Path, *options: str) -> tuple[int, dict]:
+    """Exit status and JSON document of a script, run in this process."""
+    module = importlib.import_module(f"workbook.evidence.{name}")
+    status = module.main(["--output-dir", str(folder), "--quick", "--quiet", *options])
+    return status, json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claims_hold_and_files_keep_the_contract(nano, tmp_path, name):
+    from PIL import Image
+
+    if not (ROOT / NEEDS.get(name, "README.md")).is_file():
+        pytest.skip(f"{NEEDS[name]} is not there yet")
+    status, document = evidence(name, tmp_path)
+    failing = {claim["id"]: claim["measured"] for claim in document["claims"] if not claim["holds"]}
+    assert (status, failing) == (0, {})
+    assert document["schema"] == "whisper-onnx-lab/evidence/1"
+    assert document["name"] == name and document["claims"]
+    assert set(document["units"]) == set(document["values"]) >= set(document["stable"])
+    assert all(isinstance(value, int | float | str) for value in document["values"].values())
+    assert all(claim["text_en"].endswith(".") and claim["text_nl"].endswith(".") for claim in document["claims"])
+    figure = tmp_path / document["figure"]
+    assert figure.stat().st_size < 120_000
+    text = json.dumps(document["values"], sort_keys=True, ensure_ascii=False)
+    with Image.open(figure) as image:
+        assert image.info["values"] == hashlib.sha256(text.encode()).hexdigest()
+        assert image.width <= 1280 and image.height <= 720
+
+
+def test_every_script_begins_with_its_question():
+    for name in NAMES:
+        described = importlib.import_module(f"workbook.evidence.{name}").__doc__
+        assert described.splitlines()[0].endswith("?"), name
+
+
+def test_without_a_planted_regression_the_alarm_is_silent_and_the_claim_false(nano, tmp_path, monkeypatch):
+    from workbook.evidence import monitoring
+
+    monkeypatch.setattr(monitoring, "planted", lambda i, wait_s: 0.0)
+    monkeypatch.setattr(monitoring, "degrade", lambda sound, seed: sound)
+    status, document = evidence("monitoring", tmp_path)
+    assert status == 1
+    assert document["values"]["alarm"] == "no"
+    assert not next(claim for claim in document["claims"] if claim["id"] == "alarm")["holds"]
+
+
+def test_a_fault_that_is_none_is_not_caught_and_the_claim_false(nano, tmp_path, monkeypatch):
+    from workbook.evidence import equality
+
+    monkeypatch.setitem(equality.FAULTS, "nothing at all", lambda model: None)
+    status, document = evidence("equality", tmp_path)
+    assert status == 1
+    assert document["values"]["broken_caught"] == document["values"]["broken_tried"] - 1
+
+
+def test_resampled_rightly_nothing_goes_wrong_and_the_claim_false(nano, tmp_path, monkeypatch):
+    from workbook.evidence import sample_rate
+
+    monkeypatch.setattr(sample_rate, "taken_at", lambda rate, sound: sound)
+    status, document = evidence("sample_rate", tmp_path)
+    failing = {claim["id"] for claim in document["claims"] if not claim["holds"]}
+    assert status == 1 and {"wrong", "wrong_low"} <= failing
+
+
+def test_the_counter_without_its_wrap_gives_a_false_claim(nano, tmp_path, monkeypatch):
+    from whisper_lab.energy import joules
+
+    monkeypatch.setattr(joules, "from_counter", lambda readings, wraps_at=None: readings[-1][1][0] - readings[0][1][0])
+    status, document = evidence("energy_integral", tmp_path)
+    assert status == 1 and not next(one for one in document["claims"] if one["id"] == "wrap")["holds"]
+
+
+def test_a_value_that_is_no_number_is_refused():
+    from whisper_lab.console import LabError
+    from workbook.evidence.common import Evidence
+
+    with pytest.raises(LabError, match="wer"):
+        Evidence().value("wer", float("nan"))

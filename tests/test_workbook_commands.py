@@ -1,0 +1,95 @@
+"""Every command that the workbook prints is executed: here, with README's, or by the evidence's own tests."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import workbook_tiny
+from test_documents import BLOCK
+from test_documents import clone as clone  # the tracked files in a folder of their own
+
+from workbook import generate, questions
+from workbook.questions import HERE
+from workbook.values import Results
+
+ROOT = HERE.parent
+EVIDENCE = re.compile(r"python -m workbook\.evidence\.(\w+)")
+
+
+def in_readme() -> set[str]:
+    """Command lines that tests/test_documents.py runs."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return {line for match in BLOCK.finditer(text) if not match["reason"] for line in match["commands"].splitlines()}
+
+
+def commands() -> list[str]:
+    """Each command of a question once, but for those that README has word for word."""
+    asked = [one.command for one in questions.load().questions.values() if one.command]
+    return [command for command in dict.fromkeys(asked) if command not in in_readme()]
+
+
+def instructions() -> list[str]:
+    """The blocks of instructors.md that are not exempt."""
+    text = (HERE / "instructors.md").read_text(encoding="utf-8")
+    text = re.sub(r"^   ", "", text, flags=re.M)  # blocks within a list are indented
+    found = [match["commands"].strip() for match in BLOCK.finditer(text) if not match["reason"]]
+    return [commands for commands in found if commands not in in_readme()]
+
+
+@pytest.fixture(scope="module")
+def prepared(clone):
+    """The clone with nano's graphs in every precision, which several commands read."""
+    done = run("python 03-export-encoder-decoder.py --model nano --precision all --no-verify --quiet", clone)
+    assert done.returncode == 0, done.stderr
+    return clone
+
+
+def run(command: str, folder) -> subprocess.CompletedProcess:
+    """As a student would type it: in bash, with this Python in front, offline, nothing to read from."""
+    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(["bash", "-e", "-c", command], cwd=folder, capture_output=True, text=True, timeout=240,
+                          stdin=subprocess.DEVNULL, env=os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"})
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command[:70])
+def test_commands_of_questions_run_as_printed(command, prepared):
+    done = run(command, prepared)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.strip(), f"{command} shows nothing"
+
+
+@pytest.mark.parametrize("command", instructions(), ids=lambda command: command[:70])
+def test_commands_for_instructors_run_as_printed(command, prepared):
+    done = run(command, prepared)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_arithmetic_in_the_texts_is_what_its_command_prints(clone):
+    """Answers that follow from arithmetic quote its result; here it is done again."""
+    expected = {"1.06": ["3000", "1500"], "1.07": ["4.0", "3.0"], "3.06": ["36.864", "184.32"],
+                "3.13": ["64770", "32130", "32767"], "3.14": ["0.125", "0.062", "0.031"], "3.16": ["12.0"],
+                "3.26": ["1.6", "36.0"]}
+    book = questions.load()
+    for number, results in expected.items():
+        printed = run(book.questions[number].command, clone).stdout
+        assert all(result in printed for result in results), (number, printed)
+
+
+def test_every_printed_command_is_known_to_a_test(tmp_path):
+    """nl.md and en.md print nothing but commands of questions, and of evidence scripts that exist."""
+    book = questions.load()
+    made = generate.generate(book, Results(workbook_tiny.write(tmp_path, book)))
+    asked = {one.command for one in book.questions.values()}
+    for name in ("nl.md", "en.md"):
+        for match in BLOCK.finditer(made[name].decode()):
+            for line in match["commands"].strip().splitlines():
+                evidence = EVIDENCE.fullmatch(line)
+                assert line in asked or evidence, line
+                assert not evidence or (HERE / "evidence" / f"{evidence[1]}.py").is_file(), line
+
+
+def test_instructors_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (HERE / "instructors.md").read_text(encoding="utf-8")):
+        assert (HERE / target).exists(), f"instructors.md points to {target}"

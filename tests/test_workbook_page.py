@@ -1,0 +1,124 @@
+"""The quiz as a page, in a real Chromium: asked, answered, explained, remembered by the browser."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import browser
+import pytest
+import workbook_tiny
+
+from workbook import questions
+from workbook.questions import HERE
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page on a free port, over evidence made for this test; ended as Ctrl-C does."""
+    results = workbook_tiny.write(tmp_path_factory.mktemp("results"), questions.load())
+    process = subprocess.Popen([sys.executable, "-m", "workbook.quiz", "--page", "--port", "0", "--lang", "en",
+                                "--results", str(results)], cwd=HERE.parent, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    try:
+        line = process.stdout.readline()
+        assert "Running on local URL:  http://127.0.0.1:" in line, process.stderr.read()
+        yield line.split()[-1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture
+def page(chromium, address):
+    made = browser.page(chromium, 1100, 900)
+    made.goto(address)
+    made.locator("#start").wait_for(timeout=60_000)
+    yield made
+    made.close()
+
+
+def choose(page, where, option):
+    page.locator(f"{where} input").click()
+    page.locator("[role=option]", has_text=option).first.click()
+
+
+def started(page, topic, level=None):
+    """A round on one topic; returns the id of the first question."""
+    choose(page, "#topic", topic)
+    if level:
+        choose(page, "#level", level)
+    page.locator("#start").click()
+    heading = page.locator("#question h3")
+    heading.wait_for(timeout=20_000)
+    return heading.inner_text().split("·")[1].split()[0]
+
+
+def answer(page, number, right):
+    """Tick the right choice, or a wrong one."""
+    texts = {choice.text.en.replace("`", ""): choice.right for choice in questions.load().questions[number].choices}
+    labels = page.locator("#options label")
+    labels.first.wait_for(timeout=10_000)
+    for label in labels.all():
+        if texts[label.inner_text().strip().split(". ", 1)[1].replace("`", "")] == right:
+            label.click()
+            break
+    page.locator("#check").click()
+    page.locator("#next").wait_for(timeout=20_000)
+
+
+def test_a_wrong_choice_is_explained_and_kept_by_the_browser(page, address):
+    number = started(page, "Netron", "1")
+    answer(page, number, right=False)
+    feedback = page.locator("#feedback").inner_text()
+    assert "Not right: it is" in feedback and "Why not" in feedback
+    page.locator("#figure img").first.wait_for(timeout=20_000)
+    assert f"To repeat: {number}" in page.locator("#score").inner_text()
+    if shots := os.environ.get("WORKBOOK_SHOTS"):
+        page.screenshot(path=shots)
+    page.reload()  # another visit of the same browser: it still knows
+    page.locator("#start").wait_for(timeout=60_000)
+    assert started(page, "Netron", "1") == number
+    answer(page, number, right=True)
+    assert page.locator("#feedback").inner_text().startswith("Right.")
+    score = page.locator("#score").inner_text()
+    assert "Score: 1 out of 1" in score and "To repeat" not in score
+    assert page.trouble == []
+
+
+def test_an_open_question_shows_the_model_answer_and_is_graded_by_oneself(page):
+    number = started(page, "deployment", "2")
+    page.locator("#thought textarea").fill("wheels")
+    assert not page.locator("#next").is_visible()
+    page.locator("#reveal").click()
+    page.locator("#partly").wait_for(timeout=20_000)
+    feedback = page.locator("#feedback").inner_text()
+    assert "Model answer" in feedback and questions.load().questions[number].points[0].en in feedback
+    page.locator("#partly").click()
+    page.locator("#next").wait_for(timeout=20_000)
+    assert "Score: 0.5 out of 1" in page.locator("#score").inner_text()
+    page.locator("#next").click()
+    page.locator("#question", has_text="Done!").wait_for(timeout=20_000)
+    assert page.trouble == []
+
+
+def test_two_visitors_have_their_own_scores_and_the_page_speaks_dutch(chromium, address, page):
+    answer(page, started(page, "recording", "1"), right=True)
+    other = browser.page(chromium, 1100, 900)  # a context of its own
+    other.goto(address)
+    other.locator("#language label", has_text="Nederlands").click()
+    other.locator("#title", has_text="Quiz bij het").wait_for(timeout=20_000)
+    choose(other, "#topic", "opnemen")
+    choose(other, "#level", "1")
+    other.locator("#start").click()
+    other.locator("#question h3", has_text="De dichte microfoon").wait_for(timeout=20_000)
+    assert other.locator("#score").inner_text().strip() == ""
+    assert other.trouble == []

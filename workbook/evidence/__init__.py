@@ -1,0 +1,1 @@
+"""One short script a question: it measures the answer on whisper-nano and says which claims hold."""

@@ -1,0 +1,48 @@
+"""Measure the evidence: every script, or those named, each in a fresh process.
+
+    python -m workbook.evidence                         # all of them -> workbook/results/, some minutes
+    python -m workbook.evidence monitoring padding
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.console import LabError
+from workbook.evidence import common
+
+HELPERS = {"__init__", "__main__", "common", "arm64"}
+
+
+def names() -> list[str]:
+    """The evidence scripts."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run them one after the other; 1 where one fails or a claim does not hold."""
+    parser = console.parser(__doc__, "output_dir", "seed", "quiet", "log_level", output_dir=str(common.RESULTS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"(default: all) {', '.join(names())}")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and clips, the same claims")
+    args = console.parse(parser, argv)
+    if unknown := set(args.names) - set(names()):
+        raise LabError(f"there is no evidence script {', '.join(sorted(unknown))}", f"choose from {', '.join(names())}")
+    common.graphs()  # once, not in the time of the first script
+    options = ["--output-dir", str(Path(args.output_dir).resolve()), "--seed", str(args.seed),
+               *["--quick"] * args.quick, *["--quiet"] * args.quiet]
+    failed = []
+    for name in args.names or names():
+        console.result(f"== {name}")
+        start = time.perf_counter()
+        if subprocess.run([sys.executable, "-m", f"workbook.evidence.{name}", *options], cwd=common.ROOT).returncode:
+            failed.append(name)
+        console.note(name, f"{time.perf_counter() - start:.0f} s", "failed" if name in failed else "every claim holds")
+    if failed:
+        raise LabError(f"claims that do not hold, or errors, in {', '.join(failed)}", "read the lines above")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,252 @@
+"""What every evidence script shares: its flags, its JSON document, its figure, the checkpoint, graphs and clips.
+
+A script measures into an Evidence and draws it::
+
+    def measure(evidence, args):
+        evidence.value("wer_right_percent", 3.4, "%")
+        evidence.claim("right", "Most words are right.", "De meeste woorden kloppen.", 3.4 < 50, 3.4)
+
+    def draw(evidence, figure):
+        figure.subplots().bar(["16 kHz"], [evidence.values["wer_right_percent"]])
+
+    def main(argv=None):
+        return common.run("sample_rate", "2.01", __doc__, measure, draw, argv)
+
+DIR/NAME.json holds every number (`values`, with `units`) and every claim; DIR/NAME.png carries the digest of the
+values that it was drawn from. Exit status 1 where a claim does not hold; both files are written all the same.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import console, files
+from whisper_lab.console import LabError
+
+SCHEMA = "whisper-onnx-lab/evidence/1"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "workbook" / "results"
+MEDIA = ROOT / "media"
+GRAPHS = ROOT / "whisper_model_dir"
+THREADS = 1  # another program on the second core then disturbs little; latency_cuts also measures two
+RATE = 16000  # Hz
+MOST_BYTES = 110_000  # of a figure
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c8c8c"  # told apart by colour-blind too
+
+
+class Evidence:
+    """What one script found out. `series` is for the figure alone: it does not go into the JSON document."""
+
+    def __init__(self):
+        self.values: dict[str, float | int | str] = {}
+        self.units: dict[str, str] = {}
+        self.claims: list[dict] = []
+        self.stable: list[str] = []
+        self.series: dict = {}
+
+    def value(self, key: str, value, unit: str = "", stable: bool = False):
+        """Note a value (NumPy numbers become plain ones, floats keep six digits); stable: equal on every machine."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float):
+            if not np.isfinite(value):
+                raise LabError(f"{key} is {value}", "nothing was measured: look at the script")
+            value = float(f"{value:.6g}")
+        self.values[key], self.units[key] = value, unit
+        self.stable += [key] if stable else []
+        return value
+
+    def claim(self, name: str, text_en: str, text_nl: str, holds: bool, measured) -> None:
+        """A statement that has to hold on any machine, without measured numbers in its text; `measured` says why."""
+        if isinstance(measured, np.generic):
+            measured = measured.item()
+        measured = float(f"{measured:.6g}") if isinstance(measured, float) else measured
+        self.claims.append({"id": name, "text_en": text_en, "text_nl": text_nl, "holds": bool(holds),
+                            "measured": measured})
+
+
+# Running a script ----------------------------------------------------------------------------------------------------
+
+def run(name: str, question: str, description: str, measure: Callable, draw: Callable,
+        argv: list[str] | None = None) -> int:
+    """Measure, draw, write, print; returns 1 where a claim does not hold."""
+    parser = console.parser(description, "output_dir", "seed", "quiet", "log_level", output_dir=str(RESULTS))
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and clips, the same claims")
+    args = console.parse(parser, argv)
+    from whisper_lab import machine
+
+    np.random.seed(args.seed)
+    evidence, started = Evidence(), time.perf_counter()
+    measure(evidence, args)
+    document = {"schema": SCHEMA, "name": name, "question": question, "machine": machine.card(THREADS),
+                "seed": args.seed, "values": evidence.values, "units": evidence.units, "claims": evidence.claims,
+                "stable": evidence.stable, "figure": f"{name}.png",
+                "duration_s": round(time.perf_counter() - started, 1)}
+    _save_figure(Path(args.output_dir) / f"{name}.png", evidence, draw)
+    path = files.write_json(Path(args.output_dir) / f"{name}.json", document)
+    for claim in evidence.claims:
+        console.result(f"{'holds' if claim['holds'] else 'FAILS'}  {claim['text_en']}  [{claim['measured']}]")
+    console.note("written", path, f"{len(evidence.values)} values in {document['duration_s']} s")
+    return 0 if all(claim["holds"] for claim in evidence.claims) else 1
+
+
+def _save_figure(path: Path, evidence: Evidence, draw: Callable) -> None:
+    """1000 x 560 pixels, letters large enough for a slide, marked with the digest of the values."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    with plt.rc_context({"font.size": 13, "axes.titlesize": 14, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = plt.figure(figsize=(10, 5.6), layout="constrained")
+        draw(evidence, figure)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=100)
+        plt.close(figure)
+    mark = PngInfo()
+    mark.add_text("values", digest(evidence.values))
+    with files.atomic(path) as temporary:
+        for colours in (256, 128, 64, 32):  # enough of them for bars and lines; spectrograms make large files
+            small = Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+            small.save(temporary, pnginfo=mark, optimize=True)
+            if temporary.stat().st_size < MOST_BYTES:
+                break
+
+
+def digest(values: dict) -> str:
+    """SHA-256 of the values: a figure that is older than its numbers is found."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+# The checkpoint, its graphs, the clips -------------------------------------------------------------------------------
+
+@functools.cache
+def checkpoint():
+    """whisper-nano."""
+    from whisper_lab import checkpoints
+
+    return checkpoints.resolve("nano")
+
+
+@functools.cache
+def torch_runtime():
+    """whisper-nano in PyTorch, float32, on THREADS threads; attention written out, as the exporter wants it."""
+    import torch
+
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    torch.set_num_threads(THREADS)
+    return TorchWhisper.load(checkpoint(), attn_implementation="eager")
+
+
+@functools.cache
+def graphs() -> dict[str, dict[str, Path]]:
+    """precision -> {"encoder": path, "decoder": path} of these very weights; 03 writes them where they are missing."""
+    from whisper_lab.export import naming
+    from whisper_lab.export.metadata import weights_sha256
+
+    name = checkpoint().name
+    pairs = {precision: naming.pair(GRAPHS, name, precision) for precision in PRECISIONS}
+    wanted = weights_sha256(checkpoint().folder)
+    if not all(_weights_of(path) == wanted for pair in pairs.values() for path in pair.values()):
+        console.note("graphs", "03 writes them", f"{GRAPHS.name} holds none, or none of these weights")
+        command = [sys.executable, str(ROOT / "03-export-encoder-decoder.py"), "--model", "nano", "--precision", "all",
+                   "--output-dir", str(GRAPHS), "--quiet"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        if done.returncode:
+            raise LabError(f"03 could not write the graphs: {done.stderr.strip()[-300:]}", " ".join(command))
+    return pairs
+
+
+def _weights_of(graph: Path) -> str | None:
+    """The checksum of the weights that a graph was made from."""
+    import onnx
+
+    if not graph.is_file():
+        return None
+    notes = onnx.load(graph, load_external_data=False).metadata_props
+    return next((entry.value for entry in notes if entry.key == "weights_sha256"), None)
+
+
+@functools.cache
+def onnx_runtime(precision: str = "fp32", threads: int = THREADS):
+    """whisper-nano's two graphs in onnxruntime."""
+    from whisper_lab.onnx_whisper import OnnxWhisper
+
+    graphs()
+    return OnnxWhisper(GRAPHS, checkpoint().name, precision, threads)
+
+
+@functools.cache
+def references() -> dict[str, dict]:
+    """media/references.json: clip -> text, language."""
+    return json.loads((MEDIA / "references.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def samples(clip: str) -> np.ndarray:
+    """float32 [n] at 16 kHz of a clip in media/."""
+    from whisper_lab import audio
+
+    return audio.load(MEDIA / clip).samples
+
+
+def english(quick: bool = False) -> list[str]:
+    """The short English clips: each fits in nano's window."""
+    return ["digits.wav", "kitchen.wav"] if quick else ["digits.wav", "kitchen.wav", "time.wav", "hello.wav"]
+
+
+def spoken(quick: bool = False) -> list[tuple[np.ndarray, str]]:
+    """(samples, text): the short English clips, and unless `quick` the sentences of the long one, cut out."""
+    found = [(samples(clip), references()[clip]["text"]) for clip in english(quick)]
+    if not quick:
+        for piece in references()["long.flac"]["segments"]:
+            start, end = (round(RATE * piece[key]) for key in ("start_s", "end_s"))
+            found.append((samples("long.flac")[max(0, start - RATE // 4):end + RATE // 4], piece["text"]))
+    return found
+
+
+def word_error_rate(runtime, clips: list[tuple[np.ndarray, str]], options=None) -> tuple[float, int, list[str]]:
+    """Percent of wrong words over all clips (samples, text), how many words there are, and the transcripts."""
+    from whisper_lab import long_form
+    from whisper_lab.decoding import Options
+    from whisper_lab.metrics import word_errors
+
+    options = options or Options(language="en", max_tokens=96)
+    texts = [one.text for one in long_form.transcribe_many(runtime, [sound for sound, _ in clips], options)]
+    found = [word_errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
+    wrong = sum(errors.substitutions + errors.insertions + errors.deletions for errors in found)
+    words = sum(errors.reference_words for errors in found)
+    return 100 * wrong / words, words, texts
+
+
+def noisy(sound: np.ndarray, below_db: float, seed: int) -> np.ndarray:
+    """White noise `below_db` under the sound's mean power."""
+    noise = np.random.default_rng(seed).standard_normal(len(sound)).astype(np.float32)
+    return sound + noise * np.float32(np.sqrt(np.mean(sound**2)) * 10 ** (-below_db / 20))
+
+
+def median_s(work: list[Callable], rounds: int) -> list[float]:
+    """Median seconds of each piece of work. They take turns: what disturbs the machine disturbs all of them."""
+    for one in work:
+        one()  # warm-up
+    times: list[list[float]] = [[] for _ in work]
+    for _ in range(rounds):
+        for one, seen in zip(work, times, strict=True):
+            start = time.perf_counter()
+            one()
+            seen.append(time.perf_counter() - start)
+    return [float(np.median(seen)) for seen in times]

@@ -1,0 +1,109 @@
+"""How is a clip brought to the length of the model's window, and what is wrong with the other ways?
+
+Measured: word errors of short clips padded with silence (right), with their own sound repeated, and with features of 0
+instead of silence; the words lost when a long recording is cut at the window; and that the encoder takes as long for
+2 s as for a full window, because it always computes the whole of it.
+"""
+
+import numpy as np
+
+from workbook.evidence import common
+
+LONG = "long.flac"
+
+
+def measure(evidence, args) -> None:
+    from whisper_lab.features import log_mel
+
+    runtime, clips = common.onnx_runtime(), common.spoken(args.quick)
+    spec = runtime.spec
+    first = clips[0][0]
+    evidence.value("clip_s", len(first) / common.RATE, "s", stable=True)
+    evidence.value("window_s", spec.window_s, "s", stable=True)
+    evidence.value("padded_percent", 100 * (1 - len(first) / spec.n_samples), "%", stable=True)
+    silence, repeated, zeros = [], [], []
+    for sound, _ in clips:
+        silence.append(log_mel(sound, spec))
+        repeated.append(log_mel(np.resize(sound, spec.n_samples), spec))
+        wrong = silence[-1].copy()
+        wrong[:, -(-len(sound) // spec.hop_length):] = 0  # 0 is no silence here: that is the clip's lowest value
+        zeros.append(wrong)
+    for name, features in (("padded", silence), ("repeated", repeated), ("zero_features", zeros)):
+        rate, texts = _errors(runtime, features, [text for _, text in clips])
+        evidence.value(f"wer_{name}_percent", rate, "%")
+        evidence.value(f"text_{name}", texts[0] or "(nothing)")
+    _cut(evidence, runtime, args.quick)
+
+    short, long = (log_mel(common.samples(LONG)[:round(seconds * common.RATE)], spec)[None]
+                   for seconds in (2, spec.window_s))
+    short_s, long_s = common.median_s([lambda: runtime.encode(short), lambda: runtime.encode(long)],
+                                      7 if args.quick else 25)
+    evidence.value("encoder_ms_short", 1000 * short_s, "ms")
+    evidence.value("encoder_ms_long", 1000 * long_s, "ms")
+    evidence.value("encoder_time_ratio", long_s / short_s)
+    evidence.series = {"features": {"padded": silence[0], "repeated": repeated[0], "zero_features": zeros[0]},
+                       "window_s": spec.window_s}
+    _claims(evidence)
+
+
+def _errors(runtime, features: list[np.ndarray], references: list[str]) -> tuple[float, list[str]]:
+    """Percent of wrong words, and the texts, of features as they are."""
+    from whisper_lab.decoding import Options, decode
+    from whisper_lab.metrics import word_errors
+
+    texts = [decode(runtime, one[None], Options(language="en", max_tokens=96))[0].text for one in features]
+    found = [word_errors(right, text) for right, text in zip(references, texts, strict=True)]
+    wrong = sum(errors.substitutions + errors.insertions + errors.deletions for errors in found)
+    return 100 * wrong / sum(errors.reference_words for errors in found), texts
+
+
+def _cut(evidence, runtime, quick: bool) -> None:
+    """What is lost when everything behind the window is thrown away: words of the reference that lie there."""
+    segments = common.references()[LONG]["segments"]
+    text, spec = common.references()[LONG]["text"], runtime.spec
+    lost = sum(len(one["text"].split()) for one in segments if one["start_s"] >= spec.window_s)
+    evidence.value("words_total", len(text.split()), stable=True)
+    evidence.value("words_lost", lost, stable=True)
+    cut = common.samples(LONG)[:spec.n_samples]
+    evidence.value("wer_cut_percent", common.word_error_rate(runtime, [(cut, text)])[0], "%")
+    if not quick:
+        evidence.value("wer_windows_percent", common.word_error_rate(runtime, [(common.samples(LONG), text)])[0], "%")
+
+
+def _claims(evidence) -> None:
+    values = evidence.values
+    evidence.claim("silence", "Padded with silence, fewer than one word in three is wrong.",
+                   "Aangevuld met stilte is minder dan één woord op drie fout.", values["wer_padded_percent"] < 33,
+                   values["wer_padded_percent"])
+    evidence.claim("repeated", "Padded with its own sound, a clip gets more than half as many errors as words.",
+                   "Aangevuld met zijn eigen geluid krijgt een clip meer dan half zoveel fouten als woorden.",
+                   values["wer_repeated_percent"] > 50, values["wer_repeated_percent"])
+    share = values["words_lost"] / values["words_total"]
+    evidence.claim("cut", "Cut at the window, a long recording loses at least every word behind it.",
+                   "Afgeknipt op het venster verliest een lange opname minstens elk woord erachter.",
+                   share > 0.2 and values["wer_cut_percent"] >= 95 * share, values["wer_cut_percent"])
+    evidence.claim("same_time", "The encoder takes as long for 2 s of sound as for a full window (factor 1.5 at most).",
+                   "De encoder doet even lang over 2 s geluid als over een vol venster (binnen een factor 1,5).",
+                   1 / 1.5 < values["encoder_time_ratio"] < 1.5, values["encoder_time_ratio"])
+
+
+def draw(evidence, figure) -> None:
+    panels = figure.subplots(3, 1, sharex=True)
+    values, window = evidence.values, evidence.series["window_s"]
+    titles = {"padded": "right: silence", "repeated": "wrong: the clip repeated",
+              "zero_features": "not silence either: features of 0"}
+    for panel, (name, features) in zip(panels, evidence.series["features"].items(), strict=True):
+        panel.imshow(features, origin="lower", aspect="auto", cmap="magma", extent=(0, window, 0, len(features)),
+                     vmin=-1, vmax=1.5)
+        panel.set_title(f"{titles[name]}: WER {values[f'wer_{name}_percent']:.0f} %", fontsize=13)
+        panel.axvline(values["clip_s"], color="white", linestyle="--")
+        panel.set_ylabel("mel band")
+    panels[-1].set_xlabel("time in the model's window (s)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run("padding", "1.04", __doc__, measure, draw, argv)
+
+
+if __name__ == "__main__":
+    common.console.run(main)
