@@ -112,7 +112,7 @@ class ASRModel(PreTrainedModel):
         vectors = self.audio_projector(states.to(self.audio_projector.ln_pre.weight.dtype) * heard[..., None])
         return vectors, self.audio_projector.get_output_length(positions)
 
-    def _insert(self, input_ids, attention_mask, vectors, counts, labels=None, pad_left: bool = False) -> dict:
+    def insert(self, input_ids, attention_mask, vectors, counts, labels=None, pad_left: bool = False) -> dict:
         """Put each sample's audio vectors in the place of its one audio token, then pad the batch again.
 
         input_ids, attention_mask, labels: [batch, tokens]; vectors: [batch, longest, llm_dim]; counts: [batch].
@@ -150,7 +150,7 @@ class ASRModel(PreTrainedModel):
                 raise ASRError("there is no sound", "pass input_features, as the model's own processor makes them")
             encoder_states, encoder_positions = self.encode(input_features, audio_attention_mask)
         vectors, counts = self.project(encoder_states, encoder_positions)
-        return self._insert(input_ids, attention_mask, vectors, counts, labels, pad_left)
+        return self.insert(input_ids, attention_mask, vectors, counts, labels, pad_left)
 
     # Text out ---------------------------------------------------------------------------------------------------------
 

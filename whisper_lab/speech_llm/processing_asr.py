@@ -53,7 +53,8 @@ class ASRProcessor(ProcessorMixin):
         transcript: the right answers, which become labels. Raises ASRError for another sampling rate, for sound
         longer than the window or without samples, and for a prompt without its audio token.
         """
-        clips = [np.asarray(clip, np.float32) for clip in ([audio] if np.ndim(audio[0]) == 0 else audio)]
+        several = isinstance(audio, (list, tuple)) and len(audio) > 0 and np.ndim(audio[0]) > 0
+        clips = [np.asarray(clip, np.float32) for clip in (audio if several else [audio])]
         self._check(clips, sampling_rate)
         heard = self.feature_extractor(clips, sampling_rate=sampling_rate, return_tensors="pt",
                                        return_attention_mask=True)
