@@ -110,7 +110,7 @@ def follow_shapes(model, seconds: float) -> list[dict]:
         {"stage": "of it, heard", "shape": list(spoken.shape[1:]), "what": "a vector every 20 ms of the clip"},
         {"stage": "projector output", "shape": list(vectors.shape[1:]),
          "what": f"a vector every {every:.0f} ms, as wide as a token embedding"},
-        {"stage": "decoder output", "shape": list(logits.shape[1:]), "what": "a score for every token of the vocabulary"},
+        {"stage": "decoder output", "shape": list(logits.shape[1:]), "what": "a score for every token it knows"},
     ]
 
 
@@ -129,8 +129,8 @@ def facts(config) -> dict[str, object]:
     model = ASRModel.blueprint(config)
     counts = count_parameters(model)
     first = next(m for m in model.audio_projector.modules() if hasattr(m, "in_features"))
-    return {"encoder": config.audio_model_id, "decoder": config.text_model_id, "mel bins": config.audio_config.num_mel_bins,
-            "encoder dimension": config.encoder_dim, "LLM dimension": config.llm_dim,
+    return {"encoder": config.audio_model_id, "decoder": config.text_model_id,
+            "mel bins": config.audio_config.num_mel_bins, "encoder dimension": config.encoder_dim, "LLM dimension": config.llm_dim,
             "stacked frames, projector's input": first.in_features, "vocabulary": config.text_config.vocab_size,
             "projector parameters (trained)": counts["audio_projector"]["parameters"],
             "encoder parameters (frozen)": counts["audio_encoder"]["parameters"],

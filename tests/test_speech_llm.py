@@ -193,7 +193,8 @@ def test_untrained_vectors_are_as_loud_as_words(small):
     assert float(vectors.square().mean().sqrt() / table.square().mean().sqrt()) == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize(("prompt", "found"), [("<|user|>hello<|assistant|>", "0 times"), ("<audio> <audio>", "2 times")])
+@pytest.mark.parametrize(("prompt", "found"), [("<|user|>hello<|assistant|>", "0 times"),
+                                               ("<audio> <audio>", "2 times")])
 def test_a_prompt_needs_one_audio_token(small, prompt, found):
     from whisper_lab.speech_llm import ASRError
 

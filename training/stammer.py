@@ -61,7 +61,8 @@ class Pieces:
                 _, i = min(pairs)
                 parts[i : i + 2] = [parts[i] + parts[i + 1]]
             # Letters outside ASCII are two bytes each in the vocabulary.
-            found += [self.vocabulary[p] for part in parts for p in ([part] if part in self.vocabulary else _bytes(part))]
+            known = (p for part in parts for p in ([part] if part in self.vocabulary else _bytes(part)))
+            found += [self.vocabulary[piece] for piece in known]
         return found
 
 

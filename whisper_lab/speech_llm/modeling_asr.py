@@ -35,7 +35,8 @@ class ASRModel(PreTrainedModel):
     base_model_prefix = ""
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # the parts decide for themselves
 
-    def __init__(self, config: ASRConfig, audio_encoder: nn.Module | None = None, text_decoder: nn.Module | None = None):
+    def __init__(self, config: ASRConfig, audio_encoder: nn.Module | None = None,
+                 text_decoder: nn.Module | None = None):
         """Parts that are not given are loaded from the folders or ids that the configuration names."""
         super().__init__(config)
         if config.audio_config is None or config.text_config is None:

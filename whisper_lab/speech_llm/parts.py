@@ -7,8 +7,14 @@ network), or by any other id on the Hugging Face Hub.
 from pathlib import Path
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, WhisperConfig, WhisperModel
-from transformers import Qwen2Config
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    Qwen2Config,
+    WhisperConfig,
+    WhisperModel,
+)
 
 
 class ASRError(ValueError):
