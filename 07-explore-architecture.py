@@ -130,7 +130,8 @@ def facts(config) -> dict[str, object]:
     counts = count_parameters(model)
     first = next(m for m in model.audio_projector.modules() if hasattr(m, "in_features"))
     return {"encoder": config.audio_model_id, "decoder": config.text_model_id,
-            "mel bins": config.audio_config.num_mel_bins, "encoder dimension": config.encoder_dim, "LLM dimension": config.llm_dim,
+            "mel bins": config.audio_config.num_mel_bins,
+            "encoder dimension": config.encoder_dim, "LLM dimension": config.llm_dim,
             "stacked frames, projector's input": first.in_features, "vocabulary": config.text_config.vocab_size,
             "projector parameters (trained)": counts["audio_projector"]["parameters"],
             "encoder parameters (frozen)": counts["audio_encoder"]["parameters"],

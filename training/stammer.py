@@ -4,6 +4,7 @@ The text decoder of the miniature never hears a sound. It learns to read this, a
 it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
 """
 
+import json
 import random
 from dataclasses import dataclass
 
@@ -42,8 +43,9 @@ class Pieces:
     """Cuts words into tokens of the vocabulary: as the tokenizer does, or with merges left out (arXiv 1910.13267)."""
 
     def __init__(self, tokenizer):
-        import json
+        from tokenizers import pre_tokenizers
 
+        self.split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
         model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
         self.vocabulary = model["vocab"]
         self.ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
@@ -51,8 +53,8 @@ class Pieces:
     def cut(self, draw: random.Random, words: str, left_out: float) -> list[int]:
         """Token ids of ` word word`; each merge is left out with probability `left_out` (1: single characters)."""
         found = []
-        for word in words.split():
-            parts = ["Ġ", *word]
+        for word, _ in self.split(f" {words}" if words else ""):  # each byte of a word as one character
+            parts = list(word)
             while True:
                 pairs = [(self.ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:], strict=False))
                          if pair in self.ranks and draw.random() >= left_out]
@@ -60,16 +62,8 @@ class Pieces:
                     break
                 _, i = min(pairs)
                 parts[i : i + 2] = [parts[i] + parts[i + 1]]
-            # Letters outside ASCII are two bytes each in the vocabulary.
-            known = (p for part in parts for p in ([part] if part in self.vocabulary else _bytes(part)))
-            found += [self.vocabulary[piece] for piece in known]
+            found += [self.vocabulary[part] for part in parts]
         return found
-
-
-def _bytes(part: str) -> list[str]:
-    from tokenizers import pre_tokenizers
-
-    return [c for piece, _ in pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(part) for c in piece]
 
 
 def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float) -> Stammer:

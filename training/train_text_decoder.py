@@ -30,7 +30,7 @@ def make_tokenizer(nano: Path):
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = checkpoints.import_transformers().PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", padding_side="right",
+        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", unk_token="<|end|>", padding_side="right",
         clean_up_tokenization_spaces=False)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS[:-1])})
     return tokenizer

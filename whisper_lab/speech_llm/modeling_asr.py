@@ -74,7 +74,7 @@ class ASRModel(PreTrainedModel):
         """Start with audio vectors as long as the decoder's own token embeddings: others it has never met."""
         table = self.text_decoder.get_input_embeddings().weight
         if table.device.type != "meta":
-            nn.init.constant_(self.audio_projector.ln_post.weight, float(table.float().pow(2).mean().sqrt()))
+            nn.init.constant_(self.audio_projector.ln_post.weight, float(table.detach().float().pow(2).mean().sqrt()))
 
     def train(self, mode: bool = True) -> "ASRModel":
         """Training mode for the projector; the frozen parts stay in eval mode whatever is asked for."""

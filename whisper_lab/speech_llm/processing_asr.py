@@ -37,7 +37,7 @@ class ASRProcessor(ProcessorMixin):
         made = cls(feature_extractor, tokenizer, config.prompt, config.audio_token, config.end_token)
         config.audio_token_id = tokenizer.convert_tokens_to_ids(config.audio_token)
         config.end_token_id = tokenizer.convert_tokens_to_ids(config.end_token)
-        if config.end_token_id is None or config.end_token_id == tokenizer.unk_token_id:
+        if config.end_token not in tokenizer.get_vocab():
             raise ASRError(f"the tokenizer does not know {config.end_token}", "set end_token to one it knows")
         mels = feature_extractor.feature_size
         if mels != config.audio_config.num_mel_bins:
