@@ -44,6 +44,10 @@ demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
 	done
 	@echo "== 04: the four precisions beside each other"
 	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model nano --audio media
+	@echo "== 07: the blueprint of a 7-billion-parameter system, and one sentence by its miniature"
+	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
+	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
+		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
 
 test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite
 	$(OFFLINE) $(BIN)/python -m pytest -q $(TESTS)
