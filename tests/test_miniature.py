@@ -90,15 +90,18 @@ def test_the_text_decoder_learns_resumes_and_is_published(nano, tmp_path):
 # The projector's training ---------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def heard(tmp_path):
+def heard(pieces, tmp_path):  # noqa: F811
     """A cache of 24 clips whose states spell their text: each word has its own direction."""
     words = ["one", "two", "three", "four"]
     draw, numbers = random.Random(0), np.random.default_rng(0)
     sound = {word: numbers.standard_normal(16) for word in words}
     texts = [" ".join(draw.choices(words, k=draw.randint(1, 2))) for _ in range(24)]
     states = [np.concatenate([np.tile(sound[w], (10, 1)) for w in text.split()]).astype(np.float16) for text in texts]
+    from whisper_lab.speech_llm.miniature import fingerprint
+
     folder = tmp_path / "heard"
     folder.mkdir()
+    (folder / "encoder.json").write_text(json.dumps({"encoder_sha256": fingerprint(pieces / "ear")}))
     for name in ("held-out.npz", "part-0000.npz"):
         np.savez(folder / name, states=np.concatenate(states), starts=np.cumsum([0, *map(len, states)]),
                  texts=json.dumps(texts))
@@ -134,6 +137,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pieces, heard, tmp_path, mo
         assert torch.allclose(weight, runs[1][1][name], atol=1e-5), name
 
 
+def test_what_another_encoder_heard_is_refused(pieces, heard, tmp_path, monkeypatch):  # noqa: F811
+    from training import train_projector
+    from whisper_lab.console import LabError
+
+    monkeypatch.setattr(train_projector.checkpoints, "problem_with", lambda folder: None)
+    (heard / "encoder.json").write_text(json.dumps({"encoder_sha256": "0" * 64}))
+    with pytest.raises(LabError, match="another encoder"):
+        train_projector.prepare(arguments(pieces, heard, tmp_path))
+
+
 def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, monkeypatch, call_script):  # noqa: F811
     from training import train_projector
     from whisper_lab import audio
@@ -151,6 +164,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
     flags = ("--speech-llm", tmp_path / "run" / "nano-asr")
     status, out, err = call_script("07-explore-architecture.py", *flags, "--transcribe", sound)
     assert status == 0 and out.startswith("noise.wav: "), err
+    assert "expect more errors" not in err
     status, out, err = call_script("07-explore-architecture.py", *flags, "--preset", "nano", "--seconds", "1")
     assert status == 0 and "Qwen2ForCausalLM" in out and "pen" not in err
     reports = tmp_path / "reports"

@@ -3,8 +3,8 @@
     python -m training.encoder_cache --model nano --corpus training/work/corpus --output-dir training/work/heard
 
 Writes `held-out.npz` and `part-0000.npz`, ...: encoder states of all clips of a part behind each other (float16
-[positions, d_model]), where each clip begins, and what is said in it. Only the positions that sound are kept. A run
-that is stopped goes on with the first part that is missing.
+[positions, d_model]), where each clip begins, and what is said in it. Only positions of the recording are kept, none of
+the padding. A run that is stopped goes on with the first part that is missing.
 """
 
 import json
@@ -20,6 +20,8 @@ from training.clips import Plan, Planner, collate
 from training.mixing import Mixer
 from training.train import POSITION, encode
 from whisper_lab import checkpoints, console, features, files
+from whisper_lab.console import LabError
+from whisper_lab.speech_llm import miniature
 
 KINDS = {"sentences": 70, "synthetic digits": 14, "human digits": 8, "nothing": 4}
 PART = 1024  # clips in one file
@@ -104,6 +106,15 @@ def write_part(path: Path, listener: Listener, planner: Planner, clips: int, dut
         np.savez(temporary, states=np.concatenate(states), starts=starts, texts=json.dumps([text for _, text in drawn]))
 
 
+def check_encoder(folder: Path, encoder: Path) -> None:
+    """Note whose ears the cache has; raises LabError where it was filled by another encoder."""
+    stamp, ours = folder / "encoder.json", {"encoder_sha256": miniature.fingerprint(encoder)}
+    if not stamp.exists() and not list(folder.glob("*.npz")):
+        files.write_json(stamp, ours)
+    elif not stamp.exists() or json.loads(stamp.read_text(encoding="utf-8")) != ours:
+        raise LabError(f"{folder} holds what another encoder heard than {encoder}", "choose an empty folder for it")
+
+
 def main(argv: list[str] | None = None) -> int:
     flags = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
     parser = console.parser(__doc__, *flags, model="nano", output_dir="training/work/heard")
@@ -114,10 +125,10 @@ def main(argv: list[str] | None = None) -> int:
     args = console.parse(parser, argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     utterances, audio = corpus.load(args.corpus)
-    listener = Listener(checkpoints.resolve(args.model), audio)
-    tokenizer = checkpoints.import_transformers().WhisperTokenizer.from_pretrained(
-        checkpoints.resolve(args.model).folder)
-    output = Path(args.output_dir)
+    checkpoint, output = checkpoints.resolve(args.model), Path(args.output_dir)
+    check_encoder(output, checkpoint.folder)
+    listener = Listener(checkpoint, audio)
+    tokenizer = checkpoints.import_transformers().WhisperTokenizer.from_pretrained(checkpoint.folder)
     for number in range(-1, args.parts):
         path = output / ("held-out.npz" if number < 0 else f"part-{number:04d}.npz")
         if not path.exists():

@@ -19,8 +19,8 @@ from training import encoder_cache, train_text_decoder
 from training.train_text_decoder import MARKERS, PROMPT, schedule
 from whisper_lab import checkpoints, console, files
 from whisper_lab.console import LabError
+from whisper_lab.speech_llm import miniature
 
-BUNDLE = Path(__file__).resolve().parent.parent / "speech_llm_model_dir" / "nano-asr"
 SHARPNESS = 12.0  # a cosine of 1 counts this much in the CTC loss
 
 
@@ -156,6 +156,7 @@ def train(args, heard: encoder_cache.Heard, held_out: encoder_cache.Heard) -> Tr
     trainer.save(state)
     trainer.finish()
     report = {"steps": trainer.step, "minutes": round(trainer.seconds / 60, 1), "training_clips": len(heard),
+              "encoder_sha256": miniature.fingerprint(trainer.model.config.audio_model_id),
               **validate(trainer.model, trainer.processor, held_out, args.validation_clips)}
     files.write_json(Path(args.output_dir) / "validation.json", report)
     console.result(json.dumps(report, indent=2))
@@ -183,6 +184,7 @@ def prepare(args) -> tuple[encoder_cache.Heard, encoder_cache.Heard]:
     if not (args.heard / "held-out.npz").exists() or len(list(args.heard.glob("part-*.npz"))) < args.parts:
         encoder_cache.main(["--model", args.model, "--corpus", str(args.corpus), "--output-dir", str(args.heard),
                             "--parts", str(args.parts), *common])
+    encoder_cache.check_encoder(args.heard, checkpoints.resolve(args.model).folder)
     parts = sorted(args.heard.glob("part-*.npz"))[: args.parts]
     if not parts:
         raise LabError(f"no clips in {args.heard}", "give --parts 1 or more")
