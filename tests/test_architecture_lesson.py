@@ -33,6 +33,7 @@ def test_a_command_of_the_lesson_prints_what_it_promises(block, call_script, tmp
         assert program == "python"
         status, out, err = call_script(script, *arguments, "--output-dir", tmp_path)
         assert status == 0, err
+    printed, out = ("\n".join(line.rstrip() for line in text.splitlines()) for text in (printed, out))
     assert printed in out
 
 

@@ -31,13 +31,16 @@ def journey(model, processor, samples: np.ndarray) -> dict:
                          encoder_positions=positions)[0]
     begin = int((batch["input_ids"][0] == model.config.audio_token_id).nonzero())
     probabilities, looks = _write_again(model, made["inputs_embeds"], ids, begin, n)
-    text = processor.tokenizer
+    def text(token: int) -> str:
+        shown = processor.tokenizer.decode([int(token)])
+        return "".join(c if c.isprintable() else "\u00b7" for c in shown)  # a lone byte may be a control character
+
     return {
         "samples": samples, "seconds": len(samples) / SAMPLE_RATE,
         "mel": batch["input_features"][0, :, : int(batch["audio_attention_mask"].sum())].numpy(),
         "states": states[0, : int(positions[0])].float().numpy(), "vectors": vectors[0, :n].float().numpy(),
         "nearest": _nearest(vectors[0, :n], model.text_decoder.get_input_embeddings().weight, text),
-        "tokens": [{"text": text.decode([int(i)]), "probability": float(p)}
+        "tokens": [{"text": text(i), "probability": float(p)}
                    for i, p in zip(ids, probabilities, strict=True)],
         "looks": looks, "text": processor.batch_decode(ids[None])[0],
     }
@@ -59,11 +62,11 @@ def _write_again(model, embeds: torch.Tensor, ids: torch.Tensor, begin: int, n: 
     return shares.gather(1, ids[:, None])[:, 0].tolist(), looks
 
 
-def _nearest(vectors: torch.Tensor, table: torch.Tensor, tokenizer) -> list[list[dict]]:
+def _nearest(vectors: torch.Tensor, table: torch.Tensor, text) -> list[list[dict]]:
     """For each vector the token embeddings with the largest cosine."""
     unit = torch.nn.functional.normalize
     cosine, index = (unit(vectors.float(), dim=-1) @ unit(table.float(), dim=-1).T).topk(NEAREST, dim=-1)
-    return [[{"token": tokenizer.decode([int(i)]), "cosine": round(float(c), 3)} for c, i in zip(*row, strict=True)]
+    return [[{"token": text(i), "cosine": round(float(c), 3)} for c, i in zip(*row, strict=True)]
             for row in zip(cosine, index, strict=True)]
 
 
