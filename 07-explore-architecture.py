@@ -5,8 +5,8 @@
     python 07-explore-architecture.py --preset nano --transcribe media/kitchen.wav [--untrained]
     python 07-explore-architecture.py --preset nano --trace media/kitchen.wav      # its journey: reports/trace-*.html
 
-Sound -> [frozen Whisper encoder] -> [projector, trained] -> [frozen language model] -> text. The blueprint is built
-without weights: shapes are real, nothing is downloaded. The miniature is trained (training/train_projector.py).
+Sound -> [frozen Whisper encoder] -> [projector, trained] -> [frozen language model] -> text. The blueprint has no
+weights: its shapes are real, nothing is downloaded. The miniature has (training/train_projector.py).
 """
 
 from pathlib import Path
@@ -184,33 +184,14 @@ def run_miniature(args) -> list[dict]:
 
 # The whole ------------------------------------------------------------------------------------------------------------
 
-def configuration(args):
-    """The blueprint that the arguments ask for, and the one before the swap."""
-    from whisper_lab import hub
-    from whisper_lab.speech_llm import ASRConfig, miniature
-
-    known = {"audio_downsample_rate": args.downsample_rate, "projector_type": args.projector}
-    known = {name: value for name, value in known.items() if value is not None}
-    local = {"local_files_only": True} if hub.offline() else {}
-    if args.preset == "nano":
-        config = miniature.configuration(args.speech_llm)
-        if not known and not args.swap_encoder and not args.swap_decoder:
-            return config, config
-        pair = config.audio_model_id, config.text_model_id
-    else:
-        pair = PRESETS[args.preset]
-    before = ASRConfig.from_parts(*pair, **local, **known)
-    if not args.swap_encoder and not args.swap_decoder:
-        return before, before
-    after = ASRConfig.from_parts(args.swap_encoder or pair[0], args.swap_decoder or pair[1], **local, **known)
-    return before, after
-
-
 def explore(args) -> dict:
     """Parts 1 to 5."""
-    from whisper_lab.speech_llm import ASRModel
+    from whisper_lab import machine
+    from whisper_lab.speech_llm import ASRModel, blueprints
 
-    before, config = configuration(args)
+    before, config = blueprints.find(
+        PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
+        audio_downsample_rate=args.downsample_rate, projector_type=args.projector)
     model = ASRModel.blueprint(config)
     show_configuration(config)
     show_modules(model)
@@ -221,7 +202,7 @@ def explore(args) -> dict:
     return {"audio_model_id": config.audio_model_id, "text_model_id": config.text_model_id,
             "encoder_dim": config.encoder_dim, "llm_dim": config.llm_dim, "projector_type": config.projector_type,
             "audio_downsample_rate": config.audio_downsample_rate, "parameters": counts, "shapes": stages,
-            "changed_by_swap": changed}
+            "changed_by_swap": changed, "machine": machine.card(args.threads)}
 
 
 def arguments():

@@ -372,6 +372,12 @@ def test_bad_wishes_get_two_lines(call_script, arguments, words):
     assert status == 1 and words in err and "Traceback" not in err
 
 
+def test_help_in_under_a_second(run_script):
+    begin = os.times().children_user
+    assert "--swap-encoder" in run_script("07-explore-architecture.py", "--help").stdout
+    assert os.times().children_user - begin < 1.0
+
+
 def test_wrong_usage(call_script):
     for arguments in (("--untrained",), ("--transcribe", "a.wav", "--swap-encoder", "x"), ("--preset", "huge")):
         with pytest.raises(SystemExit) as caught:

@@ -1,9 +1,8 @@
 """ASRModel: a frozen Whisper encoder, a projector that is trained, a frozen language model.
 
     model = ASRModel(config)                              # loads both frozen parts; the projector starts untrained
-    model = ASRModel.blueprint(config)                    # the same modules without a single number in them
-    model = ASRModel.from_pretrained("speech_llm_model_dir/nano-asr")
-    ids = model.generate(**processor(samples))            # processing_asr.py
+    model = ASRModel.blueprint(config)                    # the same modules without numbers
+    ids = ASRModel.from_pretrained("speech_llm_model_dir/nano-asr").generate(**processor(samples))
 
 What `save_pretrained` writes is the projector, the configuration that names the two frozen parts, and this code.
 """
@@ -169,7 +168,7 @@ class ASRModel(PreTrainedModel):
         output = self.text_decoder(**made, **kwargs)
         extra = getattr(self.audio_projector, "auxiliary_loss", None)
         if output.get("loss") is not None and extra is not None:
-            output["loss"] = output["loss"] + 0.01 * extra
+            output["loss"] += 0.01 * extra
         return output
 
     @torch.no_grad()
@@ -231,7 +230,7 @@ class ASRModel(PreTrainedModel):
         try:
             weights = load_file(cached_file(pretrained_model_name_or_path, WEIGHTS, **allowed))
         except Exception as error:
-            raise ASRError(f"{pretrained_model_name_or_path} has no readable {WEIGHTS}: {_first_line(error)}",
+            raise ASRError(f"{pretrained_model_name_or_path} has no readable {WEIGHTS}: {parts.first_line(error)}",
                            "save the model again, or train it with python -m training.train_projector") from error
         model = cls(config)
         model._load_projector(weights, str(pretrained_model_name_or_path))
@@ -249,7 +248,3 @@ class ASRModel(PreTrainedModel):
                 raise ASRError(f"{name} of the projector saved in {source} is {list(weights[name].shape)}, these parts "
                                f"need {list(wanted.shape)}", "a projector fits only the parts it was trained between")
         self.audio_projector.load_state_dict({name: w.to(expected[name].dtype) for name, w in weights.items()})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

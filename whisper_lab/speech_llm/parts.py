@@ -25,6 +25,11 @@ class ASRError(ValueError):
         self.problem, self.remedy = problem, remedy
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, short enough for one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 # The numbers of the published checkpoints, as in the config.json of each.
 # Whisper: width, layers of the encoder, of the decoder, heads, mel bins, vocabulary.
 _WHISPERS = {
@@ -87,7 +92,7 @@ def _fetch_config(model_id: str, role: str, local_files_only: bool):
     try:
         return AutoConfig.from_pretrained(model_id, local_files_only=local_files_only)
     except Exception as error:  # a folder without config.json, no network, no such repository, an unknown kind
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         near = ", ".join(name for name in built_in() if ("whisper" in name) == (role == "audio"))
         raise ASRError(f"the {role} part '{model_id}' is not known here: {reason}",
                        f"name a folder, an id on the Hub, or one that is built in: {near}") from error
@@ -125,7 +130,7 @@ def _load(model_class, model_id: str, config, dtype):
         model, info = model_class.from_pretrained(
             model_id, config=config, dtype=dtype or torch.float32, output_loading_info=True)
     except Exception as error:
-        raise ASRError(f"the weights of {model_id} cannot be loaded: {str(error).strip().splitlines()[0]}",
+        raise ASRError(f"the weights of {model_id} cannot be loaded: {first_line(error)}",
                        "download it once with a network, or name a folder") from error
     if missing := sorted(info["missing_keys"]):
         raise ASRError(f"{model_id} lacks {len(missing)} of its weights, such as {missing[0]}", "fetch it again")

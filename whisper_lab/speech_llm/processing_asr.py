@@ -19,10 +19,6 @@ IGNORE = -100  # the label that cross-entropy skips
 class ASRProcessor(ProcessorMixin):
     """A Whisper feature extractor and a language model's tokenizer that knows the audio token."""
 
-    attributes = ["feature_extractor", "tokenizer"]
-    feature_extractor_class = "AutoFeatureExtractor"
-    tokenizer_class = "AutoTokenizer"
-
     def __init__(self, feature_extractor, tokenizer, prompt: str | None = None, audio_token: str = "<audio>",
                  end_token: str = "<|im_end|>"):
         super().__init__(feature_extractor, tokenizer)
@@ -93,6 +89,11 @@ class ASRProcessor(ProcessorMixin):
                 raise ASRError(f"the prompt holds {self.audio_token} {found} times: {text!r}",
                                f"put {self.audio_token} exactly once where the sound belongs")
         return prompts
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in transformers, and this file beside it, so that AutoProcessor finds it anywhere."""
+        type(self).register_for_auto_class("AutoProcessor")
+        return super().save_pretrained(save_directory, **kwargs)
 
     def batch_decode(self, ids, **kwargs) -> list[str]:
         """Transcripts of generated ids, without special tokens and outer spaces."""
