@@ -4,6 +4,7 @@ The text decoder of the miniature never hears a sound. It learns to read this, a
 it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
 """
 
+import functools
 import json
 import random
 from dataclasses import dataclass
@@ -26,11 +27,23 @@ class Stammer:
     amount: list[float]
 
 
-def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False) -> str:
-    """What could be said in one clip: one to three sentences of the grammar, or nothing."""
+@functools.cache
+def words(language: str) -> list[str]:
+    """The words of the grammar."""
+    draw = random.Random(0)
+    return sorted({word for _ in range(4000) for word in grammar.sentence(draw, language).text.split()})
+
+
+def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
+    """What could be said in one clip: one to three sentences of the grammar, or nothing.
+
+    With probability `jumbled` any words in any order instead: what cannot be guessed has to be read.
+    """
     if draw.random() < 0.04:
         return ""
     language = "nl" if draw.random() < dutch else "en"
+    if draw.random() < jumbled:
+        return " ".join(draw.choice(words(language)) for _ in range(draw.randint(1, 12)))
     said: list[str] = []
     for _ in range(draw.choices((1, 2, 3), SENTENCES)[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
@@ -66,8 +79,12 @@ class Pieces:
         return found
 
 
-def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float) -> Stammer:
-    """Tell `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause."""
+def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
+            stretch: float = 1.0) -> Stammer:
+    """Tell `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
+
+    stretch: 1 as a voice would, 0 one vector for each token and no pause, for beginners.
+    """
     made, pace = Stammer([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
     held = draw.random()  # 0: every token flashes up once, 1: it sounds as long as it lasts
     blur = draw.random() * 0.5
@@ -77,7 +94,7 @@ def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence:
         made.blurred.append(other)
         made.amount.append(amount)
 
-    for _ in range(draw.choice((0, 1, 2, 4, 8))):
+    for _ in range(round(stretch * draw.choice((0, 1, 2, 4, 8)))):
         put(silence, silence, 0.0)
     debt = 0.0
     for i, (token, length) in enumerate(zip(pieces, lengths, strict=True)):
@@ -86,17 +103,17 @@ def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence:
             continue
         if slip < slips:  # heard wrong
             token = draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
-        debt += length * pace * draw.uniform(0.6, 1.4)
+        debt += stretch * length * pace * draw.uniform(0.6, 1.4)
         lasts = max(1, int(debt))
         debt -= lasts
         neighbour = pieces[min(i + 1, len(pieces) - 1)] if draw.random() < 0.5 else pieces[max(i - 1, 0)]
         for k in range(lasts):
             sounding = k == 0 or draw.random() < held
             put(token if sounding else silence, neighbour, draw.random() * blur)
-        if draw.random() < 0.04:
+        if draw.random() < 0.04 * stretch:
             for _ in range(draw.randrange(1, 8)):
                 put(silence, silence, 0.0)
-    for _ in range(draw.choice((0, 1, 2, 4))):
+    for _ in range(round(stretch * draw.choice((0, 1, 2, 4)))):
         put(silence, silence, 0.0)
     if not made.tokens:
         put(silence, silence, 0.0)

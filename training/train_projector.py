@@ -3,7 +3,7 @@
     python -m training.train_projector --corpus training/work/corpus --output-dir training/work/miniature
 
 Makes what it needs and does not find: the text decoder (training.train_text_decoder) and what the encoder hears
-(training.encoder_cache). A run that is stopped goes on where it was. The finished model lies in OUTPUT/nano-asr.
+(training.encoder_cache). A run that is stopped goes on where it was; one that was finished only publishes again.
 """
 
 import json
@@ -198,6 +198,8 @@ def arguments():
                                 ("--heard", "training/work/heard", "what the encoder heard of it"),
                                 ("--decoder", "training/work/text-decoder/final", "the frozen text decoder")):
         parser.add_argument(name, type=Path, default=Path(default), metavar="DIR", help=f"{text} (default: {default})")
+    parser.add_argument("--bundle", type=Path, metavar="DIR",
+                        help="where the finished model goes (default: nano-asr in the output folder)")
     parser.add_argument("--parts", type=int, default=20, help="files of 1024 clips to train on (default: %(default)s)")
     parser.add_argument("--projector", default="linear", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--rate", type=int, default=5, help="encoder positions to a vector (default: %(default)s)")
@@ -220,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     heard, held_out = prepare(args)
     trainer = train(args, heard, held_out)
-    publish(trainer, Path(args.output_dir) / "nano-asr", Path(args.output_dir) / "validation.json")
+    publish(trainer, args.bundle or Path(args.output_dir) / "nano-asr", Path(args.output_dir) / "validation.json")
     return 0
 
 

@@ -20,6 +20,8 @@ MARKERS = ("<audio>", "<|user|>", "<|assistant|>", "<|end|>")
 PROMPT = "<|user|><audio><|assistant|>"
 IGNORE = -100
 EASY_STEPS = 300  # over which texts grow longer and slips more frequent
+STRETCHED = 100, 500  # from the first of these steps to the second the vectors spread in time
+JUMBLED = 0.7, 0.3  # share of texts that are any words in any order, at first and at last
 
 
 def make_tokenizer(nano: Path):
@@ -45,7 +47,7 @@ def make_model(tokenizer, width: int, layers: int, seed: int):
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=8 * width // 3 // 16 * 16,
         num_hidden_layers=layers, num_attention_heads=width // 48, num_key_value_heads=width // 48,
         max_position_embeddings=640, tie_word_embeddings=True, initializer_range=1 / math.sqrt(width),
-        attn_implementation="sdpa", bos_token_id=None, eos_token_id=end, pad_token_id=end))
+        attn_implementation="eager", bos_token_id=None, eos_token_id=end, pad_token_id=end))
 
 
 class Exercises:
@@ -63,14 +65,18 @@ class Exercises:
         """(stammer, answer, loudness of noise) of each row; texts of like length stand together."""
         draw = random.Random(f"{self.seed}/{step}/{held_out}")
         ease = 1.0 if held_out else min(1.0, step / EASY_STEPS)
-        texts = sorted((stammer.text(draw, self.dutch, held_out) for _ in range(4 * self.batch_size)), key=len)
+        stretch = 1.0 if held_out else min(1.0, max(0.0, (step - STRETCHED[0]) / (STRETCHED[1] - STRETCHED[0])))
+        jumbled = 0.0 if held_out else JUMBLED[0] + (JUMBLED[1] - JUMBLED[0]) * stretch
+        texts = sorted((stammer.text(draw, self.dutch, held_out, jumbled) for _ in range(4 * self.batch_size)),
+                       key=len)
         first = draw.randrange(1 + round(3 * ease)) * self.batch_size
         told, answers = [], []
         for words in texts[first : first + self.batch_size]:
             left_out = draw.choice((0.0, 0.0, 0.1, 0.5, 1.0)) * ease
             cut = self.pieces.cut(draw, words, left_out)
             slips = draw.choice((0.0, 0.05, 0.15)) * ease
-            told.append(stammer.stammer(draw, cut, [self.characters[i] for i in cut], self.audio, slips))
+            lengths = [self.characters[i] for i in cut]
+            told.append(stammer.stammer(draw, cut, lengths, self.audio, slips, stretch))
             spoken = f" {words}" if words else ""
             answers.append([*self.tokenizer(spoken, add_special_tokens=False).input_ids, self.end])
         noise = torch.tensor([draw.choice((0.0, 0.3, 0.8)) * ease for _ in told])
