@@ -44,6 +44,10 @@ demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
 	done
 	@echo "== 04: the four precisions beside each other"
 	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model nano --audio media
+	@echo "== 07: the blueprint of a 7-billion-parameter system, and one sentence by its miniature"
+	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
+	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
+		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
 	@echo "== 08: the int8 pair as one graph, from samples to text; and the ten lines of Python that use it"
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model nano --precision int8
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8

@@ -1,7 +1,7 @@
 """Make the screenshots in media/ again: recorder, comparison, graphs in Netron, web page, as a person sees them.
 
     python tests/screenshots.py            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
-    python tests/screenshots.py recorder   # or netron, compare, web (after 08 --model nano --precision int8): one of them
+    python tests/screenshots.py recorder   # or netron, compare, web (after 08, int8): one of them
 """
 
 import io

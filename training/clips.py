@@ -93,7 +93,7 @@ class Planner:
         if self.fillers and rng.random() < 0.06:
             placements.append(self._place(rng, rng.choice(self.fillers), at))
             at = _end(placements[-1]) + _seconds(rng, 0.05, 0.6)
-        for _ in range(rng.choices((1, 2, 3), (60, 24, 16))[0]):
+        for _ in range(rng.choices((1, 2, 3), (72, 18, 10))[0]):
             utterance = rng.choice(self.sentences[language])
             placement = self._place(rng, utterance, at)
             if at > self.window - SAMPLE_RATE // 2:

@@ -48,12 +48,30 @@ def base_speed() -> str:
     return "\n".join([*lines[:lines.index("")], "", card])
 
 
+def streaming_table() -> str:
+    """How late live text is, from 09 --output-json."""
+    from whisper_lab.stream.table import table
+
+    return table(json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8")))
+
+
+def miniature_table() -> str:
+    """Word error rate of script 07's miniature beside whisper-nano's, from the evaluation that ships with it."""
+    from training.evaluate_miniature import table
+
+    path = ROOT / "speech_llm_model_dir" / "nano-asr" / "evaluation.json"
+    if not path.exists():
+        return "The miniature is not part of this copy; `training/README.md` makes it."
+    return table(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _benchmark() -> dict:
     return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 
 
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
+    "streaming": streaming_table, "nano-asr": miniature_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

@@ -1,0 +1,254 @@
+"""Class 2: the end-to-end architecture. A 7-billion-parameter system as a blueprint, and a miniature that works.
+
+    python 07-explore-architecture.py                                     # configuration, modules, parameters, shapes
+    python 07-explore-architecture.py --swap-encoder openai/whisper-base --swap-decoder Qwen/Qwen2-0.5B-Instruct
+    python 07-explore-architecture.py --preset nano --transcribe media/kitchen.wav [--untrained]
+    python 07-explore-architecture.py --preset nano --trace media/kitchen.wav      # its journey: reports/trace-*.html
+
+Sound -> [frozen Whisper encoder] -> [projector, trained] -> [frozen language model] -> text. The blueprint has no
+weights: its shapes are real, nothing is downloaded. The miniature has (training/train_projector.py).
+"""
+
+from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.console import LabError
+
+LINE = "=" * 60
+SAMPLE_RATE = 16000  # Hz
+MINIATURE = Path(__file__).resolve().parent / "speech_llm_model_dir" / "nano-asr"
+# What --preset names: the pair of the class, smaller published pairs of the same kind, and the miniature.
+PRESETS = {
+    "class": ("openai/whisper-large-v3", "Qwen/Qwen2-7B-Instruct"),
+    "medium": ("openai/whisper-medium", "Qwen/Qwen2-1.5B-Instruct"),
+    "small": ("openai/whisper-base", "Qwen/Qwen2-0.5B-Instruct"),
+    "nano": None,
+}
+
+# 1 and 2. The configuration and the modules ---------------------------------------------------------------------------
+
+def show_configuration(config) -> None:
+    """The architectural blueprint: who listens, who writes, and how many frames the translator stacks."""
+    console.result(f"{LINE}\nPART 1: The ASRConfig - Our Architectural Blueprint\n{LINE}")
+    console.result(f"1. Audio Encoder ID  -> {config.audio_model_id}")
+    console.result("   - This is our 'Listener'. It defines which pre-trained audio model to use.")
+    console.result(f"   - Encoder output dimension: {config.encoder_dim}\n")
+    console.result(f"2. Text Decoder ID   -> {config.text_model_id}")
+    console.result("   - This is our 'Writer'. It defines which pre-trained language model to use.")
+    console.result(f"   - LLM input dimension: {config.llm_dim}\n")
+    console.result("3. Projector Config")
+    console.result(f"   - Downsample Rate: {config.audio_downsample_rate}x")
+    console.result("   - This defines how many audio frames are stacked by the 'Translator'.\n")
+
+
+def show_modules(model) -> None:
+    """The three components by the names of their classes; the projector with all that is in it."""
+    import textwrap
+
+    console.result(f"{LINE}\nPART 2: The ASRModel - The Full Pipeline\n{LINE}")
+    console.result("ASRModel class contains the three main components:\n")
+    console.result(f"1. model.audio_encoder:\n   {model.audio_encoder.__class__.__name__}\n")
+    console.result(f"2. model.audio_projector:\n{textwrap.indent(str(model.audio_projector), '   ')}\n")
+    console.result(f"3. model.text_decoder:\n   {model.text_decoder.__class__.__name__}\n")
+    console.result("This single `ASRModel` object orchestrates the entire pipeline from audio to text.")
+
+
+# 3. The parameters ----------------------------------------------------------------------------------------------------
+
+def count_parameters(model) -> dict[str, dict]:
+    """For each component its parameters: all, and those that training changes."""
+    parts = {"audio_encoder": "Listener", "audio_projector": "Translator", "text_decoder": "Writer"}
+    counts = {}
+    for name, role in parts.items():
+        parameters = list(getattr(model, name).parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        counts[name] = {"role": role, "parameters": sum(p.numel() for p in parameters), "trained": trained}
+    return counts
+
+
+def show_parameters(counts: dict[str, dict]) -> None:
+    total = sum(count["parameters"] for count in counts.values())
+    trained = sum(count["trained"] for count in counts.values())
+    rows = [[f"{name} ({count['role']})", f"{count['parameters']:,}", f"{count['parameters'] - count['trained']:,}",
+             f"{count['trained']:,}"] for name, count in counts.items()]
+    rows.append(["all", f"{total:,}", f"{total - trained:,}", f"{trained:,}"])
+    console.result()
+    console.table("PART 3: parameters", ["component", "total", "frozen", "trained"], rows)
+    console.result(f"  {100 * trained / total:.2g} % of the parameters are trained: only the Translator is.")
+
+
+# 4. The shapes --------------------------------------------------------------------------------------------------------
+
+def follow_shapes(model, seconds: float) -> list[dict]:
+    """Send a clip of `seconds` through the model stage by stage and write down every shape.
+
+    In a blueprint the tensors have no numbers in them, but PyTorch computes their shapes all the same.
+    """
+    import torch
+
+    from whisper_lab.speech_llm import parts
+
+    config, device = model.config.audio_config, model.text_decoder.device
+    window = parts.window_frames(config)  # mel frames; Whisper's encoder wants all of them, silence after the clip
+    samples = round(seconds * SAMPLE_RATE)
+    frames = samples // 160  # a frame every 10 ms
+    if not 0 < frames <= window:
+        raise LabError(f"{seconds:g} s do not fit the encoder's window of {window / 100:g} s", "choose fewer --seconds")
+    heard = parts.encoder_positions(frames)
+    with torch.no_grad():
+        features = torch.zeros(1, config.num_mel_bins, window, device=device)
+        states = model.audio_encoder.encoder(features).last_hidden_state  # [1, window / 2, encoder_dim]
+        spoken = states[:, :heard]  # positions behind the end of the clip heard only padding
+        vectors = model.audio_projector(spoken)  # [1, vectors, llm_dim]
+        logits = model.text_decoder(inputs_embeds=vectors).logits
+    every = 1000 * seconds / vectors.shape[1]
+    return [
+        {"stage": "digitized sound", "shape": [samples], "what": f"{seconds:g} s at 16,000 samples a second"},
+        {"stage": "log-mel spectrogram", "shape": [config.num_mel_bins, frames],
+         "what": f"a frame every 10 ms, {config.num_mel_bins} mel bins; padded to {window} frames"},
+        {"stage": "encoder output", "shape": list(states.shape[1:]), "what": "the whole window, padding included"},
+        {"stage": "of it, heard", "shape": list(spoken.shape[1:]), "what": "a vector every 20 ms of the clip"},
+        {"stage": "projector output", "shape": list(vectors.shape[1:]),
+         "what": f"a vector every {every:.0f} ms, as wide as a token embedding"},
+        {"stage": "decoder output", "shape": list(logits.shape[1:]), "what": "a score for every token it knows"},
+    ]
+
+
+def show_shapes(stages: list[dict], seconds: float) -> None:
+    rows = [[s["stage"], " x ".join(f"{n:,}" for n in s["shape"]), s["what"]] for s in stages]
+    console.result()
+    console.table(f"PART 4: a clip of {seconds:g} s at every stage", ["stage", "shape", "what it is"], rows)
+
+
+# 5. Another listener, another writer ----------------------------------------------------------------------------------
+
+def facts(config) -> dict[str, object]:
+    """What of a blueprint depends on its parts."""
+    from whisper_lab.speech_llm import ASRModel
+
+    model = ASRModel.blueprint(config)
+    counts = count_parameters(model)
+    first = next(m for m in model.audio_projector.modules() if hasattr(m, "in_features"))
+    return {"encoder": config.audio_model_id, "decoder": config.text_model_id,
+            "mel bins": config.audio_config.num_mel_bins,
+            "encoder dimension": config.encoder_dim, "LLM dimension": config.llm_dim,
+            "stacked frames, projector's input": first.in_features, "vocabulary": config.text_config.vocab_size,
+            "projector parameters (trained)": counts["audio_projector"]["parameters"],
+            "encoder parameters (frozen)": counts["audio_encoder"]["parameters"],
+            "decoder parameters (frozen)": counts["text_decoder"]["parameters"]}
+
+
+def show_swap(before, after) -> dict:
+    """Only the rows that a swap changes: the projector is rebuilt to fit, nothing else needs to know."""
+    old, new = facts(before), facts(after)
+    changed = {name: [old[name], new[name]] for name in old if old[name] != new[name]}
+    rows = [[name, *(f"{v:,}" if isinstance(v, int) else v for v in pair)] for name, pair in changed.items()]
+    console.result()
+    console.table("PART 5: what the swap changes", ["", "before", "after"], rows)
+    return changed
+
+
+# 6. The miniature at work ---------------------------------------------------------------------------------------------
+
+def transcribe(model, processor, samples) -> str:
+    """Sound to text, the three components one after the other."""
+    batch = processor(samples)  # log-mel features, and the prompt's tokens with one <audio> among them
+    states, positions = model.encode(batch["input_features"], batch["audio_attention_mask"])  # the Listener
+    vectors, counts = model.project(states, positions)  # the Translator
+    inputs = model.insert(batch["input_ids"], batch["attention_mask"], vectors, counts)  # in the place of <audio>
+    ids = model.text_decoder.generate(  # the Writer: one token after the other, until it writes the end token
+        **inputs, max_new_tokens=model.config.max_transcript_tokens, do_sample=False,
+        eos_token_id=model.config.end_token_id, pad_token_id=model.config.end_token_id)
+    return processor.batch_decode(ids)[0]
+
+
+def run_miniature(args) -> list[dict]:
+    """Transcribe, or trace, every clip that was named."""
+    from whisper_lab import audio, metrics
+    from whisper_lab.speech_llm import miniature, trace
+
+    model, processor = miniature.load(args.speech_llm, untrained=args.untrained, seed=args.seed)
+    references, rows = miniature.references(), []
+    for path in audio.find(args.transcribe or [args.trace]):
+        sound = audio.load(path)
+        text = transcribe(model, processor, sound.samples)
+        console.result(f"{path.name}: {text}")
+        row = {"clip": path.name, "text": text, "reference": references.get(path.name)}
+        if row["reference"] is not None:
+            row["wer"] = metrics.word_errors(row["reference"], text).wer
+        if args.trace:
+            row["files"] = trace.write(model, processor, sound.samples, path, Path(args.output_dir))
+        rows.append(row)
+    return rows
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+def explore(args) -> dict:
+    """Parts 1 to 5."""
+    from whisper_lab import machine
+    from whisper_lab.speech_llm import ASRModel, blueprints
+
+    before, config = blueprints.find(
+        PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
+        audio_downsample_rate=args.downsample_rate, projector_type=args.projector)
+    model = ASRModel.blueprint(config)
+    show_configuration(config)
+    show_modules(model)
+    counts, stages = count_parameters(model), follow_shapes(model, args.seconds)
+    show_parameters(counts)
+    show_shapes(stages, args.seconds)
+    changed = show_swap(before, config) if before is not config else {}
+    return {"audio_model_id": config.audio_model_id, "text_model_id": config.text_model_id,
+            "encoder_dim": config.encoder_dim, "llm_dim": config.llm_dim, "projector_type": config.projector_type,
+            "audio_downsample_rate": config.audio_downsample_rate, "parameters": counts, "shapes": stages,
+            "changed_by_swap": changed, "machine": machine.card(args.threads)}
+
+
+def arguments():
+    parser = console.parser(__doc__, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
+    parser.add_argument("--preset", choices=list(PRESETS), default="class",
+                        help="pair of encoder and decoder; nano is the trained miniature (default: %(default)s)")
+    parser.add_argument("--swap-encoder", metavar="ID", help="another Whisper: Hub id or folder")
+    parser.add_argument("--swap-decoder", metavar="ID", help="another language model: Hub id or folder")
+    parser.add_argument("--projector", metavar="NAME",
+                        help="linear, mlp, swiglu, moe or qformer (default: linear, or the miniature's)")
+    parser.add_argument("--downsample-rate", type=int, metavar="N", help="frames to a vector (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of the clip in part 4 (default: 3)")
+    parser.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
+                        help="folder of the miniature (default: the bundled one)")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--transcribe", nargs="+", metavar="PATH", help="write down what the miniature hears")
+    action.add_argument("--trace", metavar="PATH", help="draw the journey of one clip through the miniature")
+    parser.add_argument("--untrained", action="store_true", help="the control: the miniature before any training")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Explore a blueprint, or put the miniature to work."""
+    parser = arguments()
+    args = console.parse(parser, argv)
+    working = args.transcribe or args.trace
+    if args.untrained and not working:
+        parser.error("--untrained goes with --transcribe or --trace")
+    if working and (args.preset not in ("class", "nano") or args.swap_encoder or args.swap_decoder):
+        parser.error("--transcribe and --trace run the miniature: they go with no other preset and no swap")
+    from whisper_lab import files
+    from whisper_lab.speech_llm import ASRError
+
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    try:
+        document = {"schema": "whisper-lab/architecture/1"}
+        document |= {"clips": run_miniature(args)} if working else explore(args)
+    except ASRError as error:  # the modules that travel with a saved model do not know LabError
+        raise LabError(error.problem, error.remedy) from error
+    if args.output_json:
+        files.write_json(args.output_json, document)
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

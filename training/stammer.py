@@ -1,0 +1,136 @@
+"""Text told the way a projector will tell it: stretched, with pauses, in pieces of any size, blurred and with slips.
+
+The text decoder of the miniature never hears a sound. It learns to read this, and the projector then learns to say what
+it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
+"""
+
+import functools
+import json
+import random
+from dataclasses import dataclass
+
+import torch
+
+from training import grammar
+
+VECTORS_PER_SECOND = 10  # what a projector of rate 5 gives
+CHARACTERS_PER_VECTOR = 1.1  # of fluent speech at that rate
+SENTENCES = (72, 18, 10)  # weights of one, two and three sentences in a clip, as in training.clips
+
+
+@dataclass
+class Stammer:
+    """How a text is told: for each vector the token it stands for, one it is blurred with, and by how much."""
+
+    tokens: list[int]
+    blurred: list[int]
+    amount: list[float]
+
+
+@functools.cache
+def words(language: str) -> list[str]:
+    """The words of the grammar."""
+    draw = random.Random(0)
+    return sorted({word for _ in range(4000) for word in grammar.sentence(draw, language).text.split()})
+
+
+def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
+    """What could be said in one clip: one to three sentences of the grammar, or nothing.
+
+    With probability `jumbled` any words in any order instead: what cannot be guessed has to be read.
+    """
+    if draw.random() < 0.04:
+        return ""
+    language = "nl" if draw.random() < dutch else "en"
+    if draw.random() < jumbled:
+        return " ".join(draw.choice(words(language)) for _ in range(draw.randint(1, 12)))
+    said: list[str] = []
+    for _ in range(draw.choices((1, 2, 3), SENTENCES)[0]):
+        while (made := grammar.sentence(draw, language)).held_out != held_out:
+            pass
+        said.append(made.text)
+    return " ".join(said)
+
+
+class Pieces:
+    """Cuts words into tokens of the vocabulary: as the tokenizer does, or with merges left out (arXiv 1910.13267)."""
+
+    def __init__(self, tokenizer):
+        from tokenizers import pre_tokenizers
+
+        self.split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+        model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+        self.vocabulary = model["vocab"]
+        self.ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
+
+    def cut(self, draw: random.Random, words: str, left_out: float) -> list[int]:
+        """Token ids of ` word word`; each merge is left out with probability `left_out` (1: single characters)."""
+        found = []
+        for word, _ in self.split(f" {words}" if words else ""):  # each byte of a word as one character
+            parts = list(word)
+            while True:
+                pairs = [(self.ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:], strict=False))
+                         if pair in self.ranks and draw.random() >= left_out]
+                if not pairs:
+                    break
+                _, i = min(pairs)
+                parts[i : i + 2] = [parts[i] + parts[i + 1]]
+            found += [self.vocabulary[part] for part in parts]
+        return found
+
+
+def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
+            stretch: float = 1.0) -> Stammer:
+    """Tell `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
+
+    stretch: 1 as a voice would, 0 one vector for each token and no pause, for beginners.
+    """
+    made, pace = Stammer([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
+    held = draw.random()  # 0: every token flashes up once, 1: it sounds as long as it lasts
+    blur = draw.random() * 0.5
+
+    def put(token: int, other: int, amount: float) -> None:
+        made.tokens.append(token)
+        made.blurred.append(other)
+        made.amount.append(amount)
+
+    for _ in range(round(stretch * draw.choice((0, 1, 2, 4, 8)))):
+        put(silence, silence, 0.0)
+    debt = 0.0
+    for i, (token, length) in enumerate(zip(pieces, lengths, strict=True)):
+        slip = draw.random()
+        if slip < slips / 3:  # missed
+            continue
+        if slip < slips:  # heard wrong
+            token = draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
+        debt += stretch * length * pace * draw.uniform(0.6, 1.4)
+        lasts = max(1, int(debt))
+        debt -= lasts
+        neighbour = pieces[min(i + 1, len(pieces) - 1)] if draw.random() < 0.5 else pieces[max(i - 1, 0)]
+        for k in range(lasts):
+            sounding = k == 0 or draw.random() < held
+            put(token if sounding else silence, neighbour, draw.random() * blur)
+        if draw.random() < 0.04 * stretch:
+            for _ in range(draw.randrange(1, 8)):
+                put(silence, silence, 0.0)
+    for _ in range(round(stretch * draw.choice((0, 1, 2, 4)))):
+        put(silence, silence, 0.0)
+    if not made.tokens:
+        put(silence, silence, 0.0)
+    return made
+
+
+def vectors(told: list[Stammer], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of stammer as a padded batch of vectors, each as long as the table's are on average.
+
+    table: token embeddings [vocabulary, width]; noise: loudness of the noise for each row, 1 as loud as the token.
+    Returns float [rows, longest, width] and how many vectors of each row count [rows].
+    """
+    counts = torch.tensor([len(row.tokens) for row in told])
+    pad = torch.nn.utils.rnn.pad_sequence
+    tokens, others = (pad([torch.tensor(getattr(row, name)) for row in told], True) for name in ("tokens", "blurred"))
+    amount = pad([torch.tensor(row.amount) for row in told], True)[..., None]
+    scale = table.detach().pow(2).mean().sqrt()
+    mixed = (1 - amount) * table[tokens] + amount * table[others]
+    mixed = mixed + torch.randn(mixed.shape) * scale * noise[:, None, None]
+    return scale * mixed * torch.rsqrt(mixed.pow(2).mean(-1, keepdim=True) + 1e-12), counts
