@@ -9,7 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = {"__init__", "__main__", "common", "arm64"}
-NEEDS = {"architecture_shapes": "07-explore-architecture.py"}
 NAMES = sorted(path.stem for path in (ROOT / "workbook" / "evidence").glob("*.py") if path.stem not in HELPERS)
 
 
@@ -24,8 +23,6 @@ def evidence(name: str, folder: Path, *options: str) -> tuple[int, dict]:
 def test_claims_hold_and_files_keep_the_contract(nano, tmp_path, name):
     from PIL import Image
 
-    if not (ROOT / NEEDS.get(name, "README.md")).is_file():
-        pytest.skip(f"{NEEDS[name]} is not there yet")
     status, document = evidence(name, tmp_path)
     failing = {claim["id"]: claim["measured"] for claim in document["claims"] if not claim["holds"]}
     assert (status, failing) == (0, {})
