@@ -107,8 +107,11 @@ def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence:
         lasts = max(1, int(debt))
         debt -= lasts
         neighbour = pieces[min(i + 1, len(pieces) - 1)] if draw.random() < 0.5 else pieces[max(i - 1, 0)]
+        if made.tokens and made.tokens[-1] == token:
+            put(silence, silence, 0.0)  # said twice, not held for long: as in CTC a pause tells them apart
+        sounding = True
         for k in range(lasts):
-            sounding = k == 0 or draw.random() < held
+            sounding = sounding and (k == 0 or draw.random() < held)
             put(token if sounding else silence, neighbour, draw.random() * blur)
         if draw.random() < 0.04 * stretch:
             for _ in range(draw.randrange(1, 8)):

@@ -201,9 +201,9 @@ def arguments():
     parser.add_argument("--bundle", type=Path, metavar="DIR",
                         help="where the finished model goes (default: nano-asr in the output folder)")
     parser.add_argument("--parts", type=int, default=20, help="files of 1024 clips to train on (default: %(default)s)")
-    parser.add_argument("--projector", default="linear", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--projector", default="mlp", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--rate", type=int, default=5, help="encoder positions to a vector (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, help="width inside the projector (default: the projector's own)")
+    parser.add_argument("--hidden", type=int, default=512, help="width inside the projector (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--easy-steps", type=int, default=300, help="with short clips first (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
