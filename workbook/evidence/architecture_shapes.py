@@ -48,9 +48,9 @@ def measure(evidence, args) -> None:
 def _tiny(evidence, stack: int) -> None:
     """The same journey with numbers in the tensors: nano's encoder hears a clip, a projector translates."""
     import torch
-    from whisper_lab.speech_llm import projectors
 
     from whisper_lab.features import log_mel
+    from whisper_lab.speech_llm import projectors
 
     runtime = common.torch_runtime()
     sound = common.samples("hello.wav")[:round(SECONDS * common.RATE)]
