@@ -15,6 +15,12 @@ NANO = ROOT / "whisper_model_dir" / "whisper-nano"
 REFERENCES = ROOT / "media" / "references.json"
 
 
+@pytest.fixture(autouse=True)
+def no_pool_for_the_whole_process(monkeypatch):
+    """onnxruntime's shared pool is for programs: once made, every later session of the test process would be in it."""
+    monkeypatch.setattr("whisper_lab.onnx_session._make_pool", lambda threads: None)
+
+
 @pytest.fixture(scope="session")
 def nano() -> Path:
     """The folder of the bundled checkpoint."""
