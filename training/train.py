@@ -9,13 +9,12 @@ CHECKPOINT it begins at finished weights instead of random ones, and without the
 import argparse
 import json
 import math
-import time
 from copy import deepcopy
 from pathlib import Path
 
 import torch
 
-from training import blank, corpus
+from training import blank, corpus, loop
 from training.batches import WINDOW, Batches, ease
 from training.clips import CHARACTERS, IGNORE, Planner
 from training.mixing import Mixer
@@ -24,6 +23,7 @@ from whisper_lab import console, files
 
 SAVED = ("model", "average", "ctc_head", "muon", "adam")
 MUON_RATE = 3.0  # times the rate of AdamW
+HEAD_ALONE = 200  # steps in which the CTC head, new in every round, reads a trained encoder without moving it
 ROUNDS_FILE = "training.json"  # beside published weights: steps, minutes and device of each round
 
 
@@ -82,7 +82,8 @@ class Trainer:
         answer = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, label_smoothing=0.05
         )
-        characters = self.ctc_head(hidden.float()).log_softmax(-1).transpose(0, 1)  # [positions, clips, classes]
+        heard_by = hidden.detach() if self.args.init and self.step < HEAD_ALONE else hidden
+        characters = self.ctc_head(heard_by.float()).log_softmax(-1).transpose(0, 1)  # [positions, clips, classes]
         lengths = torch.full((hidden.shape[0],), hidden.shape[1], device=self.device)
         heard = torch.nn.functional.ctc_loss(
             characters, batch["characters"], lengths, batch["character_counts"], reduction="none", zero_infinity=True
@@ -148,10 +149,8 @@ def _schedule(step: int, warmup: int, steps: int) -> float:
 def train(args, device: str) -> Trainer:
     """Train to `args.steps`, or as far as `args.max_minutes` lets it."""
     output = Path(args.output_dir)
-    trainer = Trainer(args, device)
-    if (output / "state.pt").exists():
-        trainer.load(output / "state.pt")
-        console.note("step", trainer.step, f"resumed from {output / 'state.pt'}")
+    trainer, state = Trainer(args, device), output / "state.pt"
+    loop.resume(trainer, state)
     utterances, audio = corpus.load(Path(args.corpus))
     planner = Planner(utterances, trainer.tokenizer, WINDOW, trainer.model.config.max_target_positions)
     mixer = Mixer(blank.extractor().mel_filters, device)
@@ -160,24 +159,14 @@ def train(args, device: str) -> Trainer:
         batches, batch_size=None, sampler=range(trainer.step, args.steps), num_workers=args.workers,
         prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda",
     )  # fmt: skip
-    bar = console.progress(loader, description="training", total=len(loader), unit="step")
-    losses, last, limit = [], time.monotonic(), trainer.seconds + 60 * args.max_minutes
-    for batch in bar:
+
+    def advance(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor]:
         batch = {name: array.to(device, non_blocking=True) for name, array in batch.items()}
         if "features" not in batch:
             batch = batches.render(batch, trainer.step)
-        losses.append(trainer.update(batch))
-        now = time.monotonic()
-        trainer.seconds, last = trainer.seconds + now - last, now
-        if trainer.step % args.log_every == 0:
-            loss = float(torch.stack(losses).mean())
-            losses.clear()
-            console.log.info("step %d  loss %.3f  %.1f min", trainer.step, loss, trainer.seconds / 60)
-        if trainer.seconds > limit:
-            break
-        if trainer.step % args.save_every == 0:
-            trainer.save(output / "state.pt")
-    trainer.save(output / "state.pt")
+        return (trainer.update(batch),)
+
+    loop.run(trainer, state, args, loader, advance, ("loss",), "training")
     report = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
     report["rounds"] = [*earlier_rounds(args.init), dict(report)]
     if clips := args.validation_clips:
@@ -205,9 +194,7 @@ def arguments():
     parser.add_argument("--ctc-weight", type=float, default=0.3, help="default: %(default)s")
     parser.add_argument("--ema", type=float, default=0.998, help="averaging (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw clips (default: %(default)s)")
-    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save (default: %(default)s)")
-    parser.add_argument("--save-every", type=int, default=300, help="steps (default: %(default)s)")
-    parser.add_argument("--log-every", type=int, default=100, help="steps (default: %(default)s)")
+    loop.add_arguments(parser, save_every=300, log_every=100)
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True, help="default: on")
     parser.add_argument("--validation-clips", type=int, default=256, help="of each kind (default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")

@@ -7,15 +7,13 @@ Makes what it needs and does not find: the text decoder (training.train_text_dec
 """
 
 import json
-import math
 import random
 import shutil
-import time
 from pathlib import Path
 
 import torch
 
-from training import encoder_cache, train_text_decoder
+from training import encoder_cache, loop, train_text_decoder
 from training.train_text_decoder import MARKERS, PROMPT, schedule
 from whisper_lab import checkpoints, console, files
 from whisper_lab.console import LabError
@@ -110,7 +108,6 @@ class Trainer:
         self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        console.note("step", self.step, f"resumed from {path}")
 
     def finish(self) -> None:
         """Take the averaged projector, which is what is published."""
@@ -139,21 +136,9 @@ def validate(model, processor, heard: encoder_cache.Heard, clips: int, batch: in
 def train(args, heard: encoder_cache.Heard, held_out: encoder_cache.Heard) -> Trainer:
     """Train to `args.steps`, or as far as `args.max_minutes` lets it."""
     trainer, state = Trainer(args, heard), Path(args.output_dir) / "projector.pt"
-    if state.exists():
-        trainer.load(state)
-    last, limit = time.monotonic(), trainer.seconds + 60 * args.max_minutes
-    for _ in console.progress(range(trainer.step, args.steps), description="projector", unit="step"):
-        written, told = trainer.update()
-        now = time.monotonic()
-        trainer.seconds, last = trainer.seconds + now - last, now
-        if trainer.step % args.log_every == 0:
-            console.log.info("step %d  loss %.3f  ctc %.3f  %.1f min", trainer.step, written, told,
-                             trainer.seconds / 60)
-        if trainer.step % args.save_every == 0:
-            trainer.save(state)
-        if trainer.seconds > limit:
-            break
-    trainer.save(state)
+    loop.resume(trainer, state)
+    steps = range(trainer.step, args.steps)
+    loop.run(trainer, state, args, steps, lambda _: trainer.update(), ("loss", "ctc"), "projector")
     trainer.finish()
     report = {"steps": trainer.step, "minutes": round(trainer.seconds / 60, 1), "training_clips": len(heard),
               "encoder_sha256": miniature.fingerprint(trainer.model.config.audio_model_id),
@@ -209,9 +194,7 @@ def arguments():
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="default: %(default)s")
     parser.add_argument("--ctc-weight", type=float, default=0.3, help="after the easy steps (default: %(default)s)")
-    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save (default: %(default)s)")
-    parser.add_argument("--save-every", type=int, default=100, help="steps (default: %(default)s)")
-    parser.add_argument("--log-every", type=int, default=50, help="steps (default: %(default)s)")
+    loop.add_arguments(parser, save_every=100, log_every=50)
     parser.add_argument("--validation-clips", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--bfloat16", action="store_true", help="forward and backward pass in bfloat16")
     return parser

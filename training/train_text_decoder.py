@@ -8,12 +8,11 @@ Vocabulary: whisper-nano's byte pairs and four markers. A run that is stopped go
 import json
 import math
 import random
-import time
 from pathlib import Path
 
 import torch
 
-from training import stammer
+from training import loop, stammer
 from whisper_lab import checkpoints, console, files
 
 MARKERS = ("<audio>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -156,7 +155,6 @@ class Trainer:
         for name in ("model", "muon", "adam"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds = state["step"], state["seconds"]
-        console.note("step", self.step, f"resumed from {path}")
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:
@@ -167,21 +165,9 @@ def schedule(step: int, warmup: int, steps: int) -> float:
 def train(args) -> Trainer:
     """Train to `args.steps`, or as far as `args.max_minutes` lets it."""
     trainer, state = Trainer(args), Path(args.output_dir) / "state.pt"
-    if state.exists():
-        trainer.load(state)
-    last, limit = time.monotonic(), trainer.seconds + 60 * args.max_minutes
-    for _ in console.progress(range(trainer.step, args.steps), description="text decoder", unit="step"):
-        loss, right = trainer.update()
-        now = time.monotonic()
-        trainer.seconds, last = trainer.seconds + now - last, now
-        if trainer.step % args.log_every == 0:
-            console.log.info("step %d  loss %.3f  right %.3f  %.1f min", trainer.step, loss, right,
-                             trainer.seconds / 60)
-        if trainer.step % args.save_every == 0:
-            trainer.save(state)
-        if trainer.seconds > limit:
-            break
-    trainer.save(state)
+    loop.resume(trainer, state)
+    steps = range(trainer.step, args.steps)
+    loop.run(trainer, state, args, steps, lambda _: trainer.update(), ("loss", "right"), "text decoder")
     return trainer
 
 
@@ -206,9 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
     parser.add_argument("--dutch", type=float, default=0.0, help="share of Dutch sentences (default: %(default)s)")
-    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop and save (default: %(default)s)")
-    parser.add_argument("--save-every", type=int, default=100, help="steps (default: %(default)s)")
-    parser.add_argument("--log-every", type=int, default=50, help="steps (default: %(default)s)")
+    loop.add_arguments(parser, save_every=100, log_every=50)
     parser.add_argument("--bfloat16", action="store_true", help="forward and backward pass in bfloat16")
     args = console.parse(parser, argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
