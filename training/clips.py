@@ -16,7 +16,8 @@ from training.voices import SAMPLE_RATE
 IGNORE = -100  # the label that cross-entropy skips
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzéë"  # classes 1.. of the CTC head; 0 is its blank
 # How often each kind of clip is drawn in the first and in the later part of training: digits come first.
-KINDS = {"sentences": (50, 66), "human digits": (27, 16), "synthetic digits": (15, 11), "nothing": (5, 7)}
+KINDS = {"sentences": (50, 76), "human digits": (27, 10), "synthetic digits": (15, 7), "nothing": (5, 7)}
+SENTENCES = ((72, 18, 10, 0), (30, 30, 28, 12))  # how often a clip of sentences holds 1, 2, 3 or 4, first and later
 RMS = 0.05  # loudness that every utterance is brought to before its gain
 
 
@@ -75,7 +76,7 @@ class Planner:
         if kind == "nothing":
             placements, segments = self._nothing(rng)
         elif kind == "sentences":
-            placements, segments = self._sentences(rng, "nl" if rng.random() < dutch else "en")
+            placements, segments = self._sentences(rng, "nl" if rng.random() < dutch else "en", SENTENCES[later])
         else:
             placements, segments = self._digits(rng, self.human if kind == "human digits" else self.synthetic)
         return self._answer(rng, placements, segments)
@@ -86,14 +87,14 @@ class Planner:
         filler = rng.choice(self.fillers)
         return [self._place(rng, filler, rng.randrange(self.window // 2))], []
 
-    def _sentences(self, rng: random.Random, language: str) -> tuple[list[Placement], list[Segment]]:
-        """One to three sentences; the last may run over the end of the window."""
+    def _sentences(self, rng: random.Random, language: str, counts: tuple) -> tuple[list[Placement], list[Segment]]:
+        """One to four sentences, as often as `counts` says; the last may run over the end of the window."""
         placements, segments = [], []
         at = _seconds(rng, 0, 0.6) if rng.random() < 0.85 else _seconds(rng, 0, 5)
         if self.fillers and rng.random() < 0.06:
             placements.append(self._place(rng, rng.choice(self.fillers), at))
             at = _end(placements[-1]) + _seconds(rng, 0.05, 0.6)
-        for _ in range(rng.choices((1, 2, 3), (72, 18, 10))[0]):
+        for _ in range(rng.choices((1, 2, 3, 4), counts)[0]):
             utterance = rng.choice(self.sentences[language])
             placement = self._place(rng, utterance, at)
             if at > self.window - SAMPLE_RATE // 2:
