@@ -207,6 +207,14 @@ def test_the_bundle_is_small_and_knows_what_it_can(bundle):
     assert evaluation["wer"]["untrained projector"] > 0.9
 
 
+def test_the_bundle_carries_the_code_of_the_lab(bundle):
+    """transformers wants the code of a custom model in its folder (trust_remote_code): a copy, which must not age."""
+    copies = list(bundle.glob("*.py"))
+    assert len(copies) == 5
+    for copy in copies:
+        assert copy.read_text() == (ROOT / "whisper_lab" / "speech_llm" / copy.name).read_text(), copy.name
+
+
 def test_the_bundle_hears_and_its_control_does_not(bundle, call_script, tmp_path):
     trained, control = tmp_path / "trained.json", tmp_path / "control.json"
     clips = ["media/digits.wav", "media/kitchen.wav", "media/time.wav"]

@@ -4,18 +4,16 @@ What a visitor has to repeat is kept in that visitor's own browser (local storag
 only the round that is going on, and forgets it after an hour.
 """
 
-import datetime
-import random
 import signal
 import threading
-from argparse import Namespace
-from dataclasses import dataclass, field
+from functools import partial
 
 from whisper_lab import console
 from whisper_lab.record import serve as pages
 from workbook import quiz
-from workbook.progress import PARTLY, RIGHT, WRONG, Progress
+from workbook.progress import PARTLY, RIGHT, WRONG
 from workbook.questions import LANGUAGES, LEVELS, Book
+from workbook.quiz_round import Quiz, Round, explanation, model_answer, question_text, verdict
 from workbook.values import Results
 from workbook.view import View, view
 
@@ -34,197 +32,143 @@ SAY = {
 }
 
 
-@dataclass
-class Round:
-    """One visitor's round: what is asked in which language, and the scores so far."""
-
-    language: str = "nl"
-    numbers: list[str] = field(default_factory=list)
-    at: int = 0
-    seed: int = 0
-    scores: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def number(self) -> str | None:
-        """The question on show, None before the first and after the last."""
-        return self.numbers[self.at] if self.at < len(self.numbers) else None
+def choices(book: Book, language: str) -> list[tuple[str, str]]:
+    """The topics as (label, name), all of them first."""
+    return [(SAY[language]["all"], ""), *((text[language], name) for name, text in book.topics.items())]
 
 
-def known(stored: object) -> Progress:
-    """What the browser kept, or nothing where it is damaged or not there."""
-    try:
-        return Progress.from_json(stored)
-    except ValueError:
-        return Progress()
+def levels(language: str) -> list[tuple[str, int]]:
+    """The levels as (label, level), all of them first."""
+    return [(SAY[language]["all"], 0), *((str(n), n) for n in LEVELS)]
 
 
-class Quiz:
-    """The rules, without any widget: what to ask next, what an answer is worth, what to say about it."""
+class Page:
+    """The widgets, and what a click does to them: every handler returns {widget: what it shows now}."""
 
-    def __init__(self, book: Book, results: Results):
-        self.book, self.results = book, results
+    def __init__(self, game: Quiz, language: str):
+        import gradio
 
-    def start(self, language: str, topic: str | None, level: int | None, stored: object) -> Round:
-        """A round of questions that are due; where none is, all of the selection."""
-        progress, today, seed = known(stored), datetime.date.today(), random.randrange(2**31)
-        wanted = Namespace(question=None, topic=topic, level=level, all=False, seed=seed, count=quiz.HOW_MANY)
-        if not any(topic in (None, one.topic) and level in (None, one.level) for one in self.book.questions.values()):
-            return Round(language)
-        numbers = quiz.select(self.book, progress, wanted, today)
-        return Round(language, numbers or quiz.select(self.book, progress, Namespace(**vars(wanted) | {"all": True}),
-                                                      today), seed=seed)
+        self.game, self.ui = game, gradio
+        self.hide, self.show = gradio.update(visible=False), gradio.update(visible=True)
+        with gradio.Blocks(title=SAY[language]["title"], analytics_enabled=False) as self.blocks:
+            self.one_round = gradio.State(Round(language), time_to_live=KEEP_S)
+            self.kept = gradio.BrowserState({}, storage_key=STORAGE[0], secret=STORAGE[1])
+            self._head(language)
+            self._ask(SAY[language])
+            self._answer(SAY[language])
+            self._wire()
 
-    def shown(self, one: Round) -> View | None:
-        """The question on show; its choices stay in place for the whole round."""
-        return one.number and view(self.book.questions[one.number], one.language, self.results,
-                                   f"{one.seed} {one.number}")
+    # -- layout --------------------------------------------------------------------------------------------------------
 
-    def note(self, one: Round, score: float, stored: object) -> dict:
-        """Count an answer, once; returns what the browser is to keep."""
-        progress = known(stored)
-        if one.number not in one.scores:
-            one.scores[one.number] = score
-            progress.answered(one.number, score, datetime.date.today())
-        return progress.as_json()
+    def _head(self, language: str) -> None:
+        ui, say = self.ui, SAY[language]
+        self.title = ui.Markdown(f"# {say['title']}", elem_id="title")
+        with ui.Row(equal_height=True):
+            self.spoken = ui.Radio([("Nederlands", "nl"), ("English", "en")], value=language, show_label=False,
+                                   container=False, elem_id="language")
+            self.topic = ui.Dropdown(choices(self.game.book, language), value="", label=say["topic"], elem_id="topic")
+            self.level = ui.Dropdown(levels(language), value=0, label=say["level"], elem_id="level")
+            self.start = ui.Button(say["start"], variant="primary", elem_id="start")
 
-    def score(self, one: Round, stored: object) -> str:
-        """The score of the round, and what to repeat."""
-        say = quiz.SAY[one.language]
-        points = f"{sum(one.scores.values()):g}".replace(".", "," if one.language == "nl" else ".")
-        text = say["score"].format(points=points, asked=len(one.scores)) if one.scores else ""
-        again = known(stored).repeat(list(self.book.questions))
-        return text + ("  \n" + say["repeat"].format(numbers=", ".join(again)) if again else "")
+    def _ask(self, say: dict) -> None:
+        ui = self.ui
+        self.question = ui.Markdown(say["welcome"], elem_id="question")
+        self.options = ui.Radio([], show_label=False, visible=False, interactive=True, elem_id="options")
+        self.thought = ui.Textbox(label=say["think"], lines=3, visible=False, interactive=True, elem_id="thought")
+        self.check = ui.Button(say["check"], variant="primary", visible=False, elem_id="check")
+        self.reveal = ui.Button(say["reveal"], variant="primary", visible=False, elem_id="reveal")
 
+    def _answer(self, say: dict) -> None:
+        ui = self.ui
+        self.feedback = ui.Markdown(elem_id="feedback")
+        with ui.Row(visible=False) as self.row:
+            self.marks = [ui.Button(text, elem_id=name) for name, text in
+                          zip(("had", "partly", "missed"), say["marks"], strict=True)]
+        self.after = ui.Button(say["next"], variant="primary", visible=False, elem_id="next")
+        self.figure = ui.Image(visible=False, interactive=False, show_label=False, buttons=["fullscreen"],
+                               elem_id="figure")
+        self.score = ui.Markdown(elem_id="score")
 
-def question_text(shown: View, one: Round) -> str:
-    """The question as Markdown."""
-    code = f"\n\n```python\n{shown.question.code.rstrip()}\n```" if shown.question.code else ""
-    return f"### {one.at + 1}/{len(one.numbers)} · {shown.question.id} {shown.title}\n\n{shown.ask}{code}"
+    def _wire(self) -> None:
+        everything = [self.one_round, self.kept, self.title, self.topic, self.level, self.start, self.question,
+                      self.options, self.thought, self.check, self.reveal, self.feedback, self.row, *self.marks,
+                      self.after, self.figure, self.score]
+        own = [self.one_round, self.kept]
+        self.spoken.change(self.speak, self.spoken, everything)
+        self.start.click(self.begin, [self.spoken, self.topic, self.level, self.kept], everything)
+        self.check.click(self.checked, [self.one_round, self.options, self.kept], everything)
+        self.reveal.click(self.revealed, self.one_round, everything)
+        for button, worth in zip(self.marks, (RIGHT, PARTLY, WRONG), strict=True):
+            button.click(partial(self.marked, worth), own, everything)
+        self.after.click(self.onward, own, everything)
 
+    # -- what a click does ---------------------------------------------------------------------------------------------
 
-def verdict(shown: View, letter: str) -> tuple[float, str]:
-    """What a choice is worth, and why."""
-    say = quiz.SAY[shown.language]
-    option = next(one for one in shown.options if one.letter == letter)
-    if option.right:
-        return RIGHT, f"**{say['right']}** {shown.short}"
-    wrong = say["wrong"].format(letter=shown.answer)
-    return WRONG, f"**{wrong}** {shown.short}\n\n{say['why'].format(letter=letter, why=option.why)}"
+    def speak(self, language: str) -> dict:
+        """Every word in another language; the round that was going on ends."""
+        update, say = self.ui.update, SAY[language]
+        buttons = {self.start: "start", self.check: "check", self.reveal: "reveal", self.after: "next"}
+        return {self.title: f"# {say['title']}", self.question: say["welcome"], self.feedback: "", self.score: "",
+                self.topic: update(label=say["topic"], choices=choices(self.game.book, language)),
+                self.level: update(label=say["level"], choices=levels(language)),
+                self.thought: update(label=say["think"], value="", visible=False),
+                self.figure: self.hide, self.options: self.hide, self.row: self.hide,
+                **{one: update(value=say[key], visible=one is self.start) for one, key in buttons.items()},
+                **{one: update(value=text) for one, text in zip(self.marks, say["marks"], strict=True)}}
 
+    def begin(self, language: str, topic: str, level: int, stored) -> dict:
+        return self.present(self.game.start(language, topic or None, level or None, stored), stored)
 
-def explanation(shown: View) -> str:
-    """What follows every answer."""
-    command = shown.question.command
-    say = quiz.SAY[shown.language]
-    return shown.long + (f"\n\n{say['shows'].format(command=f'`{command}`')}" if command else "")
+    def present(self, one: Round, stored) -> dict:
+        """The question that is next, or that there is none."""
+        update, shown = self.ui.update, self.game.shown(one)
+        clear = {self.feedback: "", self.figure: self.hide, self.row: self.hide, self.after: self.hide,
+                 self.one_round: one, self.score: self.game.score(one, stored)}
+        if shown is None:
+            text = SAY[one.language]["done"] if one.numbers else quiz.SAY[one.language]["none"]
+            hidden = (self.options, self.check, self.reveal, self.thought)
+            return clear | {self.question: text, **dict.fromkeys(hidden, self.hide)}
+        letters = [(f"{option.letter}. {option.text}".replace("`", ""), option.letter) for option in shown.options]
+        is_open = shown.question.open
+        return clear | {self.question: question_text(shown, one), self.check: update(visible=not is_open),
+                        self.options: update(choices=letters, value=None, visible=not is_open, interactive=True),
+                        self.reveal: update(visible=is_open), self.thought: update(visible=is_open, value="")}
 
+    def checked(self, one: Round, letter: str | None, stored) -> dict:
+        """A choice is judged."""
+        shown = self.game.shown(one)
+        if shown is None or letter is None:
+            return {self.feedback: SAY[one.language]["choose"]}
+        worth, text = verdict(shown, letter)
+        return self._noted(one, worth, stored) | {
+            self.feedback: f"{text}\n\n{explanation(shown)}", self.figure: self._evidence(shown),
+            self.check: self.hide, self.options: self.ui.update(interactive=False)}
 
-def model_answer(shown: View) -> str:
-    """What an open question's answer holds."""
-    say = quiz.SAY[shown.language]
-    return (f"**{say['model']}.** {shown.short}\n\n**{say['points']}**\n\n"
-            + "\n".join(f"- {point}" for point in shown.points) + f"\n\n{explanation(shown)}")
+    def revealed(self, one: Round) -> dict:
+        """The model answer, and the visitor judges."""
+        shown = self.game.shown(one)
+        return {self.feedback: model_answer(shown), self.figure: self._evidence(shown), self.reveal: self.hide,
+                self.row: self.show}
+
+    def marked(self, worth: float, one: Round, stored) -> dict:
+        return self._noted(one, worth, stored) | {self.row: self.hide}
+
+    def onward(self, one: Round, stored) -> dict:
+        one.at += 1
+        return self.present(one, stored)
+
+    def _noted(self, one: Round, worth: float, stored) -> dict:
+        stored = self.game.note(one, worth, stored)
+        return {self.after: self.show, self.one_round: one, self.kept: stored, self.score: self.game.score(one, stored)}
+
+    def _evidence(self, shown: View):
+        names = shown.question.evidence
+        return self.ui.update(value=str(self.game.results.figure(names[0])), visible=True) if names else self.hide
 
 
 def build(book: Book, results: Results, language: str = "nl"):
     """The page as gradio.Blocks."""
-    import gradio
-
-    game, hide, show = Quiz(book, results), gradio.update(visible=False), gradio.update(visible=True)
-
-    def choices(language: str) -> list[tuple[str, str]]:
-        return [(SAY[language]["all"], ""), *((text[language], name) for name, text in book.topics.items())]
-
-    def say_all(language: str) -> dict:
-        say = SAY[language]
-        texts = {start: say["start"], check: say["check"], reveal: say["reveal"], after: say["next"]}
-        marks = dict(zip((had, partly, missed), say["marks"], strict=True))
-        return {title: f"# {say['title']}", thought: gradio.update(label=say["think"], value="", visible=False),
-                topic: gradio.update(label=say["topic"], choices=choices(language)),
-                level: gradio.update(label=say["level"], choices=[(say["all"], 0), *((str(n), n) for n in LEVELS)]),
-                question: say["welcome"], feedback: "", figure: hide, options: hide, row: hide, score: "",
-                **{button: gradio.update(value=text, visible=button is start) for button, text in texts.items()},
-                **{button: gradio.update(value=text) for button, text in marks.items()}}
-
-    def present(one: Round, stored) -> dict:
-        shown, clear = game.shown(one), {feedback: "", figure: hide, row: hide, after: hide, one_round: one,
-                                         score: game.score(one, stored)}
-        if shown is None:
-            nothing = quiz.SAY[one.language]["none"]
-            return clear | {question: SAY[one.language]["done"] if one.numbers else nothing, options: hide, check: hide,
-                            reveal: hide, thought: hide}
-        letters = [(f"{option.letter}. {option.text}".replace("`", ""), option.letter) for option in shown.options]
-        is_open = shown.question.open
-        return clear | {question: question_text(shown, one), check: gradio.update(visible=not is_open),
-                        options: gradio.update(choices=letters, value=None, visible=not is_open, interactive=True),
-                        reveal: gradio.update(visible=is_open), thought: gradio.update(visible=is_open, value="")}
-
-    def begin(language, topic, level, stored):
-        return present(game.start(language, topic or None, level or None, stored), stored)
-
-    def evidence_figure(shown: View):
-        names = shown.question.evidence
-        return gradio.update(value=str(results.figure(names[0])), visible=True) if names else hide
-
-    def checked(one: Round, letter, stored):
-        shown = game.shown(one)
-        if shown is None or letter is None:
-            return {feedback: SAY[one.language]["choose"]}
-        worth, text = verdict(shown, letter)
-        stored = game.note(one, worth, stored)
-        return {feedback: f"{text}\n\n{explanation(shown)}", figure: evidence_figure(shown), check: hide, after: show,
-                options: gradio.update(interactive=False), one_round: one, kept: stored,
-                score: game.score(one, stored)}
-
-    def revealed(one: Round):
-        shown = game.shown(one)
-        return {feedback: model_answer(shown), figure: evidence_figure(shown), reveal: hide, row: show}
-
-    def marked(worth: float):
-        def mark(one: Round, stored):
-            stored = game.note(one, worth, stored)
-            return {row: hide, after: show, one_round: one, kept: stored, score: game.score(one, stored)}
-        return mark
-
-    def onward(one: Round, stored):
-        one.at += 1
-        return present(one, stored)
-
-    with gradio.Blocks(title=SAY[language]["title"], analytics_enabled=False) as page:
-        one_round = gradio.State(Round(language), time_to_live=KEEP_S)
-        kept = gradio.BrowserState({}, storage_key=STORAGE[0], secret=STORAGE[1])
-        title = gradio.Markdown(f"# {SAY[language]['title']}", elem_id="title")
-        with gradio.Row(equal_height=True):
-            spoken = gradio.Radio([("Nederlands", "nl"), ("English", "en")], value=language, show_label=False,
-                                  container=False, elem_id="language")
-            topic = gradio.Dropdown(choices(language), value="", label=SAY[language]["topic"], elem_id="topic")
-            level = gradio.Dropdown([(SAY[language]["all"], 0), *((str(n), n) for n in LEVELS)], value=0,
-                                    label=SAY[language]["level"], elem_id="level")
-            start = gradio.Button(SAY[language]["start"], variant="primary", elem_id="start")
-        question = gradio.Markdown(SAY[language]["welcome"], elem_id="question")
-        options = gradio.Radio([], show_label=False, visible=False, interactive=True, elem_id="options")
-        thought = gradio.Textbox(label=SAY[language]["think"], lines=3, visible=False, interactive=True,
-                                 elem_id="thought")
-        check = gradio.Button(SAY[language]["check"], variant="primary", visible=False, elem_id="check")
-        reveal = gradio.Button(SAY[language]["reveal"], variant="primary", visible=False, elem_id="reveal")
-        feedback = gradio.Markdown(elem_id="feedback")
-        with gradio.Row(visible=False) as row:
-            had, partly, missed = (gradio.Button(text, elem_id=name) for name, text in
-                                   zip(("had", "partly", "missed"), SAY[language]["marks"], strict=True))
-        after = gradio.Button(SAY[language]["next"], variant="primary", visible=False, elem_id="next")
-        figure = gradio.Image(visible=False, interactive=False, show_label=False, buttons=["fullscreen"],
-                              elem_id="figure")
-        score = gradio.Markdown(elem_id="score")
-        everything = [one_round, kept, title, topic, level, start, question, options, thought, check, reveal, feedback,
-                      row, had, partly, missed, after, figure, score]
-        spoken.change(say_all, spoken, everything)
-        start.click(begin, [spoken, topic, level, kept], everything)
-        check.click(checked, [one_round, options, kept], everything)
-        reveal.click(revealed, one_round, everything)
-        for button, worth in ((had, RIGHT), (partly, PARTLY), (missed, WRONG)):
-            button.click(marked(worth), [one_round, kept], everything)
-        after.click(onward, [one_round, kept], everything)
-    return page
+    return Page(Quiz(book, results), language).blocks
 
 
 def serve(book: Book, args) -> int:

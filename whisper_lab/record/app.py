@@ -24,6 +24,11 @@ INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
 "<p class='lab-advice'>This page is not secure, so the browser keeps the microphone shut; uploads work. " +
 "See below how to open it.</p>" """
 
+TITLE = """# Record a sentence
+Record (or upload), listen, save. It becomes `speech.wav` on the machine that runs this page: 16 kHz, mono, 16-bit, what
+Whisper hears."""
+SHARED = """When several people use this page at once, each downloads and transcribes their own; `speech.wav` is the
+recording that was saved last, those before it are in `recordings/`."""
 WAYS = """
 A browser gives the microphone only to a secure page: `localhost`, or https. From another computer, in this order:
 
@@ -46,78 +51,107 @@ class Mine:
     download: Path  # this visitor's own copy; speech.wav may meanwhile be somebody else's
 
 
+class Recorder:
+    """What the two buttons do. A visitor's `Mine` comes from the page and goes back to it."""
+
+    def __init__(self, convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path):
+        self.convert, self.listener, self.folder = convert, listener, folder
+
+    def save(self, arrived: str | None, mine: Mine | None):
+        """The button Save Recording: values for mine, report, download, player, picture."""
+        import gradio
+
+        try:
+            mine = self._keep(arrived)
+        except LabError as error:
+            return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
+        return [mine, facts.as_html(mine.saved), *_shown(mine)]
+
+    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str):
+        """The button Transcribe: what was saved; saves first where something new was recorded."""
+        import gradio
+
+        try:
+            if mine is None or (arrived and arrived != mine.arrived):
+                mine = self._keep(arrived)
+            if not mine.download.is_file():
+                raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
+            sound = audio.load(mine.download)
+            text, how = self.listener.transcribe(sound.samples, mine.saved.level, choice)
+        except LabError as error:
+            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
+        return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]
+
+    def _keep(self, arrived: str | None) -> Mine:
+        saved, samples = self.convert(own(arrived, self.folder))
+        place = self.folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
+        place.mkdir()
+        audio.write_wav(place / "speech.wav", samples)
+        picture.draw(samples, *self.listener.spec(), place / "speech.png")
+        console.note("saved", saved.path, f"{saved.duration:.2f} s")
+        return Mine(arrived, saved, place / "speech.wav")
+
+
+def _shown(mine: Mine) -> list:
+    """Download, player and picture. Paths, not samples: those would be scaled to full volume for the player."""
+    import gradio
+
+    paths = (mine.download, mine.download, mine.download.with_suffix(".png"))
+    return [gradio.update(value=str(path), visible=True) for path in paths]
+
+
 def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float):
     """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads."""
     import gradio
 
-    def save(arrived: str | None, mine: Mine | None):
-        """The button Save Recording."""
-        try:
-            mine = keep(arrived)
-        except LabError as error:
-            return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
-        return [mine, facts.as_html(mine.saved), *shown(mine)]
-
-    def keep(arrived: str | None) -> Mine:
-        saved, samples = convert(own(arrived, folder))
-        place = folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
-        place.mkdir()
-        audio.write_wav(place / "speech.wav", samples)
-        picture.draw(samples, *listener.spec(), place / "speech.png")
-        console.note("saved", saved.path, f"{saved.duration:.2f} s")
-        return Mine(arrived, saved, place / "speech.wav")
-
-    def shown(mine: Mine) -> list:
-        # Paths, not samples: samples would be scaled to full volume on their way to the player.
-        return [gradio.update(value=str(mine.download), visible=True) for _ in range(2)] + \
-            [gradio.update(value=str(mine.download.with_suffix(".png")), visible=True)]
-
-    def transcribe(arrived: str | None, mine: Mine | None, choice: str):
-        """The button Transcribe: what was saved; saves first where something new was recorded."""
-        try:
-            if mine is None or (arrived and arrived != mine.arrived):
-                mine = keep(arrived)
-            if not mine.download.is_file():
-                raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
-            text, how = listener.transcribe(audio.load(mine.download).samples, mine.saved.level, choice)
-        except LabError as error:
-            yield [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
-            return
-        yield [mine, facts.as_html(mine.saved), *shown(mine), text, how]
-
+    recorder = Recorder(convert, listener, folder)
     with gradio.Blocks(title="Record speech.wav", analytics_enabled=False) as page:
-        gradio.Markdown("# Record a sentence\nRecord (or upload), listen, save. It becomes `speech.wav` on the machine "
-                        "that runs this page: 16 kHz, mono, 16-bit, what Whisper hears.")
-        insecure = gradio.HTML()
-        mine = gradio.State(None, time_to_live=KEEP_S)
+        gradio.Markdown(TITLE)
+        insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
-            with gradio.Column(min_width=340):
-                sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
-                                     label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
-                                     waveform_options=gradio.WaveformOptions(sample_rate=audio.SAMPLE_RATE), buttons=[])
-                sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
-                save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
-                report = gradio.HTML(elem_id="report")
-                download = gradio.DownloadButton("Download speech.wav", visible=False, elem_id="download")
-            with gradio.Column(min_width=340, scale=2):
-                player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
-                                      interactive=False, buttons=[], elem_id="player")
-                image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
-                                     interactive=False, buttons=["fullscreen"], elem_id="picture")
-                with gradio.Row(equal_height=True):
-                    choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
-                    transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
-                text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
-                how = gradio.Markdown(elem_id="how")
-        gradio.Markdown("When several people use this page at once, each downloads and transcribes their own; "
-                        "`speech.wav` is the recording that was saved last, those before it are in `recordings/`.")
+            sound, save_button, report, download = _left(limit_s)
+            player, image, choice, transcribe_button, text, how = _right(listener)
+        gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
         results = [mine, report, download, player, image]
-        save_button.click(save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        transcribe_button.click(transcribe, [sound, mine, choice], [*results, text, how], api_name="transcribe")
+        save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
+        transcribe_button.click(recorder.transcribe, [sound, mine, choice], [*results, text, how],
+                                api_name="transcribe")
         page.load(None, None, insecure, js=INSECURE)
     return page
+
+
+def _left(limit_s: float) -> tuple:
+    """Recorder, Save, what was saved, download."""
+    import gradio
+
+    with gradio.Column(min_width=340):
+        sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
+                             label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
+                             waveform_options=gradio.WaveformOptions(sample_rate=audio.SAMPLE_RATE), buttons=[])
+        sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
+        save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
+        report = gradio.HTML(elem_id="report")
+        download = gradio.DownloadButton("Download speech.wav", visible=False, elem_id="download")
+    return sound, save_button, report, download
+
+
+def _right(listener: Listener) -> tuple:
+    """Player, picture, the choice of a runtime, Transcribe, the text and how it came about."""
+    import gradio
+
+    with gradio.Column(min_width=340, scale=2):
+        player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
+                              interactive=False, buttons=[], elem_id="player")
+        image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
+                             interactive=False, buttons=["fullscreen"], elem_id="picture")
+        with gradio.Row(equal_height=True):
+            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
+        text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
+        how = gradio.Markdown(elem_id="how")
+    return player, image, choice, transcribe_button, text, how
 
 
 def own(arrived: str | None, folder: Path) -> Path:
