@@ -144,7 +144,7 @@ def load_model(args):
     transformers = checkpoints.import_transformers()
     import torch
 
-    from whisper_lab.torch_whisper import TorchWhisper
+    from whisper_lab.torch_whisper import TorchWhisper, choose_device
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -163,20 +163,6 @@ def load_model(args):
         lab.pipe = transformers.pipeline("automatic-speech-recognition", model=model, tokenizer=lab.processor.tokenizer,
                                          feature_extractor=lab.processor.feature_extractor, dtype=model.dtype)
     return lab
-
-
-def choose_device(wanted: str) -> str:
-    """cpu or cuda. Raises LabError where cuda is asked for and not there."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise LabError("this PyTorch finds no CUDA device", "leave out --device, or install a CUDA build of torch")
-    device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
-    found = torch.cuda.get_device_name() if there else "no CUDA device found"
-    reason = found if wanted == "auto" else "--device asks for it"
-    console.note("device", device, f"{reason}; {torch.get_num_threads()} threads" if device == "cpu" else reason)
-    return device
 
 
 def explain_window(lab, clip: Path, trace, folder: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bad_sound import KINDS, bad_file
 from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
@@ -85,24 +86,7 @@ def test_no_tone_above_8_khz_comes_back_as_another(lesson, tmp_path):
     assert audio.level(middle).silent
 
 
-def bad_file(kind, folder):
-    path = folder / f"{kind}.wav"
-    if kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("this is not sound\n" * 20)
-    elif kind == "no_samples":
-        soundfile.write(path, np.zeros(0), RATE)
-    elif kind == "nan":
-        soundfile.write(path, np.array([0.1, np.nan, 0.1] * 99), RATE, subtype="FLOAT")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "hour":
-        soundfile.write(path, np.zeros(3600 * 8000, np.int16), 8000)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "no_samples", "nan", "hour"])
+@pytest.mark.parametrize("kind", [*KINDS, "hour"])
 def test_bad_recordings_are_refused_and_the_old_one_stays(lesson, tmp_path, kind):
     (tmp_path / "speech.wav").write_bytes(b"old")
     with pytest.raises(LabError) as caught:

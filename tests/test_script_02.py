@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+from bad_sound import KINDS, bad_file
 
 from whisper_lab import audio
 
@@ -99,22 +100,7 @@ def test_other_sampling_rates_are_resampled(script, tmp_path, rate, subtype):
     assert status == 0 and f"{rate} Hz -> 16000 Hz" in err and text_of(out) is not None
 
 
-def bad_file(kind, folder):
-    path = folder / f"{kind}.wav"
-    if kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("this is not sound\n" * 20)
-    elif kind == "no_samples":
-        soundfile.write(path, np.zeros(0), RATE)
-    elif kind == "nan":
-        soundfile.write(path, np.array([0.1, np.nan, 0.1] * 99), RATE, subtype="FLOAT")
-    elif kind == "folder":
-        path.mkdir()
-    return path
-
-
-@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "no_samples", "nan"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bad_files_are_one_clear_error(script, tmp_path, kind):
     status, out, err = script(bad_file(kind, tmp_path), "--quiet")
     assert (status, out) == (1, "")

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from whisper_lab import console
+from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
 
@@ -86,3 +88,17 @@ class TorchWhisper:
             self.model.set_attn_implementation(chosen)
         weights = output.cross_attentions  # per layer [1, heads, sequence, positions]
         return np.stack([weights[layer][0, head].float().cpu().numpy() for layer, head in self.rules.alignment_heads])
+
+
+def choose_device(wanted: str) -> str:
+    """cpu or cuda, noted with its reason. Raises LabError where cuda is asked for and not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise LabError("this PyTorch finds no CUDA device", "leave out --device, or install a CUDA build of torch")
+    device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
+    found = torch.cuda.get_device_name() if there else "no CUDA device found"
+    reason = found if wanted == "auto" else "--device asks for it"
+    console.note("device", device, f"{reason}; {torch.get_num_threads()} threads" if device == "cpu" else reason)
+    return device

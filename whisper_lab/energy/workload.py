@@ -92,7 +92,7 @@ def _load_torch(checkpoint: Checkpoint, args):
     checkpoints.import_transformers()
     import torch
 
-    from whisper_lab.torch_whisper import TorchWhisper
+    from whisper_lab.torch_whisper import TorchWhisper, choose_device
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -104,19 +104,6 @@ def _load_torch(checkpoint: Checkpoint, args):
     except torch.OutOfMemoryError as error:
         raise LabError(f"the GPU's memory cannot hold {checkpoint.name}", OUT_OF_MEMORY) from error
     return TorchWhisper(model, checkpoint.folder), device, dtype
-
-
-def choose_device(wanted: str) -> str:
-    """cpu or cuda, noted with its reason. Raises LabError where cuda is asked for and not there."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise LabError("this PyTorch finds no CUDA device", "leave out --device, or install a CUDA build of torch")
-    device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
-    found = torch.cuda.get_device_name() if there else "no CUDA device found"
-    console.note("device", device, found if wanted == "auto" else "--device asks for it")
-    return device
 
 
 def choose_dtype(wanted: str, device: str) -> str:
