@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from training import grammar
+from training.clips import SENTENCES
 
 VECTORS_PER_SECOND = 10  # what a projector of rate 5 gives
 CHARACTERS_PER_VECTOR = 1.1  # of fluent speech at that rate
-SENTENCES = (72, 18, 10)  # weights of one, two and three sentences in a clip, as in training.clips
 
 
 @dataclass
@@ -35,7 +35,7 @@ def words(language: str) -> list[str]:
 
 
 def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
-    """What could be said in one clip: one to three sentences of the grammar, or nothing.
+    """What could be said in one clip: one to four sentences of the grammar, or nothing.
 
     With probability `jumbled` any words in any order instead: what cannot be guessed has to be read.
     """
@@ -45,7 +45,7 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
     if draw.random() < jumbled:
         return " ".join(draw.choice(words(language)) for _ in range(draw.randint(1, 12)))
     said: list[str] = []
-    for _ in range(draw.choices((1, 2, 3), SENTENCES)[0]):
+    for _ in range(draw.choices((1, 2, 3, 4), SENTENCES[-1])[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
             pass
         said.append(made.text)
