@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -188,3 +189,21 @@ def test_a_run_can_begin_at_finished_weights(toy_corpus, tmp_path):
             if name in published:
                 assert torch.allclose(tensor.float(), published[name].float(), atol=4e-3, rtol=1e-2), name
     assert train.ease(0, args) == 1.0
+
+
+def test_one_command_makes_the_checkpoint_in_two_rounds(toy_corpus, tmp_path, monkeypatch):
+    """Everything but the corpus and most of the evaluation, at the size of a toy."""
+    from training import evaluate, make_nano
+    from whisper_lab import checkpoints
+
+    right = evaluate.evaluate
+    monkeypatch.setattr(evaluate, "CONDITIONS", {"clean": evaluate.CONDITIONS["clean"]})
+    monkeypatch.setattr(evaluate, "MATERIAL", {"English": ("synthetic digits", "en")})
+    monkeypatch.setattr(evaluate, "false_words", lambda judge, seed: {"digital silence": 0})
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args, **kw: right(*args, **kw | {"clips": 2}))
+    shutil.copytree(toy_corpus, tmp_path / "work" / "corpus")
+    output = tmp_path / "whisper-toy"
+    assert make_nano.main(["--work", str(tmp_path / "work"), "--steps", "2", "1", "--output-dir", str(output)]) == 0
+    assert [made["step"] for made in json.loads((output / "training.json").read_text())] == [2, 1]
+    assert "2 steps in 0 minutes on cpu, then 1 steps in 0 minutes on cpu" in (output / "README.md").read_text()
+    assert checkpoints.load_model(checkpoints.resolve(str(output))).config.num_mel_bins == blank.N_MELS

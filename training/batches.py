@@ -28,8 +28,8 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.args.seed}/{step}")
-        later = bool(self.args.init) or step >= FIRST_PART * self.args.steps
-        plans = [self.planner.draw(rng, later=later) for _ in range(self.args.batch_size * 4)]
+        part = 2 if self.args.init else int(step >= FIRST_PART * self.args.steps)
+        plans = [self.planner.draw(rng, part=part) for _ in range(self.args.batch_size * 4)]
         plans.sort(key=lambda p: p.recorded)
         first = rng.randrange(2 if ease(step, self.args) < 1 else 4) * self.args.batch_size  # short ones first
         plans = plans[first : first + self.args.batch_size]

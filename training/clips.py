@@ -15,9 +15,10 @@ from training.voices import SAMPLE_RATE
 
 IGNORE = -100  # the label that cross-entropy skips
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzéë"  # classes 1.. of the CTC head; 0 is its blank
-# How often each kind of clip is drawn in the first and in the later part of training: digits come first.
-KINDS = {"sentences": (50, 76), "human digits": (27, 10), "synthetic digits": (15, 7), "nothing": (5, 7)}
-SENTENCES = ((72, 18, 10, 0), (30, 30, 28, 12))  # how often a clip of sentences holds 1, 2, 3 or 4, first and later
+# How often each kind of clip is drawn in the first and the later part of training, and in a second round: digits come
+# first, and windows of several sentences, which take the longest to learn, last.
+KINDS = {"sentences": (50, 66, 76), "human digits": (27, 16, 10), "synthetic digits": (15, 11, 7), "nothing": (5, 7, 7)}
+SENTENCES = ((72, 18, 10, 0), (72, 18, 10, 0), (30, 30, 28, 12))  # how often a clip of them holds 1, 2, 3 or 4
 RMS = 0.05  # loudness that every utterance is brought to before its gain
 
 
@@ -68,15 +69,15 @@ class Planner:
         self.human = _by_voice(u for u in chosen if u.kind == "digit" and u.human)
         self.synthetic = _by_voice(u for u in chosen if u.kind == "digit" and not u.human)
 
-    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.1, later: bool = False) -> Plan:
-        """One plan; of `kind`, or of one drawn with the weights of the first or the later part of training."""
-        kind = kind or rng.choices(list(KINDS), [weights[later] for weights in KINDS.values()])[0]
+    def draw(self, rng: random.Random, kind: str | None = None, dutch: float = 0.1, part: int = 0) -> Plan:
+        """One plan; of `kind`, or of one drawn with the weights of a part of training (0, 1, 2: see KINDS)."""
+        kind = kind or rng.choices(list(KINDS), [weights[part] for weights in KINDS.values()])[0]
         if kind == "human digits" and not self.human:
             kind = "synthetic digits"
         if kind == "nothing":
             placements, segments = self._nothing(rng)
         elif kind == "sentences":
-            placements, segments = self._sentences(rng, "nl" if rng.random() < dutch else "en", SENTENCES[later])
+            placements, segments = self._sentences(rng, "nl" if rng.random() < dutch else "en", SENTENCES[part])
         else:
             placements, segments = self._digits(rng, self.human if kind == "human digits" else self.synthetic)
         return self._answer(rng, placements, segments)

@@ -86,7 +86,7 @@ def draw(planner: Planner, rng: random.Random, dutch: float) -> tuple[Plan, str]
     """A plan whose sentences all end within the window, and its transcript."""
     while True:
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-        plan = planner.draw(rng, kind, dutch, later=True)
+        plan = planner.draw(rng, kind, dutch, part=-1)
         language = plan.segments[0].language if plan.segments else "en"
         if all(s.end <= planner.window for s in plan.segments) and (language == "en" or dutch > 0):
             return plan, " ".join(s.text for s in plan.segments)

@@ -206,8 +206,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     console.note("device", device, "asked for" if args.device != "auto" else "the fastest that is here")
-    trainer = train(args, device)
-    trainer.average.save_pretrained(Path(args.output_dir) / "average")
+    trainer, output = train(args, device), Path(args.output_dir)
+    trainer.average.save_pretrained(output / "average")
+    rounds = json.loads((output / "validation.json").read_text(encoding="utf-8"))["rounds"]
+    files.write_json(output / "average" / ROUNDS_FILE, rounds)
     return 0
 
 
