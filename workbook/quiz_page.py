@@ -23,7 +23,7 @@ STORAGE = ("whisper-onnx-lab-quiz", "scores, not secrets")  # name and key of wh
 SAY = {
     "nl": {"title": "Quiz bij het Whisper ONNX Lab", "start": "Begin", "topic": "Onderwerp", "level": "Niveau",
            "all": "alle", "check": "Controleer", "reveal": "Toon het modelantwoord", "next": "Volgende vraag",
-           "marks": ("Had ik", "Deels", "Had ik niet"), "think": "Je antwoord (alleen voor jezelf)",
+           "marks": ("Had ik juist", "Deels", "Had ik niet"), "think": "Je antwoord (alleen voor jezelf)",
            "choose": "Kies eerst een antwoord.", "done": "Klaar!", "welcome": "Kies een onderwerp en begin."},
     "en": {"title": "Quiz of the Whisper ONNX Lab", "start": "Start", "topic": "Topic", "level": "Level",
            "all": "all", "check": "Check", "reveal": "Show the model answer", "next": "Next question",

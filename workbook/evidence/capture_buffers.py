@@ -161,18 +161,18 @@ def _portaudio(evidence) -> None:
 def _claims(evidence) -> None:
     values = evidence.values
     evidence.claim("small_loses", "A callback slower than its block loses sound, simulated and real.",
-                   "Een callback die trager is dan zijn blok verliest geluid, in de simulatie en echt.",
+                   "Een callback die trager is dan zijn blok, verliest geluid, in de simulatie en in het echt.",
                    min(values["lost_small_percent"], values["real_lost_small_percent"]) > 5,
                    values["lost_small_percent"])
     evidence.claim("large_holds", "Long blocks survive the same load (simulated), at the price of latency.",
-                   "Lange blokken overleven dezelfde last (gesimuleerd), ten koste van latency.",
+                   "Lange blokken overleven dezelfde belasting (gesimuleerd), ten koste van de latency.",
                    values["lost_large_percent"] == 0 and values["latency_large_ms"] > values["latency_small_ms"],
                    values["lost_large_percent"])
     evidence.claim("queue_helps", "Short blocks survive too, if the callback only copies to a queue (simulated).",
-                   "Korte blokken overleven ook, als de callback alleen naar een wachtrij kopieert (gesimuleerd).",
+                   "Korte blokken overleven ook, als de callback alleen naar een queue kopieert (gesimuleerd).",
                    values["lost_queue_percent"] < values["lost_small_percent"] / 4, values["lost_queue_percent"])
     evidence.claim("queue_real", "With real threads the queue loses less than the slow callback.",
-                   "Met echte threads verliest de wachtrij minder dan de trage callback.",
+                   "Met echte threads gaat er met een queue minder verloren dan met de trage callback.",
                    values["real_lost_queue_percent"] < values["real_lost_small_percent"],
                    values["real_lost_queue_percent"])
 

@@ -95,14 +95,14 @@ def _difference(runtime, ids: np.ndarray, features: np.ndarray) -> float:
 def _claims(evidence) -> None:
     values = evidence.values
     evidence.claim("fixed_refuses", "A graph with fixed axes runs for the length of its example and no other.",
-                   "Een graaf met vaste assen werkt voor de lengte van zijn voorbeeld en geen andere.",
+                   "Een graaf met vaste assen werkt alleen voor de lengte van het voorbeeld.",
                    values["fixed_lengths"] == 1 and values["fixed_error"] != "none", values["fixed_error"])
     evidence.claim("dynamic_runs", "With dynamic axes every length and batch tried runs, and equals PyTorch.",
                    "Met dynamische assen werkt elke geprobeerde lengte en batch, en is het resultaat dat van PyTorch.",
                    (values["dynamic_lengths"], values["dynamic_batches"]) == (len(LENGTHS), len(BATCHES)),
                    values["max_difference"])
     evidence.claim("encoder_fixed", "Whisper's encoder refuses any other number of frames: that axis stays fixed.",
-                   "De encoder van Whisper weigert elk ander aantal frames: die as blijft vast.",
+                   "De encoder van Whisper weigert elk ander aantal frames: die as ligt vast.",
                    values["encoder_error"] != "none", values["encoder_error"])
 
 

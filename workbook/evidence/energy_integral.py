@@ -108,13 +108,13 @@ def _here(evidence, quick: bool) -> None:
 def _claims(evidence) -> None:
     values = evidence.values
     evidence.claim("trapezoid", "Trapezoids between real time stamps come within one percent of the truth (simulated).",
-                   "Trapezia tussen echte tijdstempels zitten binnen één procent van de waarheid (gesimuleerd).",
+                   "Met trapezia tussen echte tijdstippen is de fout kleiner dan één procent (gesimuleerd).",
                    values["trapezoid_error_percent"] < 1, values["trapezoid_error_percent"])
     evidence.claim("naive", "Mean x count x wished-for interval is off by more than ten percent (simulated).",
                    "Gemiddelde x aantal x gewenst interval zit er meer dan tien procent naast (gesimuleerd).",
                    values["naive_error_percent"] > 10, values["naive_error_percent"])
     evidence.claim("wrap", "A counter that wrapped gives a negative energy, unless the wrap is added (simulated).",
-                   "Een teller die rondliep geeft een negatieve energie, tenzij je dat corrigeert (gesimuleerd).",
+                   "Een teller die overliep, geeft een negatieve energie, tenzij je dat corrigeert (gesimuleerd).",
                    values["counter_wrap_wrong_j"] < 0 and
                    abs(values["counter_wrap_right_j"] - values["counter_true_j"]) < 1e-3,
                    values["counter_wrap_wrong_j"])

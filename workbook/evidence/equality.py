@@ -100,7 +100,7 @@ def plant(pair: dict[str, Path], runtime, sounds) -> dict[str, float]:
 def _claims(evidence, sound_passes: bool) -> None:
     values = evidence.values
     evidence.claim("sound_passes", "The sound float32 pair passes every gate on numbers.",
-                   "Het gave float32-paar slaagt voor elke poort op de getallen.", sound_passes,
+                   "Het onbeschadigde float32-paar doorstaat elke controle op de getallen.", sound_passes,
                    values["relative_fp32"])
     evidence.claim("broken_caught", "Every graph that was broken on purpose is rejected.",
                    "Elke graaf die met opzet kapot werd gemaakt, wordt geweigerd.",

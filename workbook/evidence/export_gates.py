@@ -85,13 +85,13 @@ def _broken(pair, gates, runtime, sounds) -> tuple[bool, str, str]:
 
 def _claims(evidence, passed: list) -> None:
     values = evidence.values
-    evidence.claim("int8_passes", "The int8 pair passes every gate.", "Het int8-paar slaagt voor elke poort.",
+    evidence.claim("int8_passes", "The int8 pair passes every gate.", "Het int8-paar doorstaat elke controle.",
                    all(gate.passed for gate in passed), values["gates"])
     evidence.claim("rejected", "A decoder with one matrix of the wrong sign is rejected.",
-                   "Een decoder met één matrix van het verkeerde teken wordt geweigerd.",
+                   "Een decoder waarin één matrix het verkeerde teken heeft, wordt geweigerd.",
                    values["rejected"] == "yes", values["failed_gate"])
     evidence.claim("located", "The gate names the very node that was broken.",
-                   "De poort noemt precies de knoop die kapot is.", values["broken_node"].startswith(FAULT),
+                   "De controle wijst precies de knoop aan die kapot is.", values["broken_node"].startswith(FAULT),
                    values["broken_node"])
     evidence.claim("steps", "In float32, prompt at once and token by token agree to rounding; int8 does not.",
                    "In float32 zijn prompt in één keer en token per token op afronding na gelijk; in int8 niet.",

@@ -114,16 +114,16 @@ def _memory_mb() -> float:
 def _claims(evidence, alarms: dict[str, list[str]]) -> None:
     values = evidence.values
     evidence.claim("alarm", "The alarm finds the slow runs by p95 and the drift by the model's confidence.",
-                   "Het alarm vindt de trage runs via p95 en de drift via het vertrouwen van het model.",
+                   "Het alarm vindt de trage runs via p95 en de drift via de zekerheid van het model.",
                    {"latency p95", "confidence"} <= set(alarms["regression"]), values["alarm_reasons"])
     evidence.claim("no_false_alarm", "Where nothing was planted the alarm is silent.",
-                   "Waar niets veranderd werd, blijft het alarm stil.", values["false_alarms"] == 0,
+                   "Waar niets veranderd is, blijft het alarm stil.", values["false_alarms"] == 0,
                    values["false_alarms"])
     evidence.claim("p95_sees_more", "p95 shows the few slow runs more clearly than the mean does.",
                    "p95 toont de paar trage runs duidelijker dan het gemiddelde.",
                    values["p95_change_percent"] > values["mean_change_percent"] > 0, values["p95_change_percent"])
     evidence.claim("wer_drifts", "The word error rate has drifted upwards, as the confidence says without a reference.",
-                   "De woordfouten zijn gestegen, zoals het vertrouwen zonder referentie al aangaf.",
+                   "De WER is gestegen, zoals de zekerheid van het model zonder referentie al aangaf.",
                    values["wer_drift_percent"] > values["wer_baseline_percent"], values["wer_drift_percent"])
 
 

@@ -119,7 +119,7 @@ def _torchaudio(evidence) -> None:
                    "Zoals pip het naast een CPU-versie van torch achterlaat, kan torchaudio niet geïmporteerd worden.",
                    broken is not None, evidence.values["import_error"])
     evidence.claim("torchaudio_mended", "With its native files out of the way, its pure Python part works.",
-                   "Met zijn native bestanden uit de weg werkt het deel in zuiver Python.", mended is None,
+                   "Zonder zijn native bestanden werkt het deel in zuivere Python wel.", mended is None,
                    evidence.values["import_without_native"])
 
 

@@ -76,7 +76,7 @@ def _claims(evidence) -> None:
                    "Aangevuld met stilte is minder dan één woord op drie fout.", values["wer_padded_percent"] < 33,
                    values["wer_padded_percent"])
     evidence.claim("repeated", "Padded with its own sound, a clip gets more than half as many errors as words.",
-                   "Aangevuld met zijn eigen geluid krijgt een clip meer dan half zoveel fouten als woorden.",
+                   "Aangevuld met haar eigen geluid krijgt een clip meer dan half zoveel fouten als woorden.",
                    values["wer_repeated_percent"] > 50, values["wer_repeated_percent"])
     share = values["words_lost"] / values["words_total"]
     evidence.claim("cut", "Cut at the window, a long recording loses at least every word behind it.",

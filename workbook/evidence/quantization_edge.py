@@ -66,10 +66,10 @@ def _claims(evidence) -> None:
                    values["ratio_fp16"] < 0.55 and values["ratio_int8"] < 0.33 and
                    values["ratio_int4"] < values["ratio_int8"], values["ratio_int8"])
     evidence.claim("words", "int8 costs at most ten percentage points of word error rate.",
-                   "int8 kost hoogstens tien procentpunt woordfouten.",
+                   "int8 kost hoogstens tien procentpunt WER.",
                    values["wer_int8_percent"] <= values["wer_fp32_percent"] + 10, values["wer_int8_percent"])
     evidence.claim("embedding", "In whisper-base more than half of the decoder's bytes are its token embedding.",
-                   "In whisper-base is meer dan de helft van de decoder zijn token-embedding.",
+                   "In whisper-base bestaat meer dan de helft van de decoder uit de token-embedding.",
                    values["embedding_percent_base"] > 50, values["embedding_percent_base"])
 
 

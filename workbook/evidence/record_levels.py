@@ -54,16 +54,16 @@ def _noise(evidence, quiet: np.ndarray, seed: int) -> None:
 def _claims(evidence) -> None:
     values = evidence.values
     evidence.claim("shift", "A factor on the samples is a constant on the features: log10(65536²) / 4.",
-                   "Een factor op de monsters is een constante op de features: log10(65536²) / 4.",
+                   "Een factor op de samples wordt een constante bij de features: log10(65536²) / 4.",
                    abs(values["feature_shift"] - values["feature_shift_expected"]) < 1e-3, values["feature_shift"])
     evidence.claim("unscaled_hurts", "Unscaled 24-bit samples raise the word error rate.",
-                   "Ongeschaalde 24-bit monsters verhogen de woordfouten.",
+                   "Samples van 24 bits zonder schaling verhogen de WER.",
                    values["wer_unscaled_percent"] > values["wer_original_percent"], values["wer_unscaled_percent"])
     evidence.claim("quiet_is_fine", "A peak of -30 dBFS alone costs at most five percentage points.",
                    "Een piek van -30 dBFS kost op zich hoogstens vijf procentpunt.",
                    values["wer_quiet_percent"] <= values["wer_original_percent"] + 5, values["wer_quiet_percent"])
     evidence.claim("clipping", "Strong clipping does not help (by one percentage point at most).",
-                   "Sterk clippen helpt niet (hoogstens één procentpunt).",
+                   "Sterke clipping helpt niet (hoogstens één procentpunt).",
                    values["wer_clipped_percent"] >= values["wer_original_percent"] - 1, values["wer_clipped_percent"])
     evidence.claim("noise_rises", "Peak normalization raises noise with speech: their distance stays the same.",
                    "Pieknormalisatie tilt ruis samen met spraak op: hun afstand blijft gelijk.",

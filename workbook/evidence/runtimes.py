@@ -102,7 +102,7 @@ def _claims(evidence) -> None:
                    "int8 geeft niet dezelfde logits: het is een andere precisie, geen andere runtime.",
                    values["difference_onnx_int8"] > 10 * values["difference_onnx"], values["difference_onnx_int8"])
     evidence.claim("memory", "A process with onnxruntime alone takes less than half the memory of one with PyTorch.",
-                   "Een proces met alleen onnxruntime neemt minder dan de helft van het geheugen van een met PyTorch.",
+                   "Een proces met alleen onnxruntime heeft minder dan half zoveel geheugen nodig als een met PyTorch.",
                    values["onnx_rss_mb"] < values["torch_rss_mb"] / 2, values["onnx_rss_mb"])
     evidence.claim("load", "onnxruntime is ready sooner than PyTorch with transformers.",
                    "onnxruntime is eerder klaar om te werken dan PyTorch met transformers.",

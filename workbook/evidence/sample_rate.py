@@ -135,10 +135,10 @@ def _claims(evidence) -> None:
                    values["wer_8k_as_16k_percent"] > 50, values["wer_8k_as_16k_percent"])
     seen, expected = values["tone_seen_hz"], 1000 / values["stretch_ratio"]
     evidence.claim("tone", "A tone read at the wrong rate lies lower by exactly the ratio of the rates.",
-                   "Een toon met de verkeerde sample rate gelezen ligt precies in verhouding van de rates lager.",
+                   "Een toon die met de verkeerde sample rate gelezen wordt, ligt precies in die verhouding lager.",
                    abs(seen - expected) < 1, seen)
     evidence.claim("alias", "Dropping every other sample without a filter folds a tone back to another frequency.",
-                   "Om het andere monster weglaten zonder filter vouwt een toon terug naar een andere frequentie.",
+                   "Elke tweede sample weglaten zonder filter vouwt een toon terug naar een andere frequentie.",
                    abs(values["alias_seen_hz"] - 6000) < 1, values["alias_seen_hz"])
     evidence.claim("refuses", "The extractor refuses a wrong rate, and only warns where it is told none.",
                    "De extractor weigert een verkeerde rate, en waarschuwt alleen als je er geen opgeeft.",

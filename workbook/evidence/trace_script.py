@@ -107,7 +107,7 @@ def _claims(evidence) -> None:
                    "torch.jit.script kan het Hugging Face-model helemaal niet compileren.",
                    values["script_error"] != "none", values["script_error"])
     evidence.claim("export_refuses", "torch.export refuses a branch on data instead of losing it; torch.cond keeps it.",
-                   "torch.export weigert een tak op data in plaats van ze te verliezen; torch.cond behoudt ze.",
+                   "torch.export weigert een vertakking op data in plaats van ze te verliezen; torch.cond behoudt ze.",
                    values["export_error"] != "none" and values["export_cond_wrong"] == 0, values["export_error"])
 
 
