@@ -79,10 +79,10 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
                          weight_type=QuantType.QInt8, nodes_to_exclude=["proj_out/MatMul", *excluded],
                          extra_options={"MatMulConstBOnly": True},  # attention between activations stays float32
                          use_external_data_format=graphs.is_large(source))
-    return finish_small(target)
+    return finish_small(target, reduce_range)
 
 
-def to_int4(source: Path, target: Path) -> str:
+def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
     """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -94,7 +94,7 @@ def to_int4(source: Path, target: Path) -> str:
                                          nodes_to_exclude=["proj_out/MatMul"])
         quantizer.process()
         quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
-    return finish_small(target)
+    return finish_small(target, reduce_range)
 
 
 def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
@@ -109,12 +109,12 @@ def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce
     return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"
 
 
-def finish_small(path: Path) -> str:
+def finish_small(path: Path, reduce_range: bool) -> str:
     """What the quantizers leave large: token embedding (one int8 copy for both uses), convolutions, positions."""
     from whisper_lab.export import graphs, int8
 
     model = graphs.load(path)
-    embedding = int8.share_embedding(model)
+    embedding = int8.share_embedding(model, int8.REDUCED if reduce_range else int8.LEVELS)
     convolutions, positions = int8.shrink_convolutions(model), int8.shrink_positions(model)
     graphs.rewrite(model, path)
     types = graphs.node_types(model)
@@ -143,7 +143,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
         elif precision == "int8":
             done[part] = to_int8(source, pair[part], excluded, args.reduce_range)
         elif precision == "int4":
-            done[part] = to_int4(source, pair[part])
+            done[part] = to_int4(source, pair[part], args.reduce_range)
         else:
             done[part] = "nothing"
         kept[part] = len(excluded)
@@ -162,7 +162,8 @@ def recipe(precision: str, args) -> dict:
     """How a precision was made, for the metadata: what someone needs to make the same bytes again."""
     return {"fp32": {}, "fp16": {"mode": args.fp16_mode},
             "int8": {"exclude": args.int8_exclude, "reduce_range": args.reduce_range, "weights": "int8 per channel"},
-            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4}}[precision]
+            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range},
+            }[precision]
 
 
 def arguments(argv: list[str] | None):
@@ -176,7 +177,7 @@ def arguments(argv: list[str] | None):
                         help="compute in half precision, or only store weights so (default: %(default)s)")
     parser.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
     parser.add_argument("--reduce-range", action="store_true",
-                        help="7-bit int8 weights, for processors with AVX2 but no VNNI, whose 16-bit sums overflow")
+                        help="7-bit int8 weights, for processors with AVX2 or AVX-512 but no VNNI: their sums overflow")
     parser.add_argument("--alignment-heads", action="store_true",
                         help="add the decoder output cross_attention, which word timestamps are made of")
     parser.add_argument("--optimize", action="store_true",

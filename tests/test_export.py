@@ -167,6 +167,18 @@ def test_int8_exclude_keeps_layers_in_float(tiny, traced, here):
     assert names == ["encoder.layers.0.fc1/MatMul", "encoder.layers.0.fc2/MatMul"]
 
 
+def test_reduced_range_leaves_room_in_every_integer_product(tiny, traced, here):
+    """Two products of uint8 and weight fit in 16 bits, the embedding's too: without VNNI the sum would saturate."""
+    folder = run(tiny, "--precision", "int8", "--reduce-range", "--no-verify")
+    for part, count in (("encoder", 16), ("decoder", 17)):
+        model = graphs.load(folder / f"whisper-tiny-random_{part}_int8.onnx")
+        products = [node for node in model.graph if node.op_type == "MatMulInteger"]
+        weights = [node.inputs[1] for node in products]
+        weights = [value if value.const_value is not None else value.producer().inputs[0] for value in weights]
+        assert len(products) == count
+        assert all(2 * 255 * int(np.abs(w.const_value.numpy().astype(int)).max()) < 2**15 for w in weights)
+
+
 def test_alignment_heads_add_the_attention_that_pytorch_sees(tiny, here):
     folder = run(tiny, "--alignment-heads")
     decoder = session(folder / "whisper-tiny-random_decoder.onnx")
@@ -261,7 +273,8 @@ def test_a_failed_gate_ends_the_export_and_leaves_the_graph_rejected(tiny, trace
 
     old = run(tiny, "--precision", "int8")
     before, right = digests(old), int8.row_scales
-    monkeypatch.setattr(int8, "row_scales", lambda weight: np.full(len(weight), 0.05, np.float32))  # clips everything
+    coarse = lambda weight, levels=127: np.full(len(weight), 0.05, np.float32)  # noqa: E731 (clips everything)
+    monkeypatch.setattr(int8, "row_scales", coarse)
     with pytest.raises(LabError) as error:
         run(tiny, "--precision", "int8")
     assert "gate '" in error.value.problem and "first diverging node" in error.value.problem

@@ -17,12 +17,13 @@ from whisper_lab.export import graphs
 
 FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
+REDUCED = 64  # 7 bits, as quantize_dynamic's reduce_range: two products with a uint8 then fit in a 16-bit sum
 
 
-def row_scales(weight: np.ndarray) -> np.ndarray:
+def row_scales(weight: np.ndarray, levels: int = LEVELS) -> np.ndarray:
     """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1: 0 / 0 is NaN."""
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) if weight.size else np.zeros(len(weight))
-    return np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    return np.where(largest > 0, largest / levels, 1).astype(np.float32)
 
 
 def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -31,7 +32,7 @@ def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8)
 
 
-def share_embedding(model: ir.Model) -> list[str]:
+def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
     """Replace the tied token embedding by one row-wise int8 tensor for both its uses; returns the names quantized.
 
     Lookup: Cast(Gather(E_q, ids)) * Gather(scale, ids). Logits: DynamicQuantizeLinear(x), MatMulInteger with the
@@ -42,7 +43,7 @@ def share_embedding(model: ir.Model) -> list[str]:
         return []
     table = graphs.weight_of(head.inputs[1])
     weight = table.const_value.numpy()
-    scales = row_scales(weight)
+    scales = row_scales(weight, levels)
     quantized = graphs.constant(model, f"{table.name}_quantized", round_rows(weight, scales))
     scale = graphs.constant(model, f"{table.name}_scale", scales)
     for use in list(table.uses()):
