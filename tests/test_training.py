@@ -41,6 +41,15 @@ def nothing_learnt(tmp_path_factory):
     return blank.make(tmp_path_factory.mktemp("blank"))
 
 
+def test_the_tokenizer_file_puts_the_same_before_a_text_as_transformers(tmp_path):
+    from tokenizers import Tokenizer
+
+    tokenizer = blank.make_tokenizer(tmp_path)
+    first = [tokenizer.convert_tokens_to_ids(token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
+    written = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("hello").ids
+    assert written == tokenizer("hello").input_ids and written[:2] == first
+
+
 @pytest.mark.parametrize("n, english, dutch", [
     (0, "zero", "nul"), (22, "twenty two", "tweeëntwintig"), (101, "one hundred and one", "honderdeen"),
     (1000, "one thousand", "duizend"), (2345, "two thousand three hundred and forty five",

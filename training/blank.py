@@ -48,6 +48,9 @@ def make_tokenizer(folder: Path, seed: int = 0):
     # As in the published tokenizers timestamps are no special tokens: decode() leaves them out by their number.
     tokenizer.add_tokens([AddedToken(stamp, normalized=False, special=False) for stamp in TIMESTAMPS])
     tokenizer.save_pretrained(str(folder))
+    # Read again, it knows its tokens when it writes down what stands before a text (start, no timestamps).
+    tokenizer = import_transformers().WhisperTokenizer.from_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
     return tokenizer
 
 
