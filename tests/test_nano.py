@@ -12,8 +12,8 @@ from whisper_lab import audio, checkpoints, decoding, features, long_form, metri
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "whisper_model_dir" / "whisper-nano"
 # What this checkpoint does on the clips; a change of the code that makes it worse is a fault of the code.
-MEASURED_WER = {"digits.wav": 0.0, "kitchen.wav": 0.0, "time.wav": 0.0, "hello.wav": 0.07, "nederlands.wav": 0.25,
-                "long.flac": 0.30}
+MEASURED_WER = {"digits.wav": 0.0, "kitchen.wav": 0.0, "time.wav": 0.0, "hello.wav": 0.0, "nederlands.wav": 0.0,
+                "long.flac": 0.07}
 
 
 @pytest.fixture(scope="module")
