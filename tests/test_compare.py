@@ -249,6 +249,22 @@ def test_a_gate_that_cannot_see_does_not_pass():
         gate.parse("speedup<1").failures({"int8": {"speedup": None}})
 
 
+def test_a_gate_over_graphs_that_are_not_compared(tmp_path, call_script):
+    """fp32 is wrong usage; a pair that was not exported is told before anything is measured."""
+    from whisper_lab.export import naming
+
+    given = ["--model", "nano", "--model-dir", tmp_path, "--audio", tmp_path / "not-read-yet.wav", "--fail-if"]
+    for precision in ("fp32", "int8"):
+        for path in naming.pair(tmp_path, "whisper-nano", precision).values():
+            path.touch()
+    status, _, err = call_script(SCRIPT, *given, "fp32.wer>0.1")
+    assert status == 2 and "no precision fp32 is compared" in err
+    status, _, err = call_script(SCRIPT, *given, "int4.wer>0.1")
+    assert status == 1 and "names int4, which is not compared with fp32 here: there is int8" in err
+    with pytest.raises(LabError, match="names int4"):
+        gate.parse("int4.wer>0.1").failures({"int8": {"wer": 0.0}})
+
+
 @pytest.mark.parametrize("text", ["", "wer", "wer>", "wer_dleta>0.02", "wer>cer", "1<wer<2", "wer>True", "wer=='x'",
                                   "__import__('os')>1", "not wer>1", "a.b.wer>1", "wer>0.1; cer>0.1", "wer>(1)**9"])
 def test_wrong_expressions_are_wrong_usage(text, call_script):
