@@ -276,6 +276,18 @@ def test_wrong_expressions_are_wrong_usage(text, call_script):
 
 # The report ----------------------------------------------------------------------------------------------------------
 
+def test_a_layer_of_nan_is_not_called_exact():
+    right = np.ones(3, np.float32)
+    rows = [{"part": "encoder", "layer": name, **numbers._error(right, test)}
+            for name, test in (("same", right), ("broken", right * np.nan), ("noisy", right * 0.9))]
+    one = {"encoder_cosine": 1.0, "encoder_max_error": 0.0, "encoder_mean_error": 0.0, "encoder_sqnr_db": None,
+           "top1_agreement": 1.0, "first_divergence": None, "nonfinite": 4}
+    tables = sections._numbers({"variants": {"fp16": {"numbers": one, "layers": rows}}}).tables
+    assert tables[0].rows[0][4] == "exact"  # the encoder's end; the four stand among the decoder's logits
+    assert [row[2:4] for row in tables[1].rows] == [["broken", "NaN, inf"], ["noisy", "20.0"]]
+    assert [row[3] for row in tables[2].rows] == ["exact", "NaN, inf", "20.0"]
+
+
 def test_page_escapes_and_needs_nothing_else():
     section = sections.Section("A <b>", "x & y", ["<script>alert(1)</script>"], tables=[
         sections.Table("t", ["c|d"], [["<i>", "a|b"]])], aligned=[sections.Aligned("clip", [["S", "<a>", "&"]])])
