@@ -164,6 +164,12 @@ def test_rates_are_pooled_over_words_not_clips():
     assert score["pytorch"]["reference_words"] == 2
 
 
+def test_characters_are_pooled_as_they_are_compared():
+    """Punctuation is not compared, so it does not count as characters that were right (or wrong) either."""
+    score = texts.score([clip("x, y!!!! ..... ??????"), clip("abcdefghij", "b.wav")], ["x", "abcdefghij"], ["", ""])
+    assert score["reference"]["cer"] == pytest.approx(2 / 13)  # "x y" lost " y"
+
+
 @pytest.mark.parametrize("one, other, p", [(0, 0, 1.0), (1, 0, 1.0), (6, 0, 0.03125), (0, 8, 0.0078125),
                                            (13, 4, 0.04904)])
 def test_sign_test(one, other, p):
