@@ -95,7 +95,8 @@ class Export:
         """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads)
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads,
+                                       self.args.reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])
         picture = REPORTS / f"sensitivity-{self.checkpoint.name}.png"
