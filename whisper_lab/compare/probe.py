@@ -3,13 +3,10 @@
     python -m whisper_lab.compare.probe --variant int8 --model-dir whisper_model_dir --model nano --audio speech.wav
 
 Memory never goes back to the system within a process, and what one variant loaded, the next would find: so each gets a
-fresh one. Prints one line of JSON. `peak_rss_bytes` is the kernel's high-water mark of this program (VmHWM);
-ru_maxrss would not do, because it keeps the mark of the process that started this one.
+fresh one. Prints one line of JSON.
 """
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import time
@@ -18,18 +15,7 @@ from pathlib import Path
 from whisper_lab import console
 from whisper_lab.compare.variants import PYTORCH, known
 from whisper_lab.console import LabError
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this program has held."""
-    try:
-        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    except OSError:
-        match = None
-    if match:
-        return 1024 * int(match[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+from whisper_lab.machine import peak_rss_bytes
 
 
 def run(variant: str, args, clip: Path) -> dict:
