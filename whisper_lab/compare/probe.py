@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import children, console
 from whisper_lab.compare.variants import PYTORCH, known
 from whisper_lab.console import LabError
 from whisper_lab.machine import peak_rss_bytes
@@ -24,19 +24,11 @@ def run(variant: str, args, clip: Path) -> dict:
                "--audio", str(clip), "--quiet", *(["--model", args.model] if args.model else []),
                *(["--threads", str(args.threads)] if args.threads else []),
                *(["--language", args.language] if args.language else [])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(),
-                          env=_environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=children.environment())
     if done.returncode:
         raise LabError(f"measuring {variant} in a process of its own failed: {done.stderr.strip()[-300:]}",
                        "leave memory out with --no-memory")
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def measure(args) -> dict:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from whisper_lab import children
 from whisper_lab.compare.graph_facts import read, sidecars
 from whisper_lab.console import LabError
 
@@ -39,7 +40,7 @@ class Pane:
             self.size_bytes = sum(one.stat().st_size for one in file.parent.iterdir())
             self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, str(file)], stdin=subprocess.PIPE,
                                              stdout=subprocess.PIPE, stderr=self._errors, text=True,
-                                             cwd=file.parent, env=_environment(), start_new_session=True)
+                                             cwd=file.parent, env=children.environment(), start_new_session=True)
             self.port = self._told_port()
         except BaseException:
             self.__exit__()
@@ -94,11 +95,6 @@ def _link(source: Path, target: Path) -> None:
         except OSError as error:
             raise LabError(f"cannot copy {source.name} to a folder of its own: {error.strerror}",
                            "free some disk space, set TMPDIR to a larger disk, or use --slim") from error
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def main() -> None:
