@@ -115,6 +115,8 @@ def compare(args) -> dict:
 
     checkpoint = checkpoints.resolve(args.model)
     present, missing = variants.find(args.model_dir, checkpoint.name, args.precisions)
+    if args.fail_if:  # now, not after minutes of measuring
+        args.fail_if.require([variant.name for variant in present if variant.name != BASELINE])
     clips = texts.load(args.audio, args.reference, args.language)
     graphs: dict[str, dict] = {}
     for variant in present:
@@ -187,9 +189,10 @@ def arguments(argv: list[str] | None):
             args.fail_if = gate.parse(args.fail_if)
         except ValueError as error:
             parser.error(f"--fail-if: {error}")
-        if unknown := args.fail_if.precisions - set(args.precisions or names):
-            parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared; there are "
-                         f"{', '.join(args.precisions or names[1:])}")
+        compared = [name for name in args.precisions or names if name != BASELINE]
+        if unknown := args.fail_if.precisions - set(compared):
+            parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared with {BASELINE}; there "
+                         f"are {', '.join(compared)}")
     return args
 
 

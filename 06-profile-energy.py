@@ -129,9 +129,9 @@ def profile(args) -> dict:
             measured.append(measure(lab, own, size, args, log, also))
         if idle_s:
             idles.append(idle_window(log, idle_s))
-    record.wait_for_log(found.primary, log)
+    record.wait_for_log(found.primary)
     idle = idle_power(log, found.primary, idles)
-    rows = [record.row(lab, one, found, idle, lambda start, end: try_energy(log, found.primary, start, end))
+    rows = [record.row(one, found, idle, lambda start, end: try_energy(log, found.primary, start, end))
             for one in measured]
     others = {meter.name: try_energy(log, meter, measured[0]["start"], measured[0]["end"])
               for meter in found.meters[1:]}

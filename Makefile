@@ -66,7 +66,8 @@ lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .
 
 clean: ## remove what the scripts wrote: reports, exported graphs, caches (not recordings, not checkpoints)
-	rm -rf reports .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data
+	rm -rf reports .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data \
+		whisper_model_dir/*_runtime whisper_model_dir/*_genai
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from whisper_lab import files  # noqa: E402
 from whisper_lab.features import FeatureSpec, mel_filters  # noqa: E402
+from whisper_lab.tokens import byte_alphabet  # noqa: E402
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16 = 0, 1
@@ -56,19 +57,12 @@ def header(config: dict) -> list[int]:
 def write_tokens(out, checkpoint: Path) -> None:
     """The text tokens as bytes; the loader adds the special ones itself."""
     vocabulary = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    character_to_byte = {character: byte for byte, character in byte_characters().items()}
+    character_to_byte = {character: byte for byte, character in enumerate(byte_alphabet())}
     ordered = sorted(vocabulary, key=vocabulary.get)
     out.write(struct.pack("<i", len(ordered)))
     for token in ordered:
         raw = bytes(character_to_byte[c] for c in token) if set(token) <= set(character_to_byte) else token.encode()
         out.write(struct.pack("<i", len(raw)) + raw)
-
-
-def byte_characters() -> dict[int, str]:
-    """Byte-level BPE writes each byte as a printable character: its own where it has one, else one from 256 on."""
-    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {byte: chr(byte) for byte in own} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def rename(name: str) -> str:

@@ -64,7 +64,6 @@ def checkpoint(size: str) -> Path:
     folder = WORK / f"whisper-{size}-random"
     if not (folder / "config.json").is_file():
         say(f"checkpoint {folder.name}")
-        # As a module: run as a file, training/ would be searched first, and its numbers.py taken for Python's own.
         run([sys.executable, "-m", "training.make_random_checkpoint", "--size", size, "--output-dir", str(folder)],
             "checkpoint.log")
     return folder

@@ -104,6 +104,7 @@ def test_words(byte_tokenizer, text, expected):
 
 def test_languages_without_spaces_go_by_the_character(byte_tokenizer):
     assert words("你好。世界", byte_tokenizer, "zh") == ["你", "好。", "世", "界"]
+    assert words("កខ", byte_tokenizer, "km") == ["ក", "ខ"]  # as word errors are counted
 
 
 def test_a_character_cut_off_at_the_end_is_kept(byte_tokenizer):

@@ -164,6 +164,12 @@ def test_rates_are_pooled_over_words_not_clips():
     assert score["pytorch"]["reference_words"] == 2
 
 
+def test_characters_are_pooled_as_they_are_compared():
+    """Punctuation is not compared, so it does not count as characters that were right (or wrong) either."""
+    score = texts.score([clip("x, y!!!! ..... ??????"), clip("abcdefghij", "b.wav")], ["x", "abcdefghij"], ["", ""])
+    assert score["reference"]["cer"] == pytest.approx(2 / 13)  # "x y" lost " y"
+
+
 @pytest.mark.parametrize("one, other, p", [(0, 0, 1.0), (1, 0, 1.0), (6, 0, 0.03125), (0, 8, 0.0078125),
                                            (13, 4, 0.04904)])
 def test_sign_test(one, other, p):
@@ -249,6 +255,22 @@ def test_a_gate_that_cannot_see_does_not_pass():
         gate.parse("speedup<1").failures({"int8": {"speedup": None}})
 
 
+def test_a_gate_over_graphs_that_are_not_compared(tmp_path, call_script):
+    """fp32 is wrong usage; a pair that was not exported is told before anything is measured."""
+    from whisper_lab.export import naming
+
+    given = ["--model", "nano", "--model-dir", tmp_path, "--audio", tmp_path / "not-read-yet.wav", "--fail-if"]
+    for precision in ("fp32", "int8"):
+        for path in naming.pair(tmp_path, "whisper-nano", precision).values():
+            path.touch()
+    status, _, err = call_script(SCRIPT, *given, "fp32.wer>0.1")
+    assert status == 2 and "no precision fp32 is compared" in err
+    status, _, err = call_script(SCRIPT, *given, "int4.wer>0.1")
+    assert status == 1 and "names int4, which is not compared with fp32 here: there is int8" in err
+    with pytest.raises(LabError, match="names int4"):
+        gate.parse("int4.wer>0.1").failures({"int8": {"wer": 0.0}})
+
+
 @pytest.mark.parametrize("text", ["", "wer", "wer>", "wer_dleta>0.02", "wer>cer", "1<wer<2", "wer>True", "wer=='x'",
                                   "__import__('os')>1", "not wer>1", "a.b.wer>1", "wer>0.1; cer>0.1", "wer>(1)**9"])
 def test_wrong_expressions_are_wrong_usage(text, call_script):
@@ -259,6 +281,18 @@ def test_wrong_expressions_are_wrong_usage(text, call_script):
 
 
 # The report ----------------------------------------------------------------------------------------------------------
+
+def test_a_layer_of_nan_is_not_called_exact():
+    right = np.ones(3, np.float32)
+    rows = [{"part": "encoder", "layer": name, **numbers._error(right, test)}
+            for name, test in (("same", right), ("broken", right * np.nan), ("noisy", right * 0.9))]
+    one = {"encoder_cosine": 1.0, "encoder_max_error": 0.0, "encoder_mean_error": 0.0, "encoder_sqnr_db": None,
+           "top1_agreement": 1.0, "first_divergence": None, "nonfinite": 4}
+    tables = sections._numbers({"variants": {"fp16": {"numbers": one, "layers": rows}}}).tables
+    assert tables[0].rows[0][4] == "exact"  # the encoder's end; the four stand among the decoder's logits
+    assert [row[2:4] for row in tables[1].rows] == [["broken", "NaN, inf"], ["noisy", "20.0"]]
+    assert [row[3] for row in tables[2].rows] == ["exact", "NaN, inf", "20.0"]
+
 
 def test_page_escapes_and_needs_nothing_else():
     section = sections.Section("A <b>", "x & y", ["<script>alert(1)</script>"], tables=[

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ from onnx import numpy_helper
 
 from whisper_lab.compare.graph_facts import read
 from whisper_lab.console import LabError
-from whisper_lab.explore import blocks, front, slim, tour
+from whisper_lab.explore import blocks, front, pane, slim, tour
 from whisper_lab.explore.pane import Pane
 
 SCRIPT = "05-explore-in-netron.py"
@@ -142,12 +143,24 @@ def test_slim_keeps_the_structure_and_drops_the_numbers(pairs):
 def test_a_slim_pane_needs_no_sidecar(tmp_path, pairs):
     model = onnx.load(pairs["fp32"]["encoder"])
     onnx.save(model, tmp_path / "big.onnx", save_as_external_data=True, location="big.onnx.data")
-    with Pane(tmp_path / "big.onnx") as pane:
-        assert get(f"http://127.0.0.1:{pane.port}/data/big.onnx.data")[0] == (tmp_path / "big.onnx.data").read_bytes()
+    with Pane(tmp_path / "big.onnx") as whole:
+        assert get(f"http://127.0.0.1:{whole.port}/data/big.onnx.data")[0] == (tmp_path / "big.onnx.data").read_bytes()
     (tmp_path / "big.onnx.data").unlink()
-    with Pane(tmp_path / "big.onnx", slim=True) as pane:
-        assert 0 < len(get(f"http://127.0.0.1:{pane.port}/data/big.onnx")[0]) < 100_000
+    with Pane(tmp_path / "big.onnx", slim=True) as small:
+        assert 0 < len(get(f"http://127.0.0.1:{small.port}/data/big.onnx")[0]) < 100_000
     with pytest.raises(LabError, match="not beside it"), Pane(tmp_path / "big.onnx"):
+        pass
+
+
+@pytest.mark.parametrize("program, words", [("exec timeout 5 cat", "has not started within 0.2 s"),
+                                            ("echo no module named netron >&2", "no module named netron")])
+def test_a_pane_that_does_not_start_is_given_up(tmp_path, pairs, monkeypatch, program, words):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(pane, "START_S", 0.2 if "cat" in program else 5)
+    with pytest.raises(LabError, match=words), Pane(pairs["fp32"]["encoder"]):
         pass
 
 

@@ -415,6 +415,22 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
     sounds = [replace(s, logits=float_pair.step(s.forced, float_pair.encode(s.features), None)[0]) for s in tiny.sounds]
     monkeypatch.setattr(sensitivity, "layers", lambda path: [f"decoder.layers.{i}.fc{j}/MatMul" for i in (0, 1)
                                                              for j in (1, 2)] if path.name == "outlier.onnx" else [])
-    ranked = sensitivity.scan(pair, here / "scan", tiny.runtime, sounds, 1)
+    ranked = sensitivity.scan(pair, here / "scan", tiny.runtime, sounds, 1, reduce_range=False)
     assert [score["layer"] for score in ranked][0] == "decoder.layers.1.fc1"
     assert ranked[0]["kl_divergence"] > 3 * ranked[1]["kl_divergence"]
+
+
+@pytest.mark.parametrize("layer", ["decoder.layers.0.fc1/MatMul", "proj_out/MatMul"])
+def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer):
+    """With --reduce-range 7 bits, whichever layer it is."""
+    from whisper_lab.export import sensitivity
+    from whisper_lab.export.session import Export
+
+    monkeypatch.setattr(sensitivity, "layers", lambda path: [layer] if "decoder" in path.name else [])
+    for reduce_range, most in ((False, 127), (True, 64)):
+        args = SimpleNamespace(threads=1, reduce_range=reduce_range)
+        work = SimpleNamespace(args=args, checkpoint=tiny.checkpoint, runtime=tiny.runtime, sounds=tiny.sounds[:1])
+        Export.sensitivity(work, tiny.pairs["fp32"], here / f"scan-{most}")
+        weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(here / f"scan-{most}/decoder.onnx")
+                   .graph.initializer if one.data_type == onnx.TensorProto.INT8 and one.dims]
+        assert max(int(abs(array.astype(int)).max()) for array in weights) == most

@@ -100,6 +100,16 @@ def resolve(server, home: Path, model: str, **environment) -> subprocess.Complet
                           env=ours | environment)
 
 
+def test_the_time_limit_is_the_networks_not_the_disks():
+    """Importing huggingface_hub takes seconds from a cold disk; a network that answers would look like none."""
+    code = ("import sys; from whisper_lab import hub\n"
+            "hub._ask = lambda: None if 'huggingface_hub.utils' in sys.modules else 'asked before it was imported'\n"
+            "print(hub.out_of_reach())")
+    ours = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, env=ours)
+    assert done.stdout == "None\n", done.stderr
+
+
 def test_download_takes_what_is_needed_then_the_cache_serves(server, tmp_path):
     first = resolve(server, tmp_path / "home", "base")
     assert first.stdout.split()[:3] == ["hub", "whisper-base", COMMIT], first.stderr

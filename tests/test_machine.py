@@ -87,3 +87,13 @@ def test_one_line_survives_unknowns():
     line = machine.one_line(card)
     assert "unknown processor" in line and "instruction sets unknown" in line and "no GPU" in line
     assert "\n" not in line and "None" not in line
+
+
+@pytest.mark.parametrize("module", ["whisper_lab.machine", "harness"])
+def test_peak_memory_is_this_programs_own(module):
+    """ru_maxrss keeps the mark of the process that started this one: here one with 300 MB."""
+    held = b"x" * 300_000_000
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks" / "peers")])
+    done = subprocess.run([sys.executable, "-c", f"import {module} as one; print(one.peak_rss_bytes())"],
+                          env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=60)
+    assert 5e6 < int(done.stdout) < len(held) / 2, done.stderr

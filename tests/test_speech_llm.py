@@ -327,7 +327,7 @@ def test_a_saved_folder_with_missing_or_foreign_weights_is_refused(saved):
 def test_the_printout_is_the_documents_to_the_letter_offline_and_small(tmp_path):
     """Seconds and less than a gigabyte, for a pair that weighs 16 GB."""
     expected = (ROOT / "tests" / "fixtures" / "architecture-expected.txt").read_text(encoding="utf-8")
-    program = ("import runpy, sys\nfrom whisper_lab.compare.probe import peak_rss_bytes\n"  # not ru_maxrss: it inherits
+    program = ("import runpy, sys\nfrom whisper_lab.machine import peak_rss_bytes\n"  # not ru_maxrss: it inherits
                "sys.argv = ['07-explore-architecture.py']\n"
                "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\nfinally:\n"
                "    print('bytes', peak_rss_bytes(), file=sys.stderr)\n")

@@ -121,6 +121,13 @@ def test_without_the_right_it_is_a_dry_run(folder):
     assert not (folder / "results_a100_whisper").exists() and not energy_fakes.nvml_log(folder)
 
 
+def test_looking_at_the_plan_leaves_the_clock_alone(folder):
+    """Another sweep may hold it."""
+    done = energy_fakes.call(folder, *options(folder), "--dry-run")
+    assert done.returncode == 0 and "nothing was run: --dry-run" in done.stdout
+    assert not energy_fakes.nvml_log(folder)
+
+
 def test_without_the_gpu_custom_is_a_dry_run_and_baseline_names_what_it_measured(folder):
     dry = energy_fakes.call(folder, *options(folder), gpu=False)
     assert dry.returncode == 0 and "there is no A100 here but CPU" in dry.stdout

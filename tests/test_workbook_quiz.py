@@ -125,6 +125,9 @@ def test_boxes():
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": "other"}',
                                   '{"schema": "whisper-onnx-lab/quiz/1", "questions": {"1.01": {"box": 9}}}',
+                                  '{"schema": "whisper-onnx-lab/quiz/1", "questions": {"1.01": {"box": [1]}}}',
+                                  '{"schema": "whisper-onnx-lab/quiz/1", "questions": {"2.05": {"box": 1, "right": 0, '
+                                  '"wrong": 0, "asked": 20261121}}}',
                                   '{"schema": "whisper-onnx-lab/quiz/1", "questions": {"1.01": {"box": 1, "right": 0, '
                                   '"wrong": 0, "asked": "yesterday"}}}'])
 def test_a_damaged_file_is_put_aside(tmp_path, text, ask):

@@ -90,7 +90,7 @@ def _share_on_word(attention: np.ndarray, placements, pieces: list[list[int]], p
     return np.mean(shares, axis=0)
 
 
-def card(evaluation: dict, table: str, facts: dict) -> str:
+def card(table: str, facts: dict) -> str:
     """The model card: what it is, measured values, data, limits."""
     return f"""---
 license: cc-by-sa-4.0
@@ -160,7 +160,7 @@ def _parameters(weights: Path) -> int:
 
 
 def write_card(output: Path, evaluation: dict, table: str) -> None:
-    files.write_text(output / "README.md", card(evaluation, table, facts(output)))
+    files.write_text(output / "README.md", card(table, facts(output)))
     files.write_json(output / "evaluation.json", evaluation)
 
 

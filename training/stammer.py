@@ -14,8 +14,7 @@ import torch
 from training import grammar
 from training.clips import SENTENCES
 
-VECTORS_PER_SECOND = 10  # what a projector of rate 5 gives
-CHARACTERS_PER_VECTOR = 1.1  # of fluent speech at that rate
+CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of a projector of rate 5
 
 
 @dataclass

@@ -43,7 +43,7 @@ def validate(model, tokenizer, utterances, audio, mixer, seed: int, clips: int) 
 
 
 def transcribe(model, tokenizer, features: torch.Tensor, languages: list[str]) -> list[str]:
-    """Greedy text of each clip, without timestamps; recomputes the prefix, which is fine for three layers."""
+    """Greedy text of each clip, without timestamps; recomputes the prefix, which is fine for so few layers."""
     device = features.device
     encoded = model.model.encoder(features)
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whisper_lab.metrics import WITHOUT_SPACES
 from whisper_lab.tokens import TokenRules
 
-# Written without spaces between words: each character that is complete is taken for a word.
-NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}
 OPENING = "\"'“‘¿([{-"  # punctuation that belongs to the word after it
 CLOSING = "\"'.。,，!！?？:：;”’)]}、…"  # punctuation that belongs to the word before it
 
@@ -105,7 +104,7 @@ def words_of(tokens: Sequence[int], tokenizer, language: str | None = None) -> l
     """Split text tokens into words: at spaces, or at every complete character in languages written without them."""
     words: list[tuple[str, list[int]]] = []
     for text, group in characters_of(tokens, tokenizer):
-        inside = language not in NO_SPACES and not text[:1].isspace() and not _is_punctuation(text)
+        inside = language not in WITHOUT_SPACES and not text[:1].isspace() and not _is_punctuation(text)
         if words and (words[-1][0].isspace() or (inside and not _is_punctuation(words[-1][0]))):
             words[-1] = (words[-1][0] + text, words[-1][1] + group)
         else:

@@ -15,7 +15,7 @@ from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/profiling.md")
+DOCUMENTS = ("README.md", "docs/profiling.md", "workbook/architecture/README.md")
 
 
 def nano_table() -> str:
@@ -90,14 +90,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = console.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--check", action="store_true", help="change nothing, only compare")
     args = console.parse(parser, argv)
-    for path in map(ROOT.joinpath, DOCUMENTS):
+    for name in DOCUMENTS:
+        path = ROOT / name
         old = path.read_text(encoding="utf-8")
         new = refreshed(old)
         if args.check and new != old:
-            raise LabError(f"{path.name} no longer says what its sources say", "run python -m whisper_lab.documents")
+            raise LabError(f"{name} no longer says what its sources say", "run python -m whisper_lab.documents")
         if new != old:
             files.write_text(path, new)
-            console.note("rewritten", path.name, "its sources have changed")
+            console.note("rewritten", name, "its sources have changed")
     return 0
 
 

@@ -15,7 +15,7 @@ from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
 from whisper_lab.long_form import Window
-from whisper_lab.tokens import log_softmax
+from whisper_lab.tokens import byte_alphabet, log_softmax
 
 HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
 MOST_ROWS = 24  # more cannot be read on a slide
@@ -200,15 +200,9 @@ def _name(token: int, runtime) -> str:
         return runtime.tokenizer.id_to_token(token) or f"<{token}>"
     text = runtime.tokenizer.decode([token], skip_special_tokens=False)
     if "\ufffd" in text:  # part of a character
-        return "".join(f"<{_byte(char):02X}>" for char in runtime.tokenizer.id_to_token(token))
+        alphabet = byte_alphabet()
+        return "".join(f"<{alphabet.index(char):02X}>" for char in runtime.tokenizer.id_to_token(token))
     return text.replace(" ", "\u2423") or f"<{token}>"
-
-
-def _byte(char: str) -> int:
-    """The byte that a character of a byte-level BPE vocabulary stands for (GPT-2's table: unprintable ones moved)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    moved = [byte for byte in range(256) if byte not in printable]
-    return ord(char) if ord(char) in printable else moved[ord(char) - 256]
 
 
 def _spell(tokens: list[int], runtime) -> str:

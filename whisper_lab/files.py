@@ -10,6 +10,15 @@ from pathlib import Path
 from whisper_lab.console import LabError
 
 
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
+
+
+UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is renamed to `path`, on any error removed.
@@ -25,7 +34,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; a report is not
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; a report is not
         os.replace(temporary, path)
     except OSError as error:
         raise LabError(
@@ -47,9 +56,3 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, document: object) -> Path:
     """Write a JSON document atomically; NaN and infinity are refused (ValueError): unknown is null."""
     return write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -46,6 +46,10 @@ def out_of_reach() -> str | None:
     """Why the Hub cannot be asked, or None if it answers. At most REACH_TIMEOUT seconds, one time a process."""
     if setting := offline():
         return f"{setting} is set"
+    try:
+        _client()  # imported here: from a cold disk that takes seconds, which are not the network's
+    except ImportError as error:
+        return f"huggingface_hub cannot be imported: {error}"
     outcome: list[str | None] = []
     # The system's name look-up knows no timeout of its own: ask in a thread that may be left behind.
     thread = threading.Thread(target=lambda: outcome.append(_ask()), daemon=True)
@@ -54,11 +58,16 @@ def out_of_reach() -> str | None:
     return outcome[0] if outcome else f"no answer within {REACH_TIMEOUT:g} s"
 
 
-def _ask() -> str | None:
+def _client():
     prepare_environment()
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
+    return constants, get_session
+
+
+def _ask() -> str | None:
+    constants, get_session = _client()
     try:
         status = get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT).status_code
     except Exception as error:  # whatever goes wrong here means the same: not within reach

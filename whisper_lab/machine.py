@@ -90,6 +90,19 @@ def memory_bytes() -> int:
     return min(limits)
 
 
+def peak_rss_bytes() -> int:
+    """The most memory this program has held: the kernel's high-water mark (VmHWM).
+
+    ru_maxrss would not do where that is there: it keeps the mark of the process that started this one.
+    """
+    if match := re.search(r"VmHWM:\s+(\d+) kB", _first("/proc/self/status", whole=True) or ""):
+        return 1024 * int(match[1])
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak  # kilobytes elsewhere
+
+
 def _cgroup_values(name: str, root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> list[str]:
     """The contents of a cgroup v2 file in this process's own group and in every group above it: each can limit."""
     listed = own if own is not None else _first("/proc/self/cgroup", whole=True)

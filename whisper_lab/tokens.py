@@ -231,3 +231,10 @@ def _upper_heads(model: dict) -> list[tuple[int, int]]:
     """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
     layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+
+
+def byte_alphabet() -> list[str]:
+    """How GPT-2's vocabulary files write the bytes 0 .. 255: printable Latin-1 as itself, the rest from U+0100 on."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -141,7 +141,7 @@ def fairness(view: View, results: Results) -> str:
 
 def memory(results: Results, students: int = 20) -> str:
     """For instructors: what one student takes and what a class does, by way of running the model."""
-    rows = ["| way of transcribing | MB a student | MB for 20 |", "|---|---|---|"]
+    rows = [f"| way of transcribing | MB a student | MB for {students} |", "|---|---|---|"]
     for way, (name, key) in MEMORY.items():
         size = results.value(name, key, "instructors.md")
         rows.append(f"| {way} | {size:.0f} | {students * size:.0f} |")

@@ -78,11 +78,13 @@ class Progress:
 
 def _check(number: str, card: object) -> None:
     """Raise ValueError unless this is a card as `Progress.answered` leaves it."""
-    if not isinstance(card, dict) or card.get("box") not in DAYS:
+    if not isinstance(card, dict) or type(card.get("box")) is not int or card["box"] not in DAYS:
         raise ValueError(f"question {number} lies in no box")
     if not all(type(card.get(key)) is int and card[key] >= 0 for key in ("right", "wrong")):
         raise ValueError(f"question {number} has no counts")
-    datetime.date.fromisoformat(str(card.get("asked")))
+    if not isinstance(card.get("asked"), str):
+        raise ValueError(f"question {number} has no day")
+    datetime.date.fromisoformat(card["asked"])
 
 
 def load(path: Path) -> Progress:

@@ -1,6 +1,6 @@
 """What every peer's process does: load, one cold transcript, timed repeats, one line of JSON. NumPy alone.
 
-A peer is a file with `load(job) -> peer`, where a peer has
+A peer is a class handed to `main`; made with the job, it has
 
     features(samples)            float32 [n], 16 kHz -> what its encoder wants
     encode(features)             -> what its decoder wants
@@ -25,7 +25,7 @@ def main(load) -> None:
     peer = load(job)
     first = once(peer, samples)
     cold_s = time.time() - job["started"]
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak_rss = peak_rss_bytes()
     rows = [once(peer, samples) for _ in range(job["repeats"])]
     print(json.dumps({"cold_s": cold_s, "peak_rss_bytes": peak_rss, "tokens": first["tokens"],
                       "warm": [{key: row[key] for key in ("mel_s", "encode_s", "decode_s", "steps")} for row in rows]}))
@@ -46,6 +46,15 @@ def once(peer, samples: np.ndarray) -> dict:
     if hasattr(peer, "parted"):
         times |= peer.parted()
     return {**times, "tokens": tokens, "steps": len(tokens)}
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this program has held; without the kernel's own mark (Linux has it) that of its parent counts."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def read_wav(path: str) -> np.ndarray:

@@ -2,12 +2,14 @@
 
     wer_delta>0.02            int8.size_ratio > 0.3 or speedup < 1            top1_agreement < 0.98 and wer_pytorch > 0
 
-A metric stands for every precision but fp32 unless one is named before it. Read with Python's own parser, of whose
-grammar only comparisons, numbers, `and`, `or` and brackets are let through: nothing is ever evaluated as code.
+A metric stands for every precision that is compared with fp32, unless one of them is named before it. Read with
+Python's own parser, of whose grammar only comparisons, numbers, `and`, `or` and brackets are let through: nothing is
+ever evaluated as code.
 """
 
 import ast
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from whisper_lab.console import LabError
@@ -44,6 +46,7 @@ class Gate:
         values: precision -> metric -> value. Raises LabError where a needed value was not measured: a gate that cannot
         see must not pass.
         """
+        self.require(values)
         plain = any(isinstance(node, ast.Name) and node.id in METRICS and node.id not in self.precisions
                     for node in ast.walk(self.tree))
         found = []
@@ -52,6 +55,12 @@ class Gate:
             if _holds(self.tree, name, values, seen):
                 found.append(", ".join(f"{metric} = {value:.6g}" for metric, value in seen.items()))
         return found
+
+    def require(self, compared: Collection[str]) -> None:
+        """Raises LabError where the expression names a precision that is not among those compared with fp32."""
+        if unknown := self.precisions - set(compared):
+            raise LabError(f"--fail-if names {', '.join(sorted(unknown))}, which is not compared with fp32 here: there "
+                           f"is {', '.join(compared)}", "write it with 03, or leave it out of the expression")
 
     @property
     def precisions(self) -> set[str]:

@@ -1,6 +1,5 @@
 """How far the numbers of two graphs lie apart: at the encoder's end, layer by layer, and where a token changes."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,10 @@ import onnx
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode_encoded
+from whisper_lab.export import naming
 from whisper_lab.features import log_mel
 from whisper_lab.metrics import sqnr_db
 
-# The last value made in a module is the module's output; the nodes are named after modules by 03.
-PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?$")
-INNER = ("_attn", "coder")  # modules whose last value is not their output
 AT_ONCE = 48  # values made outputs in one run; all of a large model at once would need gigabytes
 MOST_TOKENS = 48
 
@@ -102,12 +99,7 @@ def places(base: Path, test: Path) -> dict[str, str]:
     """Module -> the value that is its output in both graphs."""
     first, second = (onnx.load(path, load_external_data=False).graph for path in (base, test))
     there = {name for node in second.node for name in node.output}
-    found: dict[str, str] = {}
-    for name in [name for node in first.node for name in node.output]:
-        match = PLACE.fullmatch(name)
-        if match and name in there and not match[1].endswith(INNER):
-            found.pop(match[1], None)
-            found[match[1]] = name
+    found = naming.module_outputs(name for node in first.node for name in node.output if name in there)
     ends = {value.name for value in first.output} & {"encoder_hidden_states", "logits"} & there
     return found | {name: name for name in ends}
 

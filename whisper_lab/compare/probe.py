@@ -3,33 +3,19 @@
     python -m whisper_lab.compare.probe --variant int8 --model-dir whisper_model_dir --model nano --audio speech.wav
 
 Memory never goes back to the system within a process, and what one variant loaded, the next would find: so each gets a
-fresh one. Prints one line of JSON. `peak_rss_bytes` is the kernel's high-water mark of this program (VmHWM);
-ru_maxrss would not do, because it keeps the mark of the process that started this one.
+fresh one. Prints one line of JSON.
 """
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import children, console
 from whisper_lab.compare.variants import PYTORCH, known
 from whisper_lab.console import LabError
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this program has held."""
-    try:
-        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    except OSError:
-        match = None
-    if match:
-        return 1024 * int(match[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+from whisper_lab.machine import peak_rss_bytes
 
 
 def run(variant: str, args, clip: Path) -> dict:
@@ -38,19 +24,11 @@ def run(variant: str, args, clip: Path) -> dict:
                "--audio", str(clip), "--quiet", *(["--model", args.model] if args.model else []),
                *(["--threads", str(args.threads)] if args.threads else []),
                *(["--language", args.language] if args.language else [])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(),
-                          env=_environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=children.environment())
     if done.returncode:
         raise LabError(f"measuring {variant} in a process of its own failed: {done.stderr.strip()[-300:]}",
                        "leave memory out with --no-memory")
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def measure(args) -> dict:

@@ -152,9 +152,9 @@ def _numbers(made: dict) -> Section:
             for name, entry in entries.items() for one in [entry["numbers"]]]
     from whisper_lab.compare.numbers import worst
 
-    low = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"])]
+    low = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"])]
            for name, entry in entries.items() for row in worst(entry["layers"])]
-    every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"]), row.get("reason", "")]
+    every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"]), row.get("reason", "")]
              for name, entry in entries.items() for row in entry["layers"]]
     return Section("Numbers", "The encoder's output and the next tokens against PyTorch, over the first window of "
                    "every clip; per layer against fp32, over the first clip: the noise that has built up until there. "
@@ -220,7 +220,10 @@ def _mb(size: float) -> str:
     return f"{size / 1e6:.2f}"
 
 
-def _decibels(value: float | None) -> str:
+def _decibels(value: float | None, nonfinite: int = 0) -> str:
+    """Without a value there was no noise, or nothing but noise: NaN and infinity have no decibels."""
+    if nonfinite:
+        return "NaN, inf"
     return "exact" if value is None else f"{value:.1f}"
 
 

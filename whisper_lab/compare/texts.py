@@ -15,7 +15,7 @@ import numpy as np
 
 from whisper_lab import audio, console
 from whisper_lab.console import LabError
-from whisper_lab.metrics import Errors, word_errors
+from whisper_lab.metrics import Errors, normalize, word_errors
 from whisper_lab.transcripts import read_reference
 
 CLEAR = 0.01  # p below which a difference counts as one
@@ -91,8 +91,9 @@ def _pool(clips: list[Clip], right: list[str], test: list[str]) -> dict:
     counts = {key: sum(getattr(errors, key) for errors in every)
               for key in ("substitutions", "insertions", "deletions", "reference_words")}
     wrong, words = sum(list(counts.values())[:3]), counts["reference_words"]
-    characters = sum(len(a) for a in right)
-    cer = sum((errors.cer or 0) * len(a) for errors, a in zip(every, right, strict=True))
+    lengths = [len(normalize(a)) for a in right]  # of the characters that are compared
+    characters = sum(lengths)
+    cer = sum((errors.cer or 0) * length for errors, length in zip(every, lengths, strict=True))
     return {"wer": wrong / words if words else None, "cer": cer / characters if characters else None, **counts,
             "normalizer": every[0].normalizer if every else None, "words_right": [_right(errors) for errors in every],
             "alignments": [errors.alignment for errors in every]}

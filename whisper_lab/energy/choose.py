@@ -27,17 +27,17 @@ class Chosen:
         self.notes.append(f"{what}: {choice} ({reason})")
 
 
-def find(gpu_type: str, index: int) -> clock.Clocks:
+def find(gpu_type: str, index: int, only_look: bool = False) -> clock.Clocks:
     """This machine's clock; with --gpu-type CPU that of the processor, even where there is a GPU."""
-    return clock.find_cpu("--gpu-type CPU") if gpu_type == "CPU" else clock.find(index)
+    return clock.find_cpu("--gpu-type CPU") if gpu_type == "CPU" else clock.find(index, only_look)
 
 
 def device(args) -> Chosen:
     """The device of a sweep that is started here. A job array's own device is the node's: only its name counts."""
-    found = find(args.gpu_type, args.gpu_index)
     if args.slurm and args.gpu_type != "auto":
         unknown = clock.Clocks(args.gpu_type, "the node will tell")
         return Chosen(args.gpu_type, unknown, args.profiling_mode)
+    found = find(args.gpu_type, args.gpu_index, only_look=args.dry_run)
     chosen = Chosen(found.device, found, args.profiling_mode)
     same = args.gpu_type in ("auto", found.device)
     if args.profiling_mode == "baseline":

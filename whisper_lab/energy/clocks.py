@@ -80,9 +80,12 @@ class NvmlClocks(Clocks):
 
     kind = "nvml"
 
-    def __init__(self, nvml, handle):
+    def __init__(self, nvml, handle, only_look: bool):
+        """only_look: leave the clocks as they are, since another sweep may hold them; the right is not tried then."""
         self.nvml, self.handle = nvml, handle
         super().__init__(gpu_type(self._ask("nvmlDeviceGetName") or "GPU"), None)
+        if only_look:
+            return
         try:
             # Resetting needs the same right as locking, and a sweep wants to start from the default clocks anyway.
             nvml.nvmlDeviceResetGpuLockedClocks(handle)
@@ -172,14 +175,14 @@ def gpu_type(name: str) -> str:
     return known or plain or "GPU"
 
 
-def find(index: int = 0) -> Clocks:
+def find(index: int = 0, only_look: bool = False) -> Clocks:
     """The clock of this machine: the GPU of that index if there is one, else the CPU's, else none with the reason."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         atexit.register(pynvml.nvmlShutdown)
-        return NvmlClocks(pynvml, visible_gpu(pynvml, index))
+        return NvmlClocks(pynvml, visible_gpu(pynvml, index), only_look)
     except Exception as error:  # no package, no driver, no device: all mean that there is no GPU to speak of
         return find_cpu(f"NVML: {error}")
 

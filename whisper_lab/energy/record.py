@@ -115,7 +115,7 @@ def start_anew(clips: list, log) -> tuple[list, float, tuple[float, float]]:
     return [], log.mark(), workload.cpu_seconds()
 
 
-def wait_for_log(meter, log, patience_s: float = 3.0) -> None:
+def wait_for_log(meter, patience_s: float = 3.0) -> None:
     """An external meter's log may lag behind: wait a little until it has reached the end of the run."""
     if not hasattr(meter, "rows"):
         return
@@ -126,7 +126,7 @@ def wait_for_log(meter, log, patience_s: float = 3.0) -> None:
 
 # After ----------------------------------------------------------------------------------------------------------------
 
-def row(lab, measured: dict, found, idle: dict, energy_of) -> dict:
+def row(measured: dict, found, idle: dict, energy_of) -> dict:
     """One batch size. energy_of(start, end) gives (J, None) or (None, why not)."""
     clips, repeats = [clip for clip in measured["clips"] if not clip.error], measured["repeats"]
     audio_s, n = sum(clip.duration for clip in clips), len(repeats)

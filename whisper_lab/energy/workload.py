@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab import checkpoints, console
+from whisper_lab import checkpoints, console, machine
 from whisper_lab.checkpoints import Checkpoint
 from whisper_lab.console import LabError
 from whisper_lab.energy.operations import Architecture
@@ -210,11 +210,9 @@ def reset_peak_memory(device: str) -> None:
 
 def peak_memory(device: str) -> dict[str, int | None]:
     """`peak_rss_bytes` of this program and, with CUDA, `peak_gpu_bytes` that PyTorch allocated."""
-    from whisper_lab.compare.probe import peak_rss_bytes
-
     gpu = None
     if device == "cuda":
         import torch
 
         gpu = torch.cuda.max_memory_allocated()
-    return {"peak_rss_bytes": peak_rss_bytes(), "peak_gpu_bytes": gpu}
+    return {"peak_rss_bytes": machine.peak_rss_bytes(), "peak_gpu_bytes": gpu}

@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 POLICY = ("default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; worker-src 'self' blob:; "
           "frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
 ALLOWED_HOSTS = {"localhost", "127.0.0.1", "[::1]"}  # other names would be another site's trick (DNS rebinding)
+FILES = {"/page.js": "text/javascript", "/page.css": "text/css"}  # beside this file
 BLOCK = 1 << 20
 
 
@@ -39,7 +40,8 @@ class Front:
         self.page = page.encode()
         self.data = json.dumps({"tour": tour, "counts": counts}, ensure_ascii=False).encode()
         try:
-            self.server = _Server((HOST, port), _handler(self))
+            self.server = _Server((HOST, port), Handler)
+            self.server.front = self
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise LabError(f"port {port} is in use", f"end what uses it, or take another: --port {port + 10}") \
@@ -67,61 +69,62 @@ def _caption(pane) -> str:
     return f"{pane.path.name} ({len(pane.model.graph.node)} nodes, {pane.size_bytes / 1e6:.2f} MB{slim})"
 
 
-def _handler(front: Front):
-    class Handler(BaseHTTPRequestHandler):
-        """GET and HEAD of the page, its data and its script, and of the panes."""
+class Handler(BaseHTTPRequestHandler):
+    """GET and HEAD of the page, its data and its script, and of the panes; `server.front` is whose they are."""
 
-        def do_GET(self) -> None:
-            if self.headers.get("Host", "").rsplit(":", 1)[0] not in ALLOWED_HOSTS:
-                return self._send(403, "text/plain", b"open this page as http://localhost:PORT or http://127.0.0.1:PORT")
-            path = self.path.split("?")[0]
-            own = {"/": ("text/html; charset=utf-8", front.page), "/tour.json": ("application/json", front.data),
-                   "/favicon.ico": ("image/x-icon", b"")}
-            own |= {f"/{name}": (kind, (HERE / name).read_bytes()) for name, kind in
-                    (("page.js", "text/javascript"), ("page.css", "text/css"))}
-            side, _, rest = path.removeprefix("/").partition("/")
-            if path in own:
-                self._send(200, *own[path])
-            elif side in front.panes and path.startswith(f"/{side}/"):
-                self._pass_on(side, front.panes[side].port, f"/{rest}")
-            else:
-                self._send(404, "text/plain", b"no such page")
+    def do_GET(self) -> None:
+        if self.headers.get("Host", "").rsplit(":", 1)[0] not in ALLOWED_HOSTS:
+            return self._send(403, "text/plain", b"open this page as http://localhost:PORT or http://127.0.0.1:PORT")
+        path, panes = self.path.split("?")[0], self.server.front.panes
+        side, _, rest = path.removeprefix("/").partition("/")
+        if own := self._own(path):
+            self._send(200, *own)
+        elif side in panes and path.startswith(f"/{side}/"):
+            self._pass_on(side, panes[side].port, f"/{rest}")
+        else:
+            self._send(404, "text/plain", b"no such page")
 
-        do_HEAD = do_GET
+    do_HEAD = do_GET
 
-        def _pass_on(self, side: str, port: int, path: str) -> None:
-            connection = http.client.HTTPConnection(HOST, port, timeout=60)
-            try:
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                kind, content = answer.getheader("Content-Type", "text/plain"), answer.read()
-            except OSError:
-                return self._send(502, "text/plain", b"this pane's Netron has ended")
-            finally:
-                connection.close()
-            cookie = None
-            if path in ("/", "/index.html") and answer.status == 200:
-                content = quiet(content.decode("utf-8")).encode("utf-8")
-                cookie = f"consent={int(time.time() * 1000)}; Path=/{side}/; SameSite=Strict"
-            self._send(answer.status, kind, content, cookie)
+    def _own(self, path: str) -> tuple[str, bytes] | None:
+        """Type and content of what this server has itself."""
+        if path in FILES:
+            return FILES[path], (HERE / path.removeprefix("/")).read_bytes()
+        front = self.server.front
+        return {"/": ("text/html; charset=utf-8", front.page), "/tour.json": ("application/json", front.data),
+                "/favicon.ico": ("image/x-icon", b"")}.get(path)
 
-        def _send(self, status: int, kind: str, content: bytes, cookie: str | None = None) -> None:
-            self.send_response(status)
-            for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))),
-                                ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff"),
-                                ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store")):
-                self.send_header(name, value)
-            if cookie:
-                self.send_header("Set-Cookie", cookie)
-            self.end_headers()
-            if self.command != "HEAD":
-                for start in range(0, len(content), BLOCK):
-                    self.wfile.write(content[start:start + BLOCK])
+    def _pass_on(self, side: str, port: int, path: str) -> None:
+        connection = http.client.HTTPConnection(HOST, port, timeout=60)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            kind, content = answer.getheader("Content-Type", "text/plain"), answer.read()
+        except OSError:
+            return self._send(502, "text/plain", b"this pane's Netron has ended")
+        finally:
+            connection.close()
+        cookie = None
+        if path in ("/", "/index.html") and answer.status == 200:
+            content = quiet(content.decode("utf-8")).encode("utf-8")
+            cookie = f"consent={int(time.time() * 1000)}; Path=/{side}/; SameSite=Strict"
+        self._send(answer.status, kind, content, cookie)
 
-        def log_message(self, *_) -> None:  # a line per request helps nobody
-            front.requests += 1
+    def _send(self, status: int, kind: str, content: bytes, cookie: str | None = None) -> None:
+        self.send_response(status)
+        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))),
+                            ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff"),
+                            ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store")):
+            self.send_header(name, value)
+        if cookie:
+            self.send_header("Set-Cookie", cookie)
+        self.end_headers()
+        if self.command != "HEAD":
+            for start in range(0, len(content), BLOCK):
+                self.wfile.write(content[start:start + BLOCK])
 
-    return Handler
+    def log_message(self, *_) -> None:  # a line per request helps nobody
+        self.server.front.requests += 1
 
 
 def quiet(page: str) -> str:

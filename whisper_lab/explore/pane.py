@@ -9,17 +9,19 @@ ends when its standard input does: so it never outlives the program that started
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from whisper_lab import children
 from whisper_lab.compare.graph_facts import read, sidecars
 from whisper_lab.console import LabError
 
 HOST = "127.0.0.1"
-START_S = 30  # until a pane has to have told its port
+START_S = 60  # until a pane has to have told its port; a cold disk takes its time
 
 
 class Pane:
@@ -32,17 +34,14 @@ class Pane:
 
     def __enter__(self) -> "Pane":
         self._folder = tempfile.TemporaryDirectory(prefix="whisper-lab-pane-")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # a full pipe would stop it
         try:
             file = self._place(Path(self._folder.name))
             self.size_bytes = sum(one.stat().st_size for one in file.parent.iterdir())
             self._process = subprocess.Popen([sys.executable, "-m", __spec__.name, str(file)], stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                             cwd=file.parent, env=_environment(), start_new_session=True)
-            line = self._process.stdout.readline()
-            if not line:
-                raise LabError(f"Netron did not start for {self.path.name}: {self._process.stderr.read()[-300:]}",
-                               "look whether it is installed: python -m whisper_lab.doctor")
-            self.port = json.loads(line)["port"]
+                                             stdout=subprocess.PIPE, stderr=self._errors, text=True,
+                                             cwd=file.parent, env=children.environment(), start_new_session=True)
+            self.port = self._told_port()
         except BaseException:
             self.__exit__()
             raise
@@ -58,8 +57,21 @@ class Pane:
                 process.kill()
                 process.wait()
             process.stdout.close()
-            process.stderr.close()
+        self._errors.close()
         self._folder.cleanup()
+
+    def _told_port(self) -> int:
+        """The port that the new process prints. Raises LabError where it ends without one, or says nothing."""
+        ready, _, _ = select.select([self._process.stdout], [], [], START_S)
+        if not ready:
+            raise LabError(f"Netron has not started within {START_S} s for {self.path.name}",
+                           "run it again when the machine is less busy, or with --slim")
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise LabError(f"Netron did not start for {self.path.name}: {self._errors.read().strip()[-300:]}",
+                           "look whether it is installed: python -m whisper_lab.doctor")
+        return json.loads(line)["port"]
 
     def _place(self, folder: Path) -> Path:
         """The graph, and what belongs to it, in a folder that holds nothing else."""
@@ -83,11 +95,6 @@ def _link(source: Path, target: Path) -> None:
         except OSError as error:
             raise LabError(f"cannot copy {source.name} to a folder of its own: {error.strerror}",
                            "free some disk space, set TMPDIR to a larger disk, or use --slim") from error
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab.export import graphs
+
 FLOAT, INT64, BOOL, STRING = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING
 
 
@@ -64,14 +66,8 @@ def constant(model: ir.Model, given) -> ir.Value:
     if key not in known:
         shape = "x".join(map(str, array.shape)) or "scalar"
         name = f"constants.{array.dtype.name}_{shape}_{len(known)}"
-        known[key] = _register(model, name, ir.tensor(array, name=name))
+        known[key] = graphs.register(model, name, ir.tensor(array, name=name))
     return known[key]
-
-
-def _register(model: ir.Model, name: str, tensor) -> ir.Value:
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
 
 
 def graph_input(model: ir.Model, name: str, dtype: ir.DataType, shape: list, default=None) -> ir.Value:
@@ -79,9 +75,9 @@ def graph_input(model: ir.Model, name: str, dtype: ir.DataType, shape: list, def
     if default is None:
         value = typed(ir.Value(name=name), dtype, shape)
     elif dtype == STRING:
-        value = _register(model, name, ir.StringTensor([default.encode()], shape=ir.Shape([1]), name=name))
+        value = graphs.register(model, name, ir.StringTensor([default.encode()], shape=ir.Shape([1]), name=name))
     else:
-        value = _register(model, name, ir.tensor(np.array([default], dtype.numpy()), name=name))
+        value = graphs.register(model, name, ir.tensor(np.array([default], dtype.numpy()), name=name))
     model.graph.inputs.append(value)
     return value
 

@@ -16,13 +16,12 @@ from whisper_lab.export.pair import session
 from whisper_lab.export.reference import Sound
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
-LAST_OPERATORS = "Add|MatMul|LayerNormalization|Gelu|Conv|Gather"
 
 
 def locate(path: Path, part: str, precision: str, runtime, sound: Sound) -> str:
     """`decoder.layers.3.fc1/MatMul: error 0.8` of the first node that is off, or the one with the largest error."""
     model = graphs.load(path)
-    places = _places(model)
+    places = naming.module_outputs(output.name for node in model.graph for output in node.outputs if output.name)
     coarse = _errors(path, part, {p: places[p] for p in places if COARSE.match(p)}, runtime, sound)
     limit = NUMBERS[precision][0]
     first = next((place for place, error in coarse.items() if error > limit), None)
@@ -33,17 +32,6 @@ def locate(path: Path, part: str, precision: str, runtime, sound: Sound) -> str:
     fine = _errors(path, part, inside, runtime, sound)
     place, error = next(((place, error) for place, error in fine.items() if error > limit), (first, coarse[first]))
     return f"{places[place]} (relative error {error:.2g})"
-
-
-def _places(model: ir.Model) -> dict[str, str]:
-    """Module path -> the last value made in it, in the order of computation."""
-    places: dict[str, str] = {}
-    for value in [output for node in model.graph for output in node.outputs]:
-        found = re.fullmatch(rf"([\w.]+)/(?:{LAST_OPERATORS})(_\d+)?", value.name or "")
-        if found and not found[1].endswith(("_attn", "coder")):  # their last value is not the module's output
-            places.pop(found[1], None)
-            places[found[1]] = value.name
-    return places
 
 
 def _errors(path: Path, part: str, places: dict[str, str], runtime, sound: Sound) -> dict[str, float]:

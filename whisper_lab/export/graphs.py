@@ -124,7 +124,7 @@ def node_types(model: ir.Model) -> Counter:
 
 def constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """Add an initializer of a ready array."""
-    return _register(model, name, ir.tensor(np.ascontiguousarray(array), name=name))
+    return register(model, name, ir.tensor(np.ascontiguousarray(array), name=name))
 
 
 def lazy_constant(model: ir.Model, name: str, source, dtype: ir.DataType, convert: Callable) -> ir.Value:
@@ -132,10 +132,11 @@ def lazy_constant(model: ir.Model, name: str, source, dtype: ir.DataType, conver
     def make():
         return ir.tensor(np.ascontiguousarray(convert(source.numpy())), name=name)
 
-    return _register(model, name, ir.LazyTensor(make, dtype=dtype, shape=source.shape, name=name))
+    return register(model, name, ir.LazyTensor(make, dtype=dtype, shape=source.shape, name=name))
 
 
-def _register(model: ir.Model, name: str, tensor) -> ir.Value:
+def register(model: ir.Model, name: str, tensor) -> ir.Value:
+    """Add an initializer of an onnx_ir tensor."""
     value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value

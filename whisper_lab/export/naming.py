@@ -1,11 +1,15 @@
 """One place for every name: files, inputs, outputs, dimensions, and nodes called after the module they come from."""
 
 import ast
+import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 PARTS = ("encoder", "decoder")
+PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
+INNER = ("_attn", "coder")  # modules whose last value is not their output
 
 
 def graph_file(model: str, part: str, precision: str = "fp32", optimized: bool = False) -> str:
@@ -62,6 +66,17 @@ def decoder_outputs(layers: int, alignment: bool = False, int8_cross: bool = Fal
     """The logits, the longer self caches, with --alignment-heads the cross-attention weights, int8 caches as read."""
     return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else []),
             *(cache_names("present", "cross", layers) if int8_cross else [])]
+
+
+def module_outputs(values: Iterable[str]) -> dict[str, str]:
+    """Module -> the last of its values, which is its output; `values` of a named graph in the order of computation."""
+    found: dict[str, str] = {}
+    for value in values:
+        match = PLACE.fullmatch(value)
+        if match and not match[1].endswith(INNER):
+            found.pop(match[1], None)  # the order is that of the outputs
+            found[match[1]] = value
+    return found
 
 
 def name_after_modules(model) -> None:

@@ -15,14 +15,15 @@ from whisper_lab.tokens import log_softmax
 SHOWN = 25  # bars
 
 
-def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: int | None) -> list[dict]:
+def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: int | None,
+         reduce_range: bool) -> list[dict]:
     """[{"part", "layer", "kl_divergence"}] in nats, dearest first; mean over PyTorch's own tokens on all sounds."""
     folder.mkdir()
     scores = []
     work = [(part, layer) for part, path in fp32.items() for layer in layers(path)]
     for part, layer in console.progress(work, description="sensitivity", unit="layer"):
         target = folder / f"{part}.onnx"
-        quantize_only(fp32[part], target, layer)
+        quantize_only(fp32[part], target, layer, reduce_range)
         pair = GraphPair(*(fp32 | {part: target}).values(), threads=threads, like=runtime)
         scores.append({"part": part, "layer": layer.rpartition("/")[0], "kl_divergence": divergence(pair, sounds)})
     return sorted(scores, key=lambda score: -score["kl_divergence"])
@@ -31,23 +32,25 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
 def layers(path: Path) -> list[str]:
     """What can be quantized alone: every weight MatMul, every convolution."""
     model = graphs.load(path)
-    return [node.name for node in model.graph if node.op_type == "Conv" or node in graphs.weight_matmuls(model)]
+    products = graphs.weight_matmuls(model)
+    return [node.name for node in model.graph if node.op_type == "Conv" or node in products]
 
 
-def quantize_only(source: Path, target: Path, layer: str) -> None:
+def quantize_only(source: Path, target: Path, layer: str, reduce_range: bool) -> None:
     """The float32 graph with one layer as the int8 graph has it."""
     if layer.endswith("/MatMul") and layer != "proj_out/MatMul":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         with trace.quiet():
             quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True,
-                             nodes_to_quantize=[layer], weight_type=QuantType.QInt8,
+                             reduce_range=reduce_range, nodes_to_quantize=[layer], weight_type=QuantType.QInt8,
                              extra_options={"MatMulConstBOnly": True},
                              use_external_data_format=graphs.is_large(source))
         return
     model = graphs.load(source)
     if layer == "proj_out/MatMul":
-        int8.share_embedding(model)  # lookup and logits: they are one tensor
+        # lookup and logits: they are one tensor
+        int8.share_embedding(model, int8.REDUCED if reduce_range else int8.LEVELS)
     else:
         int8.shrink_convolutions(model, only=layer)
     graphs.save(model, target)

@@ -3,8 +3,6 @@
 import functools
 import gc
 import json
-import resource
-import sys
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine
@@ -95,7 +93,8 @@ class Export:
         """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads)
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads,
+                                       self.args.reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])
         picture = REPORTS / f"sensitivity-{self.checkpoint.name}.png"
@@ -130,7 +129,7 @@ class Export:
                           "random_weights": self.checkpoint.random_weights,
                           "weights_sha256": self.facts["weights_sha256"]},
                 "options": {key: value for key, value in vars(self.args).items() if not key.startswith("output")},
-                "export_s": round(self.export_s, 2), "peak_rss_bytes": peak_rss_bytes(),
+                "export_s": round(self.export_s, 2), "peak_rss_bytes": machine.peak_rss_bytes(),
                 "graphs": [*self._earlier(), *self.rows], "sensitivity": self.scores}
 
     def _earlier(self) -> list[dict]:
@@ -143,9 +142,3 @@ class Export:
                     and (self.output_dir / row["file"]).exists()]
         except (OSError, ValueError, KeyError, TypeError):
             return []
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux

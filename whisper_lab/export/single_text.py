@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, loop
+from whisper_lab.tokens import byte_alphabet
 
 REPLACEMENT = 0xFFFD
 # The table ends where assigned characters do: planes 0 and 1, the rare ideographs of planes 2 and 3, and the tags of
@@ -35,13 +36,6 @@ def token_bytes(tokenizer_json: Path, end: int) -> list[bytes]:
     alphabet = {character: byte for byte, character in enumerate(byte_alphabet())}
     return [bytes(alphabet[c] for c in word) if all(c in alphabet for c in word) else word.encode()
             for word in (words.get(i, "") for i in range(end))]
-
-
-def byte_alphabet() -> list[str]:
-    """How GPT-2's vocabulary files write the bytes 0 .. 255: printable Latin-1 as itself, the rest from U+0100 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def characters() -> list[str]:

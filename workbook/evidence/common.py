@@ -17,7 +17,6 @@ values that it was drawn from. Exit status 1 where a claim does not hold; both f
 """
 
 import functools
-import hashlib
 import io
 import json
 import os
@@ -31,10 +30,9 @@ import numpy as np
 
 from whisper_lab import console, files
 from whisper_lab.console import LabError
+from workbook.values import FIGURE_KEY, RESULTS, SCHEMA, digest
 
-SCHEMA = "whisper-onnx-lab/evidence/1"
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "workbook" / "results"
 MEDIA = ROOT / "media"
 GRAPHS = ROOT / "whisper_model_dir"
 THREADS = 1  # another program on the second core then disturbs little; latency_cuts also measures two
@@ -116,18 +114,13 @@ def _save_figure(path: Path, evidence: Evidence, draw: Callable) -> None:
         figure.savefig(drawn, dpi=100)
         plt.close(figure)
     mark = PngInfo()
-    mark.add_text("values", digest(evidence.values))
+    mark.add_text(FIGURE_KEY, digest(evidence.values))
     with files.atomic(path) as temporary:
         for colours in (256, 128, 64, 32):  # enough of them for bars and lines; spectrograms make large files
             small = Image.open(drawn).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
             small.save(temporary, pnginfo=mark, optimize=True)
             if temporary.stat().st_size < MOST_BYTES:
                 break
-
-
-def digest(values: dict) -> str:
-    """SHA-256 of the values: a figure that is older than its numbers is found."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 # The checkpoint, its graphs, the clips -------------------------------------------------------------------------------

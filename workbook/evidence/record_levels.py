@@ -1,7 +1,7 @@
 """What do wrong levels do to a recording: 24 bits read as 16, too quiet, clipped?
 
-Measured: the factor between 24-bit and 8-bit steps and what it does to log-mel features, word errors of the same clips
-unscaled, quiet and clipped, and how far peak normalization lifts the noise of a quiet recording.
+Measured: the factor between the full scales of 32 and 16 bits and what it does to log-mel features, word errors of the
+same clips unscaled, quiet and clipped, and how far peak normalization lifts the noise of a quiet recording.
 """
 
 import numpy as np
