@@ -85,9 +85,11 @@ class Stream:
 
     def _attend(self, span) -> None:
         """One hypothesis for a span, and what follows from it. Late? Then more sound has come, and all of it is in."""
+        start, end = self._start(span), span.end or self.mel.end
+        if span.closed and span.voiced <= start:  # a cut has taken all that was said
+            return self._end(span, start)
         if self._is_full(span):
             return self._cut(span)
-        start, end = self._start(span), span.end or self.mel.end
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
                                     self.committed, self.before)
@@ -100,10 +102,7 @@ class Stream:
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with
             self._commit(units, "pause")
-            goes_on = end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
-            before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
-            self._close(start, end, before, goes_on)
-            self.voice.spans.popleft()
+            self._end(span, start)
         else:
             self.screen.show(self.committed, units[len(self.committed):])
 
@@ -131,6 +130,13 @@ class Stream:
         self._commit(found.units, "full window")
         span.start = span.onset = end if cut is None else min(start + max(1, round(cut * self.rate)), end)
         self._close(start, span.start, before=self.ear.sentence(self.before, self.committed), goes_on=True)
+
+    def _end(self, span, start: int) -> None:
+        """The utterance is over, and its span is done with."""
+        goes_on = span.end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
+        before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
+        self._close(start, span.end, before, goes_on)
+        self.voice.spans.popleft()
 
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
         self.screen.close(self.committed)
