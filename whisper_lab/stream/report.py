@@ -43,7 +43,7 @@ class Report:
         if not len(heard):
             console.warn(f"no sound came from {label}")
         entry = {
-            "source": label, "duration_s": round(duration, 3), "realtime": source.arrival(0) is not None,
+            "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
             "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],
