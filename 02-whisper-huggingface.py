@@ -200,8 +200,8 @@ def parse(argv: list[str] | None):
     parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
     console.add_flags(parser, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
     args = console.parse(parser, argv)
-    if args.beams < 1 or args.temperature < 0 or (args.threads is not None and args.threads < 1):
-        parser.error("--beams and --threads start at 1, --temperature at 0")
+    if args.beams < 1 or args.temperature < 0:
+        parser.error("--beams starts at 1, --temperature at 0")
     if args.beams > 1 and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
     if args.explain and args.format != "text":

@@ -232,8 +232,6 @@ def arguments(argv: list[str] | None):
     args.rate, args.channels = args.rate or 16_000 if args.rate is None else args.rate, args.channels or 1
     if args.rate < 1000 or args.rate > 384_000 or not 1 <= args.channels <= 64:
         parser.error("--rate is 1000 to 384000 Hz, --channels 1 to 64")
-    if args.threads is not None and args.threads < 1:
-        parser.error("--threads starts at 1")
     return args
 
 

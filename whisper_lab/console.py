@@ -21,6 +21,17 @@ from collections.abc import Callable
 
 log = logging.getLogger("whisper_lab")
 
+
+def whole(least: int) -> Callable[[str], int]:
+    """The argparse type of a whole number that is at least `least`."""
+    def number(text: str) -> int:  # argparse says its name: invalid number value
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"starts at {least}")
+        return value
+
+    return number
+
+
 # One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
 COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "model": (
@@ -31,8 +42,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
     "language": (("--language",), {"metavar": "CODE", "help": "language spoken, such as en or nl (default: detect)"}),
-    "threads": (("--threads",), {"type": int, "metavar": "N", "help": "processor threads (default: all cores)"}),
-    "seed": (("--seed",), {"type": int, "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
+    "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
                                        "help": "where files are written (default: %(default)s)"}),
     "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: none)"}),
