@@ -1,6 +1,8 @@
 """How every script takes its flags and tells of its errors."""
 
 import argparse
+import logging
+import sys
 
 import pytest
 
@@ -31,3 +33,45 @@ def test_numbers_that_are():
     made = console.parser("", "threads", "seed")
     assert console.parse(made, []) == argparse.Namespace(threads=None, seed=0)
     assert console.parse(made, ["--threads", "2", "--seed", "7"]) == argparse.Namespace(threads=2, seed=7)
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+def ended(main, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        console.run(main)
+    return end.value.code, capsys.readouterr().err
+
+
+def broken() -> int:
+    raise ValueError("no window 3..2\nin 0..2")
+
+
+def test_what_nobody_foresaw_is_two_lines(capsys, monkeypatch):
+    monkeypatch.setattr(console.log, "level", logging.ERROR)  # --quiet
+    status, err = ended(broken, capsys)
+    assert status == 1 and err.splitlines()[0].startswith("error: ValueError: no window 3..2 (test_console.py, line ")
+    assert err.count("\n") == 2 and "\n  try: " in err and "--log-level DEBUG" in err
+    status, err = ended({}.popitem, capsys)
+    assert status == 1 and err.startswith("error: KeyError: 'popitem(): dictionary is empty' (")
+    assert ended(lambda: [][0:0].index(None), capsys)[0] == 1
+
+
+def test_debug_shows_where_it_happened(monkeypatch):
+    monkeypatch.setattr(console.log, "level", logging.DEBUG)
+    with pytest.raises(ValueError, match="no window"):
+        console.run(broken)
+
+
+def test_other_ends(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    def foreseen():
+        raise console.LabError("a", "b")
+
+    status, err = ended(stopped, capsys)
+    assert status == 130 and "stopped by Ctrl-C" in err
+    assert ended(foreseen, capsys) == (1, "error: a\n  try: b\n")
+    assert ended(lambda: None, capsys) == (0, "") and ended(lambda: 1, capsys) == (1, "")
+    assert ended(lambda: sys.exit(2), capsys) == (2, "")

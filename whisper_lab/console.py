@@ -17,6 +17,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 log = logging.getLogger("whisper_lab")
@@ -129,7 +130,10 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C)."""
+    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C).
+
+    With --log-level DEBUG the traceback comes as well, or instead where nobody foresaw the error.
+    """
     try:
         status = main() or 0
     except LabError as error:
@@ -144,4 +148,17 @@ def run(main: Callable[[], int | None]) -> None:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except Exception as error:  # one that nobody foresaw
+        if log.level == logging.DEBUG:
+            raise
+        print(f"error: {_unforeseen(error)}\n"
+              "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
+        status = 1
     sys.exit(status)
+
+
+def _unforeseen(error: Exception) -> str:
+    """`ValueError: no window 3..2 (mel.py, line 59)`, one line whatever the message."""
+    message = (str(error).strip().splitlines() or ["no message"])[0]
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {message[:300]} ({os.path.basename(place.filename)}, line {place.lineno})"
