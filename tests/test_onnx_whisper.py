@@ -242,6 +242,19 @@ def test_names():
         == ["whisper-nano", "whisper-base", "whisper-tiny.en", "whisper-large-v3-turbo", "whisper-base", "b"]
 
 
+def test_a_folder_has_the_name_that_03_gives_it(nano, tmp_path, monkeypatch):
+    from whisper_lab import checkpoints
+
+    snapshot, mine = tmp_path / "models--openai--whisper-base" / "snapshots" / "0123abc", tmp_path / "whisper-mine"
+    for copied, link in ((snapshot, "a"), (mine, "b")):
+        shutil.copytree(nano, copied)
+        (tmp_path / link).symlink_to(copied)
+    for path, name in ((snapshot, "whisper-base"), (tmp_path / "a", "whisper-base"), (tmp_path / "b", "whisper-mine")):
+        assert graph_name(str(path)) == checkpoints.resolve(str(path)).name == name
+    monkeypatch.chdir(mine)
+    assert graph_name(".") == checkpoints.resolve(".").name == "whisper-mine"
+
+
 # In a process of its own ---------------------------------------------------------------------------------------------
 
 ALLOWED = {"numpy", "onnxruntime", "tokenizers", "soundfile", "soxr", "whisper_lab",

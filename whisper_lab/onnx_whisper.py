@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, int8_decoder
+from whisper_lab import checkpoints, console, int8_decoder
 from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.export import naming
@@ -167,11 +167,11 @@ def open_runtime(args) -> OnnxWhisper:
 
 def graph_name(model: str) -> str:
     """`nano`, `openai/whisper-base` or a folder -> the name in the graphs' file names, as 03 chose it."""
-    from whisper_lab.checkpoints import PUBLISHED
-
     size = model.removeprefix("whisper-")
-    published = {**PUBLISHED, "nano": "whisper-nano"}
-    return Path(published.get(size, model)).expanduser().name
+    if size == "nano":
+        return "whisper-nano"
+    folder = Path(checkpoints.PUBLISHED.get(size, model)).expanduser()
+    return checkpoints.name_of(folder) if size not in checkpoints.PUBLISHED and folder.is_dir() else folder.name
 
 
 def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
