@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from onnx_grain import NAME, exported
 
-from whisper_lab import long_form
+from whisper_lab import console, long_form
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
+from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 40
@@ -253,6 +253,24 @@ def test_a_folder_has_the_name_that_03_gives_it(nano, tmp_path, monkeypatch):
         assert graph_name(str(path)) == checkpoints.resolve(str(path)).name == name
     monkeypatch.chdir(mine)
     assert graph_name(".") == checkpoints.resolve(".").name == "whisper-mine"
+
+
+def test_nano_stands_in_for_base_only_where_nobody_named_a_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WHISPER_LAB_MODEL", raising=False)
+    console.parse(console.parser(""), [])  # notes on stderr
+    assert chosen_name(None, tmp_path) == "whisper-nano"
+    assert "no graphs of whisper-base, the default, in" in capsys.readouterr().err
+    assert chosen_name("base", tmp_path) == "whisper-base"
+    (tmp_path / "whisper-base.en_encoder.onnx").touch()  # another model's
+    assert chosen_name(None, tmp_path) == "whisper-nano"
+    monkeypatch.setenv("WHISPER_LAB_MODEL", "tiny")
+    assert chosen_name(None, tmp_path) == "whisper-tiny"
+    monkeypatch.delenv("WHISPER_LAB_MODEL")
+    capsys.readouterr()
+    for written in ("encoder_int8", "end_to_end"):
+        (tmp_path / f"whisper-base_{written}.onnx").touch()
+        assert chosen_name(None, tmp_path) == "whisper-base" and capsys.readouterr().err == ""
+        (tmp_path / f"whisper-base_{written}.onnx").unlink()
 
 
 # In a process of its own ---------------------------------------------------------------------------------------------

@@ -155,13 +155,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def open_runtime(args) -> OnnxWhisper:
-    """The graphs that --model names; only where nobody named any, nano may stand in for base."""
-    model = args.model or os.environ.get("WHISPER_LAB_MODEL") or "base"
-    name = graph_name(model)
-    graphs = naming.pair(args.model_dir, name, args.precision, args.optimized).values()
-    if not (args.model or os.environ.get("WHISPER_LAB_MODEL")) and not all(path.exists() for path in graphs):
-        console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
-        name = "whisper-nano"
+    """The graphs that the command line asks for."""
+    name = chosen_name(args.model, args.model_dir)
     return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True)
 
 
@@ -172,6 +167,19 @@ def graph_name(model: str) -> str:
         return "whisper-nano"
     folder = Path(checkpoints.PUBLISHED.get(size, model)).expanduser()
     return checkpoints.name_of(folder) if size not in checkpoints.PUBLISHED and folder.is_dir() else folder.name
+
+
+def chosen_name(model: str | None, folder: str | Path) -> str:
+    """The name in the graphs' file names: `model`, else $WHISPER_LAB_MODEL, else base, else nano.
+
+    nano stands in for base where nobody named a model and `folder` holds no graph of base; that is noted.
+    """
+    named = model or os.environ.get("WHISPER_LAB_MODEL")
+    name = graph_name(named or checkpoints.DEFAULT)
+    if named or any(Path(folder).glob(f"{name}_*.onnx")):
+        return name
+    console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
+    return "whisper-nano"
 
 
 def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
