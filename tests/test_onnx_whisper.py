@@ -309,11 +309,11 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
     clip = write_clip(tmp_path / "clip.wav", 2.4)
     expected = long_form.transcribe(fp32, audio.load(clip).samples, Options(language="en"), words=True)
     done = python("""
-        from whisper_lab import console, onnx_whisper
+        from whisper_lab import console, onnx_cli
         try:
             import torch
         except ImportError:
-            console.run(lambda: onnx_whisper.main(sys.argv[1:]))
+            console.run(lambda: onnx_cli.main(sys.argv[1:]))
         """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--timestamps", "word")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip("\n") == transcripts.as_text(expected, "word") and len(expected.text) > 20
