@@ -14,7 +14,6 @@ A recording longer than the model's window (30 s for the published models) goes 
 the timestamps that the model writes say where the next window begins.
 """
 
-import sys
 import time
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             if len(clips) == 1:
                 raise
             failures += 1  # one bad file does not take the others with it
-            print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+            console.error(error)
     results.write()
     return 1 if failures else 0
 

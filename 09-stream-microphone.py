@@ -178,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
     name, precision = choose.graphs(args)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
     results = report.Report(args, runtime)
-    for label, open_source in choose.sources_of(args):
+    failed: list = []  # one bad file does not take the others with it
+    for label, open_source in choose.sources_of(args, failed):
         clock, screen = sources.Clock(), Screen()
         ear = Ear(runtime, args.language, args.condition_on_previous)
         stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
@@ -193,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         if stop.is_set():
             break
     results.finish()
-    return 0
+    return 1 if failed else 0
 
 
 def arguments(argv: list[str] | None):
@@ -229,7 +230,8 @@ def arguments(argv: list[str] | None):
         parser.error("--realtime plays a file: name one with --file")
     if (args.rate is not None or args.channels is not None) and not args.stdin:
         parser.error("--rate and --channels describe --stdin")
-    args.rate, args.channels = args.rate or 16_000 if args.rate is None else args.rate, args.channels or 1
+    args.rate = 16_000 if args.rate is None else args.rate
+    args.channels = 1 if args.channels is None else args.channels
     if args.rate < 1000 or args.rate > 384_000 or not 1 <= args.channels <= 64:
         parser.error("--rate is 1000 to 384000 Hz, --channels 1 to 64")
     return args

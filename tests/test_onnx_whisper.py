@@ -414,6 +414,16 @@ def test_command_refuses(arguments, status, said):
     assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
 
 
+def test_one_bad_file_among_several(call_script, graphs, tmp_path):
+    good, bad = write_clip(tmp_path / "good.wav"), tmp_path / "bad.wav"
+    bad.write_text("no sound")
+    status, out, err = call_script("whisper_lab.onnx_cli", bad, good, "--model-dir", graphs, "--model", NAME, "--quiet",
+                                   "--language", "en", "--output-json", tmp_path / "o.json")
+    clips = json.loads((tmp_path / "o.json").read_text())["clips"]
+    assert status == 1 and [clip["file"] for clip in clips] == ["good.wav"] and clips[0]["text"] in out
+    assert err.startswith("error: ") and err.count("\n") == 2 and "bad.wav" in err
+
+
 def test_silence_is_not_asked(graphs, tmp_path):
     from whisper_lab import audio
 

@@ -101,6 +101,11 @@ def warn(message: str) -> None:
     log.warning("warning: %s", message)
 
 
+def error(problem: LabError) -> None:
+    """The two lines of an error on stderr, whatever --quiet says."""
+    print(f"error: {problem.problem}\n  try: {problem.remedy}", file=sys.stderr)
+
+
 def result(text: str = "") -> None:
     """A result, on stdout."""
     print(text, flush=True)
@@ -136,10 +141,10 @@ def run(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main() or 0
-    except LabError as error:
+    except LabError as problem:
         if log.level == logging.DEBUG:
             log.exception("traceback of the error below")
-        print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+        error(problem)
         status = 1
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C; files are either complete or as they were before", file=sys.stderr)
@@ -148,17 +153,17 @@ def run(main: Callable[[], int | None]) -> None:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except Exception as error:  # one that nobody foresaw
+    except Exception as fault:  # one that nobody foresaw
         if log.level == logging.DEBUG:
             raise
-        print(f"error: {_unforeseen(error)}\n"
+        print(f"error: {_unforeseen(fault)}\n"
               "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
         status = 1
     sys.exit(status)
 
 
-def _unforeseen(error: Exception) -> str:
+def _unforeseen(fault: Exception) -> str:
     """`ValueError: no window 3..2 (mel.py, line 59)`, one line whatever the message."""
-    message = (str(error).strip().splitlines() or ["no message"])[0]
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {message[:300]} ({os.path.basename(place.filename)}, line {place.lineno})"
+    message = (str(fault).strip().splitlines() or ["no message"])[0]
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    return f"{type(fault).__name__}: {message[:300]} ({os.path.basename(place.filename)}, line {place.lineno})"

@@ -31,20 +31,33 @@ def main(argv: list[str] | None = None) -> int:
     if args.timestamps == "word" and not runtime.has_attention:
         raise LabError("word timestamps need a decoder with the output cross_attention",
                        f"write one: {runtime.command} --alignment-heads")
-    documents = [transcribe(runtime, clip, args, named=len(clips) > 1) for clip in clips]
+    documents = transcribe_all(runtime, clips, args)
     if args.format == "json":
         console.result(json.dumps(_document(runtime, documents, args), indent=2, ensure_ascii=False))
     if args.output_json:
         from whisper_lab import files
 
         files.write_json(args.output_json, _document(runtime, documents, args))
-    return 0
+    return 0 if len(documents) == len(clips) else 1
 
 
 def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for."""
     name = chosen_name(args.model, args.model_dir)
     return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True)
+
+
+def transcribe_all(runtime: OnnxWhisper, clips: list[Path], args) -> list[dict]:
+    """The entries of the clips for the JSON document; of several clips those that fail are named and left out."""
+    documents = []
+    for clip in clips:
+        try:
+            documents.append(transcribe(runtime, clip, args, named=len(clips) > 1))
+        except LabError as error:
+            if len(clips) == 1:
+                raise
+            console.error(error)
+    return documents
 
 
 def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:

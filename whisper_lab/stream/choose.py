@@ -40,11 +40,22 @@ def _present(folder: str, name: str) -> list[str]:
             if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
 
 
-def sources_of(args) -> Iterator[tuple[str, Open]]:
-    """What to listen to: (label, how to open it). Files one after the other."""
+def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
+    """What to listen to: (label, how to open it). Files one after the other.
+
+    Of several files those that cannot be read are named, put into `failed` and left out.
+    """
     if args.file:
-        for path in audio.find(args.file):
-            sound = audio.load(path)
+        paths = audio.find(args.file)
+        for path in paths:
+            try:
+                sound = audio.load(path)
+            except LabError as error:
+                if len(paths) == 1:
+                    raise
+                failed.append(path)
+                console.error(error)
+                continue
             console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format,
                                                                                      *sound.notes]))
             yield path.name, lambda clock, stop, sound=sound: sources.Played(sound.samples, args.realtime, clock, stop)
