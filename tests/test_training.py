@@ -61,6 +61,13 @@ def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():
     assert all(set(s.text) <= set(clips.CHARACTERS) for s in first)
 
 
+def test_the_grammar_as_a_command(call_script):
+    status, out, err = call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")
+    assert status == 0 and err == "" and [line.count("  =  ") for line in out.splitlines()] == [1, 1, 1]
+    assert call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")[1] == out
+    assert [call_script("training.grammar", flag, "-1")[0] for flag in ("--seed", "--count")] == [2, 2]
+
+
 def test_a_dutch_sentence_means_its_english_twin():
     pairs = {s.text: s.translation for s in (grammar.sentence(random.Random(i), "nl") for i in range(3000))}
     assert pairs["hoe laat is het"] == "what time is it"
