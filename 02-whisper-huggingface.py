@@ -14,7 +14,6 @@ A recording longer than the model's window (30 s for the published models) goes 
 the timestamps that the model writes say where the next window begins.
 """
 
-import sys
 import time
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             if len(clips) == 1:
                 raise
             failures += 1  # one bad file does not take the others with it
-            print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+            console.error(error)
     results.write()
     return 1 if failures else 0
 
@@ -200,8 +199,8 @@ def parse(argv: list[str] | None):
     parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
     console.add_flags(parser, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
     args = console.parse(parser, argv)
-    if args.beams < 1 or args.temperature < 0 or (args.threads is not None and args.threads < 1):
-        parser.error("--beams and --threads start at 1, --temperature at 0")
+    if args.beams < 1 or args.temperature < 0:
+        parser.error("--beams starts at 1, --temperature at 0")
     if args.beams > 1 and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
     if args.explain and args.format != "text":

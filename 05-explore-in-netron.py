@@ -15,7 +15,6 @@ import webbrowser
 from pathlib import Path
 
 from whisper_lab import console
-from whisper_lab.console import LabError
 from whisper_lab.explore.tour import Landmark
 
 # What to look for. A stop is shown where at least one of the two graphs has the node.
@@ -64,23 +63,18 @@ ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator t
 
 def choose(args) -> tuple[Path, Path, str]:
     """The two files to show, and what to call the page."""
-    from whisper_lab.export import naming
-    from whisper_lab.onnx_session import export_command
-    from whisper_lab.onnx_whisper import graph_name
+    from whisper_lab.onnx_session import find_pair
+    from whisper_lab.onnx_whisper import chosen_name
 
     if args.graphs:
         left, right = map(Path, args.graphs)
         return left, right, f"{left.name} beside {right.name}"
-    name = graph_name(args.model)
-    base, test = (naming.pair(args.model_dir, name, precision) for precision in ("fp32", args.precision))
+    name = chosen_name(args.model, args.model_dir)
     if args.show == "parts":
-        left, right, title = test["encoder"], test["decoder"], f"{name}, {args.precision}: encoder and decoder"
-    else:
-        left, right, title = base[args.part], test[args.part], f"{name}, {args.part}: fp32 and {args.precision}"
-    for path, precision in ((left, args.precision if args.show == "parts" else "fp32"), (right, args.precision)):
-        if not path.is_file():
-            raise LabError(f"there is no {path}", f"write it: {export_command(args.model_dir, name, precision)}")
-    return left, right, title
+        test = find_pair(args.model_dir, name, args.precision)
+        return test["encoder"], test["decoder"], f"{name}, {args.precision}: encoder and decoder"
+    base, test = (find_pair(args.model_dir, name, precision) for precision in ("fp32", args.precision))
+    return base[args.part], test[args.part], f"{name}, {args.part}: fp32 and {args.precision}"
 
 
 def landmarks(args, left, right) -> list[Landmark]:
@@ -154,27 +148,12 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Choose, then draw or serve."""
     args = arguments(argv)
-    args.model = args.model or default_model(args.model_dir)
     left, right, title = choose(args)
     if args.picture:
         pictures([left, right], args.output_dir)
     else:
         serve(left, right, title, args)
     return 0
-
-
-def default_model(folder: str) -> str:
-    """$WHISPER_LAB_MODEL, else base, else nano where only nano has been exported."""
-    import os
-
-    from whisper_lab.export import naming
-
-    if os.environ.get("WHISPER_LAB_MODEL"):
-        return os.environ["WHISPER_LAB_MODEL"]
-    if not naming.pair(folder, "whisper-base")["encoder"].exists():
-        console.note("model", "whisper-nano", f"no graphs of whisper-base, the default, in {folder}")
-        return "nano"
-    return "base"
 
 
 if __name__ == "__main__":

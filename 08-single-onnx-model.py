@@ -124,9 +124,10 @@ def run(args) -> int:
 
     from whisper_lab import audio
     from whisper_lab.export import single_graph
+    from whisper_lab.onnx_whisper import chosen_name
 
     clip, *given = map(Path, args.run[1:])
-    name = given[0].name.split("_")[0] if given else single_graph.chosen(args)
+    name = given[0].name.split("_")[0] if given else chosen_name(args.model, args.model_dir)
     model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision)
     facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {name.removeprefix('whisper-')} "
                                       f"--precision {args.precision}")
@@ -172,10 +173,11 @@ def main(argv: list[str] | None = None) -> int:
     """Write the graph, or use it."""
     args = arguments(argv)
     from whisper_lab.export import single_graph
+    from whisper_lab.onnx_whisper import chosen_name
 
     if args.run:
         return run(args)
-    name = single_graph.chosen(args)
+    name = chosen_name(args.model, args.model_dir)
     single_graph.report(export(args, name), args, name)
     return 0
 

@@ -85,9 +85,11 @@ class Stream:
 
     def _attend(self, span) -> None:
         """One hypothesis for a span, and what follows from it. Late? Then more sound has come, and all of it is in."""
+        start, end = self._start(span), span.end or self.mel.end
+        if span.closed and span.voiced <= start:  # a cut has taken all that was said
+            return self._end(span, start)
         if self._is_full(span):
             return self._cut(span)
-        start, end = self._start(span), span.end or self.mel.end
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
                                     self.committed, self.before)
@@ -100,10 +102,7 @@ class Stream:
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with
             self._commit(units, "pause")
-            goes_on = end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
-            before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
-            self._close(start, end, before, goes_on)
-            self.voice.spans.popleft()
+            self._end(span, start)
         else:
             self.screen.show(self.committed, units[len(self.committed):])
 
@@ -131,6 +130,13 @@ class Stream:
         self._commit(found.units, "full window")
         span.start = span.onset = end if cut is None else min(start + max(1, round(cut * self.rate)), end)
         self._close(start, span.start, before=self.ear.sentence(self.before, self.committed), goes_on=True)
+
+    def _end(self, span, start: int) -> None:
+        """The utterance is over, and its span is done with."""
+        goes_on = span.end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
+        before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
+        self._close(start, span.end, before, goes_on)
+        self.voice.spans.popleft()
 
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
         self.screen.close(self.committed)
@@ -172,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
     name, precision = choose.graphs(args)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
     results = report.Report(args, runtime)
-    for label, open_source in choose.sources_of(args):
+    failed: list = []  # one bad file does not take the others with it
+    for label, open_source in choose.sources_of(args, failed):
         clock, screen = sources.Clock(), Screen()
         ear = Ear(runtime, args.language, args.condition_on_previous)
         stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
@@ -187,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
         if stop.is_set():
             break
     results.finish()
-    return 0
+    return 1 if failed else 0
 
 
 def arguments(argv: list[str] | None):
@@ -223,11 +230,10 @@ def arguments(argv: list[str] | None):
         parser.error("--realtime plays a file: name one with --file")
     if (args.rate is not None or args.channels is not None) and not args.stdin:
         parser.error("--rate and --channels describe --stdin")
-    args.rate, args.channels = args.rate or 16_000 if args.rate is None else args.rate, args.channels or 1
+    args.rate = 16_000 if args.rate is None else args.rate
+    args.channels = 1 if args.channels is None else args.channels
     if args.rate < 1000 or args.rate > 384_000 or not 1 <= args.channels <= 64:
         parser.error("--rate is 1000 to 384000 Hz, --channels 1 to 64")
-    if args.threads is not None and args.threads < 1:
-        parser.error("--threads starts at 1")
     return args
 
 

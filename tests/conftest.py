@@ -108,6 +108,11 @@ def run_script():
     return run
 
 
+def _raise(error: Exception):
+    """A user gets two lines for what nobody foresaw; a test has to fail."""
+    raise error
+
+
 @pytest.fixture
 def call_script(capsys, monkeypatch):
     """A function (script, *arguments) -> (exit status, stdout, stderr), in this process: no time for imports."""
@@ -120,6 +125,7 @@ def call_script(capsys, monkeypatch):
     def call(script: str, *arguments: object) -> tuple[int, str, str]:
         module = importlib.import_module(script.removesuffix(".py"))
         capsys.readouterr()
+        monkeypatch.setattr(console, "_unforeseen", _raise)
         try:
             console.run(lambda: module.main([str(argument) for argument in arguments]))
         except SystemExit as end:

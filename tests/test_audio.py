@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import stat
 import tracemalloc
 
@@ -307,6 +308,16 @@ def test_cut_compressed_file_uses_what_is_there_and_warns(tmp_path, name, second
 
 
 # find
+
+
+def test_the_suffix_raw_says_nothing(tmp_path):
+    """libsndfile takes it for samples without a header, whatever the file holds."""
+    path = tmp_path / "clip.raw"
+    shutil.copy("media/digits.wav", path)
+    np.testing.assert_array_equal(audio.load(path).samples, audio.load("media/digits.wav").samples)
+    path.write_text("this is not sound\n" * 20)
+    with pytest.raises(LabError, match="clip.raw has no sound track"):
+        audio.load(path)
 
 
 def test_find_expands_folders_in_order_and_keeps_files(tmp_path):

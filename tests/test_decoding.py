@@ -8,7 +8,7 @@ import pytest
 
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, Result, decode, detect_language, is_silence, looks_wrong
-from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,19 @@ def test_ids_from_the_tokenizer_where_generation_config_says_little(rules, nano,
     bare = TokenRules.from_folder(tmp_path)
     for name in ("start", "end", "no_timestamps", "no_speech", "previous", "languages", "tasks", "timestamp_step"):
         assert getattr(bare, name) == getattr(rules, name)
+
+
+def test_ids_of_a_tokenizer_as_transformers_4_saves_it(rules, nano, tmp_path):
+    """vocab.json, merges.txt and added_tokens.json: what many fine-tuned checkpoints have, and no tokenizer.json."""
+    for name in ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt"):
+        shutil.copy(nano / name, tmp_path)
+    whole = json.loads((nano / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    found = TokenRules.from_folder(tmp_path)
+    for name in ("start", "end", "no_timestamps", "no_speech", "previous", "languages", "tasks"):
+        assert getattr(found, name) == getattr(rules, name)
+    assert tokenizer_document(tmp_path)["model"]["vocab"] == whole["model"]["vocab"]
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "preprocessor_config.json"])

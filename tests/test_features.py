@@ -111,6 +111,15 @@ def test_spec_comes_from_the_checkpoint(tmp_path):
     assert (spec.n_frames, spec.window_s) == (1000, 10.0)
 
 
+def test_spec_from_where_transformers_5_keeps_it(nano, tmp_path):
+    whole = json.loads((nano / "preprocessor_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": whole}))
+    assert FeatureSpec.from_folder(tmp_path) == FeatureSpec.from_folder(nano)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "WhisperProcessor"}))
+    with pytest.raises(LabError, match="feature_extractor"):
+        FeatureSpec.from_folder(tmp_path)
+
+
 @pytest.mark.parametrize("changes, problem", [
     ({"n_fft": None}, "does not say 'n_fft'"),
     ({"feature_size": "many"}, "does not compute"),

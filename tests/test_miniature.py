@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.test_speech_llm import clip, pieces, small  # noqa: F401
+from whisper_lab.console import LabError
 
 BUNDLE = ROOT / "speech_llm_model_dir" / "nano-asr"
 
@@ -205,6 +207,23 @@ def test_the_bundle_is_small_and_knows_what_it_can(bundle):
     evaluation = json.loads((bundle / "evaluation.json").read_text())
     assert evaluation["wer"]["miniature"] < evaluation["wer"]["untrained projector"]
     assert evaluation["wer"]["untrained projector"] > 0.9
+
+
+def test_a_frozen_part_that_is_missing_is_named(bundle, tmp_path, monkeypatch):
+    """Alone in another place, so that ../../whisper_model_dir/whisper-nano leads nowhere; from wherever it is run."""
+    from whisper_lab.speech_llm import miniature
+
+    folder = tmp_path / "speech_llm_model_dir" / "nano-asr"
+    folder.mkdir(parents=True)
+    shutil.copy(bundle / "config.json", folder)
+    for place in (tmp_path, folder):
+        monkeypatch.chdir(place)
+        with pytest.raises(LabError, match="the miniature's frozen part .*whisper-nano is missing"):
+            miniature.configuration(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["audio_model_id"], config["text_model_id"] = "openai/whisper-tiny", "Qwen/Qwen2-0.5B"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert miniature.configuration(folder).audio_model_id == "openai/whisper-tiny"  # one of the Hub's, not a folder
 
 
 def test_the_bundle_carries_the_code_of_the_lab(bundle):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from onnx_grain import NAME, exported
 
-from whisper_lab import long_form
+from whisper_lab import console, long_form
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
+from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 40
@@ -242,6 +242,37 @@ def test_names():
         == ["whisper-nano", "whisper-base", "whisper-tiny.en", "whisper-large-v3-turbo", "whisper-base", "b"]
 
 
+def test_a_folder_has_the_name_that_03_gives_it(nano, tmp_path, monkeypatch):
+    from whisper_lab import checkpoints
+
+    snapshot, mine = tmp_path / "models--openai--whisper-base" / "snapshots" / "0123abc", tmp_path / "whisper-mine"
+    for copied, link in ((snapshot, "a"), (mine, "b")):
+        shutil.copytree(nano, copied)
+        (tmp_path / link).symlink_to(copied)
+    for path, name in ((snapshot, "whisper-base"), (tmp_path / "a", "whisper-base"), (tmp_path / "b", "whisper-mine")):
+        assert graph_name(str(path)) == checkpoints.resolve(str(path)).name == name
+    monkeypatch.chdir(mine)
+    assert graph_name(".") == checkpoints.resolve(".").name == "whisper-mine"
+
+
+def test_nano_stands_in_for_base_only_where_nobody_named_a_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WHISPER_LAB_MODEL", raising=False)
+    console.parse(console.parser(""), [])  # notes on stderr
+    assert chosen_name(None, tmp_path) == "whisper-nano"
+    assert "no graphs of whisper-base, the default, in" in capsys.readouterr().err
+    assert chosen_name("base", tmp_path) == "whisper-base"
+    (tmp_path / "whisper-base.en_encoder.onnx").touch()  # another model's
+    assert chosen_name(None, tmp_path) == "whisper-nano"
+    monkeypatch.setenv("WHISPER_LAB_MODEL", "tiny")
+    assert chosen_name(None, tmp_path) == "whisper-tiny"
+    monkeypatch.delenv("WHISPER_LAB_MODEL")
+    capsys.readouterr()
+    for written in ("encoder_int8", "end_to_end"):
+        (tmp_path / f"whisper-base_{written}.onnx").touch()
+        assert chosen_name(None, tmp_path) == "whisper-base" and capsys.readouterr().err == ""
+        (tmp_path / f"whisper-base_{written}.onnx").unlink()
+
+
 # In a process of its own ---------------------------------------------------------------------------------------------
 
 ALLOWED = {"numpy", "onnxruntime", "tokenizers", "soundfile", "soxr", "whisper_lab",
@@ -278,11 +309,11 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
     clip = write_clip(tmp_path / "clip.wav", 2.4)
     expected = long_form.transcribe(fp32, audio.load(clip).samples, Options(language="en"), words=True)
     done = python("""
-        from whisper_lab import console, onnx_whisper
+        from whisper_lab import console, onnx_cli
         try:
             import torch
         except ImportError:
-            console.run(lambda: onnx_whisper.main(sys.argv[1:]))
+            console.run(lambda: onnx_cli.main(sys.argv[1:]))
         """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--timestamps", "word")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip("\n") == transcripts.as_text(expected, "word") and len(expected.text) > 20
@@ -381,6 +412,16 @@ def test_command_prints_the_transcript_alone_under_quiet(graphs, tmp_path):
 def test_command_refuses(arguments, status, said):
     done = command(*arguments, "--model", "nano")
     assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_one_bad_file_among_several(call_script, graphs, tmp_path):
+    good, bad = write_clip(tmp_path / "good.wav"), tmp_path / "bad.wav"
+    bad.write_text("no sound")
+    status, out, err = call_script("whisper_lab.onnx_cli", bad, good, "--model-dir", graphs, "--model", NAME, "--quiet",
+                                   "--language", "en", "--output-json", tmp_path / "o.json")
+    clips = json.loads((tmp_path / "o.json").read_text())["clips"]
+    assert status == 1 and [clip["file"] for clip in clips] == ["good.wav"] and clips[0]["text"] in out
+    assert err.startswith("error: ") and err.count("\n") == 2 and "bad.wav" in err
 
 
 def test_silence_is_not_asked(graphs, tmp_path):

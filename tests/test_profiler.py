@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import types
 
@@ -321,6 +322,21 @@ def test_without_espeak_the_shipped_clips_are_taken(monkeypatch):
     monkeypatch.setattr(samples.shutil, "which", lambda _name: None)
     assert [sample.path.name for sample in samples.built_in(5)] == [
         f"english-{kind}.ogg" for kind in ("short", "medium", "long", "technical", "short")]
+
+
+def test_references_beside_a_file(tmp_path):
+    shutil.copy("media/digits.wav", tmp_path / "a.wav")
+    beside = tmp_path / "references.json"
+    for written, expected in (({"a.wav": "four"}, ("four", None)),
+                              ({"a.wav": {"text": "four", "language": "en"}}, ("four", "en")),
+                              ({"b.wav": "four"}, (None, None))):
+        beside.write_text(json.dumps(written))
+        sample, = samples.from_files([str(tmp_path / "a.wav")])
+        assert (sample.reference, sample.language) == expected
+    for broken in ("{", "[1]"):
+        beside.write_text(broken)
+        with pytest.raises(LabError, match="cannot read the manifest"):
+            samples.from_files([str(tmp_path / "a.wav")])
 
 
 def test_librispeech_of_the_hub(monkeypatch, references, tmp_path):

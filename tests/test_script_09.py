@@ -255,6 +255,7 @@ def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
     (["--realtime"], 2, "--file"),
     (["--rate", "8000"], 2, "--stdin"),
     (["--stdin", "--rate", "0"], 2, "--rate"),
+    (["--stdin", "--channels", "0"], 2, "--channels 1 to 64"),
     (["--hop", "0"], 2, "--hop"),
     (["--stdin", "--file", "x.wav"], 2, "not allowed"),
 ])
@@ -262,6 +263,29 @@ def test_errors_say_what_to_do(call_script, graphs, tmp_path, arguments, status,
     given = [] if "--model-dir" in arguments else ["--model", "nano", "--model-dir", graphs]
     code, out, err = call_script(SCRIPT.name, *given, "--output-dir", tmp_path, *arguments)
     assert code == status and words in err and "Traceback" not in err and out == ""
+
+
+def test_one_bad_file_among_several(call_script, graphs, tmp_path):
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no sound")
+    status, out, err = call_script(SCRIPT.name, "--model", "nano", "--model-dir", graphs, "--output-dir",
+                                   tmp_path / "reports", "--no-batch", "--quiet", "--file", bad,
+                                   ROOT / "media" / "digits.wav")
+    clip, = report(tmp_path)["clips"]
+    assert status == 1 and clip["source"] == "digits.wav" and clip["utterances"] == out.splitlines()
+    assert err.startswith("error: ") and err.count("\n") == 2 and "bad.wav" in err
+
+
+def test_two_files_of_one_name_are_both_kept(call_script, graphs, tmp_path):
+    for folder, clip in (("a", "digits.wav"), ("b", "time.wav")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(ROOT / "media" / clip, tmp_path / folder / "clip.wav")
+    status, out, _ = call_script(SCRIPT.name, "--model", "nano", "--model-dir", graphs, "--output-dir",
+                                 tmp_path / "reports", "--no-batch", "--quiet", "--file", tmp_path / "a" / "clip.wav",
+                                 tmp_path / "b" / "clip.wav")
+    first, second = out.splitlines()
+    saved = (tmp_path / "reports" / "stream-whisper-nano.txt").read_text(encoding="utf-8").splitlines()
+    assert status == 0 and saved == ["# clip.wav", first, "", "# clip.wav", second]
 
 
 def test_a_wav_in_the_pipe_is_refused(command):

@@ -128,6 +128,16 @@ def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():
     assert any(commit.reason == "full window" for commit in stream.log.commits)
 
 
+def test_a_sound_that_fills_the_window_with_its_last_block(monkeypatch):
+    """The cut takes all of it, to a sample between two frames: nothing is left, and nothing is asked about it."""
+    sound = np.concatenate([silence(0.44), speech(9.15)])[:153_077]
+    monkeypatch.setattr(Ear, "segments", lambda self, features, seconds, given, before, voice_from_s:
+                        (Hypothesis([*given, Unit(" end", [1])]), None))
+    stream, _ = streamed(sound, realtime=False)
+    assert stream.log.commits[-1].reason == "full window" and stream.log.lines[0].endswith(" end")
+    assert len(stream.log.lines) == len(stream.log.spans) == 1 and stream.log.spans[0][1] == len(sound)
+
+
 def test_a_backlog_longer_than_the_window_is_worked_off():
     stream, source = streamed(np.concatenate([drone(45), silence(1)]), cost=14.0)
     assert source.largest_backlog > 10 * SAMPLE_RATE

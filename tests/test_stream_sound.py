@@ -113,6 +113,19 @@ def test_stop_ends_a_file():
     assert source.take(60) is None
 
 
+def test_a_live_source_is_stopped_before_any_sound_came():
+    stop, late = threading.Event(), threading.Event()
+
+    def blocks():
+        late.wait(60)
+        yield np.zeros(1600, np.float32)
+
+    source = sources.Live(blocks(), sources.Clock(), stop)
+    stop.set()
+    assert source.take(0.1) is None and source.arrival(0) is None and source.realtime
+    late.set()
+
+
 def test_a_live_source_keeps_what_nobody_takes_and_passes_errors_on():
     def blocks():
         for i in range(10):

@@ -1,6 +1,7 @@
 """The training recipe on a toy corpus: same seed same run, a stopped run resumes, the decoder sees no future."""
 
 import json
+import logging
 import random
 import shutil
 from dataclasses import asdict
@@ -67,6 +68,13 @@ def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():
     assert first == again != draw(2)
     assert 0.02 < np.mean([s.held_out for s in first]) < 0.08
     assert all(set(s.text) <= set(clips.CHARACTERS) for s in first)
+
+
+def test_the_grammar_as_a_command(call_script):
+    status, out, err = call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")
+    assert status == 0 and err == "" and [line.count("  =  ") for line in out.splitlines()] == [1, 1, 1]
+    assert call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")[1] == out
+    assert [call_script("training.grammar", flag, "-1")[0] for flag in ("--seed", "--count")] == [2, 2]
 
 
 def test_a_dutch_sentence_means_its_english_twin():
@@ -217,3 +225,42 @@ def test_one_command_makes_the_checkpoint_in_two_rounds(toy_corpus, tmp_path, mo
     assert [made["step"] for made in json.loads((output / "training.json").read_text())] == [2, 1]
     assert "2 steps in 0 minutes on cpu, then 1 steps in 0 minutes on cpu" in (output / "README.md").read_text()
     assert checkpoints.load_model(checkpoints.resolve(str(output))).config.num_mel_bins == blank.N_MELS
+
+
+def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeypatch, capsys):
+    from training import evaluate, make_nano, publish, train
+    from whisper_lab import checkpoints, console
+
+    shutil.copytree(toy_corpus, tmp_path / "corpus")
+    levels = []
+
+    def parse_only(argv):
+        console.parse(train.arguments(), argv)
+        levels.append(console.log.level)
+
+    monkeypatch.setattr(train, "main", parse_only)
+    monkeypatch.setattr(publish, "publish", lambda *args, **kw: levels.append(console.log.level))
+    for module, name in ((publish, "write_card"), (evaluate, "evaluate"), (evaluate, "table"),
+                         (checkpoints, "resolve")):
+        monkeypatch.setattr(module, name, lambda *args, **kw: None)
+    for flags, level in ((["--quiet"], logging.ERROR), (["--log-level", "DEBUG"], logging.DEBUG), ([], logging.INFO)):
+        levels.clear()
+        assert make_nano.main(["--work", str(tmp_path), *flags]) == 0
+        assert levels == [level] * 3
+
+
+def test_the_evaluation_tells_the_threads_it_had(toy_corpus, nano, tmp_path, monkeypatch):
+    import torch
+
+    from training import evaluate
+
+    monkeypatch.setattr(evaluate, "MATERIAL", {})
+    monkeypatch.setattr(evaluate, "false_words", lambda judge, seed: {"digital silence": 0})
+    usual = torch.get_num_threads()
+    try:
+        evaluate.main(["--model", str(nano), "--corpus", str(toy_corpus), "--threads", str(usual + 1), "--output-dir",
+                       str(tmp_path), "--quiet"])
+        assert torch.get_num_threads() == usual + 1
+    finally:
+        torch.set_num_threads(usual)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["machine"]["threads"] == usual + 1

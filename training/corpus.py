@@ -7,7 +7,6 @@ Human digits: a folder of `{digit}_{speaker}_{index}.wav` as in the Free Spoken 
 """
 
 import json
-import os
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from training import grammar, number_words, voices
-from whisper_lab import console, files
+from whisper_lab import console, files, machine
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
 CHUNK = 20  # sentences that one voice speaks, one unit of work
@@ -43,7 +42,7 @@ def build(output_dir: Path, digits: Path | None, hours_scale: float, held_out_sp
     voices.require_synthesizers()
     jobs = _plan(hours_scale, seed)
     utterances, sounds = [], []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(machine.usable_cores()) as pool:
         done = pool.map(_speak_job, jobs, chunksize=4)
         for made in console.progress(done, description="synthesizing", total=len(jobs), unit="voice"):
             for utterance, samples in made:

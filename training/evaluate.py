@@ -113,6 +113,8 @@ class Judge:
 
 def evaluate(checkpoint: checkpoints.Checkpoint, folder: Path, clips: int, seed: int) -> dict:
     """WER per material and condition, and false words in silence and noise."""
+    import torch
+
     utterances, audio = corpus.load(folder)
     judge = Judge(checkpoint)
     tokenizer = judge.processor.tokenizer
@@ -129,7 +131,7 @@ def evaluate(checkpoint: checkpoints.Checkpoint, folder: Path, clips: int, seed:
             rows.append({"material": material, "condition": condition, **score(truth, said)})
     return {
         "schema": "whisper-lab/evaluation/1", "model": checkpoint.name, "seed": seed, "conditions": rows,
-        "false_words_per_minute": false_words(judge, seed), "machine": machine.card(),
+        "false_words_per_minute": false_words(judge, seed), "machine": machine.card(torch.get_num_threads()),
     }  # fmt: skip
 
 
@@ -195,6 +197,10 @@ def main(argv: list[str] | None = None) -> int:
                         help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=150, help="of each material (default: %(default)s)")
     args = console.parse(parser, argv)
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
     report = evaluate(checkpoints.resolve(args.model), args.corpus, args.clips, args.seed)
     files.write_json(Path(args.output_dir) / "evaluation.json", report)
     files.write_text(Path(args.output_dir) / "evaluation.md", table(report))

@@ -36,6 +36,8 @@ class MiniatureJudge:
 
 def evaluate(folder: Path, corpus_folder: Path, clips: int, seed: int, conditions: list[str]) -> dict:
     """WER of the three systems per material and condition; the control only on clean sound."""
+    import torch
+
     utterances, audio = corpus.load(corpus_folder)
     config = miniature.configuration(folder)
     nano = Judge(checkpoints.resolve(config.audio_model_id))
@@ -59,7 +61,8 @@ def evaluate(folder: Path, corpus_folder: Path, clips: int, seed: int, condition
                     rows.append({"system": name, "material": material, "condition": condition, **score(truth, said)})
     first = [row for row in rows if row["material"] == SPOKEN[0] and row["condition"] == "clean"]
     return {"schema": "whisper-lab/evaluation-miniature/1", "seed": seed, "wer_of": f"{SPOKEN[0]}, clean",
-            "wer": {row["system"]: row["wer"] for row in first}, "rows": rows, "machine": machine.card()}
+            "wer": {row["system"]: row["wer"] for row in first}, "rows": rows,
+            "machine": machine.card(torch.get_num_threads())}
 
 
 def table(report: dict) -> str:

@@ -7,13 +7,13 @@ punctuation; what a voice says is what stands there.
     python -m training.grammar --count 20 --language nl
 """
 
-import argparse
 import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from training import number_words
+from whisper_lab import console
 
 NAMES = (
     "alexander anna ben charlotte daniel david elena emma eva felix fatima george hannah hugo ines jack james jan "
@@ -306,17 +306,18 @@ def _fill(draw: random.Random, template: Pair) -> Pair:
     return english, dutch
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10, help="how many sentences (default: %(default)s)")
+def main(argv: list[str] | None = None) -> int:
+    parser = console.parser(__doc__, "seed", "quiet", "log_level")
+    parser.add_argument("--count", type=console.whole(1), default=10, metavar="N",
+                        help="how many sentences (default: %(default)s)")
     parser.add_argument("--language", choices=["en", "nl"], default="en", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    args = parser.parse_args()
+    args = console.parse(parser, argv)
     draw = random.Random(args.seed)
     for _ in range(args.count):
         made = sentence(draw, args.language)
-        print(made.text if args.language == "en" else f"{made.text}  =  {made.translation}")
+        console.result(made.text if args.language == "en" else f"{made.text}  =  {made.translation}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     if not (folder / "index.json").exists():
         corpus.build(folder, args.digits, args.scale, set(corpus.HELD_OUT_SPEAKERS), args.seed)
     first, run = args.work / "run", args.work / "second-run"
-    common = ["--corpus", str(folder), *(["--threads", str(args.threads)] if args.threads else [])]
+    common = ["--corpus", str(folder), "--log-level", args.log_level, *(["--quiet"] if args.quiet else []),
+              *(["--threads", str(args.threads)] if args.threads else [])]  # fmt: skip
     train.main([*common, "--output-dir", str(first), "--steps", str(args.steps[0]), "--seed", str(args.seed)])
     train.main([*common, "--output-dir", str(run), "--steps", str(args.steps[1]), "--seed", str(args.seed + 1),
                 "--init", str(first / "average"), *SECOND_ROUND])  # fmt: skip

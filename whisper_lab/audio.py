@@ -79,7 +79,8 @@ def load(path: str | Path, limit_s: float | None = None) -> Audio:
     try:
         with soundfile.SoundFile(path) as source:
             source_format = read_with_libsndfile(source, mono)
-    except soundfile.LibsndfileError as error:  # another format, or damaged: FFmpeg gets more out of both
+    except (soundfile.LibsndfileError, TypeError) as error:  # another format, or damaged: FFmpeg gets more out of both
+        # TypeError: the name ends in .raw, which soundfile takes for samples without a header.
         mono = Mono(path, limit_s)
         source_format = read_with_pyav(path, mono, str(error))
     samples = mono.finish()

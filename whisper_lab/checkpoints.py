@@ -109,10 +109,14 @@ def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Ch
                        if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     snapshot = folder.resolve() if folder.resolve().parent.name == "snapshots" else None  # .../snapshots/<commit>
-    if name is None:
-        name = snapshot.parents[1].name.split("--")[-1] if snapshot else folder.resolve().name
-    return Checkpoint(name, folder, source, reason, snapshot.name if snapshot else None,
+    return Checkpoint(name or name_of(folder), folder, source, reason, snapshot.name if snapshot else None,
                       config.get(RANDOM_WEIGHTS_KEY) is True)
+
+
+def name_of(folder: Path) -> str:
+    """The checkpoint's name in file names: the folder's own, or the repository's for a snapshot in the cache."""
+    folder = folder.resolve()
+    return folder.parents[1].name.split("--")[-1] if folder.parent.name == "snapshots" else folder.name
 
 
 def problem_with(folder: Path) -> str | None:

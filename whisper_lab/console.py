@@ -17,9 +17,21 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 log = logging.getLogger("whisper_lab")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The argparse type of a whole number that is at least `least`."""
+    def number(text: str) -> int:  # argparse says its name: invalid number value
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"starts at {least}")
+        return value
+
+    return number
+
 
 # One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
 COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
@@ -31,8 +43,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
     "language": (("--language",), {"metavar": "CODE", "help": "language spoken, such as en or nl (default: detect)"}),
-    "threads": (("--threads",), {"type": int, "metavar": "N", "help": "processor threads (default: all cores)"}),
-    "seed": (("--seed",), {"type": int, "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
+    "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
                                        "help": "where files are written (default: %(default)s)"}),
     "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: none)"}),
@@ -89,6 +101,11 @@ def warn(message: str) -> None:
     log.warning("warning: %s", message)
 
 
+def error(problem: LabError) -> None:
+    """The two lines of an error on stderr, whatever --quiet says."""
+    print(f"error: {problem.problem}\n  try: {problem.remedy}", file=sys.stderr)
+
+
 def result(text: str = "") -> None:
     """A result, on stdout."""
     print(text, flush=True)
@@ -118,13 +135,16 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C)."""
+    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C).
+
+    With --log-level DEBUG the traceback comes as well, or instead where nobody foresaw the error.
+    """
     try:
         status = main() or 0
-    except LabError as error:
+    except LabError as problem:
         if log.level == logging.DEBUG:
             log.exception("traceback of the error below")
-        print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+        error(problem)
         status = 1
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C; files are either complete or as they were before", file=sys.stderr)
@@ -133,4 +153,17 @@ def run(main: Callable[[], int | None]) -> None:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except Exception as fault:  # one that nobody foresaw
+        if log.level == logging.DEBUG:
+            raise
+        print(f"error: {_unforeseen(fault)}\n"
+              "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
+        status = 1
     sys.exit(status)
+
+
+def _unforeseen(fault: Exception) -> str:
+    """`ValueError: no window 3..2 (mel.py, line 59)`, one line whatever the message."""
+    message = (str(fault).strip().splitlines() or ["no message"])[0]
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    return f"{type(fault).__name__}: {message[:300]} ({os.path.basename(place.filename)}, line {place.lineno})"

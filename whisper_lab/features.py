@@ -51,11 +51,17 @@ class FeatureSpec:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "FeatureSpec":
-        """Read `preprocessor_config.json` of a checkpoint. Raises LabError where it is missing or not Whisper's."""
+        """Read `preprocessor_config.json` of a checkpoint, or the part of `processor_config.json` that stands for it.
+
+        Raises LabError where both are missing, or it is not Whisper's.
+        """
         path = Path(folder) / "preprocessor_config.json"
+        if inside := not path.is_file() and path.with_name("processor_config.json").is_file():
+            path = path.with_name("processor_config.json")  # as transformers 5 saves it
         remedy = "name the folder of a Whisper checkpoint with --model, or download it again"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
+            config = config["feature_extractor"] if inside else config
             rate, seconds = config["sampling_rate"], config["chunk_length"]
             spec = cls(config["feature_size"], config["n_fft"], config["hop_length"], rate, seconds * rate)
         except OSError as error:

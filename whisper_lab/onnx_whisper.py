@@ -10,17 +10,13 @@ The same small interface as torch_whisper.py: the token rules, the search and th
 between the two are the numbers alone.
 """
 
-import contextlib
-import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, int8_decoder
+from whisper_lab import checkpoints, console, int8_decoder
 from whisper_lab.console import LabError
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_session import check_runtime_files, export_command, find_pair, open_pair
@@ -127,126 +123,31 @@ def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
     return [np.take(array, rows, axis=0) for array in arrays]
 
 
-# The command line ----------------------------------------------------------------------------------------------------
-
-def main(argv: list[str] | None = None) -> int:
-    """Transcribe the clips, print each, write the JSON document if asked for."""
-    args = arguments(argv)
-    from whisper_lab import audio
-
-    clips = audio.find(args.clips or args.audio)
-    started = time.perf_counter()
-    runtime = open_runtime(args)
-    console.note("graphs", f"{runtime.facts['model']} {args.precision}{' optimized' if args.optimized else ''}",
-                 f"opened in {time.perf_counter() - started:.2f} s")
-    if runtime.facts["random_weights"]:
-        console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
-    if args.timestamps == "word" and not runtime.has_attention:
-        raise LabError("word timestamps need a decoder with the output cross_attention",
-                       f"write one: {runtime.command} --alignment-heads")
-    documents = [transcribe(runtime, clip, args, named=len(clips) > 1) for clip in clips]
-    if args.format == "json":
-        console.result(json.dumps(_document(runtime, documents, args), indent=2, ensure_ascii=False))
-    if args.output_json:
-        from whisper_lab import files
-
-        files.write_json(args.output_json, _document(runtime, documents, args))
-    return 0
-
-
-def open_runtime(args) -> OnnxWhisper:
-    """The graphs that --model names; only where nobody named any, nano may stand in for base."""
-    model = args.model or os.environ.get("WHISPER_LAB_MODEL") or "base"
-    name = graph_name(model)
-    graphs = naming.pair(args.model_dir, name, args.precision, args.optimized).values()
-    if not (args.model or os.environ.get("WHISPER_LAB_MODEL")) and not all(path.exists() for path in graphs):
-        console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
-        name = "whisper-nano"
-    return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True)
-
+# Names ---------------------------------------------------------------------------------------------------------------
 
 def graph_name(model: str) -> str:
     """`nano`, `openai/whisper-base` or a folder -> the name in the graphs' file names, as 03 chose it."""
-    from whisper_lab.checkpoints import PUBLISHED
-
     size = model.removeprefix("whisper-")
-    published = {**PUBLISHED, "nano": "whisper-nano"}
-    return Path(published.get(size, model)).expanduser().name
+    if size == "nano":
+        return "whisper-nano"
+    folder = Path(checkpoints.PUBLISHED.get(size, model)).expanduser()
+    return checkpoints.name_of(folder) if size not in checkpoints.PUBLISHED and folder.is_dir() else folder.name
 
 
-def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
-    """One clip: read, decode, print; returns its entry for the JSON document."""
-    from whisper_lab import audio, long_form, subtitles, transcripts
+def chosen_name(model: str | None, folder: str | Path) -> str:
+    """The name in the graphs' file names: `model`, else $WHISPER_LAB_MODEL, else base, else nano.
 
-    sound = audio.load(clip)
-    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
-    level = audio.level(sound.samples)
-    if level.advice:
-        console.warn(f"{clip.name}: {level.advice}")
-    options = Options(language=args.language, task=args.task, timestamps=args.timestamps != "none", beams=args.beams,
-                      temperatures=FALLBACK_TEMPERATURES if args.fallback else (args.temperature,), seed=args.seed)
-    prompt = runtime.rules.prompt_tokens(runtime.tokenizer, args.prompt or "")
-    started = time.perf_counter()
-    recordings = [] if level.silent else [sound.samples]  # for silence Whisper tends to invent words: do not ask it
-    with _bar(sound.duration, clip.name) as bar:
-        found = long_form.transcribe_many(runtime, recordings, options, words=args.timestamps == "word", prompt=prompt,
-                                          progress=bar and bar.update)
-    seconds = time.perf_counter() - started
-    transcript = found[0] if found else long_form.Transcript(language=args.language, duration=sound.duration)
-    console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, {args.threads or 'all'} threads")
-    if args.format == "text":
-        console.result(("\n" + clip.name + "\n" if named else "") + transcripts.as_text(transcript, args.timestamps))
-    elif args.format != "json":
-        console.result(getattr(subtitles, args.format)(transcript.segments).rstrip("\n"))
-    return transcripts.as_json(transcript, clip) | {"transcribe_s": round(seconds, 4)}
-
-
-def _bar(duration: float, name: str):
-    """A progress bar over the seconds of sound; None where tqdm, which this runtime can do without, is not there."""
-    try:
-        return console.progress(description=name, total=round(duration), unit="s")
-    except ImportError:
-        return contextlib.nullcontext()
-
-
-def _document(runtime: OnnxWhisper, clips: list[dict], args) -> dict:
-    from whisper_lab import machine
-
-    facts = {key: runtime.facts[key] for key in ("model", "revision", "random_weights", "weights_sha256", "precision")}
-    return {"schema": "whisper-onnx-lab/transcripts/1", "machine": machine.card(args.threads),
-            "model": {"name": facts.pop("model"), **facts, "optimized": args.optimized}, "clips": clips}
-
-
-def arguments(argv: list[str] | None):
-    """The command line."""
-    parser = console.parser(__doc__, "model", "audio", "language", "threads", "seed", "output_json", "quiet",
-                            "log_level")
-    parser.add_argument("clips", nargs="*", metavar="CLIP", help="sound files or folders, as with --audio")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32", help="(default: %(default)s)")
-    parser.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
-    parser.add_argument("--task", choices=["transcribe", "translate"], default="transcribe",
-                        help="translate writes English whatever is spoken (default: %(default)s)")
-    parser.add_argument("--beams", type=int, default=1, metavar="N",
-                        help="width of the beam search (default: 1, greedy)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
-                        help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
-    parser.add_argument("--fallback", action="store_true",
-                        help="try higher temperatures where a window's text repeats itself or is unlikely")
-    parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
-                        help="show when each segment or word was said (default: %(default)s)")
-    parser.add_argument("--prompt", metavar="TEXT", help="text put before every window, such as names to expect")
-    parser.add_argument("--format", choices=["text", "json", "srt", "vtt"], default="text",
-                        help="of the output (default: %(default)s)")
-    args = console.parse(parser, argv)
-    if args.beams < 1 or args.temperature < 0:
-        parser.error("--beams starts at 1, --temperature at 0")
-    if args.beams > 1 and args.temperature > 0:
-        parser.error("choose --beams (search) or --temperature (sampling), not both")
-    if args.format in ("srt", "vtt") and args.timestamps == "none":
-        args.timestamps = "segment"
-    return args
+    nano stands in for base where nobody named a model and `folder` holds no graph of base; that is noted.
+    """
+    named = model or os.environ.get("WHISPER_LAB_MODEL")
+    name = graph_name(named or checkpoints.DEFAULT)
+    if named or any(Path(folder).glob(f"{name}_*.onnx")):
+        return name
+    console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
+    return "whisper-nano"
 
 
 if __name__ == "__main__":
+    from whisper_lab.onnx_cli import main
+
     console.run(main)

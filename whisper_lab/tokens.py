@@ -48,7 +48,7 @@ class TokenRules:
         folder = Path(folder)
         spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
         generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
-        ids = {token["content"]: token["id"] for token in _read_json(folder / "tokenizer.json")["added_tokens"]}
+        ids = {token["content"]: token["id"] for token in tokenizer_document(folder)["added_tokens"]}
         try:
             return cls(**_from_config(generation, model, spec.window_s, ids))
         except (KeyError, TypeError, IndexError) as error:
@@ -181,6 +181,23 @@ def logsumexp(scores: np.ndarray) -> np.ndarray:
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Log-probabilities over the last axis, float32."""
     return (scores - logsumexp(scores)[..., None]).astype(np.float32, copy=False)
+
+
+def tokenizer_document(folder: str | Path) -> dict:
+    """A checkpoint's tokenizer.json; transformers makes it of vocab.json and merges.txt, as transformers 4 saves them.
+
+    Raises LabError where neither is there, or they cannot be read.
+    """
+    path, vocabulary = Path(folder) / "tokenizer.json", Path(folder) / "vocab.json"
+    if path.is_file() or not vocabulary.is_file():
+        return _read_json(path)
+    from whisper_lab.checkpoints import import_transformers
+
+    try:
+        made = import_transformers().WhisperTokenizerFast.from_pretrained(path.parent)
+    except Exception as error:
+        raise LabError(f"no tokenizer can be made of {vocabulary}: {error}", "download the checkpoint again") from error
+    return json.loads(made.backend_tokenizer.to_str())
 
 
 def _read_json(path: Path, required: bool = True) -> dict:

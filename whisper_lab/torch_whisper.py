@@ -6,6 +6,7 @@
 This is the reference that the ONNX runtime is compared with; the token rules and the search are the same for both.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.tokens import TokenRules
+from whisper_lab.tokens import TokenRules, tokenizer_document
 
 
 class TorchWhisper:
@@ -27,7 +28,7 @@ class TorchWhisper:
         self.model = model
         self.rules = TokenRules.from_folder(folder)
         self.spec = FeatureSpec.from_folder(folder)
-        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_str(json.dumps(tokenizer_document(folder)))
 
     @classmethod
     def load(cls, checkpoint, **kwargs) -> "TorchWhisper":

@@ -117,7 +117,7 @@ def check(parser: argparse.ArgumentParser, args) -> None:
 
 def _check_numbers(parser: argparse.ArgumentParser, args) -> None:
     least = {"num_samples": 1, "repeats": 1, "warm_up": 0, "tokens": 1, "min_seconds": 0, "idle_seconds": 0,
-             "interval_ms": 1, "threads": 1}
+             "interval_ms": 1}
     for name, value in least.items():
         if (given := getattr(args, name)) is not None and given < value:
             parser.error(f"--{name.replace('_', '-')} starts at {value}")

@@ -124,12 +124,19 @@ def tones(duration_s: float, seed: int = 0) -> Sample:
 
 
 def from_files(paths: list[str], reference: str | None = None) -> list[Sample]:
-    """The user's own files; texts from a references.json beside them, where it names them."""
+    """The user's own files; texts from a references.json beside them, where it names them.
+
+    Raises LabError for what cannot be read.
+    """
+    from whisper_lab.compare.texts import manifest
+
+    files = audio.find(paths)
+    known: dict[Path, dict] = {}
+    for beside in {path.parent / "references.json" for path in files}:
+        known |= manifest(beside) if beside.is_file() else {}
     found = []
-    for path in audio.find(paths):
-        beside = path.parent / "references.json"
-        listed = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        entry = listed.get(path.name) if isinstance(listed.get(path.name), dict) else {}
+    for path in files:
+        entry = known.get(path, {})
         found.append(Sample(path.name, "file", reference or entry.get("text"), entry.get("language"), "file", path))
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
+from whisper_lab.tokens import tokenizer_document
 
 COPIED = ("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json")
 
@@ -35,8 +36,5 @@ def _make(name: str, checkpoint, model) -> str:
         processor = json.loads((checkpoint.folder / "processor_config.json").read_text(encoding="utf-8"))
         return json.dumps(processor["feature_extractor"], indent=2) + "\n"
     if name == "tokenizer.json":  # old checkpoints have vocab.json and merges.txt alone
-        from whisper_lab.checkpoints import import_transformers
-
-        tokenizer = import_transformers().WhisperTokenizerFast.from_pretrained(checkpoint.folder)
-        return tokenizer.backend_tokenizer.to_str(pretty=False)
+        return json.dumps(tokenizer_document(checkpoint.folder), ensure_ascii=False)
     raise LabError(f"{checkpoint.folder} has no {name}", "fetch the checkpoint again")

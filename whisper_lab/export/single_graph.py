@@ -21,19 +21,6 @@ def file_of(folder: str | Path, name: str, precision: str) -> Path:
     return Path(folder) / naming.graph_file(name, PART, precision)
 
 
-def chosen(args) -> str:
-    """The name in the graphs' file names: --model, else base, else nano where no graphs of base are there."""
-    from whisper_lab.onnx_whisper import graph_name
-
-    model = args.model or os.environ.get("WHISPER_LAB_MODEL")
-    name = graph_name(model or "base")
-    there = [*naming.pair(args.model_dir, name, args.precision).values(), file_of(args.model_dir, name, args.precision)]
-    if model or any(path.exists() for path in there):
-        return name
-    console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
-    return "whisper-nano"
-
-
 # The graph's ends ----------------------------------------------------------------------------------------------------
 
 def feed_encoder(model: ir.Model, front: Block, features: ir.Value) -> dict[str, ir.Value]:

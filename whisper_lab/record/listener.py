@@ -3,7 +3,6 @@
 Nothing is loaded before somebody asks; then it stays. One transcription at a time: two would only share the cores.
 """
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from whisper_lab.audio import SAMPLE_RATE, Level
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
+from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
@@ -29,13 +28,7 @@ class Listener:
         self.model, self.model_dir, self.language, self.threads = model, Path(model_dir), language, threads
         self._opened: dict = {}
         self._one_at_a_time = threading.Lock()
-        self.graphs = self._name_of_graphs()
-
-    def _name_of_graphs(self) -> str:
-        """`whisper-base`; nano may stand in for it only where nobody named a model and base was not exported."""
-        named = self.model or os.environ.get("WHISPER_LAB_MODEL")
-        name = graph_name(named or checkpoints.DEFAULT)
-        return name if named or self._precisions(name) else "whisper-nano"
+        self.graphs = chosen_name(model, model_dir)
 
     def _precisions(self, name: str) -> list[str]:
         return [precision for precision in naming.PRECISIONS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from whisper_lab import checkpoints, console
 from whisper_lab.console import LabError
-from whisper_lab.speech_llm.configuration_asr import ASRConfig
+from whisper_lab.speech_llm.configuration_asr import PARTS, ASRConfig
 from whisper_lab.speech_llm.modeling_asr import ASRModel
 from whisper_lab.speech_llm.processing_asr import ASRProcessor
 
@@ -19,8 +19,10 @@ def configuration(folder: Path) -> ASRConfig:
     if not (folder / "config.json").is_file():
         raise LabError(f"the miniature is not in {folder}", TRAIN)
     config = ASRConfig.from_pretrained(folder)
-    for part in (config.audio_model_id, config.text_model_id):
-        if part.startswith((".", "/")) and not Path(part).is_dir():
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))  # `config` holds places on this machine
+    for key in PARTS:
+        part = getattr(config, key)
+        if str(written.get(key)).startswith((".", "/")) and not Path(part).is_dir():
             raise LabError(f"the miniature's frozen part {part} is missing", TRAIN)
     return config
 

@@ -1,17 +1,16 @@
 """Which graphs, and which sound: what the command line leaves open is decided here, and said."""
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from whisper_lab import audio, checkpoints, console
+from whisper_lab import audio, console
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.onnx_session import export_command
-from whisper_lab.onnx_whisper import graph_name
+from whisper_lab.onnx_whisper import chosen_name
 from whisper_lab.stream import sources
 
 FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
@@ -23,11 +22,7 @@ def graphs(args) -> tuple[str, str]:
 
     Raises LabError, with the command that writes them, where there are none.
     """
-    named = args.model or os.environ.get("WHISPER_LAB_MODEL")
-    name = graph_name(named or checkpoints.DEFAULT)
-    if not named and not _present(args.model_dir, name) and _present(args.model_dir, "whisper-nano"):
-        console.note("model", "whisper-nano", f"no graphs of {name}, the default, in {args.model_dir}")
-        name = "whisper-nano"
+    name = chosen_name(args.model, args.model_dir)
     if args.precision:
         console.note("graphs", f"{name} {args.precision}", "--precision asks for it")
         return name, args.precision  # whether they are there is told where they are opened
@@ -45,11 +40,22 @@ def _present(folder: str, name: str) -> list[str]:
             if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
 
 
-def sources_of(args) -> Iterator[tuple[str, Open]]:
-    """What to listen to: (label, how to open it). Files one after the other."""
+def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
+    """What to listen to: (label, how to open it). Files one after the other.
+
+    Of several files those that cannot be read are named, put into `failed` and left out.
+    """
     if args.file:
-        for path in audio.find(args.file):
-            sound = audio.load(path)
+        paths = audio.find(args.file)
+        for path in paths:
+            try:
+                sound = audio.load(path)
+            except LabError as error:
+                if len(paths) == 1:
+                    raise
+                failed.append(path)
+                console.error(error)
+                continue
             console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format,
                                                                                      *sound.notes]))
             yield path.name, lambda clock, stop, sound=sound: sources.Played(sound.samples, args.realtime, clock, stop)

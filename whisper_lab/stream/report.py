@@ -21,7 +21,7 @@ class Report:
         self.args, self.runtime = args, runtime
         self.clips: list[dict] = []
         self.load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # of the last minute
-        self._texts: dict[str, list[str]] = {}
+        self._texts: list[tuple[str, list[str]]] = []  # two files may have one name
         facts = runtime.facts
         self.stem = f"stream-{facts['model']}"
         if facts["random_weights"]:
@@ -29,9 +29,9 @@ class Report:
 
     def save_text(self, label: str, stream) -> None:
         """What was committed so far, to <output-dir>/stream-<model>.txt; before anything else can go wrong."""
-        self._texts[label] = stream.log.lines
+        self._texts.append((label, stream.log.lines))
         several = len(self._texts) > 1
-        blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts.items()]
+        blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts]
         path = files.write_text(Path(self.args.output_dir) / f"{self.stem}.txt", "\n\n".join(blocks) + "\n")
         console.note("saved", path, "the committed text")
 
@@ -43,7 +43,7 @@ class Report:
         if not len(heard):
             console.warn(f"no sound came from {label}")
         entry = {
-            "source": label, "duration_s": round(duration, 3), "realtime": source.arrival(0) is not None,
+            "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
             "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],

@@ -68,6 +68,8 @@ class Played:
 class Live:
     """Sound that comes whether we are ready or not: a thread reads `blocks` and keeps them."""
 
+    realtime = True
+
     def __init__(self, blocks: Iterable[np.ndarray], clock: Clock, stop: threading.Event, losses=None):
         """blocks: float32 [n] at 16 kHz; losses: microphone.Losses, counting what was lost before it reached us."""
         self.clock, self.stop, self.losses = clock, stop, losses
@@ -117,8 +119,10 @@ class Live:
     def _samples_waiting(self) -> int:
         return sum(map(len, self._waiting))
 
-    def arrival(self, sample: int) -> float:
-        """When the block with this sample came, by the clock."""
+    def arrival(self, sample: int) -> float | None:
+        """When the block with this sample came, by the clock; None where nothing came."""
+        if not self._arrivals:
+            return None
         totals = [total for total, _ in self._arrivals]
         return self._arrivals[min(np.searchsorted(totals, sample), len(totals) - 1)][1]
 
