@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import export_tiny
+from tests import export_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "whisper_model_dir" / "whisper-nano"
 REFERENCES = ROOT / "media" / "references.json"
+
+# A runner that was started in the background has SIGINT ignored, and every program that a test starts would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

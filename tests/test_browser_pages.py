@@ -10,7 +10,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def pairs():
-    import export_tiny
+    from tests import export_tiny
 
     return export_tiny.exported().pairs
 

@@ -352,7 +352,7 @@ def test_the_script_end_to_end(comparison):
 
 @pytest.fixture(scope="module")
 def exported():
-    import export_tiny
+    from tests import export_tiny
 
     return export_tiny.exported()
 

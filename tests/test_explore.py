@@ -27,7 +27,7 @@ SCRIPT = "05-explore-in-netron.py"
 
 @pytest.fixture(scope="module")
 def pairs():
-    import export_tiny
+    from tests import export_tiny
 
     return export_tiny.exported().pairs
 

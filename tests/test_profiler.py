@@ -167,7 +167,8 @@ def test_batch_sizes(profile):
 
 def test_graphs(profile):
     import compare_tiny
-    import export_tiny
+
+    from tests import export_tiny
 
     *_, folder, _ = compare_tiny.comparison()
     status, _, err, made = profile("--model", export_tiny.exported().checkpoint.folder, "--model-dir", folder,
