@@ -364,3 +364,24 @@ def test_stopped_while_starting(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "" and "stopped by Ctrl-C" in err
     assert list(tmp_path.glob("tmp/*")) == []
+
+
+def test_a_library_that_swallows_the_signal_does_not_keep_it_alive(tmp_path, monkeypatch):
+    """Importing Gradio runs code of a hundred packages, and some of it catches everything."""
+    def swallow(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except BaseException:  # as somebody's `except:` does
+            return None, {}
+
+    monkeypatch.setattr(serve, "prepare", swallow)
+    monkeypatch.setattr(serve, "launch", lambda *_: pytest.fail("the page came up"))
+    monkeypatch.setattr(serve.tempfile, "gettempdir", lambda: str(tmp_path))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            serve.serve(settings(port=0), lambda _: None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -28,6 +28,7 @@ SHORTEST_PASSWORD = 8
 WRONG_A_MINUTE = 30  # passwords; beyond that nobody gets in until the minute is over
 FOLDER = "whisper-lab-record-"
 KEEP_S = 3600  # uploads and downloads, and what a killed page left behind
+WAKE_S = 1.0  # how often the main thread looks up
 CHECK_S = 60  # how often what is older is looked for
 SHARE_SERVER = ("api.gradio.app", 443)
 SHARE_TIMEOUT = 5.0  # s
@@ -43,23 +44,38 @@ def serve(args, convert: Callable) -> None:
     """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the page is up, both end the program at once
+    on_signals(lambda *_: _stop_starting(stop))
     with own_folder() as folder:
         page, options = prepare(args, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
+        if stop.is_set():
+            raise KeyboardInterrupt
         public = launch(page, options)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+        on_signals(lambda *_: stop.set())
         threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
         try:
-            announce(args, port, public, auth)
-            if args.browse:
-                webbrowser.open(page.local_url)
-            stop.wait()
+            if not stop.is_set():
+                announce(args, port, public, auth)
+                if args.browse:
+                    webbrowser.open(page.local_url)
+            while not stop.wait(WAKE_S):  # a signal between two instructions of an endless wait would not be seen
+                pass
         finally:
             with contextlib.redirect_stdout(io.StringIO()):
                 page.close()
     console.note("ended", "asked to stop", f"{args.output} stays, uploads are deleted")
+
+
+def on_signals(handler: Callable) -> None:
+    """What Ctrl-C and a polite kill do from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _stop_starting(stop: threading.Event) -> None:
+    """Until the page is up both end the program at once; the flag is for libraries that swallow what is raised."""
+    stop.set()
+    raise KeyboardInterrupt
 
 
 def prepare(args, convert: Callable, folder: Path):
