@@ -34,6 +34,28 @@ def nano() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nano_export(run_script, tmp_path_factory) -> Path:
+    """A folder where 03 was run on nano once, with all it can write, for every process of this test run.
+
+    `graphs`, `reports`, `all.json`, and what was printed in `stdout` and `stderr`. Nobody writes into it.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nano-export"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            folder.mkdir()
+            done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--optimize",
+                              "--alignment-heads", "--threads", "2", "--output-dir", "graphs", "--output-json",
+                              "all.json", cwd=folder)
+            (folder / "stdout").write_text(done.stdout, encoding="utf-8")
+            (folder / "stderr").write_text(done.stderr, encoding="utf-8")
+    assert (folder / "all.json").exists(), (folder / "stderr").read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def references() -> dict[str, dict]:
     """media/references.json: clip name -> text, language, source."""
     if not REFERENCES.is_file():

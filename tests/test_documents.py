@@ -24,10 +24,14 @@ RUN_ELSEWHERE = ("workbook/architecture/README.md",)  # by test_architecture_les
 
 
 def blocks():
+    """Each block once: where two documents have it, the one that also shows its output."""
+    found: dict[str, str | None] = {}
     for name in [name for name in documents.DOCUMENTS if name not in RUN_ELSEWHERE]:
         for match in BLOCK.finditer((ROOT / name).read_text(encoding="utf-8")):
             if not match["reason"]:
-                yield pytest.param(match["commands"], match["output"], id=match["commands"].split("\n")[0][:60])
+                found[match["commands"]] = found.get(match["commands"]) or match["output"]
+    for commands, output in found.items():
+        yield pytest.param(commands, output, id=commands.split("\n")[0][:60])
 
 
 @pytest.fixture(scope="module")

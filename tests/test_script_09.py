@@ -23,13 +23,9 @@ SCRIPT = ROOT / "09-stream-microphone.py"
 
 
 @pytest.fixture(scope="module")
-def graphs(nano, tmp_path_factory) -> Path:
-    """whisper-nano's float32 graphs, with the attention that word times are made of."""
-    folder = tmp_path_factory.mktemp("stream")
-    with contextlib.chdir(folder):
-        importlib.import_module("03-export-encoder-decoder").main(
-            ["--model", "nano", "--no-verify", "--alignment-heads", "--output-dir", "graphs", "--quiet"])
-    return folder / "graphs"
+def graphs(nano_export) -> Path:
+    """whisper-nano's graphs, with the attention that word times are made of."""
+    return nano_export / "graphs"
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ MEDIA = Path(__file__).resolve().parent.parent / "media"
 
 
 @pytest.fixture(scope="module")
-def nano(nano):
-    return single_nano.written()
+def nano(nano_export):
+    return single_nano.written(nano_export)
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ MICROPHONE = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-str
 
 
 @pytest.fixture(scope="module")
-def graph(nano):
+def graph(nano_export):
     web.needs_npm()
-    return single_nano.written().path
+    return single_nano.written(nano_export).path
 
 
 @pytest.fixture(scope="module")
