@@ -52,8 +52,8 @@ demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model nano --precision int8
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
 
-test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite, two files at a time
-	$(OFFLINE) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite: two processes, a file each, a thread each
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
 	$(OFFLINE) $(BIN)/python benchmarks/run.py

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import importlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-NAME = "whisper-nano"
+import nano_pair
+
+NAME = nano_pair.NAME
 
 
 def script():
@@ -24,10 +25,7 @@ def written(nano_export: Path) -> SimpleNamespace:
     from whisper_lab.onnx_whisper import OnnxWhisper
 
     place = Path(tempfile.mkdtemp(prefix="single-nano-"))
-    folder = place / "graphs"
-    shutil.copytree(nano_export / "graphs" / f"{NAME}_runtime", folder / f"{NAME}_runtime")
-    for part in ("encoder", "decoder"):
-        shutil.copy(nano_export / "graphs" / f"{NAME}_{part}_int8.onnx", folder)
+    folder = nano_pair.take(nano_export, place / "graphs", "_int8")
     os.environ["HF_HUB_OFFLINE"] = "1"
     with contextlib.chdir(place):
         assert script().main(["--model", "nano", "--precision", "int8", "--quiet", "--model-dir", str(folder),

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import nano_pair
 import numpy as np
 import pytest
 
@@ -23,9 +24,9 @@ SCRIPT = ROOT / "09-stream-microphone.py"
 
 
 @pytest.fixture(scope="module")
-def graphs(nano_export) -> Path:
-    """whisper-nano's graphs, with the attention that word times are made of."""
-    return nano_export / "graphs"
+def graphs(nano_export, tmp_path_factory) -> Path:
+    """whisper-nano's float32 graphs, with the attention that word times are made of."""
+    return nano_pair.take(nano_export, tmp_path_factory.mktemp("stream") / "graphs")
 
 
 @pytest.fixture
