@@ -3,7 +3,6 @@
 onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
-import ctypes
 import json
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     sessions = {}
     for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
         sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command)
-        _give_back_memory()
+        machine.give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command)
     return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
@@ -101,14 +100,6 @@ def _open(path: Path, options, command: str):
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         reason = str(error).strip().splitlines()[0][:200]
         raise LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}") from error
-
-
-def _give_back_memory() -> None:
-    """Reading a graph leaves its unpacked file with malloc; glibc keeps it unless asked: a third of int8's memory."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library: nothing is lost but that memory
-        pass
 
 
 def _facts(path: Path, session, part: str, command: str) -> dict:

@@ -108,8 +108,8 @@ def rewrite(model: ir.Model, path: Path) -> None:
 
 
 def is_large(path: Path) -> bool:
-    """Does this graph need a sidecar?"""
-    return size(path) > SINGLE_FILE_LIMIT
+    """Should what is made of this graph keep its weights in a sidecar while it is worked on?"""
+    return size(path) > WORKING_LIMIT
 
 
 def size(path: Path) -> int:

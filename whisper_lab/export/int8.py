@@ -17,19 +17,25 @@ from whisper_lab.export import graphs
 
 FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
+BLOCK = 4096  # rows that are rounded at once
 REDUCED = 64  # 7 bits, as quantize_dynamic's reduce_range: two products with a uint8 then fit in a 16-bit sum
 
 
 def row_scales(weight: np.ndarray, levels: int = LEVELS) -> np.ndarray:
     """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1: 0 / 0 is NaN."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) if weight.size else np.zeros(len(weight))
+    flat = weight.reshape(len(weight), -1)
+    largest = np.maximum(flat.max(axis=1), -flat.min(axis=1)) if weight.size else np.zeros(len(weight))
     return np.where(largest > 0, largest / levels, 1).astype(np.float32)
 
 
 def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """[rows, ...] and [rows] -> int8 of the same shape; weight is about result x scale."""
     scales = scales.reshape(-1, *[1] * (weight.ndim - 1))
-    return np.clip(np.rint(weight / scales), -LEVELS, LEVELS).astype(np.int8)
+    result = np.empty(weight.shape, np.int8)
+    for first in range(0, len(weight), BLOCK):  # an embedding at once would take four times its float32
+        rows = slice(first, first + BLOCK)
+        result[rows] = np.clip(np.rint(weight[rows] / scales[rows]), -LEVELS, LEVELS)
+    return result
 
 
 def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
@@ -124,4 +130,4 @@ def _cast_after(model: ir.Model, node: ir.Node) -> None:
 def to_half(array: np.ndarray) -> np.ndarray:
     """float32 -> float16, values beyond its range clamped to +-65504 instead of becoming infinite."""
     limit = float(np.finfo(np.float16).max)
-    return np.clip(array, -limit, limit).astype(np.float16)
+    return np.clip(array, -limit, limit, out=np.empty(array.shape, np.float16), casting="unsafe")

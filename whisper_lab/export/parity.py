@@ -94,14 +94,19 @@ def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, p
 def long_run(runtime, sounds: list[Sound], seed: int = 0) -> LongRun:
     """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
 
-    One recording at a time: the cross caches of all of them would be as large as the weights.
+    One recording at a time, each copied to its place: cross caches and copies of all would be as large as the weights.
     """
     random, positions, beams = np.random.default_rng(seed), runtime.rules.max_positions, max(SWEEP_BEAMS)
     ids = random.integers(0, runtime.rules.vocab_size, (max(SWEEP_AUDIO) * beams, positions))
     looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
-    answers = [_long_answer(runtime.model, ids[i * beams:(i + 1) * beams], sound.hidden, looked_at)
-               for i, sound in enumerate(sounds[:max(SWEEP_AUDIO)])]
-    logits, *caches = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+    whole: list[np.ndarray] = []
+    for i, sound in enumerate(sounds[:max(SWEEP_AUDIO)]):
+        rows = slice(i * beams, (i + 1) * beams)
+        answer = _long_answer(runtime.model, ids[rows], sound.hidden, looked_at)
+        whole = whole or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in answer]
+        for place, part in zip(whole, answer, strict=True):
+            place[rows] = part
+    logits, *caches = whole
     return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches)
 
 

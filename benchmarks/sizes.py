@@ -1,0 +1,101 @@
+"""Every published architecture through 03 and 08, with random weights: sizes on disk, peak memory, gates passed.
+
+    python benchmarks/sizes.py                                    # all -> benchmarks/sizes.json
+    python benchmarks/sizes.py --sizes large-v3 turbo --no-gates  # the gates of a large model take an hour on two cores
+
+A size that is measured again replaces its row, so they may be done one by one. Peak memory is what the system saw of
+each process (ru_maxrss), set beside the float32 weights, which PyTorch has to hold once.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab.console import LabError  # noqa: E402
+
+SCHEMA = "whisper-onnx-lab/sizes/1"
+SIZES = ("tiny", "base", "small", "medium", "large-v3", "turbo")
+IMPORTS = """
+from whisper_lab import checkpoints
+checkpoints.import_transformers()
+import onnxruntime.quantization, onnxscript, torch.onnx
+from transformers import WhisperForConditionalGeneration
+"""
+
+
+def run(command: list, folder: Path) -> int:
+    """Peak resident memory of a Python process, in bytes. Raises LabError where it fails."""
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, stdout=subprocess.DEVNULL,
+                               env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
+    _, status, usage = os.wait4(process.pid, 0)  # this process is small: a child inherits its parent's mark
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise LabError(f"status {process.returncode} from {' '.join(map(str, command))}", "its own error stands above")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(size: str, folder: Path, gates: bool) -> dict:
+    """One row: the checkpoint made, exported in every precision, int8 checked, packed into one graph."""
+    name = f"whisper-{size}-random"
+    run(["-m", "training.make_random_checkpoint", "--size", size, "--output-dir", folder / name, "--quiet"], ROOT)
+    export = [ROOT / "03-export-encoder-decoder.py", "--model", folder / name, "--output-dir", "graphs", "--quiet"]
+    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors")}
+    row["convert_peak_bytes"] = run([*export, "--precision", "all", "--no-verify"], folder)
+    row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
+                    for path in sorted((folder / "graphs").glob("*.onnx*"))}
+    if gates:
+        row["gates_peak_bytes"] = run([*export, "--precision", "int8", "--output-json", "int8.json"], folder)
+        graphs = json.loads((folder / "int8.json").read_text(encoding="utf-8"))["graphs"]
+        row["gates_passed"] = max(graph["gates_passed"] for graph in graphs if graph["precision"] == "int8")
+    row["single_peak_bytes"] = run([ROOT / "08-single-onnx-model.py", "--model", folder / name, "--precision", "int8",
+                                    "--model-dir", "graphs", "--output-json", "single.json", "--quiet"], folder)
+    single = json.loads((folder / "single.json").read_text(encoding="utf-8"))["graphs"][0]
+    row["single"] = {"size_bytes": single["size_bytes"], "pair_bytes": single["pair_bytes"],
+                     "gates_passed": len(single["gates"]), "time_ratio": single["time_ratio"]}
+    return row
+
+
+def _parameters(weights: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(weights, "np") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Size by size; each row is saved as soon as it is there, and its folder removed."""
+    parser = console.parser(__doc__, "quiet", "log_level")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
+    parser.add_argument("--no-gates", action="store_true", help="only convert")
+    parser.add_argument("--output", type=Path, default=HERE / "sizes.json", metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--work-dir", type=Path, default=HERE / "work" / "sizes", metavar="DIR",
+                        help="where the models go, 20 GB for the largest (default: %(default)s)")
+    args = console.parse(parser, argv)
+    document = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {"rows": []}
+    for size in args.sizes:
+        console.note("size", size, "made, exported, packed into one graph")
+        folder = args.work_dir / size
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            row = measure(size, folder, not args.no_gates)
+        finally:
+            shutil.rmtree(folder)
+        rows = {old["size"]: old for old in document["rows"]} | {size: row}
+        document = {"schema": SCHEMA, "machine": machine.card(None), "imports_peak_bytes": run(["-c", IMPORTS], ROOT),
+                    "rows": [rows[size] for size in SIZES if size in rows]}
+        files.write_json(args.output, document)
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)
