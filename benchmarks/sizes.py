@@ -4,7 +4,8 @@
     python benchmarks/sizes.py --sizes large-v3 turbo --no-gates  # the gates of a large model take an hour on two cores
 
 A size that is measured again replaces its row, so they may be done one by one. Peak memory is what the system saw of
-each process (ru_maxrss), set beside the float32 weights, which PyTorch has to hold once.
+each process (ru_maxrss). Beside it stands how many times the float32 weights that is, which PyTorch has to hold once; what an
+export of whisper-nano takes, nearly all of it programs, is left out of this.
 """
 
 import json
@@ -24,12 +25,6 @@ from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/sizes/1"
 SIZES = ("tiny", "base", "small", "medium", "large-v3", "turbo")
-IMPORTS = """
-from whisper_lab import checkpoints
-checkpoints.import_transformers()
-import onnxruntime.quantization, onnxscript, torch.onnx
-from transformers import WhisperForConditionalGeneration
-"""
 
 
 def run(command: list, folder: Path) -> int:
@@ -48,7 +43,8 @@ def measure(size: str, folder: Path, gates: bool) -> dict:
     name = f"whisper-{size}-random"
     run(["-m", "training.make_random_checkpoint", "--size", size, "--output-dir", folder / name, "--quiet"], ROOT)
     export = [ROOT / "03-export-encoder-decoder.py", "--model", folder / name, "--output-dir", "graphs", "--quiet"]
-    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors")}
+    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors"), "nano_peak_bytes": run(
+        [ROOT / "03-export-encoder-decoder.py", "--model", "nano", "--quiet", "--no-verify", "--precision", "all"], folder)}
     row["convert_peak_bytes"] = run([*export, "--precision", "all", "--no-verify"], folder)
     row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
                     for path in sorted((folder / "graphs").glob("*.onnx*"))}
@@ -72,6 +68,23 @@ def _parameters(weights: Path) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
+def table(document: dict) -> str:
+    """Markdown: a line for each architecture."""
+    lines = ["| | parameters | fp32 MB | fp16 | int8 | int4 | one int8 graph | peak GB, converting | with int8's gates |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for row in document["rows"]:
+        weights = 4 * row["parameters"]
+        sizes = {precision: sum(count for name, count in row["files"].items()
+                                if name.split(".")[0] in (f"encoder{precision}", f"decoder{precision}"))
+                 for precision in ("", "_fp16", "_int8", "_int4")}
+        peaks = [f"{row[key] / 1e9:.2f} (weights x {(row[key] - row['nano_peak_bytes']) / weights:.1f})"
+                 if key in row else "–" for key in ("convert_peak_bytes", "gates_peak_bytes")]
+        cells = [f"{sizes[''] / 1e6:.0f}", *(f"{sizes[p] / 1e6:.0f}" for p in ("_fp16", "_int8", "_int4")),
+                 f"{row['single']['size_bytes'] / 1e6:.0f}", *peaks]
+        lines.append(f"| {row['size']} | {row['parameters'] / 1e6:.0f} M | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Measured on {machine.one_line(document['machine'])}."])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Size by size; each row is saved as soon as it is there, and its folder removed."""
     parser = console.parser(__doc__, "quiet", "log_level")
@@ -91,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             shutil.rmtree(folder)
         rows = {old["size"]: old for old in document["rows"]} | {size: row}
-        document = {"schema": SCHEMA, "machine": machine.card(None), "imports_peak_bytes": run(["-c", IMPORTS], ROOT),
+        document = {"schema": SCHEMA, "machine": machine.card(None),
                     "rows": [rows[size] for size in SIZES if size in rows]}
         files.write_json(args.output, document)
     return 0

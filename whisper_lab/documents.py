@@ -37,6 +37,13 @@ def base_sizes() -> str:
     return "\n".join(lines)
 
 
+def all_sizes() -> str:
+    """Size on disk and peak memory of every published architecture, from benchmarks/sizes.py."""
+    from benchmarks import sizes
+
+    return sizes.table(json.loads((ROOT / "benchmarks" / "sizes.json").read_text(encoding="utf-8")))
+
+
 def base_speed() -> str:
     """This lab beside its peers, from the benchmark; RESULTS.md has goals, floors and notes too."""
     from benchmarks import report
@@ -70,7 +77,7 @@ def _benchmark() -> dict:
 
 
 SOURCES: dict[str, Callable[[], str]] = {
-    "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
+    "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table,
 }
 
