@@ -4,8 +4,8 @@
     python benchmarks/sizes.py --sizes large-v3 turbo --no-gates  # the gates of a large model take an hour on two cores
 
 A size that is measured again replaces its row, so they may be done one by one. Peak memory is what the system saw of
-each process (ru_maxrss). Beside it stands how many times the float32 weights that is, which PyTorch has to hold once; what an
-export of whisper-nano takes, nearly all of it programs, is left out of this.
+each process (ru_maxrss). Beside it stands how many times the float32 weights that is, which PyTorch has to hold once;
+what an export of whisper-nano takes, nearly all of it programs, is left out of this.
 """
 
 import json
@@ -42,10 +42,11 @@ def measure(size: str, folder: Path, gates: bool) -> dict:
     """One row: the checkpoint made, exported in every precision, int8 checked, packed into one graph."""
     name = f"whisper-{size}-random"
     run(["-m", "training.make_random_checkpoint", "--size", size, "--output-dir", folder / name, "--quiet"], ROOT)
-    export = [ROOT / "03-export-encoder-decoder.py", "--model", folder / name, "--output-dir", "graphs", "--quiet"]
-    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors"), "nano_peak_bytes": run(
-        [ROOT / "03-export-encoder-decoder.py", "--model", "nano", "--quiet", "--no-verify", "--precision", "all"], folder)}
-    row["convert_peak_bytes"] = run([*export, "--precision", "all", "--no-verify"], folder)
+    script = [ROOT / "03-export-encoder-decoder.py", "--output-dir", "graphs", "--quiet"]
+    export, convert = [*script, "--model", folder / name], ["--precision", "all", "--no-verify"]
+    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors")}
+    row["nano_peak_bytes"] = run([*script, "--model", "nano", *convert], folder)
+    row["convert_peak_bytes"] = run([*export, *convert], folder)
     row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
                     for path in sorted((folder / "graphs").glob("*.onnx*"))}
     if gates:
@@ -70,7 +71,7 @@ def _parameters(weights: Path) -> int:
 
 def table(document: dict) -> str:
     """Markdown: a line for each architecture."""
-    lines = ["| | parameters | fp32 MB | fp16 | int8 | int4 | one int8 graph | peak GB, converting | with int8's gates |",
+    lines = ["| | parameters | fp32 MB | fp16 | int8 | int4 | one int8 graph | peak GB, converting | int8's gates |",
              "|---|---|---|---|---|---|---|---|---|"]
     for row in document["rows"]:
         weights = 4 * row["parameters"]
