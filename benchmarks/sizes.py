@@ -48,7 +48,7 @@ def measure(size: str, folder: Path, gates: bool) -> dict:
     row["nano_peak_bytes"] = run([*script, "--model", "nano", *convert], folder)
     row["convert_peak_bytes"] = run([*export, *convert], folder)
     row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
-                    for path in sorted((folder / "graphs").glob("*.onnx*"))}
+                    for path in sorted((folder / "graphs").glob(f"{name}_*.onnx*"))}
     if gates:
         row["gates_peak_bytes"] = run([*export, "--precision", "int8", "--output-json", "int8.json"], folder)
         graphs = json.loads((folder / "int8.json").read_text(encoding="utf-8"))["graphs"]

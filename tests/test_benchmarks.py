@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx_grain import NAME, exported
+
+from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -212,3 +215,21 @@ def test_ggml_file_reads_back(nano, tmp_path):
     np.testing.assert_array_equal(found["decoder.ln.bias"], weights["model.decoder.layer_norm.bias"])
     np.testing.assert_array_equal(found["encoder.ln_post.weight"], weights["model.encoder.layer_norm.weight"])
     assert found["encoder.conv1.bias"].shape == (config["d_model"], 1)
+
+
+def test_peak_memory_is_the_childs(tmp_path):
+    code = ("import sys; from pathlib import Path; from benchmarks import sizes\n"
+            "print(*(sizes.run(['-c', f'b\"x\" * {count}'], Path('.')) for count in (1, 200_000_000)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    small, large = map(int, done.stdout.split())  # not in this process: a child starts with its parent's mark
+    assert 190_000_000 < large - small < 210_000_000
+    with pytest.raises(LabError, match="status 3 from -c"):
+        module("sizes").run(["-c", "raise SystemExit(3)"], tmp_path)
+
+
+def test_an_architectures_row(document):
+    row = {"size": "tiny", "parameters": 10**6, "nano_peak_bytes": 10**8, "convert_peak_bytes": 1.08e8,
+           "files": {"encoder.onnx": 10**6, "encoder.onnx.data": 10**6, "decoder.onnx": 2 * 10**6,
+                     "encoder_int8.onnx": 10**6}, "single": {"size_bytes": 3 * 10**6}}
+    text = module("sizes").table({"machine": document["machine"], "rows": [row]})
+    assert cells(text, "tiny") == ["tiny", "1 M", "4", "0", "1", "0", "3", "0.11 (weights x 2.0)", "–"]
