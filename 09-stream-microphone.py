@@ -228,6 +228,8 @@ def arguments(argv: list[str] | None):
         parser.error("--hop is 0.1 to 5 s, --pause 0.2 to 5 s")
     if args.realtime and not args.file:
         parser.error("--realtime plays a file: name one with --file")
+    if args.reference and not args.file:
+        parser.error("--reference is what is said in a file: name one with --file")
     if (args.rate is not None or args.channels is not None) and not args.stdin:
         parser.error("--rate and --channels describe --stdin")
     args.rate = 16_000 if args.rate is None else args.rate

@@ -250,6 +250,8 @@ def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
     (["--file", "nowhere.wav"], 1, "no such file"),
     (["--file", "media/digits.wav", "--language", "xx"], 1, "does not know the language"),
     (["--realtime"], 2, "--file"),
+    (["--reference", "x", "--stdin"], 2, "--file"),
+    (["--file", "media/digits.wav", "--reference", "{tmp_path}/other.json"], 1, "no reference for 'digits.wav'"),
     (["--rate", "8000"], 2, "--stdin"),
     (["--stdin", "--rate", "0"], 2, "--rate"),
     (["--stdin", "--channels", "0"], 2, "--channels 1 to 64"),
@@ -257,6 +259,8 @@ def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
     (["--stdin", "--file", "x.wav"], 2, "not allowed"),
 ])
 def test_errors_say_what_to_do(call_script, graphs, tmp_path, arguments, status, words):
+    (tmp_path / "other.json").write_text('{"other.wav": "x"}')
+    arguments = [argument.format(tmp_path=tmp_path) for argument in arguments]
     given = [] if "--model-dir" in arguments else ["--model", "nano", "--model-dir", graphs]
     code, out, err = call_script(SCRIPT.name, *given, "--output-dir", tmp_path, *arguments)
     assert code == status and words in err and "Traceback" not in err and out == ""

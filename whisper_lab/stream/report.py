@@ -10,6 +10,7 @@ from whisper_lab import audio, console, files, long_form, machine
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import normalize, real_time_factor, word_errors
+from whisper_lab.transcripts import read_reference
 
 SCHEMA = "whisper-onnx-lab/stream/1"
 
@@ -18,7 +19,10 @@ class Report:
     """Collects the streams of one run; notes at the end of each, files at the end of all."""
 
     def __init__(self, args, runtime):
+        """Raises LabError where --reference lacks one of the files: before anything is heard, not after it."""
         self.args, self.runtime = args, runtime
+        given = read_reference(args.reference, audio.find(args.file)) if args.reference else {}
+        self.references = {path.name: text for path, text in given.items()}
         self.clips: list[dict] = []
         self.load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # of the last minute
         self._texts: list[tuple[str, list[str]]] = []  # two files may have one name
@@ -78,18 +82,11 @@ class Report:
                         "words": errors.reference_words, "reason": errors.reason}
                  for name, batch in (("batch", whole), ("batch_by_utterance", cut))}
         found["latency"] = latency(log.commits, cut["words"], source) | {"word_ends_from": self._word_ends()}
-        reference = self._reference(label)
+        reference = self.references.get(label)
         found["reference"] = None if reference is None else {
             "text": reference, **{f"{name}_wer": word_errors(reference, said, language).wer for name, said in
                                   (("stream", text), ("batch", whole["text"]), ("batch_by_utterance", cut["text"]))}}
         return found
-
-    def _reference(self, label: str) -> str | None:
-        from whisper_lab.transcripts import read_reference
-
-        path = next((path for path in audio.find(self.args.file or []) if path.name == label), None) \
-            if self.args.reference and self.args.file else None
-        return read_reference(self.args.reference, [path])[path] if path else None
 
     def _batch(self, heard: np.ndarray, language: str | None, offset_s: float = 0.0) -> dict:
         """As 02 does it, window after window: the text, and (word, its end in s or None where it is not known)."""
