@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from whisper_lab import beam as beam_search
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, Result, decode, detect_language, is_silence, looks_wrong
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
@@ -216,6 +217,17 @@ def best_sequence(runtime, bias, length):
             following += [([*tokens, t], score + logs[t], t) for t in range(7)]
         frontier = following
     return max(best, *(((score / length), tokens) for tokens, score, _ in frontier), key=lambda pair: pair[0])
+
+
+@pytest.mark.parametrize("rows, n, count", [(1, 5, 5), (2, 64, 10), (1, 1000, 10), (3, 103_737, 10), (1, 640, 9)])
+def test_the_largest_are_those_of_a_full_sort(rows, n, count):
+    generator = np.random.default_rng(n)
+    scores = generator.permuted(np.tile(np.arange(n, dtype=np.float32), (rows, 1)), axis=1)
+    scores[:, generator.integers(0, n, n // 2)] = -np.inf  # as suppressed tokens are
+    places, values = beam_search._largest(scores, count)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    finite = np.isfinite(values)
+    assert (places == expected)[finite].all() and (values == np.take_along_axis(scores, expected, axis=1)).all()
 
 
 def test_a_wide_beam_finds_the_best_sequence(scripted):

@@ -13,6 +13,8 @@ import numpy as np
 
 from whisper_lab.tokens import TokenRules, log_softmax
 
+GROUP = 64  # tokens whose largest score is looked at first
+
 
 class _Window:
     """The beams of one window: running beginnings with their log-probabilities, and finished hypotheses."""
@@ -89,9 +91,24 @@ def _continuations(rules: TokenRules, logits: np.ndarray, batch: list[_Window], 
     scores = rules.apply(log_softmax(logits), generated.reshape(len(logits), -1), options.timestamps)
     scores += np.concatenate([window.scores for window in batch])[:, None]
     scores = scores.reshape(len(batch), -1)  # [audio, beams * vocab]
-    count = min(2 * options.beams, scores.shape[1])
-    top = np.argpartition(scores, -count, axis=1)[:, -count:]
-    values = np.take_along_axis(scores, top, axis=1)
-    order = np.lexsort((top, -values), axis=1)  # best first; of equals the lower index, as torch.topk gives them
-    top, values = np.take_along_axis(top, order, axis=1), np.take_along_axis(values, order, axis=1)
+    top, values = _largest(scores, min(2 * options.beams, scores.shape[1]))
     return [(values[i], top[i] // logits.shape[1], top[i] % logits.shape[1]) for i in range(len(batch))]
+
+
+def _largest(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and values [rows, count] of the largest in each row of [rows, n], best first.
+
+    Of equals the lower place comes first, as torch.topk gives them. To partition the vocabularies of all beams would
+    cost as much as a small model's decoder; but the `count` largest stand in the `count` groups of largest maximum.
+    """
+    rows, n = scores.shape
+    groups = n // GROUP
+    places = np.broadcast_to(np.arange(n), (rows, n))
+    if groups > count:
+        largest = scores[:, :groups * GROUP].reshape(rows, GROUP, groups).max(axis=1)
+        chosen = np.argpartition(largest, -count, axis=1)[:, None, -count:]
+        members = (chosen + groups * np.arange(GROUP)[:, None]).reshape(rows, -1)
+        places = np.concatenate([members, places[:, groups * GROUP:]], axis=1)
+    values = np.take_along_axis(scores, places, axis=1)
+    order = np.lexsort((places, -values), axis=1)[:, :count]
+    return np.take_along_axis(places, order, axis=1), np.take_along_axis(values, order, axis=1)
