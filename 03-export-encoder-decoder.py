@@ -13,7 +13,7 @@ import re
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, machine
 
 ENCODER_DIMS = ({0: "batch"},)
 
@@ -147,6 +147,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
         else:
             done[part] = "nothing"
         kept[part] = len(excluded)
+        machine.give_back_memory()
     return done, kept
 
 

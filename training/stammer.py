@@ -14,6 +14,9 @@ import torch
 from training import grammar
 from training.clips import SENTENCES
 
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS = 0.35  # of the jumbled texts are digits
+ALTERED, CHANGED = 0.5, 0.2  # share of the sentences in which words are changed, and of their words
 CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of a projector of rate 5
 
 
@@ -36,18 +39,32 @@ def words(language: str) -> list[str]:
 def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
     """What could be said in one clip: one to four sentences of the grammar, or nothing.
 
-    With probability `jumbled` any words in any order instead: what cannot be guessed has to be read.
+    With probability `jumbled` any words or digits in any order instead, and in half of the rest some words are others:
+    what cannot be guessed has to be read. A decoder that knows every sentence of a small grammar knows as well which
+    combinations it never saw, and hears something else in those.
     """
     if draw.random() < 0.04:
         return ""
     language = "nl" if draw.random() < dutch else "en"
     if draw.random() < jumbled:
+        if draw.random() < DIGITS:
+            return _digits(draw)
         return " ".join(draw.choice(words(language)) for _ in range(draw.randint(1, 12)))
     said: list[str] = []
     for _ in range(draw.choices((1, 2, 3, 4), SENTENCES[-1])[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
             pass
         said.append(made.text)
+    if not held_out and jumbled and draw.random() < ALTERED:
+        said = [word if draw.random() > CHANGED else draw.choice(words(language)) for word in " ".join(said).split()]
+    return " ".join(said)
+
+
+def _digits(draw: random.Random) -> str:
+    """One to eight digits, many said twice: a stretched one and a doubled one are easily taken for each other."""
+    said = [draw.choice(DIGIT_WORDS)]
+    while len(said) < 8 and draw.random() < 0.85:
+        said.append(said[-1] if draw.random() < 0.25 else draw.choice(DIGIT_WORDS))
     return " ".join(said)
 
 

@@ -1,7 +1,6 @@
 """One run of 03: the checkpoint, the yardstick, what became of each graph, and the report."""
 
 import functools
-import gc
 import json
 from pathlib import Path
 
@@ -60,7 +59,6 @@ class Export:
         if not self.args.no_verify or self.args.sensitivity:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
-        gc.collect()
         machine.give_back_memory()
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
@@ -75,7 +73,7 @@ class Export:
         placed = dict(zip(pair, publish.publish(pair.values(), self.output_dir), strict=True))
         for part, path in placed.items():
             self.rows.append(self._row(precision, part, path, converted[part], gates, seconds, optimized))
-        machine.give_back_memory()
+            machine.give_back_memory()
         return placed
 
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
