@@ -1,11 +1,13 @@
 """03 and what it writes: names, bytes, metadata, sidecars, failures that leave nothing half done."""
 
 import errno
+import gc
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,6 +111,26 @@ def test_no_verify_is_said_in_the_metadata(tiny, traced, here):
     assert metadata.read(folder / "whisper-tiny-random_encoder.onnx")["verification"] == "skipped with --no-verify"
     report = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())
     assert [row["gates_passed"] for row in report["graphs"]] == [None, None]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_no_graph_outlives_its_conversion(tiny, here, monkeypatch, precision):
+    """Graphs refer to themselves in circles; of a large model each would keep its weights until Python looks."""
+    seen, load = [], graphs.load
+
+    def watched(path):
+        model = load(path)
+        seen.extend(weakref.ref(weight) for weight in model.graph.initializers.values())
+        return model
+
+    monkeypatch.setattr(graphs, "load", watched)
+    args = SimpleNamespace(fp16_mode="full", int8_exclude=None, reduce_range=False)
+    gc.disable()
+    try:
+        script().convert(precision, tiny.pairs["fp32"], naming.pair(here, "whisper-tiny-random", precision), args)
+        assert seen and not any(weight() for weight in seen)
+    finally:
+        gc.enable()
 
 
 def test_a_later_run_keeps_the_rows_of_an_earlier_one(tiny, traced, here):
