@@ -157,8 +157,8 @@ def transcribe(model, processor, samples) -> str:
     vectors, counts = model.project(states, positions)  # the Translator
     inputs = model.insert(batch["input_ids"], batch["attention_mask"], vectors, counts)  # in the place of <audio>
     ids = model.text_decoder.generate(  # the Writer: one token after the other, until it writes the end token
-        **inputs, max_new_tokens=model.config.max_transcript_tokens, do_sample=False,
-        eos_token_id=model.config.end_token_id, pad_token_id=model.config.end_token_id)
+        **inputs, max_new_tokens=model.config.max_transcript_tokens, num_beams=model.config.transcript_beams,
+        do_sample=False, eos_token_id=model.config.end_token_id, pad_token_id=model.config.end_token_id)
     return processor.batch_decode(ids)[0]
 
 

@@ -179,7 +179,7 @@ def test_what_the_sound_is_matters_to_the_answer(small):
 def test_streaming_writes_what_generate_writes(small):
     model, processor = small()
     batch = processor(clip(1.2))
-    whole = processor.batch_decode(model.generate(**batch, max_new_tokens=12))[0]
+    whole = processor.batch_decode(model.generate(**batch, max_new_tokens=12, num_beams=1))[0]
     pieces = list(model.generate_streaming(processor.tokenizer, **batch, max_new_tokens=12))
     assert all(isinstance(piece, str) for piece in pieces)
     assert whole.startswith("".join(pieces).strip())  # the last bytes may be half a character

@@ -19,6 +19,7 @@ from whisper_lab import checkpoints, console, files
 from whisper_lab.console import LabError
 from whisper_lab.speech_llm import miniature
 
+BEAMS = 4  # a small decoder that takes one wrong turn may repeat itself to the end; beams find the way back
 SHARPNESS = 12.0  # a cosine of 1 counts this much in the CTC loss
 
 
@@ -29,7 +30,7 @@ def build(encoder: Path, decoder: Path, projector: str, rate: int, hidden: int |
     transformers = checkpoints.import_transformers()
     config = ASRConfig.from_parts(
         encoder, decoder, audio_downsample_rate=rate, projector_type=projector, projector_hidden_dim=hidden,
-        prompt=PROMPT, audio_token=MARKERS[0], end_token=MARKERS[-1])
+        prompt=PROMPT, audio_token=MARKERS[0], end_token=MARKERS[-1], transcript_beams=BEAMS)
     processor = ASRProcessor.for_config(config, transformers.AutoFeatureExtractor.from_pretrained(encoder),
                                         transformers.AutoTokenizer.from_pretrained(decoder))
     torch.manual_seed(seed)

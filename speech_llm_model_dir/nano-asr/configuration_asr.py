@@ -21,7 +21,8 @@ class ASRConfig(PretrainedConfig):
 
     audio_model_id, text_model_id: folder or Hub id of the frozen parts; audio_config, text_config: their
     configurations; audio_downsample_rate: encoder positions to one vector; projector_type: a name in
-    projectors.PROJECTORS; prompt: the text around the one `audio_token`; end_token: where the transcript ends.
+    projectors.PROJECTORS; prompt: the text around the one `audio_token`; end_token: where the transcript ends;
+    max_transcript_tokens and transcript_beams: how long it may get, and how many beginnings the search keeps.
     """
 
     model_type = "asr_model"
@@ -43,6 +44,7 @@ class ASRConfig(PretrainedConfig):
     end_token_id: int | None = None
     prompt: str = "<|im_start|>user\nTranscribe: <audio><|im_end|>\n<|im_start|>assistant\n"
     max_transcript_tokens: int = 128
+    transcript_beams: int = 1
 
     def __post_init__(self, **kwargs):
         self.audio_config = _as_config(self.audio_config)

@@ -178,14 +178,14 @@ class ASRModel(PreTrainedModel):
         made = self._inputs(input_ids, input_features, audio_attention_mask, attention_mask, encoder_states,
                             encoder_positions, pad_left=True)
         end = self.config.end_token_id
-        options = {"max_new_tokens": self.config.max_transcript_tokens, "do_sample": False, "eos_token_id": end,
-                   "pad_token_id": end}
+        options = {"max_new_tokens": self.config.max_transcript_tokens, "num_beams": self.config.transcript_beams,
+                   "do_sample": False, "eos_token_id": end, "pad_token_id": end}
         return self.text_decoder.generate(**made, **(options | kwargs))
 
     @torch.no_grad()
     def generate_streaming(self, tokenizer, input_ids=None, input_features=None, audio_attention_mask=None,
                            attention_mask=None, max_new_tokens: int | None = None) -> Iterator[str]:
-        """The greedy transcript of one sample, piece by piece as the decoder writes it: yields strings."""
+        """The greedy transcript of one sample, piece by piece as it is written (beams change their mind): yields strings."""
         if len(input_ids) != 1:
             raise ASRError(f"streaming was asked for {len(input_ids)} samples at once", "stream one, or use generate")
         made = self._inputs(input_ids, input_features, audio_attention_mask, attention_mask, None, None)
