@@ -185,7 +185,7 @@ class ASRModel(PreTrainedModel):
     @torch.no_grad()
     def generate_streaming(self, tokenizer, input_ids=None, input_features=None, audio_attention_mask=None,
                            attention_mask=None, max_new_tokens: int | None = None) -> Iterator[str]:
-        """The greedy transcript of one sample, piece by piece as it is written (beams change their mind): yields strings."""
+        """The greedy transcript of one sample, piece by piece (beams would change their mind): yields strings."""
         if len(input_ids) != 1:
             raise ASRError(f"streaming was asked for {len(input_ids)} samples at once", "stream one, or use generate")
         made = self._inputs(input_ids, input_features, audio_attention_mask, attention_mask, None, None)
