@@ -13,7 +13,7 @@ import re
 import time
 from pathlib import Path
 
-from whisper_lab import console, machine
+from whisper_lab import console
 
 ENCODER_DIMS = ({0: "batch"},)
 
@@ -131,6 +131,8 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
 
     Returns per part what was converted, and how many layers --int8-exclude kept.
     """
+    from whisper_lab.export import graphs
+
     done, kept = {}, {}
     for part, source in fp32.items():
         excluded = excluded_layers(source, args.int8_exclude) if precision == "int8" else []
@@ -147,7 +149,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
         else:
             done[part] = "nothing"
         kept[part] = len(excluded)
-        machine.give_back_memory()
+        graphs.release_memory()
     return done, kept
 
 

@@ -1,11 +1,11 @@
 """Every published architecture through 03 and 08, with random weights: sizes on disk, peak memory, gates passed.
 
     python benchmarks/sizes.py                                    # all -> benchmarks/sizes.json
-    python benchmarks/sizes.py --sizes large-v3 turbo --no-gates  # the gates of a large model take an hour on two cores
+    python benchmarks/sizes.py --sizes large-v3 turbo --no-gates  # without the check against PyTorch
 
-A size that is measured again replaces its row, so they may be done one by one. Peak memory is what the system saw of
-each process (ru_maxrss). Beside it stands how many times the float32 weights that is, which PyTorch has to hold once;
-what an export of whisper-nano takes, nearly all of it programs, is left out of this.
+A size that is measured again replaces its row, so they may be done one by one. Peak memory is what each process says
+of itself. Beside it stands how many times the float32 weights that is, which PyTorch has to hold once; what an export
+of whisper-nano takes, nearly all of it programs, is left out of this.
 """
 
 import json
@@ -27,35 +27,39 @@ SCHEMA = "whisper-onnx-lab/sizes/1"
 SIZES = ("tiny", "base", "small", "medium", "large-v3", "turbo")
 
 
-def run(command: list, folder: Path) -> int:
-    """Peak resident memory of a Python process, in bytes. Raises LabError where it fails."""
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, stdout=subprocess.DEVNULL,
-                               env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
-    _, status, usage = os.wait4(process.pid, 0)  # this process is small: a child inherits its parent's mark
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise LabError(f"status {process.returncode} from {' '.join(map(str, command))}", "its own error stands above")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def run(command: list, folder: Path) -> None:
+    """Run a Python program. Raises LabError where it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, stdout=subprocess.DEVNULL,
+                          env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
+    if done.returncode:
+        raise LabError(f"status {done.returncode} from {' '.join(map(str, command))}", "its own error stands above")
+
+
+def report_of(script: str, folder: Path, *options) -> dict:
+    """Run one of the numbered scripts; its report."""
+    run([ROOT / script, *options, "--output-json", "report.json", "--quiet"], folder)
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def measure(size: str, folder: Path, gates: bool) -> dict:
     """One row: the checkpoint made, exported in every precision, int8 checked, packed into one graph."""
     name = f"whisper-{size}-random"
     run(["-m", "training.make_random_checkpoint", "--size", size, "--output-dir", folder / name, "--quiet"], ROOT)
-    script = [ROOT / "03-export-encoder-decoder.py", "--output-dir", "graphs", "--quiet"]
-    export, convert = [*script, "--model", folder / name], ["--precision", "all", "--no-verify"]
+    export = "03-export-encoder-decoder.py", folder, "--output-dir", "graphs", "--model"
+    convert = "--precision", "all", "--no-verify"
     row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors")}
-    row["nano_peak_bytes"] = run([*script, "--model", "nano", *convert], folder)
-    row["convert_peak_bytes"] = run([*export, *convert], folder)
+    row["nano_peak_bytes"] = report_of(*export, "nano", *convert)["peak_rss_bytes"]
+    row["convert_peak_bytes"] = report_of(*export, folder / name, *convert)["peak_rss_bytes"]
     row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
                     for path in sorted((folder / "graphs").glob(f"{name}_*.onnx*"))}
     if gates:
-        row["gates_peak_bytes"] = run([*export, "--precision", "int8", "--output-json", "int8.json"], folder)
-        graphs = json.loads((folder / "int8.json").read_text(encoding="utf-8"))["graphs"]
-        row["gates_passed"] = max(graph["gates_passed"] for graph in graphs if graph["precision"] == "int8")
-    row["single_peak_bytes"] = run([ROOT / "08-single-onnx-model.py", "--model", folder / name, "--precision", "int8",
-                                    "--model-dir", "graphs", "--output-json", "single.json", "--quiet"], folder)
-    single = json.loads((folder / "single.json").read_text(encoding="utf-8"))["graphs"][0]
+        report = report_of(*export, folder / name, "--precision", "int8")
+        row["gates_peak_bytes"] = report["peak_rss_bytes"]
+        row["gates_passed"] = max(graph["gates_passed"] for graph in report["graphs"] if graph["precision"] == "int8")
+    report = report_of("08-single-onnx-model.py", folder, "--model-dir", "graphs", "--model", folder / name,
+                       "--precision", "int8")
+    single = report["graphs"][0]
+    row["single_peak_bytes"] = report["peak_rss_bytes"]
     row["single"] = {"size_bytes": single["size_bytes"], "pair_bytes": single["pair_bytes"],
                      "gates_passed": len(single["gates"]), "time_ratio": single["time_ratio"]}
     return row

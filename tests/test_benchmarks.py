@@ -5,7 +5,6 @@ import importlib
 import json
 import re
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -217,12 +216,7 @@ def test_ggml_file_reads_back(nano, tmp_path):
     assert found["encoder.conv1.bias"].shape == (config["d_model"], 1)
 
 
-def test_peak_memory_is_the_childs(tmp_path):
-    code = ("import sys; from pathlib import Path; from benchmarks import sizes\n"
-            "print(*(sizes.run(['-c', f'b\"x\" * {count}'], Path('.')) for count in (1, 200_000_000)))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    small, large = map(int, done.stdout.split())  # not in this process: a child starts with its parent's mark
-    assert 190_000_000 < large - small < 210_000_000
+def test_a_script_that_fails_ends_the_measurement(tmp_path):
     with pytest.raises(LabError, match="status 3 from -c"):
         module("sizes").run(["-c", "raise SystemExit(3)"], tmp_path)
 

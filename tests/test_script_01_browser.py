@@ -91,11 +91,12 @@ def test_what_was_said_is_what_is_read(address, folder, tmp_path, references):
     spoken = audio.load(ROOT / "media" / "kitchen.wav").samples
     before, after = np.zeros(round(1.2 * RATE), np.float32), np.zeros(30 * RATE, np.float32)
     audio.write_wav(tmp_path / "said.wav", np.concatenate([before, spoken, after]))
-    there = set(folder.glob("recordings/*"))
+    there, tries = set(folder.glob("recordings/*")), 0
     with browser.chromium(*browser.fake_microphone(tmp_path / "said.wav")) as chromium:
         for _ in range(3):  # the fake microphone does not wait for a busy machine's recorder to start
             page = browser.page(chromium, 1280, 900, permissions=["microphone"])
             record(page, address, 4.7)
+            tries += 1
             page.locator("#transcribe").click()
             page.wait_for_function("() => /of sound|not asked/.test(document.querySelector('#how').innerText)",
                                    timeout=90_000)
@@ -104,7 +105,7 @@ def test_what_was_said_is_what_is_read(address, folder, tmp_path, references):
                 break
         assert metrics.word_errors(references["kitchen.wav"]["text"], text, "en").wer == 0, (text, how)
         assert "whisper-nano, PyTorch" in how
-        assert len(set(folder.glob("recordings/*")) - there) <= 3 and page.locator(".lab-facts").is_visible()
+        assert len(set(folder.glob("recordings/*")) - there) <= tries and page.locator(".lab-facts").is_visible()
         assert page.trouble == []
 
 

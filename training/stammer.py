@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from training import grammar
+from training import grammar, number_words
 from training.clips import SENTENCES
 
-DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS = 0.35  # of the jumbled texts are digits
 ALTERED, CHANGED = 0.5, 0.2  # share of the sentences in which words are changed, and of their words
 CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of a projector of rate 5
@@ -62,9 +61,10 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
 
 def _digits(draw: random.Random) -> str:
     """One to eight digits, many said twice: a stretched one and a doubled one are easily taken for each other."""
-    said = [draw.choice(DIGIT_WORDS)]
+    names = number_words.ENGLISH_UNITS[:10]
+    said = [draw.choice(names)]
     while len(said) < 8 and draw.random() < 0.85:
-        said.append(said[-1] if draw.random() < 0.25 else draw.choice(DIGIT_WORDS))
+        said.append(said[-1] if draw.random() < 0.25 else draw.choice(names))
     return " ".join(said)
 
 

@@ -5,7 +5,6 @@ Nothing that names a person or a place: no host name, no user, no path. Unknown 
 
 import ctypes
 import functools
-import gc
 import importlib.metadata
 import math
 import os
@@ -93,12 +92,7 @@ def memory_bytes() -> int:
 
 
 def give_back_memory() -> None:
-    """Hand memory that nobody needs back to the system.
-
-    Graphs in Python refer to themselves in circles, which only the collector finds; and glibc keeps what was freed
-    unless asked, after reading an int8 graph a third of it.
-    """
-    gc.collect()
+    """Hand freed memory back to the system: glibc keeps it unless asked, after reading an int8 graph a third of it."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # another C library: nothing is lost but that memory

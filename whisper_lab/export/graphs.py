@@ -4,6 +4,7 @@ onnx_ir maps external weights into memory instead of reading them, and LazyTenso
 it is written; so a model of several gigabytes is never held twice.
 """
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from whisper_lab import machine
 from whisper_lab.export import naming
 
 OPSET, IR_VERSION = 20, 9  # opset 20 has Gelu as one node; IR 9 is the oldest that carries it, so old runtimes load it
@@ -25,6 +27,16 @@ BIG = 1024  # elements; smaller tensors are not worth a node
 def load(path: str | Path) -> ir.Model:
     """Read a graph; weights in a sidecar stay on disk until used. Raises OSError, or onnx's error for other formats."""
     return ir.load(path)
+
+
+def release_memory() -> None:
+    """Free the graphs that nobody holds any more: they refer to themselves in circles, which only the collector finds.
+
+    For the exporter between two steps. Not for a program that only runs graphs: looking for circles among all that
+    torch and onnxruntime made takes as long as opening a small graph.
+    """
+    gc.collect()
+    machine.give_back_memory()
 
 
 def weight_bytes(model: ir.Model) -> int:

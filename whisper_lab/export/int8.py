@@ -17,8 +17,8 @@ from whisper_lab.export import graphs
 
 FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
-BLOCK = 4096  # rows that are rounded at once
 REDUCED = 64  # 7 bits, as quantize_dynamic's reduce_range: two products with a uint8 then fit in a 16-bit sum
+BLOCK = 4096  # rows that are rounded at once
 
 
 def row_scales(weight: np.ndarray, levels: int = LEVELS) -> np.ndarray:

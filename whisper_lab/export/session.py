@@ -26,7 +26,7 @@ class Export:
         torch.manual_seed(args.seed)
         self.output_dir = Path(args.output_dir)
         self.model = checkpoints.load_model(checkpoint, attn_implementation="eager")
-        machine.give_back_memory()  # the checkpoint's own copy, where it was stored in half precision
+        graphs.release_memory()  # the checkpoint's own copy, where it was stored in half precision
         runtime_files.write(checkpoint, self.model, self.output_dir)
         folder = naming.runtime_folder(self.output_dir, checkpoint.name)
         self.runtime = TorchWhisper(self.model, folder)
@@ -59,7 +59,7 @@ class Export:
         if not self.args.no_verify or self.args.sensitivity:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
-        machine.give_back_memory()
+        graphs.release_memory()
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
                excluded: dict[str, int], seconds: float, optimized: bool = False) -> dict[str, Path]:
@@ -73,7 +73,7 @@ class Export:
         placed = dict(zip(pair, publish.publish(pair.values(), self.output_dir), strict=True))
         for part, path in placed.items():
             self.rows.append(self._row(precision, part, path, converted[part], gates, seconds, optimized))
-            machine.give_back_memory()
+            graphs.release_memory()
         return placed
 
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:

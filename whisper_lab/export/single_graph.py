@@ -129,7 +129,7 @@ def report(row: dict, args, name: str) -> None:
         rows = json.loads(path.read_text(encoding="utf-8"))["graphs"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    document = {"schema": SCHEMA, "machine": machine.card(args.threads),
+    document = {"schema": SCHEMA, "machine": machine.card(args.threads), "peak_rss_bytes": machine.peak_rss_bytes(),
                 "graphs": [*(old for old in rows if old["file"] != row["file"]), row]}
     files.write_json(path, document)
     if args.output_json:

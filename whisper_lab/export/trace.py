@@ -32,6 +32,7 @@ def example_inputs(config) -> tuple[tuple[Tensor], tuple[Tensor, tuple[Tensor, .
     sound = DummyAudioInputGenerator(task, normalized, batch_size=AUDIO, feature_size=config.num_mel_bins,
                                      nb_max_frames=2 * positions)
     text = DummyTextInputGenerator(task, normalized, batch_size=BATCH, sequence_length=SEQUENCE)
+
     def caches(rows: int, cross: int) -> list:
         return DummySeq2SeqPastKeyValuesGenerator(task, normalized, batch_size=rows, sequence_length=PAST,
                                                   encoder_sequence_length=cross).generate("past_key_values")
