@@ -208,7 +208,40 @@ def test_a_run_can_begin_at_finished_weights(toy_corpus, tmp_path):
     assert train.ease(0, args) == 1.0
 
 
-def test_one_command_makes_the_checkpoint_in_two_rounds(toy_corpus, tmp_path, monkeypatch):
+def test_a_round_for_the_decoder_leaves_the_encoder_alone(toy_corpus, tmp_path):
+    """Every byte: what was built on the encoder, such as the miniature's projector, stays valid."""
+    import torch
+
+    from training import train
+    from whisper_lab import checkpoints
+
+    nano, options = "whisper_model_dir/whisper-nano", ["--corpus", str(toy_corpus), "--validation-clips", "0"]
+    options += ["--output-dir", str(tmp_path), "--steps", "2", "--batch-size", "2", "--workers", "0", "--decoder-only"]
+    with pytest.raises(SystemExit):
+        train.main(options)
+    assert train.main([*options, "--init", nano]) == 0
+    transformers = checkpoints.import_transformers()
+    before, after = (transformers.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float16)
+                     .state_dict() for folder in (nano, tmp_path / "average"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "model.decoder.layers.0.fc1.weight" in changed
+    assert not [name for name in changed if "encoder." in name]
+
+
+def test_altered_sentences_are_english_and_none_is_held_out(monkeypatch):
+    monkeypatch.setattr(corpus.voices, "speak", lambda voice, texts: [np.ones(9000, np.int16)] * len(texts))
+    for language, kept in (("en", False), ("en", True), ("nl", False)):
+        alter = [job[4] for job in corpus._plan(0.01, 0, 0.5) if job[2:4] == (language, kept)]
+        voice = corpus.voices.random_voice(random.Random(0), language, kept)
+        made = [utterance for utterance, _ in corpus._speak_job((voice, 60, language, kept, alter[0], 3))]
+        altered = [utterance.text for utterance in made if utterance.kind == "altered"]
+        assert (15 < len(altered) < 45) if (language, kept) == ("en", False) else not altered
+        assert not [text for text in altered if grammar.Sentence("altered", "en", text, text).held_out]
+        known = {grammar.sentence(random.Random(i)).text for i in range(2000)}
+        assert len(set(altered) & known) < 0.3 * len(altered) + 1
+
+
+def test_one_command_makes_the_checkpoint_in_three_rounds(toy_corpus, tmp_path, monkeypatch):
     """Everything but the corpus and most of the evaluation, at the size of a toy."""
     from training import evaluate, make_nano, train
     from whisper_lab import checkpoints
@@ -219,10 +252,12 @@ def test_one_command_makes_the_checkpoint_in_two_rounds(toy_corpus, tmp_path, mo
     monkeypatch.setattr(evaluate, "MATERIAL", {"English": ("synthetic digits", "en")})
     monkeypatch.setattr(evaluate, "false_words", lambda judge, seed: {"digital silence": 0})
     monkeypatch.setattr(evaluate, "evaluate", lambda *args, **kw: right(*args, **kw | {"clips": 2}))
-    shutil.copytree(toy_corpus, tmp_path / "work" / "corpus")
+    for name in ("corpus", "altered"):
+        shutil.copytree(toy_corpus, tmp_path / "work" / name)
     output = tmp_path / "whisper-toy"
-    assert make_nano.main(["--work", str(tmp_path / "work"), "--steps", "2", "1", "--output-dir", str(output)]) == 0
-    assert [made["step"] for made in json.loads((output / "training.json").read_text())] == [2, 1]
+    steps = ["--steps", "2", "1", "1"]
+    assert make_nano.main(["--work", str(tmp_path / "work"), *steps, "--output-dir", str(output)]) == 0
+    assert [made["step"] for made in json.loads((output / "training.json").read_text())] == [2, 1, 1]
     assert "2 steps in 0 minutes on cpu, then 1 steps in 0 minutes on cpu" in (output / "README.md").read_text()
     assert checkpoints.load_model(checkpoints.resolve(str(output))).config.num_mel_bins == blank.N_MELS
 
@@ -231,7 +266,8 @@ def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeyp
     from training import evaluate, make_nano, publish, train
     from whisper_lab import checkpoints, console
 
-    shutil.copytree(toy_corpus, tmp_path / "corpus")
+    for name in ("corpus", "altered"):
+        shutil.copytree(toy_corpus, tmp_path / name)
     levels = []
 
     def parse_only(argv):
@@ -246,7 +282,7 @@ def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeyp
     for flags, level in ((["--quiet"], logging.ERROR), (["--log-level", "DEBUG"], logging.DEBUG), ([], logging.INFO)):
         levels.clear()
         assert make_nano.main(["--work", str(tmp_path), *flags]) == 0
-        assert levels == [level] * 3
+        assert levels == [level] * 4
 
 
 def test_the_evaluation_tells_the_threads_it_had(toy_corpus, nano, tmp_path, monkeypatch):

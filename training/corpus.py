@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import grammar, number_words, voices
+from training import altered, grammar, number_words, voices
 from whisper_lab import console, files, machine
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
@@ -37,10 +37,14 @@ class Utterance:
     length: int = 0
 
 
-def build(output_dir: Path, digits: Path | None, hours_scale: float, held_out_speakers: set[str], seed: int) -> None:
-    """Speak and collect everything; `hours_scale` 1 is about 45 hours."""
+def build(output_dir: Path, digits: Path | None, hours_scale: float, held_out_speakers: set[str], seed: int,
+          alter: float = 0.0) -> None:
+    """Speak and collect everything; `hours_scale` 1 is about 45 hours, `alter` the share of sentences not as written.
+
+    Only of English ones, and only of those to learn from.
+    """
     voices.require_synthesizers()
-    jobs = _plan(hours_scale, seed)
+    jobs = _plan(hours_scale, seed, alter)
     utterances, sounds = [], []
     with ProcessPoolExecutor(machine.usable_cores()) as pool:
         done = pool.map(_speak_job, jobs, chunksize=4)
@@ -54,23 +58,26 @@ def build(output_dir: Path, digits: Path | None, hours_scale: float, held_out_sp
     _write(output_dir, utterances, sounds)
 
 
-def _plan(scale: float, seed: int) -> list[tuple]:
-    """(voice, sentences to draw, language, held out, seed): training voices, then a few held-out ones."""
+def _plan(scale: float, seed: int, alter: float) -> list[tuple]:
+    """(voice, sentences to draw, language, held out, altered, seed): training voices, then a few held-out ones."""
     draw = random.Random(seed)
     jobs = []
     for language, held_out, count in (("en", False, 3600), ("nl", False, 1000), ("en", True, 60), ("nl", True, 20)):
         for _ in range(max(1, round(count * scale))):
-            jobs.append((voices.random_voice(draw, language, held_out), CHUNK, language, held_out, draw.random()))
+            voice = voices.random_voice(draw, language, held_out)
+            jobs.append((voice, CHUNK, language, held_out, 0 if held_out or language != "en" else alter, draw.random()))
     return jobs
 
 
 def _speak_job(job: tuple) -> list[tuple[Utterance, np.ndarray]]:
     """One voice speaks its sentences, the ten digits one by one, and a filler."""
-    voice, count, language, held_out, seed = job
+    voice, count, language, held_out, alter, seed = job
     draw = random.Random(seed)
     sentences = []
     while len(sentences) < count:
         made = grammar.sentence(draw, language)
+        if alter and draw.random() < alter:
+            made = _altered(draw, made)
         if made.held_out == held_out:  # held-out voices speak held-out sentences only, and training voices none
             sentences.append(made)
     name = number_words.english if language == "en" else number_words.dutch
@@ -84,6 +91,12 @@ def _speak_job(job: tuple) -> list[tuple[Utterance, np.ndarray]]:
             utterance = Utterance(s.kind, language, s.text, s.translation, voice.label, False, held_out)
             made.append((utterance, samples))
     return made
+
+
+def _altered(draw: random.Random, sentence: grammar.Sentence) -> grammar.Sentence:
+    """An English sentence with words changed, or words in any order."""
+    text = altered.change(draw, sentence.text, "en") if draw.random() < 0.5 else altered.jumble(draw, "en")
+    return grammar.Sentence("altered", "en", text, text)
 
 
 def human_digits(folder: Path, held_out_speakers: set[str]) -> list[tuple[Utterance, np.ndarray]]:
@@ -130,8 +143,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--digits", type=Path, metavar="DIR", help="human spoken digits (default: none)")
     parser.add_argument("--held-out-speakers", nargs="*", default=HELD_OUT_SPEAKERS, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is about 45 hours (default: %(default)s)")
+    parser.add_argument("--alter", type=float, default=0.0, metavar="SHARE",
+                        help="of the sentences are said with other words than the grammar's (default: %(default)s)")
     args = console.parse(parser, argv)
-    build(Path(args.output_dir), args.digits, args.scale, set(args.held_out_speakers), args.seed)
+    build(Path(args.output_dir), args.digits, args.scale, set(args.held_out_speakers), args.seed, args.alter)
     return 0
 
 

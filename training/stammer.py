@@ -4,18 +4,17 @@ The text decoder of the miniature never hears a sound. It learns to read this, a
 it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
 """
 
-import functools
 import json
 import random
 from dataclasses import dataclass
 
 import torch
 
-from training import grammar, number_words
+from training import altered, grammar, number_words
 from training.clips import SENTENCES
 
 DIGITS = 0.35  # of the jumbled texts are digits
-ALTERED, CHANGED = 0.5, 0.2  # share of the sentences in which words are changed, and of their words
+ALTERED = 0.5  # of the sentences have some words changed
 CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of a projector of rate 5
 
 
@@ -26,13 +25,6 @@ class Stammer:
     tokens: list[int]
     blurred: list[int]
     amount: list[float]
-
-
-@functools.cache
-def words(language: str) -> list[str]:
-    """The words of the grammar."""
-    draw = random.Random(0)
-    return sorted({word for _ in range(4000) for word in grammar.sentence(draw, language).text.split()})
 
 
 def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
@@ -48,14 +40,14 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
     if draw.random() < jumbled:
         if draw.random() < DIGITS:
             return _digits(draw)
-        return " ".join(draw.choice(words(language)) for _ in range(draw.randint(1, 12)))
+        return altered.jumble(draw, language)
     said: list[str] = []
     for _ in range(draw.choices((1, 2, 3, 4), SENTENCES[-1])[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
             pass
         said.append(made.text)
     if not held_out and jumbled and draw.random() < ALTERED:
-        said = [word if draw.random() > CHANGED else draw.choice(words(language)) for word in " ".join(said).split()]
+        return altered.change(draw, " ".join(said), language)
     return " ".join(said)
 
 

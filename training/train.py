@@ -3,7 +3,8 @@
     python -m training.train --corpus training/work/corpus --output-dir training/work/run --steps 3400
 
 A run that is stopped (Ctrl-C, --max-minutes) goes on where it was when the same command is given again. With --init
-CHECKPOINT it begins at finished weights instead of random ones, and without the gentle start that random ones need.
+CHECKPOINT it begins at finished weights instead of random ones, and without the gentle start that random ones need;
+--decoder-only then leaves the encoder as it is.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Trainer:
             weights = type(self.model).from_pretrained(args.init, dtype=torch.float32).state_dict()
             self.model.load_state_dict(weights)
         self.model.to(device).train()
+        self.model.model.encoder.requires_grad_(not args.decoder_only)
         self.ctc_head = torch.nn.Linear(self.model.config.d_model, len(CHARACTERS) + 1).to(device)
         # The forward and backward pass run in bfloat16 on a copy; the weights themselves stay float32.
         self.working = deepcopy(self.model).to(torch.bfloat16) if args.bfloat16 else self.model
@@ -46,7 +48,8 @@ class Trainer:
 
     def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """Muon for the matrices inside the layers (half the steps of AdamW to the same loss), AdamW for the rest."""
-        inner = [p for name, p in self.model.named_parameters() if ".layers." in name and p.ndim == 2]
+        inner = [p for name, p in self.model.named_parameters()
+                 if ".layers." in name and p.ndim == 2 and p.requires_grad]
         chosen = {id(p) for p in inner}
         rest = [p for p in self._parameters() if id(p) not in chosen]
         rate = self.args.learning_rate
@@ -76,12 +79,20 @@ class Trainer:
 
     def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         model = self.working
-        hidden = encode(model.model.encoder, batch["features"].to(model.dtype))
+        with torch.set_grad_enabled(not self.args.decoder_only):
+            hidden = encode(model.model.encoder, batch["features"].to(model.dtype))
         decoded = model.model.decoder(input_ids=batch["inputs"], encoder_hidden_states=hidden, use_cache=False)
         logits = model.proj_out(decoded.last_hidden_state).float()  # [clips, tokens, vocab]
         answer = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, label_smoothing=0.05
         )
+        if self.args.decoder_only:
+            return answer
+        # CTC leads at first: what it teaches the encoder is what the cross-attention then finds.
+        return answer + (1 + (self.args.ctc_weight - 1) * ease(self.step, self.args)) * self._spelling(hidden, batch)
+
+    def _spelling(self, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor | float:
+        """CTC loss a character: how well the letters can be read from the encoder alone."""
         heard_by = hidden.detach() if self.args.init and self.step < HEAD_ALONE else hidden
         characters = self.ctc_head(heard_by.float()).log_softmax(-1).transpose(0, 1)  # [positions, clips, classes]
         lengths = torch.full((hidden.shape[0],), hidden.shape[1], device=self.device)
@@ -89,9 +100,7 @@ class Trainer:
             characters, batch["characters"], lengths, batch["character_counts"], reduction="none", zero_infinity=True
         )
         known = batch["character_counts"] > 0  # clips without speech, or with half a sentence, have no CTC answer
-        heard = (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
-        # CTC leads at first: what it teaches the encoder is what the cross-attention then finds.
-        return answer + (1 + (self.args.ctc_weight - 1) * ease(self.step, self.args)) * heard
+        return (heard / batch["character_counts"].clamp(min=1))[known].mean() if known.any() else 0.0
 
     def _collect_gradients(self) -> None:
         """Hand the working copy's gradients to the float32 weights."""
@@ -188,6 +197,7 @@ def arguments():
     parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3400, help="default: %(default)s")
     parser.add_argument("--init", metavar="DIR", help="checkpoint whose weights to begin with (default: random)")
+    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder of --init as it is")
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="default: %(default)s")
     parser.add_argument("--warmup", type=int, default=300, help="steps (default: %(default)s)")
@@ -202,7 +212,10 @@ def arguments():
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = console.parse(arguments(), argv)
+    parser = arguments()
+    args = console.parse(parser, argv)
+    if args.decoder_only and not args.init:
+        parser.error("--decoder-only needs --init: a random encoder hears nothing")
     torch.set_num_threads(args.threads or torch.get_num_threads())
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     console.note("device", device, "asked for" if args.device != "auto" else "the fastest that is here")
