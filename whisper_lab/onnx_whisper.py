@@ -39,21 +39,25 @@ class OnnxWhisper:
 
         Raises LabError where a file is missing, cannot be read, or does not belong to the others.
         """
-        from tokenizers import Tokenizer
-
         self.command = export_command(folder, name, precision, optimized)
         find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
         files = naming.runtime_folder(folder, name)
-        try:
-            self.rules, self.spec = TokenRules.from_folder(files), FeatureSpec.from_folder(files)
-            self.tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
-            raise LabError(f"the graphs' runtime files cannot be read: {getattr(error, 'problem', error)}",
-                           f"write them again: {self.command}") from error
+        self._read_runtime_files(files)
         self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
                                                            shared_pool)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         self._read_signature()
+
+    def _read_runtime_files(self, files: Path) -> None:
+        """What the checkpoint says of tokens and sound."""
+        from tokenizers import Tokenizer
+
+        try:
+            self.tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
+            self.rules, self.spec = TokenRules.from_folder(files, self.tokenizer), FeatureSpec.from_folder(files)
+        except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
+            raise LabError(f"the graphs' runtime files cannot be read: {getattr(error, 'problem', error)}",
+                           f"write them again: {self.command}") from error
 
     def _read_signature(self) -> None:
         """Which output feeds which input: names alone tell, `present_x` of one call is `past_x` of the next."""

@@ -40,15 +40,19 @@ class TokenRules:
     median_filter_width: int = 7  # encoder positions
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> "TokenRules":
+    def from_folder(cls, folder: str | Path, tokenizer=None) -> "TokenRules":
         """Read generation_config.json, config.json, preprocessor_config.json and tokenizer.json of a checkpoint.
 
+        tokenizer: its tokenizers.Tokenizer, where that is open already: reading 4 MB of JSON once more takes a while.
         Raises LabError where a file is missing or cannot be understood.
         """
         folder = Path(folder)
         spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
         generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
-        ids = {token["content"]: token["id"] for token in tokenizer_document(folder)["added_tokens"]}
+        if tokenizer is None:
+            ids = {token["content"]: token["id"] for token in tokenizer_document(folder)["added_tokens"]}
+        else:
+            ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
         try:
             return cls(**_from_config(generation, model, spec.window_s, ids))
         except (KeyError, TypeError, IndexError) as error:
