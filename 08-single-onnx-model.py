@@ -6,6 +6,7 @@
 `whisper-nano_end_to_end_int8.onnx` takes `samples`, float32 [1, n] at 16 kHz, at most one window of the model, and
 gives `text`, string [1], and `tokens`, int64 [k]. A caller may add `language` (string [1]; empty: the model finds it),
 `task` (string [1]) and `max_length` (int64 [1], prompt included). `run` shows the ten lines of Python that use it.
+With --input wav it takes `wav` instead, uint8 [bytes]: a whole WAV file of 16-bit samples, 16,000 a second.
 """
 
 import time
@@ -30,16 +31,28 @@ text, tokens = onnxruntime.InferenceSession(model).run(["text", "tokens"], {"sam
 print(text[0])
 """
 
+# The graph that is given a WAV file reads it itself.
+FEW_LINES = """\
+import sys
+import numpy
+import onnxruntime
+onnxruntime.set_default_logger_severity(3)
+model, clip = sys.argv[1:]
+text, tokens = onnxruntime.InferenceSession(model).run(["text", "tokens"], {"wav": numpy.fromfile(clip, "uint8")})
+print(text[0])
+"""
+
 
 # 1. Four parts become one graph --------------------------------------------------------------------------------------
 
-def compose(pair: dict[str, Path], runtime: Path):
+def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     """samples -> log-mel -> encoder -> Loop(decoder) -> tokens -> text, each weight of 03's graphs once.
 
-    `runtime`: the folder with the checkpoint's tokenizer and configuration that 03 wrote beside them.
+    `runtime`: the folder with the checkpoint's tokenizer and configuration that 03 wrote beside them. `given`: samples,
+    or wav, of which the graph then makes samples.
     """
-    from whisper_lab.export import graphs, single_graph, single_loop, single_mel, single_text
-    from whisper_lab.export.blocks import FLOAT, INT64, STRING, Block, graph_input
+    from whisper_lab.export import graphs, single_graph, single_loop, single_mel, single_text, single_wav
+    from whisper_lab.export.blocks import FLOAT, INT64, STRING, UINT8, Block, graph_input
     from whisper_lab.features import FeatureSpec
     from whisper_lab.tokens import TokenRules
 
@@ -48,8 +61,12 @@ def compose(pair: dict[str, Path], runtime: Path):
     model, decoder = graphs.load(pair["encoder"]), graphs.load(pair["decoder"])
     mel, search, text = (Block(model, name) for name in ("mel", "search", "text"))
 
+    if given == "wav":
+        samples = single_wav.samples(mel, graph_input(model, "wav", UINT8, ["bytes"]), spec)
+    else:
+        samples = graph_input(model, "samples", FLOAT, [1, "n"])
     # The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
-    features = single_mel.log_mel(mel, graph_input(model, "samples", FLOAT, [1, "n"]), spec)
+    features = single_mel.log_mel(mel, samples, spec)
     cross = single_graph.feed_encoder(model, mel, features)
     # The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
     body = single_loop.take(decoder, model, cross)
@@ -76,20 +93,20 @@ def export(args, name: str) -> dict:
     whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
     with publish.stage(args.model_dir) as folder:
         console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}", "what 03 wrote and checked")
-        path = single_graph.file_of(folder, name, args.precision)
-        graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name)), path)
-        single_graph.describe(path, pair, verified=not args.no_verify)
+        path = single_graph.file_of(folder, name, args.precision, args.input)
+        graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)
+        single_graph.describe(path, pair, not args.no_verify, args.input)
         row = {"file": path.name, "precision": args.precision, "size_bytes": graphs.size(path),
                "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
                "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
         if not args.no_verify:
             session, gates = single_graph.check(path, pair, whisper, args)
-            row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper)}
+            row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper, args.input)}
         publish.publish([path], Path(args.model_dir))
     return row
 
 
-def compare_times(session, whisper) -> dict:
+def compare_times(session, whisper, given: str = "samples") -> dict:
     """Median seconds from samples to text, of the single graph and of the pair with its NumPy mel, in turns."""
     import numpy as np
 
@@ -101,7 +118,7 @@ def compare_times(session, whisper) -> dict:
     samples = heard["kitchen"] if "kitchen" in heard else next(iter(heard.values()))
     length = single_gates.ENOUGH
     prompt = len(whisper.rules.prompt(single_gates.first(whisper)))
-    feeds = {"samples": samples[None], "max_length": np.array([length + prompt])}
+    feeds = single_gates.feeds(samples, given) | {"max_length": np.array([length + prompt])}
     ways = {"seconds": lambda: session.run(None, feeds),
             "pair_seconds": lambda: decode(whisper, log_mel(samples, whisper.spec)[None], Options(max_tokens=length))}
     times = {way: [] for way in ways}
@@ -117,7 +134,7 @@ def compare_times(session, whisper) -> dict:
 # 3. Use it -----------------------------------------------------------------------------------------------------------
 
 def run(args) -> int:
-    """Show the ten lines, and what they print for a sound file."""
+    """Show the ten lines (or those for a WAV file), and what they print for a sound file."""
     import subprocess
     import sys
     import tempfile
@@ -128,23 +145,24 @@ def run(args) -> int:
 
     clip, *given = map(Path, args.run[1:])
     name = given[0].name.split("_")[0] if given else chosen_name(args.model, args.model_dir)
-    model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision)
+    model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision, args.input)
     facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {name.removeprefix('whisper-')} "
-                                      f"--precision {args.precision}")
+                                      f"--precision {args.precision} --input {args.input}")
     sound = audio.load(clip)
     if sound.duration > facts["window_s"]:
         raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
                        f"cut it, or let windows do it: python -m whisper_lab.onnx_whisper {clip}")
     console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
     if not args.quiet:
-        console.result(TEN_LINES)
+        console.result(lines)
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "clip.wav"
         audio.write_wav(ready, sound.samples)
-        done = subprocess.run([sys.executable, "-c", TEN_LINES, str(model), str(ready)], capture_output=True, text=True,
+        done = subprocess.run([sys.executable, "-c", lines, str(model), str(ready)], capture_output=True, text=True,
                               encoding="utf-8", env=single_graph.plain_environment())
     if done.returncode:
-        raise LabError(f"the ten lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
+        raise LabError(f"these lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
                        "write the graph again with 03 and 08, or open a graph that 08 wrote")
     console.result(done.stdout.rstrip("\n"))
     return 0
@@ -160,6 +178,8 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
                         help="of the pair to start from; int4 needs onnxruntime's MatMulNBits, the others standard "
                         "operators alone (default: %(default)s)")
+    parser.add_argument("--input", choices=("samples", "wav"), default="samples",
+                        help="what the graph is given: sound, or the bytes of a WAV file (default: %(default)s)")
     parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                         help="where 03 wrote the pair, and where the graph goes (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")

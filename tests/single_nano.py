@@ -32,3 +32,19 @@ def written(nano_export: Path) -> SimpleNamespace:
                               "--output-json", "single.json"]) == 0
     return SimpleNamespace(folder=folder, place=place, path=single_graph.file_of(folder, NAME, "int8"),
                            whisper=OnnxWhisper(folder, NAME, "int8", threads=1))
+
+
+def part(build, dtype, shape, made_dtype, made_shape):
+    """A function of one array: the block that build(block, input) makes, in onnxruntime."""
+    import onnx_ir as ir
+
+    from whisper_lab.export import blocks, graphs, single_graph
+
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": graphs.OPSET}, name="part"), ir_version=9)
+    given = blocks.graph_input(model, "given", dtype, shape)
+    block = blocks.Block(model, "part")
+    made = build(block, given)
+    model.graph.extend(block.nodes)
+    single_graph.add_outputs(model, {"made": (made, made_dtype, made_shape)})
+    session = single_graph.open_graph(ir.to_proto(model).SerializeToString(), 1)
+    return lambda array: session.run(None, {"given": array})[0]

@@ -10,12 +10,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 import single_nano
-from single_nano import script
+from single_nano import part, script
 
 from tests.export_tiny import exported
 from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
-from whisper_lab.export import blocks, graphs, naming, publish, single_gates, single_graph, single_mel, single_text
+from whisper_lab.export import graphs, naming, publish, single_gates, single_graph, single_mel, single_text
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.features import FeatureSpec, log_mel
 
@@ -171,18 +171,6 @@ def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------
-
-def part(build, dtype, shape, made_dtype, made_shape):
-    """A function of one array: the block that build(block, input) makes, in onnxruntime."""
-    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": graphs.OPSET}, name="part"), ir_version=9)
-    given = blocks.graph_input(model, "given", dtype, shape)
-    block = blocks.Block(model, "part")
-    made = build(block, given)
-    model.graph.extend(block.nodes)
-    single_graph.add_outputs(model, {"made": (made, made_dtype, made_shape)})
-    session = single_graph.open_graph(ir.to_proto(model).SerializeToString(), 1)
-    return lambda array: session.run(None, {"given": array})[0]
-
 
 @pytest.mark.parametrize("spec", [FeatureSpec(80, 400, 160, 16000, 480000), FeatureSpec(128, 400, 160, 16000, 480000),
                                   FeatureSpec(64, 400, 160, 16000, 160000)], ids=["base", "large-v3", "nano"])

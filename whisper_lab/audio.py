@@ -15,6 +15,7 @@ Decisions on unusual samples:
 - A file that ends before its header says so: what is there is used, with a warning.
 """
 
+import io
 import os
 import stat
 import wave
@@ -122,16 +123,29 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = SAMPLE_R
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"samples must be float [n] in -1..1, not {samples.dtype} {list(samples.shape)}")
     clipped = 0
-    with files.atomic(path) as temporary, wave.open(str(temporary), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)  # bytes
-        out.setframerate(sample_rate)
+    with files.atomic(path) as temporary, _wav(str(temporary), sample_rate) as out:
         for block in blocks(samples.astype(np.float32, copy=False)):
             if not np.isfinite(block).all():
                 raise LabError(f"will not write {path}: the samples hold NaN or infinity", RECORD_AGAIN)
             clipped += int(np.count_nonzero(np.abs(block) > 1.0))
             out.writeframesraw(to_pcm16(block))
     return clipped
+
+
+def wav_bytes(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """The bytes of a 16-bit mono WAV file of finite float samples [n]."""
+    with io.BytesIO() as file:
+        with _wav(file, sample_rate) as out:
+            out.writeframes(to_pcm16(samples))
+        return file.getvalue()
+
+
+def _wav(file, sample_rate: int) -> wave.Wave_write:
+    out = wave.open(file, "wb")  # noqa: SIM115
+    out.setnchannels(1)
+    out.setsampwidth(2)  # bytes
+    out.setframerate(sample_rate)
+    return out
 
 
 def to_pcm16(block: np.ndarray) -> bytes:

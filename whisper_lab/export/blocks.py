@@ -11,6 +11,7 @@ import onnx_ir as ir
 from whisper_lab.export import graphs
 
 FLOAT, INT64, BOOL, STRING = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING
+UINT8 = ir.DataType.UINT8
 
 
 class Block:

@@ -26,7 +26,7 @@ ENOUGH = 32  # tokens per sound where the weights are random and no text ever en
 FEATURES = "mel/features"
 
 
-def structure(path: Path, pair: dict[str, Path], precision: str) -> list[Gate]:
+def structure(path: Path, pair: dict[str, Path], precision: str, given: str = "samples") -> list[Gate]:
     """Which operators, how large, each weight once."""
     model = onnx.load(path, load_external_data=False)
     foreign = {node.op_type for node in nodes(model.graph) if node.domain not in STANDARD}
@@ -36,7 +36,7 @@ def structure(path: Path, pair: dict[str, Path], precision: str) -> list[Gate]:
     theirs = large_tensors([onnx.load(part, load_external_data=False) for part in pair.values()])
     copies = sum(count - theirs[kind] for kind, count in ours.items() if kind in theirs)
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
-    expected = inputs[:1] == ["samples"] and outputs == ["text", "tokens"]
+    expected = inputs[:1] == [given] and outputs == ["text", "tokens"]
     extra = graphs.size(path) - both
     return [Gate("operators", foreign == allowed, None, None, f"beyond the standard: {listed(foreign)}"),
             Gate("inputs and outputs", expected, None, None, f"{inputs} -> {outputs}"),
@@ -69,25 +69,39 @@ def nodes(graph: onnx.GraphProto):
     return (node for inner in all_graphs(graph) for node in inner.node)
 
 
-def sounds(spec, seed: int = 0) -> dict[str, np.ndarray]:
-    """name -> samples of at most one window: every short clip of media/, silence, noise, one sample."""
+def feeds(samples: np.ndarray, given: str = "samples") -> dict[str, np.ndarray]:
+    """What the graph is given: float32 [1, n], or the bytes of a WAV file, uint8 [bytes]."""
+    from whisper_lab import audio
+
+    return {"samples": samples[None]} if given == "samples" else {given: np.frombuffer(audio.wav_bytes(samples), "u1")}
+
+
+def sounds(spec, seed: int = 0, given: str = "samples") -> dict[str, np.ndarray]:
+    """name -> samples of at most one window: every short clip of media/, silence, noise, one sample.
+
+    For a graph that is given a WAV file, as 16 bits can tell them.
+    """
     from whisper_lab import audio
 
     found = {clip.stem: audio.load(clip).samples for clip in sorted(reference.MEDIA.glob("*.wav"))}
     found = {name: samples for name, samples in found.items() if len(samples) <= spec.n_samples}
-    return reference.sounds(spec, seed) | found | {"one sample": np.full(1, 0.5, np.float32)}
+    found = reference.sounds(spec, seed) | found | {"one sample": np.full(1, 0.5, np.float32)}
+    if given == "samples":
+        return found
+    return {name: np.frombuffer(audio.to_pcm16(samples), "<i2") / np.float32(32768) for name, samples in found.items()}
 
 
-def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str) -> list[Gate]:
+def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str,
+         given: str = "samples") -> list[Gate]:
     """Mel, tokens and text of each sound. session: the single graph; runtime: OnnxWhisper; probe: its mel alone."""
     mel, same, words, tie = [], [], [], []
     limit = None if trained else ENOUGH
     for name, samples in heard.items():
-        feeds = {"samples": samples[None]}
+        fed = asked = feeds(samples, given)
         if limit:
-            feeds["max_length"] = np.array([limit + len(runtime.rules.prompt(first(runtime), "transcribe"))])
-        written, tokens = session.run(["text", "tokens"], feeds)
-        ours, theirs = probe.run(None, {"samples": samples[None]})[0], log_mel(samples, runtime.spec)[None]
+            asked = fed | {"max_length": np.array([limit + len(runtime.rules.prompt(first(runtime), "transcribe"))])}
+        written, tokens = session.run(["text", "tokens"], asked)
+        ours, theirs = probe.run(None, fed)[0], log_mel(samples, runtime.spec)[None]
         mel.append((float(np.abs(ours - theirs).max()), name))
         alone, result = (two_graphs(runtime, features, limit) for features in (ours, theirs))
         if tokens.tolist() != alone.tokens:
@@ -131,7 +145,7 @@ def mel_alone(path: Path) -> bytes:
     model = onnx.load(path, load_external_data=False)
     last = next(i for i, node in enumerate(model.graph.node) if FEATURES in node.output)
     kept = list(model.graph.node)[:last + 1]
-    needed = {name for node in kept for name in node.input}
+    needed = {name for node in nodes(onnx.helper.make_graph(kept, "", [], [])) for name in node.input}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
     for tensor in weights:
         if tensor.external_data:

@@ -1,5 +1,6 @@
 """What surrounds the single graph of 08: its name, its ends, its metadata, its gates run, the table."""
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -16,9 +17,9 @@ PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
 REPORTS = Path("reports")
 
 
-def file_of(folder: str | Path, name: str, precision: str) -> Path:
-    """`<folder>/whisper-base_end_to_end_int8.onnx`"""
-    return Path(folder) / naming.graph_file(name, PART, precision)
+def file_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
+    """`<folder>/whisper-base_end_to_end_int8.onnx`; `..._end_to_end_wav_int8.onnx` where a WAV file is given."""
+    return Path(folder) / naming.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
 
 
 # The graph's ends ----------------------------------------------------------------------------------------------------
@@ -45,13 +46,11 @@ def add_outputs(model: ir.Model, wanted: dict[str, tuple]) -> None:
 
 # Metadata ------------------------------------------------------------------------------------------------------------
 
-def describe(path: Path, pair: dict[str, Path], verified: bool) -> None:
+def describe(path: Path, pair: dict[str, Path], verified: bool, given: str = "samples") -> None:
     """Metadata: what the pair says of the checkpoint, and how this graph came about."""
-    import json
-
     shared = metadata.read(pair["encoder"])
     own = {key: shared.pop(key, None) for key in ("precision", "recipe", "part", "verification")}
-    recipe = json.loads(own["recipe"] or "{}") | {"composed_of": [part.name for part in pair.values()]}
+    recipe = json.loads(own["recipe"] or "{}") | {"composed_of": [part.name for part in pair.values()], "input": given}
     metadata.write(path, shared | {"operators": operators(path)}, PART, own["precision"], recipe, verified)
 
 
@@ -71,7 +70,7 @@ def census(path: Path) -> dict:
 
 
 def facts(path: Path, command: str) -> dict:
-    """{"window_s": 30.0, ...} of a graph that 08 wrote. Raises LabError where it is none."""
+    """{"window_s": 30.0, "input": "samples", ...} of a graph that 08 wrote. Raises LabError where it is none."""
     if not path.is_file():
         raise LabError(f"there is no graph {path}", f"write it: {command}")
     try:
@@ -80,7 +79,8 @@ def facts(path: Path, command: str) -> dict:
         raise LabError(f"{path} is no ONNX graph", f"write it: {command}") from error
     if found.get("part") != PART:
         raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command}")
-    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"])}
+    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"]),
+                    "input": json.loads(found["recipe"]).get("input", "samples")}
 
 
 # Check and report ----------------------------------------------------------------------------------------------------
@@ -97,12 +97,13 @@ def open_graph(path: str | Path | bytes, threads: int | None):
 
 def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
     """The opened graph and every gate; LabError, and the graph under its .rejected name, where one fails."""
-    gates, session = single_gates.structure(path, pair, args.precision), None
+    gates, session = single_gates.structure(path, pair, args.precision, args.input), None
     if all(gate.passed for gate in gates):  # a malformed graph might not even open
         session = open_graph(path, args.threads)
-        heard = single_gates.sounds(whisper.spec, args.seed)
+        heard = single_gates.sounds(whisper.spec, args.seed, args.input)
         probe = open_graph(single_gates.mel_alone(path), args.threads)
-        gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision)
+        gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision,
+                                   args.input)
     broken = [gate for gate in gates if not gate.passed]
     if broken:
         left = publish.reject([path], Path(args.model_dir))
@@ -115,8 +116,6 @@ def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
 
 def report(row: dict, args, name: str) -> None:
     """The table on stdout and `reports/single-<model>.json`, where rows of other precisions stay."""
-    import json
-
     def seconds(key, digits=3):
         return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whisper_lab import console, files
+from whisper_lab import audio, console, files
 
 SAMPLE_RATE = 16000  # Hz
 NEAREST = 3  # tokens shown for each audio vector
@@ -86,9 +86,7 @@ def write(model, processor, samples: np.ndarray, clip: Path, folder: Path) -> di
     with files.atomic(picture) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
-    with io.BytesIO() as sound:
-        _write_sound(sound, samples)
-        sounding = base64.b64encode(sound.getvalue()).decode()
+    sounding = base64.b64encode(audio.wav_bytes(samples)).decode()
     data = {"clip": clip.name, "seconds": seen["seconds"], "text": seen["text"], "tokens": seen["tokens"],
             "nearest": seen["nearest"], "vectors": len(seen["vectors"]), "sound": sounding,
             "audio_model_id": Path(model.config.audio_model_id).name, "rate": model.config.audio_downsample_rate,
@@ -98,12 +96,6 @@ def write(model, processor, samples: np.ndarray, clip: Path, folder: Path) -> di
     files.write_text(page, text)
     console.note("journey", page, f"and {picture.name}: from {len(samples):,} samples to {len(seen['tokens'])} tokens")
     return {"html": str(page), "png": str(picture)}
-
-
-def _write_sound(file, samples: np.ndarray) -> None:
-    import soundfile
-
-    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
 
 
 def _panels(seen: dict) -> list[dict]:
