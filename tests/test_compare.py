@@ -241,6 +241,15 @@ def test_beaten_only_beyond_noise():
     assert verdict.dominated(found) == {"fp32": "int8", "worse": "int8"}
 
 
+@pytest.mark.parametrize(("speedups", "words"), [
+    ((2.0, 1.9, 2.2), "2.00 times faster on one window (1.90 to 2.20 in 7 rounds)"),
+    ((0.5, 0.4, 0.8), "2.00 times slower on one window (1.25 to 2.50 in 7 rounds)"),  # all three as times slower
+])
+def test_how_much_faster_or_slower(speedups, words):
+    speed = dict(zip(("speedup", "speedup_min", "speedup_max"), speedups, strict=True))
+    assert verdict._speed({**speed, "within_noise": False, "rounds": 7}) == words
+
+
 @pytest.mark.parametrize("text, failing", [
     ("wer_delta>0.02", ["int8.wer_delta = 0.03"]), ("size_ratio > 0.4", ["fp16.size_ratio = 0.5"]),
     ("int8.wer_delta>=0.03 and fp16.size_ratio<1", ["int8.wer_delta = 0.03, fp16.size_ratio = 0.5"]),

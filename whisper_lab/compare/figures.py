@@ -169,7 +169,8 @@ def pareto(made: dict, found: dict[str, dict], path: str) -> Path:
     right = "the reference, %" if made["variants"][BASELINE]["text"]["reference"] else "PyTorch's text, %"
     axes.set(xlabel="speed: seconds of sound in one second of computing\n(line: middle half of the rounds)",
              ylabel=f"word error rate against {right}", title="Text, speed and size (area of the bubble)",
-             ylim=(max(min(values) - room, -0.45 * room), max(values) + room))
+             ylim=(max(min(values) - room, -0.12 * (max(values) + room)), max(values) + room))  # 0 shows a whole bubble
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= max(values) + room])
     axes.margins(x=0.15)
     figure.legend(frameon=False, loc="outside right upper", labelspacing=0.9)
     return save(figure, path)

@@ -18,13 +18,14 @@ def _size(entry: dict) -> str:
 
 
 def _speed(speed: dict) -> str:
-    ratio = speed["speedup"]
-    faster = f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
+    ratio, low, high = speed["speedup"], speed["speedup_min"], speed["speedup_max"]
     if speed["within_noise"]:
-        return (f"its speed differs from fp32's within noise (between {speed['speedup_min']:.2f} and "
-                f"{speed['speedup_max']:.2f} times in {speed['rounds']} rounds)")
-    spread = f"{speed['speedup_min']:.2f} to {speed['speedup_max']:.2f} in {speed['rounds']} rounds"
-    return f"{faster} on one window ({spread})"
+        return (f"its speed differs from fp32's within noise (between {low:.2f} and {high:.2f} times in "
+                f"{speed['rounds']} rounds)")
+    what = "faster" if ratio >= 1 else "slower"
+    if ratio < 1:
+        ratio, low, high = 1 / ratio, 1 / high, 1 / low
+    return f"{ratio:.2f} times {what} on one window ({low:.2f} to {high:.2f} in {speed['rounds']} rounds)"
 
 
 def _text(entry: dict) -> str:
