@@ -140,7 +140,8 @@ def floors(document: dict, found: dict) -> list[str]:
     lines = [f"Measured peaks: float32 {limits['float32_flops'] / GIGA:.0f} GFLOP/s, bfloat16 "
              f"{limits['bfloat16_flops'] / GIGA:.0f} GFLOP/s, int8 {limits['int8_ops'] / GIGA:.0f} GOP/s; reading "
              f"{fast / GIGA:.0f} GB/s where it fits the cache, {slow / GIGA:.0f} GB/s from memory.", "",
-             "| | MB a token | floor ms a token | measured | floor encoder s | measured |", "|---|---|---|---|---|---|"]
+             "| | MB a token | floor ms a token | measured | floor encoder s | measured | floor sum s | measured | "
+             "faster-whisper int8 over that floor |", "|---|---|---|---|---|---|---|---|---|"]
     cross = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]  # elements
     for precision in ("fp32", "fp16", "int8", "int4", "int8 optimized"):
         one = found.get(f"this lab {precision}")
@@ -150,11 +151,17 @@ def floors(document: dict, found: dict) -> list[str]:
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
         read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
         read += cross * (1 if document["cross_types"][key] == "int8" else 4)
+        encoder = encoder_floor(config, limits, precision)
+        least, most = (encoder + document["settings"]["tokens"] * read / rate for rate in (fast, slow))
+        peer = found.get("faster-whisper int8")
+        over = f"{peer['sum_s'] / most:.2f}-{peer['sum_s'] / least:.2f}" if peer else "not measured"
         lines.append(f"| {precision} | {read / MEGA:.1f} | {read / fast * 1000:.2f}-{read / slow * 1000:.2f} | "
-                     f"{one['ms_per_token']:.2f} | {encoder_floor(config, limits, precision):.3f} | "
-                     f"{one['encode_s']:.3f} |")
+                     f"{one['ms_per_token']:.2f} | {encoder:.3f} | {one['encode_s']:.3f} | {least:.2f}-{most:.2f} | "
+                     f"{one['sum_s']:.3f} | {over} |")
     return [*lines, "", "A decoder step reads its weights and the cross cache once. The encoder's linear layers run at "
-            "the int8 peak in int8 and at the float32 peak otherwise; attention and convolutions are float32 always."]
+            "the int8 peak in int8 and at the float32 peak otherwise; attention and convolutions are float32 always. "
+            "The last column is the most that the goals over faster-whisper could come to here. A cold start takes the "
+            "sum as well, and the time to start Python and to read the graphs."]
 
 
 def encoder_floor(config: dict, limits: dict, precision: str) -> float:

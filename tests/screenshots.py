@@ -31,7 +31,7 @@ def comparison(chromium, folder: Path) -> None:
     command = [sys.executable, str(ROOT / "04-compare-precisions.py"), "--model", "nano", "--audio",
                str(ROOT / "media"), "--output-dir", str(folder), "--threads", "1", "--quiet"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    page = browser.page(chromium, WIDTH, HEIGHT + 400)
+    page = browser.page(chromium, WIDTH, HEIGHT + 460)
     page.goto((folder / "compare-whisper-nano.html").as_uri())
     save(page, "compare.png")
 

@@ -89,6 +89,8 @@ def test_decoder_floor_reads_weights_and_cross_cache(document):
     floors = text[text.index("## Floors"):]
     assert cells(floors, "fp32")[1:4] == ["36.9", "0.68-1.19", "10.00"]
     assert cells(floors, "int8")[1:4] == ["9.2", "0.17-0.30", "2.00"]
+    # (66 / 2300 + 30.7 / 400) s + 10 x 0.17 to 0.30 ms; 0.66 s of the peer over that
+    assert cells(floors, "int8")[6:] == ["0.11-0.11", "0.220", "6.08-6.15"]
 
 
 def test_encoder_floor_counts_what_was_counted_by_hand(document):
