@@ -7,6 +7,7 @@ from pathlib import Path
 
 import browser
 import numpy as np
+import onnx
 import pytest
 import single_nano
 import web
@@ -141,6 +142,12 @@ def test_the_build_says_what_is_missing(graph, tmp_path):
     encoder = graph.with_name("whisper-nano_encoder_int8.onnx")
     done = web.build("--model", encoder, "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is not a single graph" in done.stderr
+    fed_with_files = onnx.load(graph)
+    recipe = next(entry for entry in fed_with_files.metadata_props if entry.key == "recipe")
+    recipe.value = recipe.value.replace('"input": "samples"', '"input": "wav"')
+    onnx.save(fed_with_files, tmp_path / "wav.onnx")
+    done = web.build("--model", tmp_path / "wav.onnx", "--out", tmp_path / "dist")
+    assert done.returncode == 1 and "is not a single graph from samples" in done.stderr
     (tmp_path / "cut.onnx").write_bytes(graph.read_bytes()[:5000])
     done = web.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is no ONNX graph" in done.stderr

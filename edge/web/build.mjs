@@ -71,7 +71,7 @@ function describe(path) {
   } catch (error) {
     fail(`${path} is no ONNX graph: ${error.message}`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
   }
-  if (facts.part !== "end_to_end")
+  if (facts.part !== "end_to_end" || JSON.parse(facts.recipe).input === "wav")
     fail(`${path} is not a single graph from samples to text`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
   return { name: facts.model, precision: facts.precision, sampleRate: Number(facts.sample_rate),
            windowSamples: Math.round(facts.n_audio_ctx * facts.timestamp_step * facts.sample_rate) };
