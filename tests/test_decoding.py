@@ -9,7 +9,8 @@ import pytest
 from whisper_lab import beam as beam_search
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, Result, decode, detect_language, is_silence, looks_wrong
-from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
+from whisper_lab.token_files import tokenizer_document
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
 from whisper_lab.long_form import Window
-from whisper_lab.tokens import byte_alphabet, log_softmax
+from whisper_lab.token_files import byte_alphabet
+from whisper_lab.tokens import log_softmax
 
 HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
 MOST_ROWS = 24  # more cannot be read on a slide

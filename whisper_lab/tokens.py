@@ -7,16 +7,14 @@ ApplyTimestampRules) and transformers' `WhisperTimeStampLogitsProcessor`, whose 
 for token.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, token_files
 from whisper_lab.console import LabError
-from whisper_lab.features import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -43,21 +41,10 @@ class TokenRules:
     def from_folder(cls, folder: str | Path, tokenizer=None) -> "TokenRules":
         """Read generation_config.json, config.json, preprocessor_config.json and tokenizer.json of a checkpoint.
 
-        tokenizer: its tokenizers.Tokenizer, where that is open already: reading 4 MB of JSON once more takes a while.
-        Raises LabError where a file is missing or cannot be understood.
+        tokenizer: its tokenizers.Tokenizer, where that is open already. Raises LabError where a file is missing or
+        cannot be understood.
         """
-        folder = Path(folder)
-        spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
-        generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
-        if tokenizer is None:
-            ids = {token["content"]: token["id"] for token in tokenizer_document(folder)["added_tokens"]}
-        else:
-            ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
-        try:
-            return cls(**_from_config(generation, model, spec.window_s, ids))
-        except (KeyError, TypeError, IndexError) as error:
-            raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}",
-                           "download it again, or choose another with --model") from error
+        return cls(**token_files.read(folder, tokenizer))
 
     @property
     def timestamp_begin(self) -> int:
@@ -185,77 +172,3 @@ def logsumexp(scores: np.ndarray) -> np.ndarray:
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Log-probabilities over the last axis, float32."""
     return (scores - logsumexp(scores)[..., None]).astype(np.float32, copy=False)
-
-
-def tokenizer_document(folder: str | Path) -> dict:
-    """A checkpoint's tokenizer.json; transformers makes it of vocab.json and merges.txt, as transformers 4 saves them.
-
-    Raises LabError where neither is there, or they cannot be read.
-    """
-    path, vocabulary = Path(folder) / "tokenizer.json", Path(folder) / "vocab.json"
-    if path.is_file() or not vocabulary.is_file():
-        return _read_json(path)
-    from whisper_lab.checkpoints import import_transformers
-
-    try:
-        made = import_transformers().WhisperTokenizerFast.from_pretrained(path.parent)
-    except Exception as error:
-        raise LabError(f"no tokenizer can be made of {vocabulary}: {error}", "download the checkpoint again") from error
-    return json.loads(made.backend_tokenizer.to_str())
-
-
-def _read_json(path: Path, required: bool = True) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise LabError(f"{path.parent} is no Whisper checkpoint: it has no {path.name}",
-                       "give --model a folder that has one, or a name such as nano or base") from None
-    except (OSError, ValueError) as error:
-        raise LabError(f"cannot read {path}: {error}", "download the checkpoint again") from error
-
-
-def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, int]) -> dict:
-    """The fields of TokenRules; generation_config.json first, then the tokenizer's names."""
-    no_timestamps = generation.get("no_timestamps_token_id") or ids["<|notimestamps|>"]
-    end = generation["eos_token_id"]
-    multilingual = generation.get("is_multilingual", "<|nl|>" in ids)
-    languages = generation.get("lang_to_id") or _languages(ids)
-    tasks = generation.get("task_to_id") or {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    return {
-        "start": generation["decoder_start_token_id"],
-        "end": end[0] if isinstance(end, list) else end,
-        "no_timestamps": no_timestamps,
-        "no_speech": ids.get("<|nospeech|>", ids.get("<|nocaptions|>", no_timestamps - 1)),
-        "previous": generation.get("prev_sot_token_id") or ids.get("<|startofprev|>"),
-        "languages": {name.strip("<|>"): i for name, i in languages.items()} if multilingual else {},
-        "tasks": dict(tasks) if multilingual else {},
-        "suppress": np.array(generation.get("suppress_tokens") or [], np.int64),
-        "begin_suppress": np.array(generation.get("begin_suppress_tokens") or [], np.int64),
-        "max_initial_timestamp": generation.get("max_initial_timestamp_index"),
-        "max_positions": model["max_target_positions"],
-        "vocab_size": model["vocab_size"],
-        "timestamp_step": window_s / model["max_source_positions"],
-        "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
-        "median_filter_width": model.get("median_filter_width", 7),
-    }
-
-
-def _languages(ids: dict[str, int]) -> dict[str, int]:
-    """Language tokens stand between <|startoftranscript|> and the tasks."""
-    first, last = ids["<|startoftranscript|>"], min(ids["<|translate|>"], ids["<|transcribe|>"])
-    return {name: i for name, i in ids.items() if first < i < last}
-
-
-def _upper_heads(model: dict) -> list[tuple[int, int]]:
-    """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
-    layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
-    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-
-
-def byte_alphabet() -> list[str]:
-    """How GPT-2's vocabulary files write the bytes 0 .. 255: printable Latin-1 as itself, the rest from U+0100 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
-from whisper_lab.tokens import tokenizer_document
+from whisper_lab.token_files import tokenizer_document
 
 COPIED = ("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, loop
-from whisper_lab.tokens import byte_alphabet
+from whisper_lab.token_files import byte_alphabet
 
 REPLACEMENT = 0xFFFD
 # The table ends where assigned characters do: planes 0 and 1, the rare ideographs of planes 2 and 3, and the tags of
