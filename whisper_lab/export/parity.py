@@ -94,29 +94,28 @@ def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, p
 def long_run(runtime, sounds: list[Sound], seed: int = 0) -> LongRun:
     """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
 
-    One recording at a time, each copied to its place: cross caches and copies of all would be as large as the weights.
+    One beam at a time, each copied to its place: cross caches and copies of all would be as large as the weights.
     """
     random, positions, beams = np.random.default_rng(seed), runtime.rules.max_positions, max(SWEEP_BEAMS)
     ids = random.integers(0, runtime.rules.vocab_size, (max(SWEEP_AUDIO) * beams, positions))
     looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
     whole: list[np.ndarray] = []
-    for i, sound in enumerate(sounds[:max(SWEEP_AUDIO)]):
-        rows = slice(i * beams, (i + 1) * beams)
-        answer = _long_answer(runtime.model, ids[rows], sound.hidden, looked_at)
+    for row in range(len(ids)):
+        answer = _long_answer(runtime.model, ids[row:row + 1], sounds[row // beams].hidden, looked_at)
         whole = whole or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in answer]
         for place, part in zip(whole, answer, strict=True):
-            place[rows] = part
+            place[row] = part[0]
     logits, *caches = whole
     return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches)
 
 
 def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int]) -> list[np.ndarray]:
-    """Logits [beams, looked_at, vocabulary] and self caches for the beams of one recording."""
+    """Logits [1, looked_at, vocabulary] and self caches for one beam of a recording."""
     import torch
 
     with torch.inference_mode():
-        states = torch.from_numpy(hidden).expand(len(ids), -1, -1)
-        output = model.model.decoder(input_ids=torch.from_numpy(ids), use_cache=True, encoder_hidden_states=states)
+        output = model.model.decoder(input_ids=torch.from_numpy(ids), use_cache=True,
+                                     encoder_hidden_states=torch.from_numpy(hidden))
         logits = model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
     layers = output.past_key_values.self_attention_cache.layers
     return [logits, *(tensor.numpy() for layer in layers for tensor in (layer.keys, layer.values))]
