@@ -73,8 +73,10 @@ def test_every_clip_gives_the_pairs_tokens_and_text(nano, session, clip):
 
 
 @pytest.mark.parametrize("count", [0, 1, 159, 160, 201, 16000, 159999, 160000])
-def test_any_length_up_to_the_window(nano, session, kitchen, count):
-    samples = np.resize(kitchen, count).astype(np.float32)
+def test_any_length_up_to_the_window(nano, session, count):
+    # Different sentences: how often one was said that fills the window three times is nearly a tie in int8.
+    said = np.concatenate([audio.load(MEDIA / f"{clip}.wav").samples for clip in ("hello", "digits")])
+    samples = np.resize(said, count).astype(np.float32)
     tokens = session.run(["tokens"], {"samples": samples[None]})[0]
     assert tokens.tolist() == pair_says(nano.whisper, samples).tokens
 
@@ -246,7 +248,7 @@ def refused(nano, monkeypatch, call_script, tmp_path):
         if not folder.exists():
             shutil.copytree(nano.folder, folder, ignore=shutil.ignore_patterns("*end_to_end*"))
         clip = {"kitchen": audio.load(MEDIA / "kitchen.wav").samples}
-        monkeypatch.setattr(single_gates, "sounds", lambda spec, seed=0: clip)
+        monkeypatch.setattr(single_gates, "sounds", lambda spec, seed=0, given="samples": clip)
         monkeypatch.chdir(tmp_path)
         status, _, err = call_script("08-single-onnx-model.py", "--model", "nano", "--precision", "int8",
                                      "--model-dir", folder, "--quiet", *arguments)

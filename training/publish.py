@@ -1,6 +1,7 @@
 """From a training run to the checkpoint that ships: half precision, alignment heads, tokenizer, model card.
 
     python -m training.publish --run training/work/run --corpus training/work/corpus
+    python -m training.publish --run training/work/third-run --earlier training/work/second-run/average --share 0.4
     python -m training.publish --card training/work/evaluation/evaluation.json     # only the model card, afterwards
 """
 
@@ -21,12 +22,22 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "mer
                    "processor_config.json")  # fmt: skip
 
 
-def publish(run: Path, corpus_folder: Path, output: Path, clips: int, seed: int) -> None:
-    """Write the averaged weights of a run as a float16 checkpoint in Hugging Face layout."""
+def publish(run: Path, corpus_folder: Path, output: Path, clips: int, seed: int, earlier: Path | None = None,
+            share: float = 1.0) -> None:
+    """Write the averaged weights of a run as a float16 checkpoint in Hugging Face layout.
+
+    earlier: the checkpoint that the run began with; of each weight `share` is then the run's and the rest is that
+    checkpoint's. What a round has learnt and what it has forgotten lie on a line, and the best is often between
+    (Wortsman et al. 2022, arXiv 2109.01903).
+    """
     transformers = checkpoints.import_transformers()
     model = transformers.WhisperForConditionalGeneration.from_pretrained(
         run / "average", attn_implementation="eager", dtype=torch.float32
     ).eval()
+    if earlier:
+        before = transformers.WhisperForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32).state_dict()
+        model.load_state_dict({name: torch.lerp(before[name], after, share)
+                               for name, after in model.state_dict().items()})
     tokenizer = transformers.WhisperTokenizer.from_pretrained(run / "blank")
     utterances, audio = corpus.load(corpus_folder)
     planner = Planner(utterances, tokenizer, model.config.max_source_positions * 320, 10**6, held_out=True)
@@ -171,6 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=40, help="for the alignment heads (default: %(default)s)")
+    parser.add_argument("--earlier", type=Path, metavar="DIR", help="checkpoint the run began with, to mix in")
+    parser.add_argument("--share", type=float, default=1.0, help="of the run in the mixture (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="an evaluation: only write its model card")
     args = console.parse(parser, argv)
     if args.card:
@@ -179,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         evaluation = json.loads(args.card.read_text(encoding="utf-8"))
         write_card(Path(args.output_dir), evaluation, table(evaluation))
         return 0
-    publish(args.run, args.corpus, Path(args.output_dir), args.clips, args.seed)
+    publish(args.run, args.corpus, Path(args.output_dir), args.clips, args.seed, args.earlier, args.share)
     return 0
 
 
