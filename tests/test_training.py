@@ -5,6 +5,7 @@ import logging
 import random
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,6 +227,17 @@ def test_a_round_for_the_decoder_leaves_the_encoder_alone(toy_corpus, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "model.decoder.layers.0.fc1.weight" in changed
     assert not [name for name in changed if "encoder." in name]
+
+    from safetensors.torch import load_file
+
+    from training import publish
+
+    with pytest.raises(SystemExit):
+        publish.main(["--share", "0.5"])
+    for share, expected in ((0.0, before), (1.0, after)):
+        publish.publish(tmp_path, toy_corpus, tmp_path / "mixed", 1, 0, Path(nano), share)
+        mixed = load_file(tmp_path / "mixed" / "model.safetensors")
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in mixed.items())
 
 
 def test_altered_sentences_are_english_and_none_is_held_out(monkeypatch):

@@ -186,6 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of the run in the mixture (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="an evaluation: only write its model card")
     args = console.parse(parser, argv)
+    if args.share != 1 and not args.earlier:
+        parser.error("--share needs --earlier: the weights to mix with")
     if args.card:
         from training.evaluate import table
 
