@@ -20,6 +20,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from whisper_lab import languages
+
 log = logging.getLogger("whisper_lab")
 
 
@@ -42,7 +44,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     ),
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
-    "language": (("--language",), {"metavar": "CODE", "help": "language spoken, such as en or nl (default: detect)"}),
+    "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
+                                       "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",

@@ -101,7 +101,7 @@ class Ear:
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
         tokens, _ = self._continue(self._encode(features), prefix, before, seconds, timestamps=True)
-        pieces, end = split(tokens, rules.timestamp_begin)
+        pieces, end = split(tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
         if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
