@@ -79,11 +79,12 @@ def compare_layers(variant, base, runtimes: dict, heard, threads: int | None) ->
 
 def transcribe(runtime, clips: list) -> list[str]:
     """What a runtime hears in each clip, greedily."""
-    from whisper_lab import audio, long_form
+    from whisper_lab import long_form
     from whisper_lab.decoding import Options
 
-    return ["" if audio.level(clip.samples).silent else  # for silence Whisper tends to invent words: do not ask it
-            long_form.transcribe(runtime, clip.samples, Options(language=clip.language)).text for clip in clips]
+    options = [Options(language=clip.language, temperatures=(0.0,)) for clip in clips]
+    return [long_form.transcribe(runtime, clip.samples, option).text
+            for clip, option in zip(clips, options, strict=True)]
 
 
 # 6. The clock --------------------------------------------------------------------------------------------------------

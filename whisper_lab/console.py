@@ -46,6 +46,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                              "help": "sound files or folders (default: speech.wav)"}),
     "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
                                        "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
+    "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "
+                                   "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",

@@ -136,6 +136,11 @@ def is_silence(result: Result, options: Options) -> bool:
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
 
 
+def temperatures(first: float, fallback: bool) -> tuple[float, ...]:
+    """What --temperature and --no-fallback ask for: a temperature above 0 is a choice that stands."""
+    return FALLBACK_TEMPERATURES if fallback and first == 0 else (first,)
+
+
 def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[int], temperature: float = 0.0,
          timestamps: bool = False) -> Result:
     """The Result of tokens that another search has found, from one run of the decoder over all of them.

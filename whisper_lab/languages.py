@@ -6,7 +6,8 @@ tokenizer's (openai-whisper's `tokenizer.py`), the native names are how the lang
 
 # code: English name; other names, native ones among them
 NAMES: dict[str, str] = {
-    "af": "afrikaans", "am": "amharic; አማርኛ", "ar": "arabic; العربية", "as": "assamese", "az": "azerbaijani; azərbaycanca",
+    "af": "afrikaans", "am": "amharic; አማርኛ", "ar": "arabic; العربية", "as": "assamese",
+    "az": "azerbaijani; azərbaycanca",
     "ba": "bashkir", "be": "belarusian; беларуская", "bg": "bulgarian; български", "bn": "bengali; bangla; বাংলা",
     "bo": "tibetan", "br": "breton; brezhoneg", "bs": "bosnian; bosanski", "ca": "catalan; valencian; català",
     "cs": "czech; čeština; česky", "cy": "welsh; cymraeg", "da": "danish; dansk", "de": "german; deutsch",
@@ -25,7 +26,8 @@ NAMES: dict[str, str] = {
     "pa": "punjabi; panjabi; ਪੰਜਾਬੀ", "pl": "polish; polski", "ps": "pashto; pushto", "pt": "portuguese; português",
     "ro": "romanian; moldavian; moldovan; română", "ru": "russian; русский", "sa": "sanskrit", "sd": "sindhi",
     "si": "sinhala; sinhalese", "sk": "slovak; slovenčina; slovensky", "sl": "slovenian; slovenščina", "sn": "shona",
-    "so": "somali", "sq": "albanian; shqip", "sr": "serbian; српски; srpski", "su": "sundanese", "sv": "swedish; svenska",
+    "so": "somali", "sq": "albanian; shqip", "sr": "serbian; српски; srpski", "su": "sundanese",
+    "sv": "swedish; svenska",
     "sw": "swahili; kiswahili", "ta": "tamil; தமிழ்", "te": "telugu; తెలుగు", "tg": "tajik", "th": "thai; ไทย",
     "tk": "turkmen", "tl": "tagalog; filipino", "tr": "turkish; türkçe", "tt": "tatar", "uk": "ukrainian; українська",
     "ur": "urdu; اردو", "uz": "uzbek", "vi": "vietnamese; tiếng việt", "yi": "yiddish; ייִדיש", "yo": "yoruba",

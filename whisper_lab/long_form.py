@@ -209,9 +209,10 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
     A recording longer than the window is decoded with timestamps whatever options.timestamps says: they join its
-    windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window; condition_on_previous: also what was said before. words: each
-    segment gets its words with times. progress is called with the s of sound that each window moved on. Raises
-    LabError for a language or task that the checkpoint does not have.
+    windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window;
+    condition_on_previous: also what was said before. words: each segment gets its words with times. progress is called
+    with the s of sound that each window moved on. Raises LabError for a language or task that the checkpoint does not
+    have.
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)

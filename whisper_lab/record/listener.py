@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab import checkpoints, console, long_form
-from whisper_lab.audio import SAMPLE_RATE, Level
+from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
+from whisper_lab.silence import is_silent
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
@@ -44,9 +45,9 @@ class Listener:
             return FeatureSpec.from_folder(naming.runtime_folder(self.model_dir, self.graphs)), self.graphs
         return FeatureSpec.from_folder(checkpoints.BUNDLED), "whisper-nano"
 
-    def transcribe(self, samples: np.ndarray, level: Level, choice: str) -> tuple[str, str]:
+    def transcribe(self, samples: np.ndarray, choice: str) -> tuple[str, str]:
         """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
-        if level.silent:  # for silence Whisper tends to invent words: do not ask it
+        if is_silent(samples):
             return "", "silence: the model was not asked"
         with self._one_at_a_time:
             runtime, name = self._open(choice)
