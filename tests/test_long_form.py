@@ -54,7 +54,7 @@ class ToneListener:
         said = 0 if cache is None else cache + 1
         logits = np.zeros((*input_ids.shape, self.rules.vocab_size), np.float32)
         for row, (tones, tokens) in enumerate(cross):
-            logits[row, -1, tokens[said]] = 30
+            logits[row, -1, tokens[min(said, len(tokens) - 1)]] = 30
             if said == 0:
                 logits[row, :, self.rules.no_speech] = 0 if tones else 20
                 logits[row, -1, self.rules.languages["nl"]] = 9
@@ -207,6 +207,70 @@ def test_memory_does_not_grow_with_the_recording(listener):
     assert peak(12) < 1.2 * peak(1)
 
 
+# What is not asked, and what is not believed
+
+def hiss(duration, dbfs=-60.0):
+    return np.random.default_rng(8).normal(0, 10 ** (dbfs / 20), round(duration * RATE)).astype(np.float32)
+
+
+def test_a_quiet_start_decides_nothing(listener):
+    """12 s of faint noise, in which the model hears Welsh, then speech: the language is that of the speech."""
+    original = listener.step
+
+    def step(ids, cross, cache):
+        logits, cache = original(ids, cross, cache)
+        for row, (heard, _) in enumerate(cross):
+            logits[row, -1, listener.rules.languages["en"]] = 0 if heard else 25
+        return logits, cache
+
+    listener.step = step
+    quiet = hiss(12)
+    quiet[::RATE] = 0.02  # clicks: not steady, so the model is asked, and its no-speech rule is what throws it away
+    for start in (quiet, hiss(12)):
+        samples = np.concatenate([start, tones((1, 2), (3, 4.5), duration=8)])
+        transcript = transcribe(listener, samples, Options(logprob_threshold=None))
+        assert transcript.language == "nl" and transcript.language_probability > 0.9
+        np.testing.assert_allclose([segment.start for segment in transcript.segments], [13, 15], atol=0.04)
+
+
+def test_steady_and_silent_windows_are_never_asked(listener):
+    sound = np.concatenate([hiss(25), tones((1, 2), duration=5), np.zeros(30 * RATE, np.float32), hiss(20, -30)])
+    moves = []
+    transcript = transcribe(listener, sound, Options("en"), progress=moves.append)
+    assert listener.windows == 1 and len(transcript.segments) == 1
+    assert sum(moves) == pytest.approx(80, abs=0.1)
+    assert transcribe(listener, hiss(10, -30), Options("en")).text == "" and listener.windows == 1
+
+
+def test_a_segment_in_silence_is_invented(nano):
+    """Words, 2 s of nothing, and a polite phrase that nobody said."""
+    windows = cursor(nano, 10.0)
+    windows.samples[5 * RATE:] = 0
+    segments = windows.advance(tokens(windows, 0.5, 1, 4.0, 7.0, 2, 9.0))
+    assert [segment.text for segment in segments] == ["1"]
+    windows = cursor(nano, 10.0)  # moments may be wrong by a little: this one was
+    windows.samples[5 * RATE:] = 0
+    assert len(windows.advance(tokens(windows, 0.5, 1, 4.0, 5.2, 2, 6.0))) == 2
+
+
+def test_a_window_that_looks_wrong_is_decoded_again(listener):
+    """The fallback is on unless it is switched off, and the same seed gives the same text."""
+    original = listener.step
+
+    def unsure(ids, cross, cache):
+        logits, cache = original(ids, cross, cache)
+        return logits / 8, cache  # the likeliest token is likely no more
+
+    listener.step = unsure
+    samples = tones((1, 2), (3, 4), duration=8)
+    (once,) = transcribe_many(listener, [samples], Options("en", temperatures=(0.0,), no_speech_threshold=None))
+    found = [transcribe(listener, samples, Options("en", no_speech_threshold=None, max_tokens=5, seed=seed))
+             for seed in (0, 0, 1)]
+    assert {segment.temperature for segment in once.segments} == {0.0}
+    assert all(segment.temperature == 1.0 for segment in found[0].segments) and found[0].segments
+    assert found[0] == found[1] != found[2]
+
+
 # The cursor on its own: tokens in, segments and the next window's place out.
 
 def cursor(nano, duration=25.0):
@@ -222,8 +286,10 @@ def tokens(windows, *items):
 
 
 @pytest.mark.parametrize(("items", "spans", "moved"), [
-    ((0.5, 1, 2, 3.0), [(0.5, 3.0)], 10),  # one whole segment, silence after it: the window is used up
-    ((0.5, 1, 3.0, 3.0, 2, 7.5), [(0.5, 3.0), (3.0, 7.5)], 10),  # ends in a single timestamp
+    ((0.5, 1, 2, 8.5), [(0.5, 8.5)], 10),  # one whole segment: the window is used up
+    ((0.5, 1, 3.0, 3.0, 2, 8.5), [(0.5, 3.0), (3.0, 8.5)], 10),  # ends in a single timestamp
+    ((0.5, 1, 2, 3.0), [(0.5, 3.0)], 3),  # the model stopped, and speech goes on
+    ((0.5, 1, 3.0, 3.0, 2, 7.5), [(0.5, 3.0), (3.0, 7.5)], 7.5),
     ((0.5, 1, 3.0, 3.2, 2, 7.5, 7.5), [(0.5, 3.0), (3.2, 7.5)], 7.5),  # ends in a pair: goes on there
     ((0.5, 1, 3.0, 3.0, 2, 7.5, 8.0, 3), [(0.5, 3.0), (3.0, 7.5)], 7.5),  # cut off: 3 is decoded again
     ((0.5, 1, 2), [(0.5, 10.0)], 10),  # no end at all: the window is one segment
@@ -237,6 +303,12 @@ def test_cursor(nano, items, spans, moved):
     segments = windows.advance(tokens(windows, *items))
     assert [(round(s.start, 6), round(s.end, 6)) for s in segments] == spans
     assert windows.position == moved * RATE
+
+
+def test_silence_behind_the_last_timestamp_uses_the_window_up(nano):
+    windows = cursor(nano)
+    windows.samples[4 * RATE:10 * RATE] = 0
+    assert len(windows.advance(tokens(windows, 0.5, 1, 2, 3.0))) == 1 and windows.position == 10 * RATE
 
 
 def test_cursor_counts_from_the_window_and_stops_at_the_end(nano):

@@ -53,7 +53,8 @@ def test_default_output_and_notes(run_script, nano, clip, script):
     text = text_of(run.stdout)
     for note in ("checkpoint: whisper-nano (", "device: ", "precision: float32", "loaded: speech.wav, 3.00 s"):
         assert note in run.stderr
-    assert re.search(r"language: (en|nl) \(detected in the first window with speech, probability [01]\.\d{3}", run.stderr)
+    assert re.search(r"language: (en|nl) \(detected in the first window with speech, probability [01]\.\d{3}",
+                     run.stderr)
     status, out, err = script(clip, "--quiet")
     assert (status, text_of(out)) == (0, text)
     assert err == ""

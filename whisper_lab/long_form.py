@@ -23,6 +23,7 @@ from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
+SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
 
 
@@ -124,10 +125,22 @@ class Windows:
             text = self.rules.text(self.tokenizer, piece)
             if text and not self._invented(window, start, stop):
                 segments.append(Segment(window.start + start, window.start + stop, text, piece))
-        moved = self.n_samples if end is None else round(end * self.rules.timestamp_step * self.rate)
+        moved = self._used(list(tokens), window) if end is None else round(end * self.rules.timestamp_step * self.rate)
         self.position += moved if 0 < moved <= self.n_samples else self.n_samples
         self._pass_silence()
         return segments
+
+    def _used(self, tokens: list[int], window: Window) -> int:
+        """Samples up to where a window was used up whose tokens name no place to go on: all of them, as a rule.
+
+        But a Whisper may stop in the middle of a window that is full of speech: its last timestamp says where.
+        """
+        if not tokens or not self.rules.is_timestamp(tokens[-1]):
+            return self.n_samples
+        heard = round((tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step * self.rate)
+        rest = window.samples[heard:]
+        went_on = len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
+        return heard if went_on else self.n_samples
 
     def _invented(self, window: Window, start: float, stop: float) -> bool:
         """Nothing could be heard while this is said to have been spoken. Moments may be wrong: MARGIN on both sides."""
