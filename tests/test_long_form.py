@@ -307,7 +307,7 @@ def test_cursor(nano, items, spans, moved):
 
 def test_silence_behind_the_last_timestamp_uses_the_window_up(nano):
     windows = cursor(nano)
-    windows.samples[4 * RATE:10 * RATE] = 0
+    windows.samples[round(3.4 * RATE):10 * RATE] = 0
     assert len(windows.advance(tokens(windows, 0.5, 1, 2, 3.0))) == 1 and windows.position == 10 * RATE
 
 

@@ -138,7 +138,7 @@ class Windows:
         if not tokens or not self.rules.is_timestamp(tokens[-1]):
             return self.n_samples
         heard = round((tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step * self.rate)
-        rest = window.samples[heard:]
+        rest = window.samples[heard + round(MARGIN * self.rate):]
         went_on = len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
         return heard if went_on else self.n_samples
 
