@@ -48,7 +48,7 @@ def transcribe(lab, path: Path, args):
     """The lesson: one sound file to a Transcript. Also returns what --explain needs to show its first window."""
     from whisper_lab.decoding import Options, is_silence
     from whisper_lab.explain import Trace
-    from whisper_lab.long_form import Transcript, Windows, add_words
+    from whisper_lab.long_form import Transcript, Windows, add_words, to_continue
 
     # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
     #    channels are averaged to mono, and the sampling rate is converted behind a low-pass filter, because 16 kHz is
@@ -65,6 +65,9 @@ def transcribe(lab, path: Path, args):
     # A recording longer than the window needs timestamps, because they tell where the next window begins.
     timestamps = args.timestamps != "none" or sound.duration > lab.spec.window_s
     # For silence a Whisper invents words: windows that hold no speech are passed over, and never asked.
+    # What was said so far is given to the next window, which then goes on in the same words and spelling.
+    condition, said = lab.rules.condition_on_previous and bool(lab.rules.previous), []
+    condition = condition if args.condition_on_previous is None else args.condition_on_previous
     windows = Windows(sound.samples, lab.spec.n_samples, lab.spec.sampling_rate, lab.rules, lab.tokenizer)
     for window in console.progress(windows, description=path.name, unit="window"):
         # 2. Features. A Fourier transform of 25 ms every 10 ms, its power summed in mel bands, the logarithm of that;
@@ -79,7 +82,7 @@ def transcribe(lab, path: Path, args):
         #    <|startoftranscript|><|language|><|task|> and writes the likeliest next token, again and again, until
         #    that is <|endoftext|>.                                                                       [tokens]
         #    Where that text repeats itself or is unlikely, the next temperature is tried.
-        result = generate(lab, args, window, features, language, timestamps)
+        result = generate(lab, args, window, features, language, timestamps, lab.prompt + said)
         mel = features[0].float().cpu().numpy()
         trace = trace or Trace(sound, window, mel, result.prompt, result.tokens)
         if is_silence(result, Options()):  # likely no speech, and unlikely text
@@ -92,6 +95,7 @@ def transcribe(lab, path: Path, args):
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
         transcript.segments += segments
+        said = to_continue(said, segments, result.temperature) if condition else []
         if segments and transcript.language is None:
             transcript.language, transcript.language_probability = language, probability
             console.note("language", language, f"detected in the first window with speech, probability "
@@ -101,16 +105,16 @@ def transcribe(lab, path: Path, args):
     return transcript, trace
 
 
-def generate(lab, args, window, features, language: str | None, timestamps: bool):
+def generate(lab, args, window, features, language: str | None, timestamps: bool, before: list[int]):
     """One window's tokens, as a decoding.Result: those of the first temperature whose text does not look wrong."""
     import torch
 
     from whisper_lab import decoding
 
-    prompt = lab.rules.prompt(language, args.task, timestamps, lab.prompt)
+    prompt = lab.rules.prompt(language, args.task, timestamps, before)
     cross = None
     for temperature in decoding.temperatures(args.temperature, args.fallback):
-        settings = generate_settings(lab, args, language, timestamps, temperature)
+        settings = generate_settings(lab, args, language, timestamps, temperature, before)
         torch.manual_seed(args.seed)  # a window's text does not depend on the windows before it
         with torch.no_grad():  # nothing is trained here: keep no intermediate results for gradients
             if args.api == "model":
@@ -139,7 +143,7 @@ def detect_language(lab, features) -> tuple[str, float]:
     return codes[best], float(probabilities[best])
 
 
-def generate_settings(lab, args, language: str | None, timestamps: bool, temperature: float) -> dict:
+def generate_settings(lab, args, language: str | None, timestamps: bool, temperature: float, before: list[int]) -> dict:
     """The arguments of `model.generate` for one window at one temperature."""
     import torch
 
@@ -153,8 +157,9 @@ def generate_settings(lab, args, language: str | None, timestamps: bool, tempera
         settings |= {"language": language, "task": args.task}
     if temperature > 0:  # draw from softmax(logits / temperature), all tokens taking part
         settings |= {"temperature": temperature, "top_k": 0}
-    if lab.prompt:
-        settings["prompt_ids"] = torch.tensor([lab.rules.previous, *lab.prompt], device=lab.model.device)
+    if before:
+        last = before[-lab.rules.most_previous:]
+        settings["prompt_ids"] = torch.tensor([lab.rules.previous, *last], device=lab.model.device)
     return settings
 
 
@@ -206,7 +211,7 @@ def parse(argv: list[str] | None):
                         help="width of the beam search (default: 1, greedy)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
-    console.add_flags(parser, "fallback")
+    console.add_flags(parser, "fallback", "condition_on_previous")
     parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
                         help="show when each segment or word was said (default: %(default)s)")
     parser.add_argument("--prompt", metavar="TEXT",

@@ -193,6 +193,24 @@ def test_previous_text_is_given_to_the_next_window(listener):
     assert len(prompts[-1][0]) <= listener.rules.max_positions // 2 + 3
 
 
+def test_the_checkpoint_says_whether_previous_text_helps(listener):
+    """Published checkpoints are helped; whisper-nano, which never saw such a prompt, says no."""
+    prompts = []
+    original = listener.step
+    listener.step = lambda ids, cross, cache: (prompts.append(ids.tolist()) if cache is None else None,
+                                               original(ids, cross, cache))[1]
+    spans, duration = regular_spans(14)
+    samples = tones(*spans, duration=duration)
+    transcribe(listener, samples, Options("en"))
+    assert not any(listener.rules.previous in rows[0] for rows in prompts)
+    listener.rules = replace(listener.rules, condition_on_previous=True)
+    transcribe(listener, samples, Options("en", temperatures=(0.0,)))
+    assert prompts[-1][0][0] == listener.rules.previous
+    prompts.clear()
+    transcribe(listener, samples, Options("en", temperatures=(0.6,)))  # hot: it may be nonsense
+    assert not any(listener.rules.previous in rows[0] for rows in prompts)
+
+
 def test_memory_does_not_grow_with_the_recording(listener):
     """Beyond the samples themselves an hour may cost no more than a minute."""
     def peak(minutes):

@@ -48,6 +48,9 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                        "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
     "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "
                                    "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
+    "condition_on_previous": (("--condition-on-previous",), {
+        "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
+        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",

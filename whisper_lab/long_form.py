@@ -24,6 +24,7 @@ from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
+HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
 
 
@@ -174,6 +175,11 @@ def split(tokens: list[int], rules: TokenRules) -> tuple[list[list[int]], int | 
     return pieces, None if used_up else tokens[cuts[-1] - 1] - rules.timestamp_begin
 
 
+def to_continue(said: list[int], segments: Sequence[Segment], temperature: float) -> list[int]:
+    """The tokens that the next window is to continue: those so far and a window's; none where it may be nonsense."""
+    return [] if temperature > HOT else said + [token for segment in segments for token in segment.tokens]
+
+
 class _Recording:
     """One recording on its way through `transcribe_many`."""
 
@@ -198,10 +204,7 @@ class _Recording:
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature = result.temperature
-            if condition:
-                self.said += segment.tokens
-        if result.temperature > 0.5:
-            self.said = []  # a hot result may be nonsense: it must not be continued
+        self.said = to_continue(self.said, segments, result.temperature) if condition else []
         transcript.segments += segments
         return segments
 
@@ -217,18 +220,20 @@ def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **s
 
 
 def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
-                    condition_on_previous: bool = False, prompt: Sequence[int] = (), batch_size: int = 8,
+                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = 8,
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
     A recording longer than the window is decoded with timestamps whatever options.timestamps says: they join its
     windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window;
-    condition_on_previous: also what was said before. words: each segment gets its words with times. progress is called
-    with the s of sound that each window moved on. Raises LabError for a language or task that the checkpoint does not
-    have.
+    condition_on_previous: also what was said before; None: as the checkpoint says (TokenRules). words: each segment
+    gets its words with times. progress is called with the s of sound that each window moved on. Raises LabError for a
+    language or task that the checkpoint does not have.
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
+    if condition_on_previous is None:
+        condition_on_previous = runtime.rules.condition_on_previous and runtime.rules.previous is not None
     all_recordings = [_Recording(samples, runtime, options, prompt) for samples in recordings]
     for recording in all_recordings:
         if progress and recording.windows.position:

@@ -75,7 +75,8 @@ def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
     started = time.perf_counter()
     with _bar(sound.duration, clip.name) as bar:
         transcript = long_form.transcribe(runtime, sound.samples, options, words=args.timestamps == "word",
-                                          prompt=prompt, progress=bar and bar.update)
+                                          condition_on_previous=args.condition_on_previous, prompt=prompt,
+                                          progress=bar and bar.update)
     seconds = time.perf_counter() - started
     if transcript.language_probability is not None:
         console.note("language", transcript.language, f"detected, probability {transcript.language_probability:.3f}; "
@@ -118,7 +119,7 @@ def arguments(argv: list[str] | None):
                         help="width of the beam search (default: 1, greedy)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
-    console.add_flags(parser, "fallback")
+    console.add_flags(parser, "fallback", "condition_on_previous")
     parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
                         help="show when each segment or word was said (default: %(default)s)")
     parser.add_argument("--prompt", metavar="TEXT", help="text put before every window, such as names to expect")

@@ -81,6 +81,7 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
         "vocab_size": model["vocab_size"],
         "timestamp_end": no_timestamps + 1 + model["max_source_positions"],  # a timestamp a position, and the end
         "language": _language(generation, multilingual),
+        "condition_on_previous": generation.get("condition_on_prev_tokens") is not False,
         "timestamp_step": window_s / model["max_source_positions"],
         "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
         "median_filter_width": model.get("median_filter_width", 7),

@@ -39,6 +39,7 @@ class TokenRules:
     vocab_size: int
     timestamp_step: float  # seconds from one timestamp token to the next, also one encoder position
     language: str | None = None  # that generation_config.json asks for; None: to be detected
+    condition_on_previous: bool = True  # give a window the text before it; False: the checkpoint is led astray by it
     alignment_heads: tuple[tuple[int, int], ...] = field(default=())  # (layer, head) whose attention follows the sound
     median_filter_width: int = 7  # encoder positions
 
