@@ -364,9 +364,45 @@ def test_clock(seconds, text):
 def test_subtitles_keep_their_structure():
     segments = [Segment(0, 1.5, "a < b & c\n\n--> d", []), Segment(1.5, 1.5, "e", [])]
     assert subtitles.srt(segments) == ("1\n00:00:00,000 --> 00:00:01,500\na < b & c -> d\n\n"
-                                       "2\n00:00:01,500 --> 00:00:01,501\ne\n")
+                                       "2\n00:00:01,500 --> 00:00:02,500\ne\n")
     assert subtitles.vtt(segments) == ("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\na &lt; b &amp; c --&gt; d\n\n"
-                                       "00:00:01.500 --> 00:00:01.501\ne\n")
+                                       "00:00:01.500 --> 00:00:02.500\ne\n")
+
+
+NINE = "wake me up at half past six in summer"  # 37 characters: 1.76 s to read
+
+
+@pytest.mark.parametrize(("spans", "expected"), [
+    ([(5.0, 5.62)], [(5.0, 6.762)]),  # silence after it
+    ([(5.0, 5.62), (5.7, 9.0)], [(3.938, 5.7), (5.7, 9.0)]),  # silence before it
+    ([(2.0, 5.0), (5.0, 5.62), (5.7, 9.0)], [(2.0, 5.7), (5.7, 9.0)]),  # none: joined with the nearer neighbour
+    ([(0.0, 0.62)], [(0.0, 1.762)]),
+    ([(2.0, 5.0), (6.0, 9.0)], [(2.0, 5.0), (6.0, 9.0)]),  # long enough: as they were
+])
+def test_cues_can_be_read(spans, expected):
+    segments = [Segment(start, end, NINE, []) for start, end in spans]
+    made = subtitles.cues(segments)
+    assert [(round(cue.start, 3), round(cue.end, 3)) for cue in made] == expected
+    assert " ".join(cue.text for cue in made) == " ".join([NINE] * len(spans))
+    assert [(segment.start, segment.end) for segment in segments] == spans  # the transcript itself is not changed
+
+
+def test_fast_speech_does_not_become_one_cue():
+    segments = [Segment(2.0 * i, 2.0 * i + 2, "x" * 60, []) for i in range(20)]  # 30 characters a second
+    assert len(subtitles.cues(segments)) == 20
+
+
+def test_cues_of_any_segments_are_readable_and_apart():
+    generator = np.random.default_rng(4)
+    for _ in range(200):
+        edges = np.sort(generator.uniform(0, 30, 16)).reshape(-1, 2)
+        segments = [Segment(start, end, "x" * generator.integers(1, 80), []) for start, end in edges]
+        made = subtitles.cues(segments)
+        assert all(before.end <= after.start for before, after in zip(made, made[1:], strict=False))
+        assert " ".join(cue.text for cue in made) == " ".join(segment.text for segment in segments)
+        for i, cue in enumerate(made):  # too short only where nobody is near, and all the silence around is used
+            room = (made[i + 1].start if i + 1 < len(made) else np.inf) - cue.end
+            assert cue.end - cue.start >= subtitles._needed(cue) - 0.002 or room == pytest.approx(0, abs=1e-6)
 
 
 def test_words_in_vtt_have_growing_times_inside_the_cue():
