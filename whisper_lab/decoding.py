@@ -213,7 +213,7 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
     for step in range(room):
         generated = np.array([tokens[i] for i in live], np.int64).reshape(len(live), step)
         scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
-        chosen = _choose(scores, temperature, [generators[i] for i in live])
+        chosen = choose(scores, temperature, [generators[i] for i in live])
         totals[live] += scores[np.arange(len(live)), chosen] - logsumexp(scores)
         for i, token in zip(live, chosen, strict=True):
             tokens[i].append(int(token))
@@ -228,7 +228,7 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
     return [(_without_end(row, rules.end), total / max(len(row), 1)) for row, total in zip(tokens, totals, strict=True)]
 
 
-def _choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
+def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
     """The likeliest token of each row, or one drawn from softmax(scores / temperature)."""
     if temperature == 0:
         return scores.argmax(axis=-1)
