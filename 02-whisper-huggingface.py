@@ -64,10 +64,10 @@ def transcribe(lab, path: Path, args):
     transcript, trace = Transcript(language=language, duration=sound.duration), None
     # A recording longer than the window needs timestamps, because they tell where the next window begins.
     timestamps = args.timestamps != "none" or sound.duration > lab.spec.window_s
-    # For silence a Whisper invents words: windows that hold no speech are passed over, and never asked.
     # What was said so far is given to the next window, which then goes on in the same words and spelling.
     condition, said = lab.rules.condition_on_previous and bool(lab.rules.previous), []
     condition = condition if args.condition_on_previous is None else args.condition_on_previous
+    # For silence a Whisper invents words: windows that hold no speech are passed over, and never asked.
     windows = Windows(sound.samples, lab.spec.n_samples, lab.spec.sampling_rate, lab.rules, lab.tokenizer)
     for window in console.progress(windows, description=path.name, unit="window"):
         # 2. Features. A Fourier transform of 25 ms every 10 ms, its power summed in mel bands, the logarithm of that;

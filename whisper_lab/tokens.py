@@ -148,7 +148,11 @@ class TokenRules:
 
     def text_tokens(self, tokens: Sequence[int]) -> list[int]:
         """The tokens that stand for text: no special tokens, no timestamps."""
-        return [int(token) for token in tokens if token < self.end or token > self.timestamp_end]
+        return [int(token) for token in tokens if self.is_text(token)]
+
+    def is_text(self, token: int) -> bool:
+        """No special token and no timestamp."""
+        return token < self.end or token > self.timestamp_end
 
     def is_timestamp(self, tokens):
         """Whether a token is a timestamp; of an array of tokens, an array of bool."""
