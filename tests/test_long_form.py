@@ -124,7 +124,7 @@ def test_words_have_the_same_times(listener):
     words = [word for segment in transcript.segments for word in segment.words]
     assert [word.text for word in words] == [segment.text for segment in transcript.segments]
     np.testing.assert_allclose([word.start for word in words], [start for start, _ in spans], atol=0.04)
-    np.testing.assert_allclose([word.end for word in words], [end for _, end in spans], atol=0.2)
+    np.testing.assert_allclose([word.end for word in words], [end for _, end in spans], atol=0.04)
 
 
 def test_silent_windows_are_skipped(listener):

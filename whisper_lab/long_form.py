@@ -11,12 +11,13 @@ segment whose whole time is silent is left out. Where a window's text repeats it
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.alignment import Word, word_times
+from whisper_lab.alignment import Word, pauses, snap, word_times
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence
 from whisper_lab.features import log_mel
 from whisper_lab.silence import is_silent
@@ -277,9 +278,9 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
         tokens += pieces[-1]
     attention = runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
     found = word_times(attention, len(prompt), pieces, runtime.tokenizer, rules, window.duration, language)
+    placed = iter(snap([word for words in found for word in words], pauses(window.samples, runtime.spec.sampling_rate)))
     for segment, words in zip(segments, found, strict=True):
-        # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
-        times = [np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
-                 for word in words]
-        segment.words = [Word(word.text, float(start), float(end), word.tokens)
-                         for word, (start, end) in zip(words, times, strict=True)]
+        segment.words = [Word(word.text, window.start + word.start, window.start + word.end, word.tokens)
+                         for word in itertools.islice(placed, len(words))]
+        if segment.words:  # the words are found in the sound, the segment's times were written by ear
+            segment.start, segment.end = segment.words[0].start, segment.words[-1].end
