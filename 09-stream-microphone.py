@@ -97,7 +97,7 @@ class Stream:
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
         # While somebody speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
-        firm = units if self._is_breath(span, end) else units[:len(found.firm)]
+        firm = units[:len(found.sure if self._is_breath(span, end) else found.firm)]
         self._commit(agreed(self.last, firm), "agreement")
         self.last = units
         if span.closed:  # it has heard the whole utterance: there will be no later one to agree with

@@ -66,6 +66,7 @@ def streamed(runtime, samples: np.ndarray, language: str | None):
 # The text ------------------------------------------------------------------------------------------------------------
 
 def test_live_text_is_at_most_two_points_worse_than_batch(runtime, references):
+    reasons = []
     for name, reference in references.items():
         samples = audio.load(ROOT / "media" / name).samples
         stream = streamed(runtime, samples, reference["language"])
@@ -73,8 +74,8 @@ def test_live_text_is_at_most_two_points_worse_than_batch(runtime, references):
         live, whole = (metrics.word_errors(reference["text"], text).wer for text in (" ".join(stream.log.lines), batch))
         assert live <= whole + 0.02, f"{name}: {stream.log.lines}"
         assert len(stream.log.lines) == len(reference["segments"]), stream.log.lines
-        agreed = sum(commit.reason == "agreement" for commit in stream.log.commits)
-        assert agreed >= 0.9 * len(stream.log.commits)
+        reasons += [commit.reason for commit in stream.log.commits]
+    assert reasons.count("agreement") >= 0.85 * len(reasons)  # what is in doubt may wait for the pause
 
 
 def test_speech_with_hardly_a_pause(runtime, references):

@@ -45,7 +45,7 @@ def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), 
     def search(self, cross, prefix, before, seconds, timestamps, temperature):
         tried.append(temperature)
         tokens, logprob, ratio = results[temperature]
-        return Result([*prefix, *tokens], "", logprob, 0.1, temperature, ratio, None, None, [])
+        return Result([*prefix, *tokens], "", logprob, 0.1, temperature, ratio, None, None, []), [0.9] * len(tokens)
 
     monkeypatch.setattr(Ear, "_continue", search)
     monkeypatch.setattr(module, "detect_language", lambda *_: [{"nl": 1 - heard[1], heard[0]: heard[1]}])

@@ -1,5 +1,6 @@
 """One hypothesis: the model's text for a stretch of sound, going on from text that is already fixed."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ HOLD_S = 0.4  # s; what the model hears this close to the end of its window may 
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
 SILENCE_S = 8.0  # s behind the sound that the encoder hears; with less, the word errors of short clips grow
+SURE_UNIT = 0.8  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
+PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
 SURE = 0.5  # probability of a detected language that is worth a warning
 TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
 
@@ -35,6 +38,7 @@ class Unit:
 
     text: str
     tokens: list[int]
+    probability: float = 1.0  # of its least likely token
 
 
 @dataclass
@@ -48,17 +52,26 @@ class Hypothesis:
 
     @property
     def firm(self) -> list[Unit]:
-        """The units that were heard, while speech goes on.
+        """The units that were heard, and heard surely, while speech goes on.
 
-        A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what nobody said
+        A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what no one said
         yet. Its attention gives that away: words it makes up are all found in the last moments of the window. (Papi et
         al. 2023, arXiv 2305.11408, decide by this alone.) Without it the last two units are held back (hold-n in Liu
         et al. 2020).
         """
         if self.ends is None:
-            return self.units[:max(0, len(self.units) - HOLD_UNITS)]
+            return self.sure[:max(0, len(self.units) - HOLD_UNITS)]
         late = (i for i, end in enumerate(self.ends) if end > self.seconds - HOLD_S)
-        return self.units[:next(late, len(self.units))]
+        return self.sure[:next(late, len(self.units))]
+
+    @property
+    def sure(self) -> list[Unit]:
+        """The units before the first that is in doubt: with more of the sentence it may be heard as another word, and
+        what is committed cannot be taken back. Once PATIENCE_S more were heard, more will not help."""
+        ends = self.ends or [self.seconds] * len(self.units)
+        doubt = (i for i, (unit, end) in enumerate(zip(self.units, ends, strict=True))
+                 if unit.probability < SURE_UNIT and end > self.seconds - PATIENCE_S)
+        return self.units[:next(doubt, len(self.units))]
 
 
 class Ear:
@@ -86,12 +99,13 @@ class Ear:
         """
         cross, rules = self._encode(self._shortened(features, seconds)), self.runtime.rules
         prefix = [token for unit in given for token in unit.tokens]
-        result = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
+        result, likely = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
         if is_silence(result, Options()):
             return Hypothesis(list(given), seconds=seconds)
-        new = rules.text_tokens(result.tokens[len(prefix):])
-        units = [*given, *(Unit(text, part) for text, part in
-                           words_of(new, self.runtime.tokenizer, self.heard_language))]
+        new = [(token, p) for token, p in zip(result.tokens[len(prefix):], likely, strict=True) if rules.is_text(token)]
+        units, likely = list(given), iter([p for _, p in new])
+        for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.heard_language):
+            units.append(Unit(text, part, min(itertools.islice(likely, len(part)))))
         if final:  # what is only unlikely is kept, as in a recording; what goes round in circles is not
             return Hypothesis(units, None, seconds, self._is_left_out(result, seconds))
         ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
@@ -132,7 +146,7 @@ class Ear:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        tokens = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures).tokens
+        tokens = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)[0].tokens
         pieces, end = split(tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
@@ -165,17 +179,17 @@ class Ear:
         return cross
 
     def _search(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                temperatures: Sequence[float]) -> Result:
+                temperatures: Sequence[float]) -> tuple[Result, list[float]]:
         """The first result that does not look wrong; where all do, the likeliest that does not repeat itself."""
         found = []
         for temperature in temperatures:
             found.append(self._continue(cross, prefix, before, seconds, timestamps, temperature))
-            if not looks_wrong(found[-1], Options()):
+            if not looks_wrong(found[-1][0], Options()):
                 return found[-1]
         if len(temperatures) > 1:
             self._explain_doubt(cross)
-        return max(found, key=lambda result: (result.compression_ratio <= Options().compression_ratio_threshold,
-                                              result.avg_logprob))
+        most = Options().compression_ratio_threshold
+        return max(found, key=lambda pair: (pair[0].compression_ratio <= most, pair[0].avg_logprob))
 
     def _explain_doubt(self, cross) -> None:
         """Once: the language that was asked for may not be what is spoken."""
@@ -189,9 +203,9 @@ class Ear:
             self._warned = True
 
     def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                  temperature: float) -> Result:
+                  temperature: float) -> tuple[Result, list[float]]:
         """Search from `prefix` on at one temperature: all tokens, `prefix` included, and what tells whether to trust
-        those after it."""
+        those after it; and the probability of each of those."""
         rules, runtime = self.runtime.rules, self.runtime
         prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
         most = rules.max_positions - len(prompt) - 1  # one is left for the end token
@@ -201,16 +215,17 @@ class Ear:
         logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
         at_start = logits[0, prompt.index(rules.start)]
         silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
-        total, count = 0.0, 0
+        logs: list[float] = []  # log-probabilities, the end token's too
         while len(said) < room:
             scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
             token = int(choose(scores, temperature, [generator])[0])
-            total, count = total + float(scores[0, token] - logsumexp(scores)[0]), count + 1
+            logs.append(float(scores[0, token] - logsumexp(scores)[0]))
             if token == rules.end:
                 break
             said.append(token)
             if len(said) < room:
                 logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
         text = rules.text(runtime.tokenizer, said)
-        return Result(said, text, total / max(count, 1), silence, temperature, compression_ratio(text), None, None,
-                      prompt)
+        result = Result(said, text, float(np.mean(logs or [0.0])), silence, temperature, compression_ratio(text), None,
+                        None, prompt)
+        return result, np.exp(logs[:len(said) - len(prefix[:most])]).tolist()
