@@ -28,6 +28,7 @@ SENTENCE_ENDS = set(".?!…。？！")
 SILENCE_S = 8.0  # s behind the sound that the encoder hears; with less, the word errors of short clips grow
 SURE_UNIT = 0.8  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
 PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
+PATIENCE_UNITS = 8  # the same where no one knows when words were heard
 SURE = 0.5  # probability of a detected language that is worth a warning
 TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
 
@@ -68,10 +69,11 @@ class Hypothesis:
     def sure(self) -> list[Unit]:
         """The units before the first that is in doubt: with more of the sentence it may be heard as another word, and
         what is committed cannot be taken back. Once PATIENCE_S more were heard, more will not help."""
-        ends = self.ends or [self.seconds] * len(self.units)
-        doubt = (i for i, (unit, end) in enumerate(zip(self.units, ends, strict=True))
-                 if unit.probability < SURE_UNIT and end > self.seconds - PATIENCE_S)
-        return self.units[:next(doubt, len(self.units))]
+        count = len(self.units)
+        recent = range(count - PATIENCE_UNITS, count) if self.ends is None else \
+            [i for i, end in enumerate(self.ends) if end > self.seconds - PATIENCE_S]
+        doubt = (i for i in recent if i >= 0 and self.units[i].probability < SURE_UNIT)
+        return self.units[:next(doubt, count)]
 
 
 class Ear:
