@@ -95,7 +95,7 @@ def transcribe(lab, path: Path, args):
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
         transcript.segments += segments
-        said = to_continue(said, segments, result.temperature) if condition else []
+        said = to_continue(said, segments, result, Options()) if condition else []
         if segments and transcript.language is None:
             transcript.language, transcript.language_probability = language, probability
             console.note("language", language, f"detected in the first window with speech, probability "
@@ -106,13 +106,14 @@ def transcribe(lab, path: Path, args):
 
 
 def generate(lab, args, window, features, language: str | None, timestamps: bool, before: list[int]):
-    """One window's tokens, as a decoding.Result: those of the first temperature whose text does not look wrong."""
+    """One window's tokens, as a decoding.Result: those of the first temperature whose text does not look wrong, or
+    the likeliest of all."""
     import torch
 
     from whisper_lab import decoding
 
     prompt = lab.rules.prompt(language, args.task, timestamps, before)
-    cross = None
+    cross, attempts = None, []
     for temperature in decoding.temperatures(args.temperature, args.fallback):
         settings = generate_settings(lab, args, language, timestamps, temperature, before)
         torch.manual_seed(args.seed)  # a window's text does not depend on the windows before it
@@ -124,10 +125,10 @@ def generate(lab, args, window, features, language: str | None, timestamps: bool
                 sequence = lab.pipe.forward(inputs, **settings)["tokens"]
         tokens = lab.rules.answer(sequence[0])  # without the prompt and <|endoftext|>
         cross = lab.encode(features.float().cpu().numpy()) if cross is None else cross
-        result = decoding.rate(lab, cross, prompt, tokens, temperature, timestamps)
-        if not decoding.looks_wrong(result, decoding.Options()):
+        attempts.append(decoding.rate(lab, cross, prompt, tokens, temperature, timestamps))
+        if not decoding.looks_wrong(attempts[-1], decoding.Options()):
             break
-    return result
+    return decoding.least_wrong(attempts, decoding.Options())
 
 
 def detect_language(lab, features) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from whisper_lab.decoding import (
     decode,
     detect_language,
     is_silence,
+    least_wrong,
     looks_wrong,
     rate,
     temperatures,
@@ -311,6 +312,16 @@ def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
     without = decode(Scripted(rules, logits), windows(0.0), Options("en", compression_ratio_threshold=None,
                                                                     logprob_threshold=None))[0]
     assert set(without.tokens) == {5} and without.compression_ratio > 2.4
+
+
+def test_where_every_attempt_looks_wrong_the_likeliest_that_does_not_repeat_itself_is_kept():
+    def attempt(temperature, logprob, ratio):
+        return Result([], "", logprob, 0.0, temperature, ratio, "en", None)
+
+    circles, unsure, wild = attempt(0.0, -0.1, 9.0), attempt(0.2, -1.2, 1.0), attempt(1.0, -4.0, 1.0)
+    assert least_wrong([circles, unsure, wild], Options()) is unsure
+    assert least_wrong([circles, unsure, attempt(0.4, -0.9, 1.0)], Options()).temperature == 0.4  # not wrong at all
+    assert least_wrong([attempt(0.2, -0.3, 9.0), circles], Options()) is circles
 
 
 def test_temperatures_as_the_flags_ask():

@@ -8,7 +8,7 @@ import pytest
 
 from whisper_lab import subtitles
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.features import FeatureSpec
 from whisper_lab.long_form import Segment, Windows, split, transcribe, transcribe_many
 from whisper_lab.tokens import TokenRules
@@ -33,7 +33,7 @@ class ToneListener:
     def __init__(self, folder):
         self.rules, self.spec = TokenRules.from_folder(folder), FeatureSpec.from_folder(folder)
         self.tokenizer = Spelling()
-        self.windows, self.largest_batch = 0, 0
+        self.windows, self.largest_batch, self.starts = 0, 0, 0
 
     def encode(self, features):
         self.windows += len(features)
@@ -52,6 +52,7 @@ class ToneListener:
 
     def step(self, input_ids, cross, cache):
         said = 0 if cache is None else cache + 1
+        self.starts += cache is None
         logits = np.zeros((*input_ids.shape, self.rules.vocab_size), np.float32)
         for row, (tones, tokens) in enumerate(cross):
             logits[row, -1, tokens[min(said, len(tokens) - 1)]] = 30
@@ -282,11 +283,14 @@ def test_a_window_that_looks_wrong_is_decoded_again(listener):
     listener.step = unsure
     samples = tones((1, 2), (3, 4), duration=8)
     (once,) = transcribe_many(listener, [samples], Options("en", temperatures=(0.0,), no_speech_threshold=None))
-    found = [transcribe(listener, samples, Options("en", no_speech_threshold=None, max_tokens=5, seed=seed))
-             for seed in (0, 0, 1)]
     assert {segment.temperature for segment in once.segments} == {0.0}
-    assert all(segment.temperature == 1.0 for segment in found[0].segments) and found[0].segments
-    assert found[0] == found[1] != found[2]
+    starts, windows = listener.starts, listener.windows
+    found = [transcribe(listener, samples, Options("en", no_speech_threshold=None, max_tokens=5)) for _ in range(2)]
+    assert found[0] == found[1]
+    assert listener.starts - starts == (listener.windows - windows) * len(FALLBACK_TEMPERATURES) > 0
+    hot = [transcribe(listener, samples, Options("en", no_speech_threshold=None, max_tokens=5, seed=seed,
+                                                 temperatures=(1.0,))) for seed in (0, 0, 1)]
+    assert hot[0] == hot[1] != hot[2]
 
 
 # The cursor on its own: tokens in, segments and the next window's place out.

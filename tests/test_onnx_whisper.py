@@ -86,10 +86,9 @@ def test_language_probabilities_equal_pytorch(fp32, torch_whisper, noise_feature
 
 
 def test_sampling_and_fallback_equal_pytorch(fp32, torch_whisper, noise_features):
-    options = Options(language="en", temperatures=(0.0, 0.4, 0.8), logprob_threshold=-0.5, max_tokens=NEW_TOKENS,
-                      seed=3)
+    options = Options(language="en", temperatures=(0.4, 0.8), logprob_threshold=-0.5, max_tokens=NEW_TOKENS, seed=3)
     ours, theirs = (decode(runtime, noise_features, options) for runtime in (fp32, torch_whisper))
-    assert max(result.temperature for result in ours) == 0.8  # the fallback was needed
+    assert max(result.avg_logprob for result in ours) < -0.5  # the fallback was needed
     assert [(result.tokens, result.temperature) for result in ours] == \
         [(result.tokens, result.temperature) for result in theirs]
 

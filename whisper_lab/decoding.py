@@ -161,20 +161,30 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
-    """Decode at each temperature in turn those windows whose result still looks wrong. Prompts have one length."""
-    results: list[Result] = [None] * len(prompts)
+    """Decode at each temperature in turn those windows whose results so far look wrong. Prompts have one length."""
+    found: list[list[Result]] = [[] for _ in prompts]
     left = np.arange(len(prompts))
     for attempt, temperature in enumerate(options.temperatures or (0.0,)):
         if attempt:
-            left = np.array([i for i in left if looks_wrong(results[i], options)], np.int64)
+            left = np.array([i for i in left if looks_wrong(found[i][-1], options)], np.int64)
         if len(left) == 0:
             break
         rows = cross if len(left) == len(prompts) else runtime.select(cross, left)
         batch = np.array([prompts[i] for i in left], np.int64)
         for i, result in zip(left, _search(runtime, rows, batch, replace(options, temperatures=(temperature,))),
                              strict=True):
-            results[i] = result
-    return results
+            found[i].append(result)
+    return [least_wrong(attempts, options) for attempts in found]
+
+
+def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
+    """The last attempt, if it does not look wrong; else the likeliest that does not repeat itself (as faster-whisper
+    does: a result of temperature 1 is often worse than the doubtful one of temperature 0)."""
+    if not looks_wrong(attempts[-1], options):
+        return attempts[-1]
+    most = options.compression_ratio_threshold
+    plain = [result for result in attempts if most is None or result.compression_ratio <= most]
+    return max(plain or attempts, key=lambda result: result.avg_logprob)
 
 
 def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options) -> list[Result]:

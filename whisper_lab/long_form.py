@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from whisper_lab.alignment import Word, pauses, snap, word_times
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
@@ -176,9 +176,11 @@ def split(tokens: list[int], rules: TokenRules) -> tuple[list[list[int]], int | 
     return pieces, None if used_up else tokens[cuts[-1] - 1] - rules.timestamp_begin
 
 
-def to_continue(said: list[int], segments: Sequence[Segment], temperature: float) -> list[int]:
+def to_continue(said: list[int], segments: Sequence[Segment], result: Result, options: Options) -> list[int]:
     """The tokens that the next window is to continue: those so far and a window's; none where it may be nonsense."""
-    return [] if temperature > HOT else said + [token for segment in segments for token in segment.tokens]
+    if result.temperature > HOT or looks_wrong(result, options):
+        return []
+    return said + [token for segment in segments for token in segment.tokens]
 
 
 class _Recording:
@@ -205,7 +207,7 @@ class _Recording:
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature = result.temperature
-        self.said = to_continue(self.said, segments, result.temperature) if condition else []
+        self.said = to_continue(self.said, segments, result, options) if condition else []
         transcript.segments += segments
         return segments
 

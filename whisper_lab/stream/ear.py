@@ -15,6 +15,7 @@ from whisper_lab.decoding import (
     choose,
     detect_language,
     is_silence,
+    least_wrong,
     looks_wrong,
 )
 from whisper_lab.languages import name
@@ -182,7 +183,7 @@ class Ear:
 
     def _search(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
                 temperatures: Sequence[float]) -> tuple[Result, list[float]]:
-        """The first result that does not look wrong; where all do, the likeliest that does not repeat itself."""
+        """As decoding.least_wrong has it; and the probability of each token after the prefix."""
         found = []
         for temperature in temperatures:
             found.append(self._continue(cross, prefix, before, seconds, timestamps, temperature))
@@ -190,8 +191,8 @@ class Ear:
                 return found[-1]
         if len(temperatures) > 1:
             self._explain_doubt(cross)
-        most = Options().compression_ratio_threshold
-        return max(found, key=lambda pair: (pair[0].compression_ratio <= most, pair[0].avg_logprob))
+        best = least_wrong([result for result, _ in found], Options())
+        return next(pair for pair in found if pair[0] is best)
 
     def _explain_doubt(self, cross) -> None:
         """Once: the language that was asked for may not be what is spoken."""
