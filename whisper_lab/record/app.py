@@ -24,6 +24,10 @@ INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
 "<p class='lab-advice'>This page is not secure, so the browser keeps the microphone shut; uploads work. " +
 "See below how to open it.</p>" """
 
+# After Stop a recording is still on its way here, and a click would find nothing: the buttons rest until it arrives.
+REST = "() => Array(2).fill({__type__: 'update', interactive: false})"
+WAKE = "() => Array(2).fill({__type__: 'update', interactive: true})"
+
 TITLE = """# Record a sentence
 Record (or upload), listen, save. It becomes `speech.wav` on the machine that runs this page: 16 kHz, mono, 16-bit, what
 Whisper hears."""
@@ -118,6 +122,10 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
         transcribe_button.click(recorder.transcribe, [sound, mine, choice], [*results, text, how],
                                 api_name="transcribe")
+        buttons = [save_button, transcribe_button]
+        sound.start_recording(None, None, buttons, js=REST)
+        for arrival in (sound.change, sound.clear):
+            arrival(None, None, buttons, js=WAKE)
         page.load(None, None, insecure, js=INSECURE)
     return page
 
