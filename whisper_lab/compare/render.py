@@ -53,7 +53,7 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _as_errors(block: Aligned) -> Errors:
-    return Errors(None, None, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
+    return Errors(None, None, 0, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
 
 
 def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
