@@ -30,7 +30,8 @@ def test_the_real_thing(tmp_path):
     assert set(failed) <= {"whisper-nano"}, done.stdout  # the packages of this very test run are installed
     assert set(doctor_checks.pins()) <= set(checks)
     for name in ("Python", "torch with torchaudio", "PyAV / ffmpeg", "PortAudio", "whisper-nano", "Hub",
-                 "cached checkpoints", "instruction sets", "energy: NVML", "energy: RAPL", "free disk"):
+                 "cached checkpoints", "fetched checkpoints", "package index",
+                 "instruction sets", "energy: NVML", "energy: RAPL", "free disk"):
         assert f"{name} " in done.stdout and (checks[name]["fix"] or checks[name]["status"] == OK)
     assert checks["Hub"]["status"] == WARN and "HF_HUB_OFFLINE" in checks["Hub"]["found"]
     assert checks["numpy"] == {"status": OK, "name": "numpy", "found": doctor_checks.pins()["numpy"], "fix": None}
