@@ -55,6 +55,12 @@ class BinaryFile:
         except UnicodeDecodeError as error:
             raise damaged(self.path, f"{what} at byte {self.at - count} is no text") from error
 
+    def bfloat16(self, begin: int, count: int) -> "np.ndarray":
+        """`count` bfloat16 numbers as float32: they are its upper half."""
+        import numpy as np
+
+        return (self.array("uint16", begin, count).astype(np.uint32) << 16).view(np.float32)
+
     def array(self, dtype: str, begin: int, count: int) -> "np.ndarray":
         """`count` numbers from byte `begin` on, as a view of the file; `skip` has compared their length."""
         import numpy as np

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from whisper_lab.console import LabError
 from whisper_lab.weights import vocabulary
 from whisper_lab.weights.binary import BinaryFile
-from whisper_lab.weights.model import EMBEDDING, HEAD, Source, Weight, damaged, dimensions_of
+from whisper_lab.weights.model import EMBEDDING, HEAD, Source, Weight, damaged, dimensions_of, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,12 +40,9 @@ class Variable:
 
     def numbers(self) -> "np.ndarray":
         """The stored numbers in their shape; bfloat16 as float32."""
-        import numpy as np
-
         count = math.prod(self.shape)
-        if self.dtype == "bfloat16":  # the upper half of a float32
-            wide = self.file.array("uint16", self.begin, count).astype(np.uint32) << 16
-            return wide.view(np.float32).reshape(self.shape)
+        if self.dtype == "bfloat16":
+            return self.file.bfloat16(self.begin, count).reshape(self.shape)
         return self.file.array(self.dtype, self.begin, count).reshape(self.shape)
 
 
@@ -84,7 +81,7 @@ def read_variables(file: BinaryFile) -> dict[str, Variable]:
     for _ in range(file.number("I", "the number of aliases")):
         alias, name = string(file), string(file)
         if name not in found:
-            raise damaged(file.path, f"{alias[:80]} stands for {name[:80]}, which is missing")
+            raise damaged(file.path, f"{shown(alias)} stands for {shown(name)}, which is missing")
         found[alias] = found[name]
     if file.left:
         raise damaged(file.path, f"{file.left} bytes follow its end")
@@ -99,7 +96,7 @@ def check_head(file: BinaryFile) -> None:
                        "convert the original model again: ct2-transformers-converter of a current ctranslate2")
     name = string(file)
     if name != SPEC:
-        raise LabError(f"{file.path} is a CTranslate2 model, but not a Whisper: its spec is {name[:60]!r}",
+        raise LabError(f"{file.path} is a CTranslate2 model, but not a Whisper: its spec is {shown(name)}",
                        "choose a Whisper model, such as a folder of faster-whisper's")
     file.number("I", "the revision of the spec")
 
@@ -143,7 +140,7 @@ class Names:
         left = sorted(name for name, v in self.variables.items() if v.shape and name not in self.used)
         left = [name for name in left if name not in ("decoder/alignment_heads", "decoder/projection/weight")]
         if left and left != ["decoder/projection/weight_scale"]:
-            raise LabError(f"{self.path} is not a plain Whisper: it also holds {left[0][:80]}", NOT_PLAIN)
+            raise LabError(f"{self.path} is not a plain Whisper: it also holds {shown(left[0])}", NOT_PLAIN)
         return made
 
     def layers(self, side: str) -> int:
@@ -262,7 +259,7 @@ def read_config(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, str(error).splitlines()[0][:100]) from error
+        raise damaged(path, shown(str(error))) from error
     return config if isinstance(config, dict) else {}
 
 
@@ -285,7 +282,7 @@ def read_tokens(path: Path, rows: int, audio_positions: int) -> "vocabulary.Toke
         else:
             return None
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(listed, str(error).splitlines()[0][:100]) from error
+        raise damaged(listed, shown(str(error))) from error
     if not isinstance(contents, list) or not all(isinstance(token, str) for token in contents):
         raise damaged(listed, "it is no list of tokens")
     return vocabulary.from_list(contents, rows, audio_positions, listed)

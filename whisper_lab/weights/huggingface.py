@@ -36,14 +36,17 @@ def write(source: Source, folder: Path, origin: dict) -> None:
     check_weights(source)
     if source.tokens is None:
         raise LabError(f"{source.files[0]} holds no tokenizer", "put the tokenizer.json of the same model beside it")
-    tokenizer = source.tokens.build()
-    vocabulary.save(tokenizer, folder)
+    for name, file in source.kept.items():
+        shutil.copyfile(file, folder / name)
+    if "tokenizer.json" not in source.kept and "vocab.json" not in source.kept:
+        vocabulary.save(source.tokens.build(), folder)
+    if "preprocessor_config.json" not in source.kept:
+        feature_extractor(source.dimensions).save_pretrained(folder)
     settings = generation_settings(source) | source.generation
     files.write_json(folder / "generation_config.json", settings)
     config = model_config(source.dimensions, settings, source.tied).to_dict()
     # float32: what the model is to compute in, as whisper-base's own file says; float16 weights become it exactly.
     files.write_json(folder / "config.json", config | source.config | {"dtype": "float32", ORIGIN_KEY: origin})
-    feature_extractor(source.dimensions).save_pretrained(folder)
     write_safetensors(folder / "model.safetensors", source.weights, source.files[0])
 
 

@@ -20,6 +20,7 @@ EMBEDDING = "model.decoder.embed_tokens.weight"
 MOST_LAYERS = 256  # per side; large has 32. Beyond it a file is damaged or means harm
 MOST_WIDTH = 16384  # and the same for every other size that is not a vocabulary
 MOST_TOKENS = 1 << 20
+SHOWN = 100  # characters
 STEPS_PER_S = 50  # encoder positions a second
 KERNEL = 3  # frames that both convolutions see
 
@@ -59,7 +60,7 @@ class Dimensions:
         for name, value in vars(self).items():
             most = limits.get(name, MOST_WIDTH)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                return f"{name.replace('_', ' ')} is {str(value)[:40]}, where a Whisper has 1 to {most}"
+                return f"{name.replace('_', ' ')} is {shown(str(value))}, where a Whisper has 1 to {most}"
         for side in ("encoder", "decoder"):
             if self.width % getattr(self, f"{side}_heads"):
                 return f"its width of {self.width} cannot be divided among {getattr(self, f'{side}_heads')} heads"
@@ -83,12 +84,19 @@ class Source:
     begin_suppress: list[int] | None = None
     config: dict = field(default_factory=dict)  # fields of config.json and generation_config.json that the file knows
     generation: dict = field(default_factory=dict)
-    name: str = ""  # what the file's name says of the size, such as large-v2
+    kept: Mapping[str, Path] = field(default_factory=dict)  # files of the folder that are copied as they are
+    name: str = ""  # the file's, which may tell large-v1 from large-v2
 
     @property
     def tied(self) -> bool:
         """Whether the output head is the token embedding again, as in every published Whisper."""
         return HEAD not in self.weights
+
+
+def shown(text: str) -> str:
+    """Text of a file that nobody vouches for, as an error may print it: one short line without control characters."""
+    line = " ".join(text.split())[:SHOWN]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def damaged(path: Path, what: str) -> LabError:
@@ -160,7 +168,7 @@ def check_weights(source: Source) -> None:
         raise damaged(path, f"{len(missing)} of {len(expected)} weights are missing, such as {missing[0]}")
     if unknown := sorted(source.weights.keys() - expected.keys()):
         raise LabError(f"{path} is not a plain Whisper: it has {len(unknown)} weights that a Whisper does not have, "
-                       f"such as {str(unknown[0])[:80]}",
+                       f"such as {shown(unknown[0])}",
                        "convert it with the tools of the project that it comes from, then pass the Hugging Face folder")
     for name, shape in expected.items():
         if source.weights[name].shape != shape:

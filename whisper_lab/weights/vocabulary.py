@@ -12,11 +12,12 @@ from pathlib import Path
 
 from whisper_lab import files
 from whisper_lab.console import LabError
-from whisper_lab.token_files import byte_alphabet
+from whisper_lab.token_files import byte_alphabet, tokenizer_document
+from whisper_lab.weights.model import shown
 from whisper_lab.weights.published import NAMED_TOKENS
 
 END, START = "<|endoftext|>", "<|startoftranscript|>"
-MARKED = re.compile(r"<\|.*\|>")
+NOT_OURS = "fetch it again from where the model came, or remove it"
 TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 RENAMED = {"<|iw|>": "<|he|>"}  # Hebrew, in the first conversions under its old code
 STEP_S = 0.02  # seconds between two timestamps
@@ -156,23 +157,35 @@ def from_list(contents: list[str], vocabulary: int, audio_positions: int, origin
     return complete(Tokens(text, pairs, contents[len(text):]), vocabulary, audio_positions, origin)
 
 
+def from_files(folder: Path, vocabulary: int, audio_positions: int) -> Tokens:
+    """From a checkpoint's vocab.json and merges.txt, as transformers 4 saves a tokenizer."""
+    return from_json(tokenizer_document(folder), folder / "vocab.json", vocabulary, audio_positions)
+
+
 def from_document(path: Path, vocabulary: int, audio_positions: int) -> Tokens:
     """From a tokenizer.json; timestamps that it does not list are added. Raises LabError where it is not Whisper's."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabError(f"{path} cannot be read: {shown(str(error))}", NOT_OURS) from error
+    return from_json(document, path, vocabulary, audio_positions)
+
+
+def from_json(document: dict, path: Path, vocabulary: int, audio_positions: int) -> Tokens:
+    """From what a tokenizer.json holds."""
+    try:
         vocab, pairs = document["model"]["vocab"], document["model"]["merges"]
         by_id = {i: token for token, i in vocab.items()} | {t["id"]: t["content"] for t in document["added_tokens"]}
         contents = [by_id[i] for i in range(len(by_id))]
         pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
         first = contents.index(END)
         good = all(isinstance(t, str) for t in contents) and all(len(pair) == 2 for pair in pairs)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LabError(f"{path} is no tokenizer of Whisper's: {type(error).__name__} {str(error)[:100]}",
-                       "fetch it again from where the model came, or remove it") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"{path} is no tokenizer of Whisper's ({type(error).__name__}: {shown(str(error))})", NOT_OURS
+                       ) from error
     known = set(contents[:first])
     if not good or not all({left, right, left + right} <= known for left, right in pairs):
-        raise LabError(f"{path} is damaged: its merges join tokens that it does not list",
-                       "fetch it again from where the model came, or remove it")
+        raise LabError(f"{path} is damaged: its merges join tokens that it does not list", NOT_OURS)
     return complete(Tokens(contents[:first], whole_merges(contents[:first], pairs), contents[first:]),
                     vocabulary, audio_positions, path)
 
