@@ -109,12 +109,13 @@ def test_default_offline_goes_on_with_nano_and_says_so_once(tiny, monkeypatch, c
     found = checkpoints.resolve(None)
     assert (found.name, found.source) == ("whisper-nano", "bundled")
     assert len(caplog.records) == 1
-    assert "no cached copy of base" in caplog.text and "HF_HUB_OFFLINE=1 is set" in caplog.text
+    assert "stands in for base, the default: whisper-base is not in the local cache" in caplog.text \
+        and "HF_HUB_OFFLINE=1 is set" in caplog.text
 
 
 def test_default_offline_without_nano_names_both_troubles(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "gone")
-    with pytest.raises(LabError, match="no cached copy of base.*there is no folder"):
+    with pytest.raises(LabError, match="whisper-base is not in the local cache.*there is no folder"):
         checkpoints.resolve(None)
 
 

