@@ -6,6 +6,7 @@ whisper/model.py.
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,7 +58,9 @@ def load(path: Path) -> dict:
 
     check_zip(path)
     try:
-        document = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols that do not exist, in a damaged file
+            document = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
                        ) from error
