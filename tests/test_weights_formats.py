@@ -1,9 +1,11 @@
 """Weights of every format become the same Hugging Face folder; what is damaged, hostile or foreign is one error."""
 
 import json
+import os
 import pickle
 import re
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -294,6 +296,50 @@ def test_what_fails_leaves_nothing(tmp_path, values):
     with pytest.raises(LabError, match="conv2.bias holds numbers that are not finite"):
         formats.convert(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["ct2"]
+
+
+def test_two_at_once_leave_one_whole_folder(tmp_path):
+    """Both began when nothing was there: the second finds the first's, and takes its place."""
+    def begin():
+        return huggingface.replacing(tmp_path / "out", lambda folder: True, "x", "y")
+
+    with begin() as first:
+        (first / "a").write_text("1")
+        with begin() as second:
+            (second / "a").write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "a").read_text() == "1"
+
+
+def test_where_the_move_fails_the_old_folder_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("old")
+    with pytest.raises(LabError, match="cannot write"), huggingface.replacing(
+            tmp_path / "out", lambda folder: True, "x", "y") as temporary:
+        temporary.rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "a").read_text() == "old"
+
+
+def test_what_a_killed_conversion_left_is_removed_a_day_later(tmp_path):
+    for name, age_s in ((".out.old.partial", 90000), (".out.new.partial", 60), (".other.old.partial", 90000)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    huggingface.remove_abandoned(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.old.partial", ".out.new.partial"]
+
+
+@pytest.mark.parametrize("generation", ['{"eos_token_id": "x"}', '{"temperature": NaN}', '{"bos_token_id": "\\ud800"}'])
+def test_a_configuration_that_cannot_be_used_is_one_error(tmp_path, original, generation):
+    source = save(original, tmp_path / "source")
+    (source / "generation_config.json").write_text(generation)
+    with pytest.raises(LabError, match="configuration or tokenizer cannot be used"):
+        formats.convert(source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_folder_converted_twice_remembers_both(tmp_path, values):
+    once = formats.convert(made_files.write_ct2(tmp_path / "ct2", values), tmp_path / "once")
+    origin = huggingface.origin_of(formats.convert(once, tmp_path / "twice"))
+    assert origin["format"] == "huggingface" and origin["earlier"] == huggingface.origin_of(once)
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, values, monkeypatch):

@@ -81,8 +81,10 @@ def origin_of(source: Source) -> dict:
     """format, file (without its folders), sha256 and the type of the stored matrices; lists where there are shards."""
     names, digests = [path.name for path in source.files], [sha256(path) for path in source.files]
     one = len(names) == 1
-    return {"format": source.format, "file": names[0] if one else names, "sha256": digests[0] if one else digests,
+    made = {"format": source.format, "file": names[0] if one else names, "sha256": digests[0] if one else digests,
             "stored": source.stored}
+    earlier = source.config.get(huggingface.ORIGIN_KEY)  # a folder that was converted before
+    return made | ({"earlier": earlier} if earlier else {})
 
 
 def sha256(path: Path) -> str:

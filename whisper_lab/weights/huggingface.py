@@ -20,11 +20,12 @@ from pathlib import Path
 from whisper_lab import checkpoints, console, files
 from whisper_lab.console import LabError
 from whisper_lab.weights import published, vocabulary
-from whisper_lab.weights.model import STEPS_PER_S, Dimensions, Source, Weight, check_weights, damaged
+from whisper_lab.weights.model import STEPS_PER_S, Dimensions, Source, Weight, check_weights, damaged, shown
 from whisper_lab.weights.vocabulary import END, START, Tokens
 
 ORIGIN_KEY = "whisper_lab_origin"  # written into config.json: format, file, sha256, stored
 ABANDONED_S = 24 * 3600  # a temporary folder of that age belongs to a conversion that was killed
+ATTEMPTS = 3
 MAX_INITIAL_TIMESTAMP = 50  # steps of 20 ms: the published limit of the first timestamp, 1 s
 
 
@@ -36,6 +37,18 @@ def write(source: Source, folder: Path, origin: dict) -> None:
     check_weights(source)
     if source.tokens is None:
         raise LabError(f"{source.files[0]} holds no tokenizer", "put the tokenizer.json of the same model beside it")
+    try:
+        write_documents(source, folder, origin)
+    except (LabError, OSError):
+        raise
+    except Exception as error:  # transformers and tokenizers have checks of their own, which a damaged file may meet
+        raise damaged(source.files[0].parent, f"its configuration or tokenizer cannot be used: {shown(str(error))}"
+                      ) from error
+    write_safetensors(folder / "model.safetensors", source.weights, source.files[0])
+
+
+def write_documents(source: Source, folder: Path, origin: dict) -> None:
+    """Everything but the weights."""
     for name, file in source.kept.items():
         shutil.copyfile(file, folder / name)
     if "tokenizer.json" not in source.kept and "vocab.json" not in source.kept:
@@ -47,7 +60,6 @@ def write(source: Source, folder: Path, origin: dict) -> None:
     config = model_config(source.dimensions, settings, source.tied).to_dict()
     # float32: what the model is to compute in, as whisper-base's own file says; float16 weights become it exactly.
     files.write_json(folder / "config.json", config | source.config | {"dtype": "float32", ORIGIN_KEY: origin})
-    write_safetensors(folder / "model.safetensors", source.weights, source.files[0])
 
 
 @contextlib.contextmanager
@@ -65,15 +77,32 @@ def replacing(folder: Path, ours: Callable[[Path], bool], what: str, remedy: str
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
         temporary.chmod(0o777 & ~files.UMASK)
         yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        put(temporary, folder)
     except OSError as error:
         raise LabError(f"cannot write {folder}: {error.strerror or error}", f"free some disk space or {remedy}"
                        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; what is there is moved aside first, and comes back where the renaming fails."""
+    aside = temporary.with_name(f"{temporary.name.removesuffix('.partial')}.old.partial")
+    for attempt in range(ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside)
+        try:
+            temporary.rename(folder)
+            break
+        except OSError:
+            if attempt < ATTEMPTS - 1 and folder.exists():  # another process put its own there between the two lines
+                shutil.rmtree(aside, ignore_errors=True)
+                continue
+            if aside.exists() and not folder.exists():
+                aside.rename(folder)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_abandoned(folder: Path) -> None:
