@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import weight_files as made_files
-from whisper_lab import checkpoints
+from whisper_lab import checkpoints, console
 from whisper_lab.console import LabError
 from whisper_lab.weights import formats, ggml, huggingface, openai_tokenizer, published, vocabulary
 from whisper_lab.weights.model import check_weights
@@ -238,7 +238,9 @@ def test_a_trainer_s_folder_without_generation_config_is_completed(tmp_path, ori
     assert json.loads((folder / "preprocessor_config.json").read_text())["chunk_length"] == 10
 
 
-def test_an_untied_head_is_kept(tmp_path):
+def test_an_untied_head_is_kept(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(console.log, "propagate", True)
+    caplog.set_level("INFO", logger="whisper_lab")
     untied = made_files.model(tie_word_embeddings=False)
     values = made_files.numbers(untied)
     for source in (made_files.write_ct2(tmp_path / "ct2", values), save(untied, tmp_path / "hf")):
@@ -246,6 +248,7 @@ def test_an_untied_head_is_kept(tmp_path):
         assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
         assert np.array_equal(loaded(folder)["proj_out.weight"], values["proj_out.weight"])
         assert_same_model(folder, untied)
+        assert "output head: kept beside the token embedding" in caplog.text
 
 
 def test_a_distilled_model_listens_with_the_upper_half(tmp_path):
@@ -385,6 +388,14 @@ def test_a_compressed_archive_is_refused_unread(tmp_path, values):
             copy.writestr(entry, archive.read(entry))
     with pytest.raises(LabError, match="compressed"):
         formats.read(tmp_path / "b.pt")
+
+
+def test_a_state_dict_in_torch_s_first_form_is_named(tmp_path, original, values):
+    source = save(original, tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    torch.save({"x": torch.zeros(1)}, source / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    with pytest.raises(LabError, match="before 2020"):
+        formats.convert(source, tmp_path / "out")
 
 
 def test_an_adapter_is_called_one(tmp_path):

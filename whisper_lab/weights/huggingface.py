@@ -37,6 +37,9 @@ def write(source: Source, folder: Path, origin: dict) -> None:
     check_weights(source)
     if source.tokens is None:
         raise LabError(f"{source.files[0]} holds no tokenizer", "put the tokenizer.json of the same model beside it")
+    if not source.tied:
+        console.note("output head", "kept beside the token embedding",
+                     "in this file they differ: 02 transcribes with it, and 03 does not export it")
     try:
         write_documents(source, folder, origin)
     except (LabError, OSError):

@@ -76,6 +76,11 @@ def load(path: Path) -> dict:
 def check_zip(path: Path) -> None:
     """Raise LabError unless `path` is a zip file as torch.save writes it: no entry compressed, all inside the file."""
     try:
+        with path.open("rb") as file:
+            bare = file.read(1) == b"\x80"
+        if bare:
+            raise LabError(f"{path} is a pickle as torch saved it before 2020, without the zip file around it",
+                           "load it with torch.load(..., weights_only=True), and save it again with torch.save")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         good = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
