@@ -440,7 +440,7 @@ def counted(monkeypatch):
     """formats that takes .pt files, by names alone, and the list of what it converted."""
     made = []
     monkeypatch.setattr(formats, "kind_of", lambda path: "openai" if path.suffix == ".pt" else "ctranslate2"
-                        if path.name == "model.bin" or (path / "model.bin").is_file() else None)
+                        if path.name == "model.bin" or (path / "model.bin").is_file() else "huggingface")
     monkeypatch.setattr(formats, "convert", lambda source, target, origin=None: (
         made.append(source), weights_tiny.convert(source, target))[1])
     return made

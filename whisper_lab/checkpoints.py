@@ -29,7 +29,9 @@ SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "m
 PUBLISHED = {size: f"openai/whisper-{size}" for size in SIZES} | {"turbo": "openai/whisper-large-v3-turbo"}
 PUBLISHED_NAMES = {repository.rpartition("/")[2] for repository in PUBLISHED.values()}
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-CTRANSLATE2_WEIGHTS = "model.bin"  # named by its folder: every checkpoint's has this name
+# Files that every checkpoint of their format has: such a file is called what its folder is called.
+WEIGHT_FILES = {"model.bin", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                "pytorch_model.bin.index.json"}
 DEFAULT = "base"
 RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
 
@@ -101,12 +103,14 @@ def _from_path(path: Path, why: str) -> Checkpoint:
     """A checkpoint folder as it is; a file or folder of another runtime by way of the store."""
     from whisper_lab.weights import formats
 
-    kind = formats.kind_of(path) if path.exists() else None
+    kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
+    if kind is None:
+        raise formats.unreadable(path)
     name, plain = name_of(path), _plain_name(path)
-    if kind in (None, "huggingface"):
-        found = _open(path, "folder", f"{why}; a folder on this machine")
+    source = path.parent if path.name in WEIGHT_FILES and path.is_file() and kind != "ggml" else path
+    if kind == "huggingface":
+        found = _open(source, "folder", f"{why}; a folder on this machine", name)
     else:
-        source = path.parent if path.name == CTRANSLATE2_WEIGHTS and kind == "ctranslate2" else path
         folder = store.converted(source, kind, name, _is_whole)
         found = _open(folder, "converted", f"{why}; {source.name} is in the format of {kind}: converted, in {folder}",
                       name)
@@ -129,7 +133,7 @@ def name_of(path: Path) -> str:
 
 def _plain_name(path: Path) -> str:
     path = path.resolve()
-    if path.name == CTRANSLATE2_WEIGHTS and not path.is_dir():
+    if path.name in WEIGHT_FILES and not path.is_dir():
         path = path.parent
     if path.parent.name == "snapshots":
         return _repository_name("/".join(path.parents[1].name.split("--")[-2:]))
