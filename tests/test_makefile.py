@@ -80,3 +80,5 @@ def test_the_demo_takes_base_where_it_can_and_names_one_model_for_the_graphs():
     assert "02-whisper-huggingface.py --model $(cat .venv/.demo-model) --audio media/kitchen.wav" in plan
     for step in ("03-export-encoder-decoder.py", "04-compare-precisions.py", "08-single-onnx-model.py"):
         assert f"{step} --model tiny.en" in plan
+    assert "03-export-encoder-decoder.py --model $(cat .venv/.demo-model)" in \
+        make("--dry-run", "demo", "DEMO_MODEL=found").stdout
