@@ -99,6 +99,7 @@ def _megabytes(folder: Path) -> float:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = console.parser(__doc__)
+    parser.prog = "python -m whisper_lab.weights"
     parser.add_argument("checkpoints", nargs="*", metavar="NAME|PATH",
                         help="base or tiny.en: fetch it; a file or folder of another runtime: convert it")
     parser.add_argument("--to", metavar="FOLDER", help="where a converted checkpoint goes (default: this lab's store)")
