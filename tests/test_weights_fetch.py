@@ -201,6 +201,12 @@ def test_the_flag_sets_the_switch_for_child_processes_too(monkeypatch):
     assert os.environ[package_index.SWITCH] == "never"  # only the flag changes it
 
 
+def test_a_pip_that_cannot_ask_is_no_obstacle(monkeypatch):
+    answer = SimpleNamespace(returncode=1, stderr='ERROR: unknown command "index"\n')
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    assert package_index.obstacle(FAKE) is None
+
+
 def test_a_python_without_pip(monkeypatch, tmp_path):
     monkeypatch.setattr(package_index, "has_pip", lambda: False)
     assert package_index.obstacle(FAKE) == "this Python has no pip"

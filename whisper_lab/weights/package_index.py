@@ -128,7 +128,9 @@ def out_of_reach(package: str) -> str | None:
         return f"no answer within {REACH_TIMEOUT:g} s"
     except OSError as error:
         return f"pip does not start: {error.strerror or error}"
-    return _reason(done.stderr) if done.returncode else None
+    if done.returncode == 0 or "unknown command" in done.stderr:  # pip before 21.2: the download itself will tell
+        return None
+    return _reason(done.stderr)
 
 
 def obstacle(published: Published) -> str | None:
