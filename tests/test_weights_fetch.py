@@ -250,7 +250,7 @@ def test_a_store_that_cannot_be_written(monkeypatch, tmp_path):
 def test_a_user_without_a_home(monkeypatch, base):
     monkeypatch.delenv(store.PLACE)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where nobody knows the user
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where no one knows the user
     with pytest.raises(LabError, match="no home folder") as caught:
         store.folder()
     assert f"export {store.PLACE}=" in caught.value.remedy

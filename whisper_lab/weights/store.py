@@ -201,7 +201,7 @@ def _alone(place: Path, what: str) -> Iterator[None]:
 
 
 def _clear_leftovers(place: Path) -> None:
-    """Remove what killed processes left half made; whoever calls holds the lock, so nobody is at work there."""
+    """Remove what killed processes left half made; whoever calls holds the lock, so no one is at work there."""
     for left in folder().glob(f"{HALF_MADE}{place.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
 
