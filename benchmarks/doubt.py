@@ -273,7 +273,7 @@ def separation(right: list[dict], invented: list[dict], name: str) -> dict:
     """AUC with its interval, and the share of invented texts caught where FALSE_ALARMS of the right are warned of."""
     table = np.array([(row["clip"], kind, row[name]) for kind, rows in ((0, right), (1, invented)) for row in rows])
     drawn = bootstrap(table, lambda some: [auc(some[some[:, 1] == 0, 2], some[some[:, 1] == 1, 2])])
-    values = [row[name] for row in invented]
+    values = np.array([row[name] for row in invented])
     return {"auc": round(auc(*(table[table[:, 1] == kind, 2] for kind in (0, 1))), 3),
             "interval_95": _interval(drawn[:, 0]), "caught": round(float(np.mean(values > limit_for(right, name))), 3)}
 
