@@ -43,4 +43,4 @@ def tell(model: str, language: str | None = None) -> None:
     """Two notes about a narrow checkpoint, before it listens; about any other nothing."""
     if known := of(model):
         console.note(f"{model} knows", known.what, "--model base understands free speech")
-        console.note("read aloud", known.read_aloud(language) or known.read_aloud(), "of other sentences it makes these")
+        console.note("read aloud", known.read_aloud(language) or known.read_aloud(), "of others it makes these")
