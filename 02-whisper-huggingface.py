@@ -19,6 +19,7 @@ from pathlib import Path
 
 from whisper_lab import audio, checkpoints, console, doubt, knows, transcripts
 from whisper_lab.console import LabError
+from whisper_lab.metrics import compression_ratio
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,6 +101,8 @@ def transcribe(lab, path: Path, args):
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
             segment.text_logprob = likely
+        for segment in segments:  # a text that goes round in a loop is packed well
+            segment.compression_ratio = compression_ratio(" ".join(part.text for part in segments))
         transcript.segments += segments
 
         mel = features[0].float().cpu().numpy()

@@ -8,9 +8,9 @@
 `listen` transcribes the first window of every clip, as 02 does, and notes what a program can know of the result without
 its reference. `judge` calls a text right where its WER is at most 0.3 and invented where it is above 0.6 (what lies
 between is left out), and asks of each number how well it separates the two: AUC, the chance that a random invented
-text looks worse than a random right one (0.5 is a guess). The limit of the best cheap number is set so that one right
-text in twenty is warned of; the rates beside it come from clips that did not set it (two halves, each judged with the
-limit of the other).
+text looks worse than a random right one (0.5 is a guess). The limit of the text's log-probability is set so that one
+right text in twenty is beyond it; with a compression ratio above 2.4 it makes the warning. The rates beside
+it come from clips that did not set the limit (two halves, each judged with the limit of the other).
 """
 
 import json
@@ -242,6 +242,11 @@ def of_model(rows: list[dict]) -> dict:
     }
 
 
+def has_warning(row: dict, name: str, limit: float) -> bool:
+    """As doubt.is_doubtful: the number beyond its limit, or a loop."""
+    return row[name] > limit or row["compression_ratio"] > doubt.LOOPS
+
+
 def limit_for(right: list[dict], name: str) -> float:
     """The value that FALSE_ALARMS of the right texts exceed."""
     return float(np.quantile([row[name] for row in right], 1 - FALSE_ALARMS))
@@ -255,7 +260,7 @@ def rates(rows: list[dict], name: str) -> dict:
     marks = []  # (clip, invented, warned)
     for half in (0, 1):
         limit = limit_for([row for row in rows if row["clip"] % 2 != half and row["wer"] <= RIGHT], name)
-        marks += [(row["clip"], row["wer"] > INVENTED, row[name] > limit) for row in rows
+        marks += [(row["clip"], row["wer"] > INVENTED, has_warning(row, name, limit)) for row in rows
                   if row["clip"] % 2 == half and not RIGHT < row["wer"] <= INVENTED]
     table = np.array(marks, np.int64)
 
@@ -310,7 +315,7 @@ def by_group(rows: list[dict], name: str, limit: float) -> dict:
                                  dict.fromkeys(("right", "right_warned", "invented", "invented_warned"), 0))
         kind = "right" if row["wer"] <= RIGHT else "invented"
         entry[kind] += 1
-        entry[f"{kind}_warned"] += row[name] > limit
+        entry[f"{kind}_warned"] += has_warning(row, name, limit)
     return found
 
 

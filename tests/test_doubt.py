@@ -134,6 +134,12 @@ def test_the_warning_says_how_much_of_the_text_it_means():
     assert "2 of the 3 segments, the first at 31.0 s" in some
 
 
+def test_a_loop_is_doubtful_however_likely():
+    loop = replace(segment(0.0, 3.0), compression_ratio=doubt.LOOPS + 1)
+    assert "repeats itself from 3.0 s on" in doubt.warning([segment(0.0), loop], NANO)
+    assert doubt.warning([replace(segment(0.0), compression_ratio=doubt.LOOPS)], NANO) is None
+
+
 # Where it is shown ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("more", [[], ["--timestamps", "word"], ["--api", "pipeline", "--beams", "2"]])

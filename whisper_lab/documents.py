@@ -74,7 +74,7 @@ def miniature_table() -> str:
 
 def doubt_table() -> str:
     """How well doubt.py tells right text from invented text, from benchmarks/doubt.py."""
-    lines = ["| | texts right / invented | doubtful below | right ones warned of, % | invented ones warned of, % | AUC |",
+    lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
              "|---|---|---|---|---|---|"]
     for name, found in json.loads((ROOT / "benchmarks" / "doubt.json").read_text(encoding="utf-8"))["models"].items():
         cells = []
@@ -82,8 +82,9 @@ def doubt_table() -> str:
             rate = found["rates"]["both"][kind]
             cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"],
                                                                                        *rate["interval_95"]))))
-        lines.append(f"| {name} | {found['right']} / {found['invented']} | {found['limit']:.2f} | {' | '.join(cells)} | "
-                     f"{found['statistics']['-text_logprob']['auc']:.2f} |")
+        auc = found["statistics"]["-text_logprob"]["auc"]
+        lines.append(f"| {name} | {found['right']} / {found['invented']} | {found['limit']:.2f} | {cells[0]} | "
+                     f"{cells[1]} | {auc:.2f} |")
     return "\n".join(lines)
 
 

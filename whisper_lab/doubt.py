@@ -2,7 +2,8 @@
 
 A Whisper always answers in its own words: whisper-nano, which knows little more than digits and household commands,
 makes a command out of any sentence. The mean log-probability of the text's tokens, its end counted and timestamps left
-out, gives that away, and needs no further computing. benchmarks/doubt.py compared it with twelve other numbers on
+out, gives that away, and needs no further computing; but not a text that goes round in a loop, which its compression
+ratio tells. benchmarks/doubt.py compared it with twelve other numbers on
 clips with known text and wrote the limits in doubt_limits.json; how well they tell right from invented text is in
 benchmarks/doubt.json. A limit holds for its checkpoint: a small vocabulary makes small doubts.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from whisper_lab.tokens import TokenRules, logsumexp
 
 LIMITS = Path(__file__).with_name("doubt_limits.json")
+LOOPS = 2.4  # compression ratio; openai-whisper's limit; no right text of the benchmark reached it
 OTHERS = "whisper-base"  # whose limit any checkpoint gets that has not been measured
 
 
@@ -31,9 +33,13 @@ def limit_of(model: str) -> float:
     return limits().get(model, limits()[OTHERS])
 
 
-def is_doubtful(text_logprob: float | None, model: str) -> bool:
-    """Is a text of this mean log-probability to be shown with a warning? None: nothing is known, so no."""
-    return text_logprob is not None and text_logprob < limit_of(model)
+def is_doubtful(text_logprob: float | None, model: str, compression_ratio: float | None = None) -> bool:
+    """Is a text of this mean log-probability to be shown with a warning? None: nothing is known, so no.
+
+    compression_ratio: of the same text (metrics.py). One that goes round in a loop is likely, each round more so.
+    """
+    loops = compression_ratio is not None and compression_ratio > LOOPS
+    return loops or (text_logprob is not None and text_logprob < limit_of(model))
 
 
 def warning(segments: Sequence, model: str) -> str | None:
@@ -41,10 +47,16 @@ def warning(segments: Sequence, model: str) -> str | None:
 
     The segments of one window share what is said of it.
     """
-    doubtful = [segment for segment in segments if is_doubtful(segment.text_logprob, model)]
+    doubtful = [segment for segment in segments if
+                is_doubtful(segment.text_logprob, model, segment.compression_ratio)]
     if not doubtful:
         return None
-    lowest = min(segment.text_logprob for segment in doubtful)
+    unlikely = [segment for segment in doubtful if is_doubtful(segment.text_logprob, model)]
+    if not unlikely:
+        ratio = max(segment.compression_ratio for segment in doubtful)
+        return f"{model} repeats itself from {doubtful[0].start:.1f} s on: the text may be invented (compression " \
+               f"ratio {ratio:.1f}, doubtful above {LOOPS})"
+    lowest = min(segment.text_logprob for segment in unlikely)
     if len(doubtful) == len(segments):
         return of_text(lowest, model)
     which = f"{len(doubtful)} of the {len(segments)} segments, the first at {doubtful[0].start:.1f} s,"

@@ -33,6 +33,7 @@ class Segment:
     no_speech_prob: float | None = None
     temperature: float | None = None
     text_logprob: float | None = None  # of the text of its window, timestamps left out: see doubt.py
+    compression_ratio: float | None = None  # of the text of its window
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class _Recording:
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
+            segment.compression_ratio = result.compression_ratio
             if condition:
                 self.said += segment.tokens
         if result.temperature > 0.5:

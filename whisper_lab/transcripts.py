@@ -144,7 +144,7 @@ def _segment(segment: Segment, model: str) -> dict:
     likely = segment.text_logprob
     made = {"start_s": round(segment.start, 3), "end_s": round(segment.end, 3), "text": segment.text,
             "tokens": segment.tokens, "text_logprob": None if likely is None else round(likely, 4),
-            "doubtful": doubt.is_doubtful(likely, model)}
+            "doubtful": doubt.is_doubtful(likely, model, segment.compression_ratio)}
     if segment.words is not None:
         made["words"] = [{"start_s": round(word.start, 3), "end_s": round(word.end, 3), "text": word.text}
                          for word in segment.words]
