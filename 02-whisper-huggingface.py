@@ -17,8 +17,9 @@ the timestamps that the model writes say where the next window begins.
 import time
 from pathlib import Path
 
-from whisper_lab import audio, checkpoints, console, transcripts
+from whisper_lab import audio, checkpoints, console, doubt, knows, transcripts
 from whisper_lab.console import LabError
+from whisper_lab.metrics import compression_ratio
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     clips = audio.find(args.audio)
     references = transcripts.read_reference(args.reference, clips) if args.reference else {}
     lab = load_model(args)
+    knows.tell(lab.checkpoint.name, args.language)
     results = transcripts.Results(args, lab.checkpoint, references, several=len(clips) > 1)
     failures = 0
     for clip in console.progress(clips, description="transcribing", unit="clip"):
@@ -93,15 +95,20 @@ def transcribe(lab, path: Path, args):
         # 4. Decode. Each id stands for a piece of text (byte-level BPE); special tokens are left out. Tokens with
         #    timestamps are first cut at them, and the cursor moves on to where the last whole segment ended.
         segments = windows.advance(tokens)
+        prompt = lab.rules.prompt(transcript.language, args.task, timestamps, lab.prompt)
+        # How likely the model finds what it wrote, a token on average: where that is low, the text may be invented.
+        likely = doubt.average(lab, lab.states, prompt, tokens, timestamps)
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
+            segment.text_logprob = likely
+        for segment in segments:  # a text that goes round in a loop is packed well
+            segment.compression_ratio = compression_ratio(" ".join(part.text for part in segments))
         transcript.segments += segments
 
         mel = features[0].float().cpu().numpy()
         if args.timestamps == "word" and segments:
             add_words(lab, lab.encode(mel[None]), window, segments, transcript.language, args.task)
-        trace = trace or Trace(sound, window, mel, lab.rules.prompt(language=transcript.language, task=args.task,
-                               timestamps=timestamps, previous=lab.prompt), tokens)
+        trace = trace or Trace(sound, window, mel, prompt, tokens)
     return transcript, trace
 
 
@@ -155,6 +162,7 @@ def load_model(args):
     model = checkpoints.load_model(checkpoint, dtype=getattr(torch, dtype)).to(device)
     lab = TorchWhisper(model, checkpoint.folder)
     lab.checkpoint = checkpoint
+    lab.keep_states()
     lab.processor = transformers.WhisperProcessor.from_pretrained(checkpoint.folder)
     lab.prompt = lab.rules.prompt_tokens(lab.tokenizer, args.prompt or "")
     lab.rules.prompt(args.language, args.task, False, lab.prompt)  # says now what the checkpoint does not know

@@ -32,6 +32,8 @@ class Segment:
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     temperature: float | None = None
+    text_logprob: float | None = None  # of the text of its window, timestamps left out: see doubt.py
+    compression_ratio: float | None = None  # of the text of its window
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ class _Recording:
         segments = self.windows.advance(result.tokens)
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
-            segment.temperature = result.temperature
+            segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
+            segment.compression_ratio = result.compression_ratio
             if condition:
                 self.said += segment.tokens
         if result.temperature > 0.5:

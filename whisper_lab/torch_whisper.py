@@ -31,6 +31,13 @@ class TorchWhisper:
         self.spec = FeatureSpec.from_folder(folder)
         self.tokenizer = Tokenizer.from_str(json.dumps(tokenizer_document(folder)))
 
+    def keep_states(self) -> None:
+        """From now on `self.states` is what the encoder made of the last window, whoever asked it: also `generate`."""
+        def keep(encoder, inputs, output) -> None:
+            self.states = output.last_hidden_state  # torch [audio, positions, d_model], a cross cache for `step`
+
+        self.model.model.encoder.register_forward_hook(keep)
+
     @classmethod
     def load(cls, checkpoint, **kwargs) -> "TorchWhisper":
         """Load a checkpoints.Checkpoint; kwargs go to from_pretrained. Raises LabError where it cannot be loaded."""

@@ -111,6 +111,8 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
     recorder = Recorder(convert, listener, folder)
     with gradio.Blocks(title="Record speech.wav", analytics_enabled=False) as page:
         gradio.Markdown(TITLE)
+        if introduction := listener.introduction():
+            gradio.Markdown(introduction, elem_id="knows")
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, doubt
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.decoding import Options, Result, detect_language, is_silence, looks_wrong
 from whisper_lab.long_form import split
@@ -34,6 +34,7 @@ class Hypothesis:
     ends: list[float] | None = None  # s from the window's start, one a unit; None: not known
     seconds: float = 0.0  # of sound in the window
     doubtful: bool = False  # it repeats itself, or is unlikely: not to be believed
+    text_logprob: float | None = None  # of the whole text, the part that was given included; see doubt.py
 
     @property
     def firm(self) -> list[Unit]:
@@ -78,7 +79,8 @@ class Ear:
         units = [*given, *(Unit(text, part) for text, part in
                            words_of(new, self.runtime.tokenizer, self.heard_language))]
         ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
-        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()))
+        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()),
+                          result.text_logprob)
 
     def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
         """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""
@@ -100,14 +102,14 @@ class Ear:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        tokens, _ = self._continue(self._encode(features), prefix, before, seconds, timestamps=True)
+        tokens, result = self._continue(self._encode(features), prefix, before, seconds, timestamps=True)
         pieces, end = split(tokens, rules.timestamp_begin)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
         if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
             said, end = rules.text_tokens(tokens), None
         new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
-        return Hypothesis([*given, *new]), None if end is None else end * step
+        return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
 
     def settle(self) -> None:
         """Something was committed: from here on the language stands."""
@@ -134,7 +136,10 @@ class Ear:
 
     def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool
                   ) -> tuple[list[int], Result]:
-        """Greedy search from `prefix` on: all tokens, `prefix` included, and what tells whether to trust them."""
+        """Greedy search from `prefix` on: all tokens, `prefix` included, and what tells whether to trust them.
+
+        The Result is that of the new tokens, but for its text_logprob, which is that of all.
+        """
         rules, runtime = self.runtime.rules, self.runtime
         prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
         most = rules.max_positions - len(prompt) - 1  # one is left for the end token
@@ -143,16 +148,18 @@ class Ear:
         logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
         at_start = logits[0, prompt.index(rules.start)]
         silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
-        total, count = 0.0, 0
+        # What was given is judged with the rest, by logits that are there anyway: on [tokens given or written].
+        likely = doubt.of_rows(rules, logits[0, len(prompt) - 1:-1], said, timestamps).tolist()
+        given = len(likely)
         while len(said) < room:
             scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
             token = int(scores[0].argmax())
-            total, count = total + float(scores[0, token] - logsumexp(scores)[0]), count + 1
+            likely.append(float(scores[0, token] - logsumexp(scores)[0]))
             if token == rules.end:
                 break
             said.append(token)
             if len(said) < room:
                 logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
         text = rules.text(runtime.tokenizer, said)
-        return said, Result(said, text, total / max(count, 1), silence, 0.0, compression_ratio(text), None,
-                            None, prompt)
+        return said, Result(said, text, sum(likely[given:]) / max(len(likely) - given, 1), silence, 0.0,
+                            compression_ratio(text), None, None, prompt, doubt.mean_of_text(rules, likely, said))
