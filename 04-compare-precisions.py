@@ -116,6 +116,7 @@ def compare(args) -> dict:
 
     from whisper_lab import checkpoints
     from whisper_lab.compare import numbers, probe, report, texts, timing, variants
+    from whisper_lab.export.graphs import release_memory
     from whisper_lab.torch_whisper import TorchWhisper
 
     checkpoint = checkpoints.resolve(args.model)
@@ -138,14 +139,18 @@ def compare(args) -> dict:
     base = present[0].open(args.threads)
     rounds[PYTORCH] = measure_speed(base, reference, sounds[0], args.repeats)
     del reference  # the float32 weights once more
+    release_memory()
     for variant in console.progress(present, description="comparing", unit="precision"):
-        runtime = base if variant.name == BASELINE else variant.open(args.threads)
+        runtime = base if variant is present[0] else variant.open(args.threads)
         measured[variant.name] = compare_numbers(runtime, sounds, rights)
         inputs[variant.name] = layer_inputs(runtime, base, sounds[0])
         written[variant.name] = [one.text for one in transcribe(runtime, clips)]
         if runtime is not base:
             rounds[variant.name] = measure_speed(base, runtime, sounds[0], args.repeats)
-    del base, runtime
+            del runtime
+            release_memory()
+    del base
+    release_memory()
     layers = compare_layers(present, inputs, args.threads)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
     loudest = next((path for path in report.sound_files(args.audio) if path.name == clips[0].name), None)

@@ -128,32 +128,37 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
     """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
-    if not names:
-        return {}
-    model = onnx.load(path, load_external_data=False)
-    outside = any(tensor.external_data for tensor in model.graph.initializer)
-    outputs = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    return dict(zip(names, _run(model, path, outside, names, feeds, threads), strict=True))
+    return dict(zip(names, _session(path, names, threads).run(names, feeds), strict=True)) if names else {}
 
 
-def _run(model: onnx.ModelProto, path: Path, outside: bool, asked: list[str], feeds: dict, threads: int | None):
+def _session(path: Path, names: list[str], threads: int | None):
+    """A session over the graph with `names` as outputs too, run as it is written: nothing fused, no weight packed twice."""
     import onnxruntime
 
     from whisper_lab.onnx_session import session_options
 
     options = session_options("decoder", threads, shared_pool=False)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
     copy = path.with_name(f".{path.stem}.probe.onnx")
     try:
+        graph, outside = _with_outputs(path, names)
         if outside:
-            copy.write_bytes(model.SerializeToString())
-        session = onnxruntime.InferenceSession(str(copy) if outside else model.SerializeToString(), options,
-                                               providers=["CPUExecutionProvider"])
-        return session.run(asked, feeds)
+            copy.write_bytes(graph)
+        return onnxruntime.InferenceSession(str(copy) if outside else graph, options,
+                                            providers=["CPUExecutionProvider"])
     except OSError as error:
         raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
     finally:
         copy.unlink(missing_ok=True)
+
+
+def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
+    """The graph's bytes with more outputs, and whether its weights stay in a file beside it."""
+    model = onnx.load(path, load_external_data=False)
+    outputs = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    return model.SerializeToString(), any(tensor.external_data for tensor in model.graph.initializer)
 
 
 def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:
