@@ -33,7 +33,7 @@ DIMS, DATA_TYPE, NAME, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 13, 14  # fields 
 KEYS = {"location", "offset", "length", "checksum", "basepath"}  # all that the standard and its tools write
 # Bits of one element, by TensorProto.DataType; strings (8) cannot be external.
 BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
-        17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
+        17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 6, 28: 6}
 DEEPEST = 100  # graphs within graphs; protobuf itself stops there
 LARGEST_GRAPH = 2**31  # bytes; protobuf reads no more
 SMALL = 64 << 20  # bytes of holes that are not worth a word

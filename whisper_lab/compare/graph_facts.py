@@ -14,7 +14,7 @@ from whisper_lab.console import LabError
 
 LARGEST = 10
 BLOCK = 1 << 20  # bytes read at once
-BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # several elements to a byte
+BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}  # packed
 
 
 def read(path: str | Path) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from whisper_lab import console
+from whisper_lab import console, external_data
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode_encoded
 from whisper_lab.export import naming
@@ -116,8 +116,8 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
     """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
+    outside = bool(external_data.check(path))
     model = onnx.load(path, load_external_data=False)
-    outside = any(tensor.external_data for tensor in model.graph.initializer)
     own, found = len(model.graph.output), {}
     for start in range(0, len(names), AT_ONCE):
         asked = names[start:start + AT_ONCE]
