@@ -69,8 +69,6 @@ class Door:
         if scope["type"] == "websocket":
             return await self.app(scope, receive, send)
         send = _with_headers(send)
-        if method == "POST" and scope["path"].rstrip("/") == "/login":
-            return await self._log_in(scope, receive, send, dict(headers))
         await self._take(scope, receive, send, dict(headers))
 
     async def _take(self, scope, receive, send, headers: dict[str, str]) -> None:
@@ -82,6 +80,8 @@ class Door:
         expected = int(claimed) if claimed.isascii() and claimed.isdigit() else limit
         if expected > limit:
             return await _refuse(scope, receive, send, 413, f"more than {limit // 1_000_000} MB are not taken")
+        if scope["method"] == "POST" and scope["path"].rstrip("/") == "/login":
+            return await self._log_in(scope, receive, send, headers)
         if not upload:
             return await _limited(self.app, scope, receive, send, limit)
         if not has_room(self.rules.uploads, self.coming + expected):
