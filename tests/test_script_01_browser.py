@@ -41,7 +41,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(nano, folder):
     """One page for all tests here, with a limit of six seconds."""
-    with browser.recorder("--limit", "0.1", "--allow-host", "lab.test", cwd=folder, TMPDIR=str(folder)) as (_, address, _):
+    options = ("--limit", "0.1", "--allow-host", "lab.test")
+    with browser.recorder(*options, cwd=folder, TMPDIR=str(folder)) as (_, address, _):
         yield address
 
 
