@@ -14,7 +14,8 @@ from whisper_lab.console import plain
 TEXTS = ["*bold* __under__ _x_ ~~gone~~ `code`", "[link](http://evil.example)", "![i](http://evil.example/x.png)",
          "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a|b|c", "# heading", "- item", "+ item",
          "> quote", "1. one", "12) twelve", "---", "===", "a\n\n# b", "a\r\n| x |", "back\\slash\\", "&lt;b&gt;", "$x$",
-         "snake_case_x", "a_b*c*d", "</td></tr></table>", "\x1b[31m", "  # h", "```", "[x]: http://evil.example", "[^1]", "\u202etxt"]
+         "snake_case_x", "a_b*c*d", "</td></tr></table>", "\x1b[31m", "  # h", "```", "[x]: http://evil.example",
+         "[^1]", "\u202etxt"]
 
 
 def rendered(text):
