@@ -301,6 +301,17 @@ def test_a_voice_is_its_owners_alone(lesson, tmp_path):
     assert stat.S_IMODE((tmp_path / save.KEPT).stat().st_mode) == 0o700
 
 
+def test_the_names_under_which_a_page_is_known():
+    import socket
+
+    here = serve.rules(settings(), None)
+    assert here.hosts == {"localhost", "127.0.0.1", "[::1]"} and not here.any_address and not here.tunnelled
+    network = serve.rules(settings(host="0.0.0.0", allow_host=["Lab.Example"]), None)
+    assert network.any_address and {"lab.example", socket.gethostname().lower()} <= network.hosts
+    one = serve.rules(settings(host="10.0.0.7", share=True), None)
+    assert "10.0.0.7" in one.hosts and not one.any_address and one.tunnelled
+
+
 def test_only_uploads_are_opened(tmp_path):
     folder, outside = tmp_path / "sounds", tmp_path / "secret.wav"
     folder.mkdir()

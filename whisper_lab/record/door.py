@@ -63,7 +63,7 @@ class Door:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         method = scope.get("method", "GET")
         if problem := guard.refusal(headers, method, self.rules.hosts, self.rules.any_address, self.rules.outside):
-            return await _refuse(scope, receive, send, 403, problem)
+            return await _refuse(scope, receive, send, 403, f"{problem} (--allow-host adds a name)")
         if UNUSED.match(scope["path"]):
             return await _refuse(scope, receive, send, 403, "this page does not offer that")
         if scope["type"] == "websocket":

@@ -121,7 +121,7 @@ def rules(args, uploads: Path | None) -> door.Rules:
     everywhere = args.host in ("0.0.0.0", "::", "")
     names = {name.lower() for name in certificate.addresses(args.host)} | guard.LOCAL
     if everywhere:  # as others on this network may call this machine
-        names |= {f"{socket.gethostname().lower()}.local", socket.getfqdn().lower()}
+        names |= {f"{socket.gethostname().lower()}.local"}
     return door.Rules(frozenset(names | {name.lower() for name in args.allow_host or ()}), everywhere, uploads,
                       args.share)
 
