@@ -55,6 +55,15 @@ def _is_private(path: Path) -> bool:
         return False
 
 
+def inside(folder: Path, name: object) -> Path:
+    """The file that a list in `folder` names: in that folder or below it, by its name. Raises ValueError otherwise."""
+    parts = str(name).replace("\\", "/").split("/")
+    drive = parts[0][1:2] == ":"  # of Windows
+    if not isinstance(name, str) or "\x00" in name or ".." in parts or not parts[0] or drive:
+        raise ValueError(f"it names {str(name)[:100]!r}, which is no place inside its folder")
+    return folder / name
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically; returns the path."""
     with atomic(path) as temporary:
