@@ -58,3 +58,23 @@ def test_a_picture_of_any_name_is_a_link_to_it(tmp_path):
     picture = tmp_path / "a (b) [c].png"
     section = Section("t", "i", figure="sizes")
     assert "(a%20%28b%29%20%5Bc%5D.png)" in render.markdown("t", "u", [section], {"sizes": picture})
+
+
+@pytest.mark.parametrize("text", ["$^{$", "a$b$c", r"\$$x_$", "$$", "plain"])
+def test_in_a_figure_a_dollar_is_a_dollar(text):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib.text import Text
+
+    shown, is_math = Text(0, 0, "")._preprocess_math(markup.drawn(text))
+    assert not is_math and (shown == text or "\\" in text)
+
+
+def test_a_graph_named_like_a_formula_is_drawn(tmp_path):
+    from export_tiny import exported
+
+    from whisper_lab.compare.graph_facts import read
+    from whisper_lab.explore import blocks
+
+    pair = exported().pairs["fp32"]
+    assert all(path.stat().st_size for path in blocks.draw(read(pair["encoder"]), "a$^{$b", tmp_path / "a"))

@@ -198,6 +198,9 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
              (GRAPHS + "fp32", PYTORCH)}
     assert found[GRAPHS + "fp32"][0] == found[PYTORCH][0] != ""
     assert all(how.startswith(NAME) and "0.90 s of sound" in how for _, how in found.values())
+    for other in ("", "int8", GRAPHS + "../../x", GRAPHS + "fp32/../../x", None, ["fp32"]):
+        with pytest.raises(LabError, match="no way to transcribe"):
+            listener.transcribe(samples, audio.level(samples), other)
     silence = np.zeros(RATE, np.float32)
     assert listener.transcribe(silence, audio.level(silence), PYTORCH)[0] == ""
 

@@ -1,4 +1,4 @@
-"""Foreign text in Markdown and in pages: names, transcripts and metadata of graphs show as they are, and do nothing."""
+"""Foreign text in Markdown, pages and figures: names, transcripts and metadata show as they are, and do nothing."""
 
 import html as escaping
 import re
@@ -19,6 +19,11 @@ def markdown(text: object) -> str:
 def html(text: object) -> str:
     """Text of a page or of an attribute in double quotes."""
     return escaping.escape(plain(text))
+
+
+def drawn(text: object) -> str:
+    """Text in a matplotlib figure, which takes what is between two dollar signs for a formula."""
+    return plain(text, one_line=True).replace("$", "\\$")
 
 
 def address(name: str) -> str:

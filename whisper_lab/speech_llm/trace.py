@@ -146,7 +146,8 @@ def _draw(axis, panel: dict, seconds: float, tokens: list[dict] | None = None) -
     if panel["kind"] == "looks":
         axis.imshow(data, aspect="auto", extent=(0, seconds, len(data), 0), cmap="Purples", interpolation="nearest")
         if tokens is not None:
-            axis.set_yticks(np.arange(len(tokens)) + 0.5, [token["text"] for token in tokens], fontsize=7)
+            axis.set_yticks(np.arange(len(tokens)) + 0.5, [markup.drawn(token["text"]) for token in tokens],
+                            fontsize=7)
         return
     low, high = np.percentile(data, (1, 99))
     axis.imshow(data, aspect="auto", origin="lower", extent=(0, seconds, 0, len(data)), cmap="magma", vmin=low,
@@ -168,10 +169,10 @@ def _figure(plt, seen: dict, panels: list[dict], name: str):
     for i, near in enumerate(seen["nearest"]):
         token = near[0]["token"].strip()
         if token and not token.startswith("<"):
-            axes[3].text((i + 0.5) * every, -0.03, token, fontsize=size, rotation=90, ha="center", va="top",
-                         transform=axes[3].get_xaxis_transform(), clip_on=False)
+            axes[3].text((i + 0.5) * every, -0.03, markup.drawn(token), fontsize=size, rotation=90, ha="center",
+                         va="top", transform=axes[3].get_xaxis_transform(), clip_on=False)
     axes[-1].set_xlabel("time in s")
-    figure.suptitle(f"{name}: {seen['text']}", fontsize=13)
+    figure.suptitle(markup.drawn(f"{name}: {seen['text']}"), fontsize=13)
     return figure
 
 
