@@ -41,7 +41,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(nano, folder):
     """One page for all tests here, with a limit of six seconds."""
-    with browser.recorder("--limit", "0.1", cwd=folder, TMPDIR=str(folder)) as (_, address, _):
+    options = ("--limit", "0.1", "--allow-host", "lab.test")
+    with browser.recorder(*options, cwd=folder, TMPDIR=str(folder)) as (_, address, _):
         yield address
 
 
@@ -326,10 +327,10 @@ def test_the_running_page_cleans_up(tmp_path, monkeypatch):
 # Passwords, https, --share -------------------------------------------------------------------------------------------
 
 def test_https_and_a_password(nano, tmp_path):
-    """--https with --auth: a secure page, with the fingerprint that was printed; no entry without the password."""
+    """--https with a password: a secure page, with the fingerprint that was printed; no entry without the password."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl command here: apt-get install openssl")
-    with browser.recorder("--https", "--auth", "me:long-enough", cwd=tmp_path) as (_, address, notes):
+    with browser.recorder("--https", cwd=tmp_path, WHISPER_LAB_AUTH="me:long-enough") as (_, address, notes):
         assert address.startswith("https://127.0.0.1:")
         with httpx.Client(base_url=address, verify=False, timeout=30) as web:
             for path in ("/config", f"/{API}/info", f"/{API}/file=/etc/passwd"):

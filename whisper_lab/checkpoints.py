@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import console, hub
+from whisper_lab import console, files, hub
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index, store
 
@@ -243,6 +243,11 @@ def _problem_with_weights(folder: Path) -> str | None:
         index = folder / f"{name}.index.json"
         if index.is_file():
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            try:
+                for shard in shards:
+                    files.inside(folder, shard)
+            except ValueError as error:
+                return f"{index} is no list of weight files: {error}"
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             if missing:
                 return f"{folder} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}"

@@ -82,7 +82,8 @@ def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
     transcript = found[0] if found else long_form.Transcript(language=args.language, duration=sound.duration)
     console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, {args.threads or 'all'} threads")
     if args.format == "text":
-        console.result(("\n" + clip.name + "\n" if named else "") + transcripts.as_text(transcript, args.timestamps))
+        heading = f"\n{console.plain(clip.name, one_line=True)}\n" if named else ""
+        console.result(heading + transcripts.as_text(transcript, args.timestamps))
     elif args.format != "json":
         console.result(getattr(subtitles, args.format)(transcript.segments).rstrip("\n"))
     transcripts.warn_of_doubt(transcript, clip, runtime.facts["model"])

@@ -52,7 +52,7 @@ class Results:
         if errors:
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.args.format == "text":
-            heading = f"{clip.name}\n" if self.several else ""
+            heading = f"{console.plain(clip.name, one_line=True)}\n" if self.several else ""
             console.result(f"{heading}\nTranscription:\n\n{as_text(transcript, self.args.timestamps)}\n")
             if errors:
                 show_errors(errors)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from whisper_lab import console
+from whisper_lab import console, external_data
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode_encoded
 from whisper_lab.export import naming
@@ -155,10 +155,11 @@ def _session(path: Path, names: list[str], threads: int | None):
 
 def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
     """The graph's bytes with more outputs, and whether its weights stay in a file beside it."""
+    outside = bool(external_data.check(path))
     model = onnx.load(path, load_external_data=False)
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    return model.SerializeToString(), any(tensor.external_data for tensor in model.graph.initializer)
+    return model.SerializeToString(), outside
 
 
 def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:

@@ -136,7 +136,7 @@ def judge(made: dict, gate) -> int:
     """--fail-if: 1 where it holds, and says for which precision."""
     failures = gate.failures(metrics(made))
     for failure in failures:
-        console.result(f"FAILED {gate.text}: {failure}")
+        console.result(console.plain(f"FAILED {gate.text}: {failure}", one_line=True))
     if not failures:
         console.result(f"passed: nowhere {gate.text}")
     return 1 if failures else 0

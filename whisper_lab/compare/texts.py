@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
 from whisper_lab.metrics import word_errors
 from whisper_lab.transcripts import read_reference
@@ -72,7 +72,7 @@ def manifest(path: Path) -> dict[Path, dict]:
     """{file: {"text", "language"}}"""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        made = {path.parent / name: {"text": entry} if isinstance(entry, str) else
+        made = {files.inside(path.parent, name): {"text": entry} if isinstance(entry, str) else
                 {key: entry.get(key) for key in ("text", "language")} for name, entry in entries.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise LabError(f"cannot read the manifest {path}: {error}",

@@ -13,12 +13,13 @@ import numpy as np
 
 from whisper_lab import audio, console
 from whisper_lab.console import LabError
-from whisper_lab.record import facts, picture
+from whisper_lab.record import door, facts, picture
 from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
 HERE = Path(__file__).resolve().parent
+LARGEST_COPY = 3600 * 2 * audio.SAMPLE_RATE + 1_000_000  # bytes: an hour of 16-bit sound, and a picture
 
 INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
 "<p class='lab-advice'>This page is not secure, so the browser keeps the microphone shut; uploads work. " +
@@ -87,6 +88,7 @@ class Recorder:
         return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]
 
     def _keep(self, arrived: str | None) -> Mine:
+        door.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
         place = self.folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
         place.mkdir()

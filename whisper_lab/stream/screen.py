@@ -28,14 +28,14 @@ class Screen:
         """The utterance so far."""
         if not self.live:
             return
-        fixed, maybe = joined(committed), joined(tentative)
+        fixed, maybe = (console.plain(joined(part), one_line=True) for part in (committed, tentative))
         space = " " if fixed and maybe and tentative[0].text[:1].isspace() else ""
         shown = (f"{GREY}{maybe}{PLAIN}" if self.colours else f"[{maybe}]") if maybe else ""
         self._write(fixed + space + shown, fixed + space + maybe + ("" if self.colours or not maybe else "[]"))
 
     def close(self, committed: list, likely: float | None = None) -> None:
         """The utterance is final; likely: mean log-probability of its tokens. The first doubtful one is explained."""
-        text = joined(committed)
+        text = console.plain(joined(committed), one_line=True)
         if self.live:
             self._write(text, text)
             self.end()  # the next utterance begins on a line of its own
