@@ -132,7 +132,7 @@ def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> d
 
 
 def _session(path: Path, names: list[str], threads: int | None):
-    """A session over the graph with `names` as outputs too, run as it is written: nothing fused, no weight packed twice."""
+    """A session over the graph with `names` as outputs too, run as it is written: nothing fused or packed twice."""
     import onnxruntime
 
     from whisper_lab.onnx_session import session_options
