@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import weight_files as made_files
-from whisper_lab import checkpoints, console
+from whisper_lab import checkpoints, console, machine
 from whisper_lab.console import LabError
 from whisper_lab.weights import formats, ggml, huggingface, openai_tokenizer, published, vocabulary
 from whisper_lab.weights.model import check_weights
@@ -602,3 +602,21 @@ def test_a_pt_file_of_a_published_vocabulary(rows, languages, first):
     assert config["is_multilingual"] == (rows != 51864) and len(config.get("lang_to_id", [])) in (0, languages)
     with pytest.raises(LabError, match="none of Whisper's vocabularies"):
         vocabulary.from_ranks(ranks, rows + 100, 1500, "x.pt")
+
+
+# --- the table of the engines -----------------------------------------------------------------------------------------
+
+def test_the_table_of_engines_says_what_was_not_measured():
+    from dataclasses import asdict
+
+    from benchmarks import formats as table
+
+    rows = [table.Row("A", "f16", "engine", "float32", 1.5, 20, 19, 2.5e-6, 0.0),
+            table.Row("B", "q8_0", "other", "float32", note="not measured: no module")]
+    document = {"checkpoint": "whisper-x", "clip": "a.wav", "seconds": 3.2, "positions": 20, "rounding": 1.7e-5,
+                "versions": {"torch": "2", "absent": None}, "machine": machine.card(),
+                "rows": [asdict(row) for row in rows]}
+    lines = table.markdown(document).splitlines()
+    assert "| A | f16 | 1.5 | engine | float32 | 2.5e-06 | 19 of 20 | 0 |" in lines
+    assert "| B | q8_0 |  | other | float32 | not measured: no module |  |  |" in lines
+    assert any("is 1.7e-05" in line for line in lines) and not any("absent" in line for line in lines)
