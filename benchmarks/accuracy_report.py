@@ -11,13 +11,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import corpora  # noqa: E402
-from scoring import judgement  # noqa: E402
+from scoring import beyond_chance, judgement  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
 
 FEW = 200  # words; in a smaller group one error moves the rate by half a point or more
 SEVERAL = " *"  # marks such a group
 OURS = "this lab"
+NARROWEST = 0.5  # points to each side of zero that a panel shows at least: thousandths are nothing to look at
 
 
 def pools_of(document: dict) -> list[str]:
@@ -30,8 +31,11 @@ def percent(rate: float | None) -> str:
 
 
 def interval(found: dict | None) -> str:
-    """`+0.1 (-0.2 to +0.5)`, in points."""
-    return "" if found is None else f"{signed(found['points'])} ({signed(found['low'])} to {signed(found['high'])})"
+    """`+0.1 (-0.2 to +0.5)`, in points; `+0.1` alone where there are too few clips for an interval."""
+    if found is None:
+        return ""
+    limits = "" if found["low"] is None else f" ({signed(found['low'])} to {signed(found['high'])})"
+    return signed(found["points"]) + limits
 
 
 def signed(points: float) -> str:
@@ -143,9 +147,7 @@ def group_table(document: dict) -> list[str]:
 
 
 def group_cell(one: dict) -> str:
-    found = one["difference"]
-    beyond_chance = found is not None and (found["low"] > 0 or found["high"] < 0)
-    return f"**{percent(one['wer'])}**" if beyond_chance else percent(one["wer"])
+    return f"**{percent(one['wer'])}**" if beyond_chance(one["difference"]) else percent(one["wer"])
 
 
 def versions(document: dict) -> list[str]:
@@ -213,12 +215,14 @@ def panel(axis, pool: str, systems: list[dict]) -> None:
         if found is None:
             continue
         color = "tab:blue" if system["name"].startswith(OURS) else "tab:gray"
-        beyond_chance = found["low"] > 0 or found["high"] < 0
-        axis.plot([found["low"], found["high"]], [row, row], color=color, linewidth=3, solid_capstyle="butt")
+        if found["low"] is not None:
+            axis.plot([found["low"], found["high"]], [row, row], color=color, linewidth=3, solid_capstyle="butt")
         axis.plot(found["points"], row, "o", color=color, markersize=9, markeredgewidth=2,
-                  markerfacecolor=color if beyond_chance else "white")
+                  markerfacecolor=color if beyond_chance(found) else "white")
     one = systems[0]["pools"][pool]
     axis.axvline(0, color="black", linewidth=1)
+    left, right = axis.get_xlim()
+    axis.set_xlim(min(left, -NARROWEST), max(right, NARROWEST))
     axis.set_title(f"{pool}\n{one['clips']} clips, {one['words']} words", fontsize=13)
     axis.tick_params(axis="x", labelsize=12)
     axis.grid(axis="x", alpha=0.3)

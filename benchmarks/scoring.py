@@ -20,7 +20,8 @@ from whisper_lab.metrics import WITHOUT_SPACES, compression_ratio
 
 LOOP = 2.4  # compression ratio; the threshold of openai-whisper (transcribe.py)
 WINDOW_WORDS = 80  # what is said in 30 s: whatever was not a loop compresses better, too, the longer it is
-STRETCH = 100  # words; a long recording is drawn in stretches of so many: three clips make no distribution
+STRETCH = 50  # words; a long recording is drawn in stretches of so many: three clips make no distribution
+FEWEST = 10  # units; of fewer a bootstrap draws the same few sums again and again, and its interval is too narrow
 DRAWS = 2000
 LEVEL = 0.95  # of an interval
 
@@ -138,27 +139,38 @@ def wer(counts: Sequence[Counts]) -> float | None:
 def difference(system: Sequence[Counts], reference: Sequence[Counts], draws: int = DRAWS, seed: int = 0) -> dict | None:
     """WER of a system minus that of the reference on the same clips, in points, with the interval of a bootstrap.
 
-    Both are drawn together: a hard clip is hard for both, so that what varies is what differs. None without words.
+    Both are drawn together: a hard clip is hard for both, so that what varies is what differs. `low` and `high` are
+    None where there are fewer than FEWEST clips and stretches of clips to draw from. None without words.
     """
     pairs = [(words, errors, others) for one, other in zip(system, reference, strict=True)
              for (words, errors), (_, others) in zip(one.stretches, other.stretches, strict=True)]
     words, errors, others = np.array(pairs, float).reshape(-1, 3).T
     if not words.sum():
         return None
+    unequal = sum(one != other for one, other in zip(system, reference, strict=True))
+    found = {"points": float(100 * (errors - others).sum() / words.sum()), "low": None, "high": None,
+             "units": len(words), "unequal_clips": unequal}
+    if len(words) < FEWEST:
+        return found
     drawn = np.random.default_rng(seed).multinomial(len(words), np.full(len(words), 1 / len(words)), size=draws)
     heard = drawn @ words
     heard = np.where(heard > 0, heard, np.nan)  # a draw of clips without words says nothing
     points = 100 * (drawn @ (errors - others)) / heard
     low, high = np.nanquantile(points, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    unequal = sum(one != other for one, other in zip(system, reference, strict=True))
-    return {"points": float(100 * (errors - others).sum() / words.sum()), "low": float(low), "high": float(high),
-            "units": len(words), "unequal_clips": unequal}
+    return found | {"low": float(low), "high": float(high)}
+
+
+def beyond_chance(found: dict | None) -> bool:
+    """The interval is there and does not hold zero."""
+    return found is not None and found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
 
 
 def judgement(found: dict) -> str:
     """What an interval says, in words."""
-    if found["low"] > 0:
-        return "worse by more than chance"
-    if found["high"] < 0:
-        return "better by more than chance"
-    return "no error differs" if not found["unequal_clips"] else "chance explains it"
+    if not found["unequal_clips"]:
+        return "no error differs"
+    if found["low"] is None:
+        return "too little speech to tell"
+    if beyond_chance(found):
+        return f"{'worse' if found['points'] > 0 else 'better'} by more than chance"
+    return "chance explains it"
