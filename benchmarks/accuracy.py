@@ -122,8 +122,8 @@ def describe(corpus: str, sounds: list[Sound], scorer: scoring.Scorer, left_out:
 # Asking the systems -------------------------------------------------------------------------------------------------
 
 def measure(system: Peer, checkpoint: checkpoints.Checkpoint, sounds: list[Sound], args) -> dict:
-    """What a system wrote: {"name", "reason", "versions", "threads", "rows": by key}; a reason where it did not."""
-    found = {"name": system.name, "reason": "", "versions": {}, "threads": [], "rows": {}}
+    """What a system wrote: name, versions, machines, threads, `rows` by key; or the `reason` why it did not."""
+    found = {"name": system.name, "reason": "", "versions": {}, "machines": [], "threads": [], "rows": {}}
     try:
         graphs = graphs_of(system, checkpoint, args)
         cache = Path(args.cache) / f"{slug(system, checkpoint)}-{fingerprint(system, checkpoint, graphs, args)}.jsonl"
@@ -134,7 +134,8 @@ def measure(system: Peer, checkpoint: checkpoints.Checkpoint, sounds: list[Sound
         if wanted:
             ask(system, checkpoint, graphs, wanted, cache, args)
             kept = read_cache(cache)
-        return found | {"versions": kept["versions"], "threads": sorted(kept["threads"]),
+        return found | {"versions": kept["versions"], "machines": sorted(kept["machines"]),
+                        "threads": sorted(kept["threads"]),
                         "rows": {sound.key: kept["rows"][sound.key] for sound in sounds}}
     except (Unavailable, LabError) as error:
         found["reason"] = getattr(error, "problem", str(error))
@@ -193,10 +194,17 @@ def ask(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path | None, s
     cache.parent.mkdir(parents=True, exist_ok=True)
     with bar, cache.open("a", encoding="utf-8") as kept:
         for line in answers(command, max(lengths.values()), args.threads, cache.with_suffix(".log")):
-            kept.write(json.dumps({**line, "threads": args.threads}, ensure_ascii=False) + "\n")
+            where = {"threads": args.threads} | ({"machine": machine_name()} if "versions" in line else {})
+            kept.write(json.dumps(line | where, ensure_ascii=False) + "\n")
             kept.flush()
             bar.update(lengths.get(line.get("clip"), 0))
     listed.unlink()
+
+
+def machine_name() -> str:
+    """The processor and its cores: what a time depends on first."""
+    card = machine.card()
+    return f"{card['cpu'] or 'unknown processor'}, {card['cores']} cores"
 
 
 def answers(command: list[str], longest: float, threads: int, log: Path) -> Iterator[dict]:
@@ -235,8 +243,8 @@ def next_line(process: subprocess.Popen, patience: float, hung: threading.Event)
 
 
 def read_cache(path: Path) -> dict:
-    """{"versions", "threads", "rows": by key}; a line that an interruption cut off is not there."""
-    found = {"versions": {}, "threads": set(), "rows": {}}
+    """{"versions", "machines", "threads", "rows": by key}; a line that an interruption cut off is not there."""
+    found = {"versions": {}, "machines": set(), "threads": set(), "rows": {}}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
@@ -245,6 +253,7 @@ def read_cache(path: Path) -> dict:
         found["threads"].add(row.pop("threads"))
         if "versions" in row:
             found["versions"] = row["versions"]
+            found["machines"] |= {row["machine"]} if "machine" in row else set()
         else:
             found["rows"][row["clip"]] = row
     return found
@@ -280,7 +289,7 @@ def score(measured: list[dict], sounds: list[Sound], scorer: scoring.Scorer, see
     reference = REFERENCE if REFERENCE in counted else next(iter(counted), None)
     parts, systems = groups_of(sounds), []
     for found in measured:
-        system = {key: found[key] for key in ("name", "reason", "versions", "threads")}
+        system = {key: found[key] for key in ("name", "reason", "versions", "machines", "threads")}
         for part, members in parts.items():
             system[part] = {name: result(found, counted, reference, sounds, indices, seed)
                             for name, indices in members.items()} if not found["reason"] else {}

@@ -26,6 +26,10 @@ def pools_of(document: dict) -> list[str]:
     return next((list(system["pools"]) for system in document["systems"] if system["pools"]), [])
 
 
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def percent(rate: float | None) -> str:
     return "–" if rate is None else f"{100 * rate:.1f}"
 
@@ -80,10 +84,10 @@ def markdown(document: dict) -> str:
     lines = [
         "# Word errors of this lab and its peers", "",
         f"{model['name']}{random}, the same weights for every system, on the corpus {corpus['name']}: "
-        f"{corpus['clips']} clips, {corpus['words']} words, {corpus['seconds'] / 60:.0f} minutes, languages "
-        f"{', '.join(corpus['languages'])}{left_out}. Each clip alone, its language given: one greedy pass without "
-        "timestamps. Recordings longer than the window (long) go through each system's own way of transcribing them, "
-        "with its own defaults (5 beams in faster-whisper, else greedy).", "",
+        f"{count(corpus['clips'], 'clip')}, {corpus['words']} words, {corpus['seconds'] / 60:.1f} minutes, "
+        f"languages {', '.join(corpus['languages'])}{left_out}. Each clip alone, its language given: one greedy pass "
+        "without timestamps. Recordings longer than the window (long) go through each system's own way of "
+        "transcribing them, with its own defaults (5 beams in faster-whisper, else greedy).", "",
         f"Compared as the field does: {document['normalizer']}. The interval of a difference to "
         f"{document['reference']} holds {100 * bootstrap['level']:.0f} % of {bootstrap['draws']} draws of the clips, "
         f"both systems on the same draw (long recordings in stretches of {bootstrap['stretch_words']} words). "
@@ -91,8 +95,8 @@ def markdown(document: dict) -> str:
         *pool_tables(document), *published(document), "## Verdicts", "",
         *[f"- {line}" for line in document["verdicts"]], "", "![Differences](accuracy.png)", "",
         "## By group", "", *group_table(document), "", "## Measured with", "",
-        f"{machine.one_line(document['machine'])}; {document['settings']['repeats']} timed transcripts of each clip, "
-        "after one that is not timed.", "", *versions(document), ""]
+        f"{machine.one_line(document['machine'])}; each clip {count(document['settings']['repeats'], 'time')}, after a "
+        "transcript that is not timed.", "", *versions(document), ""]
     return "\n".join(lines)
 
 
@@ -101,7 +105,7 @@ def pool_tables(document: dict) -> list[str]:
     lines = []
     for pool in pools_of(document):
         one = next(system["pools"][pool] for system in document["systems"] if system["pools"])
-        lines += [f"## {pool[0].upper()}{pool[1:]}: {one['clips']} clips, {one['words']} words", "",
+        lines += [f"## {pool[0].upper()}{pool[1:]}: {count(one['clips'], 'clip')}, {one['words']} words", "",
                   "| | WER % | difference, points | substituted | inserted | deleted | loops | real-time factor | "
                   "processor s per s | threads |", "|---|---|---|---|---|---|---|---|---|---|"]
         lines += [pool_row(system, pool) for system in document["systems"]]
@@ -151,13 +155,13 @@ def group_cell(one: dict) -> str:
 
 
 def versions(document: dict) -> list[str]:
-    """A line for each measured system: packages; and whether its repeats agreed."""
+    """A line for each measured system: packages, the machine that timed it, and whether its repeats agreed."""
     lines = []
     for system in document["systems"]:
         if not system["reason"]:
             packages = ", ".join(f"{name} {version}" for name, version in system["versions"].items())
             unsteady = f"; {system['unsteady']} clips differ from one repeat to the next" if system["unsteady"] else ""
-            lines.append(f"- {system['name']}: {packages}{unsteady}")
+            lines.append(f"- {system['name']}: {packages}; timed on {' and '.join(system['machines'])}{unsteady}")
     return lines
 
 
@@ -174,7 +178,8 @@ def table(document: dict) -> str:
         lines.append(f"| {system['name']} | {' | '.join(cells)} |")
     corpus = document["corpus"]
     sizes = next(system["pools"] for system in document["systems"] if system["pools"])
-    counted = "; ".join(f"{pool}: {sizes[pool]['clips']} clips, {sizes[pool]['words']} words" for pool in pools)
+    counted = "; ".join(f"{pool}: {count(sizes[pool]['clips'], 'clip')}, {sizes[pool]['words']} words"
+                        for pool in pools)
     return "\n".join([*lines, "", f"{document['model']['name']} on {corpus['seconds'] / 60:.0f} minutes of speech "
                       f"({counted}); in brackets 95 % of a bootstrap over the clips: where that holds 0, chance "
                       "explains the difference."])
@@ -223,7 +228,7 @@ def panel(axis, pool: str, systems: list[dict]) -> None:
     axis.axvline(0, color="black", linewidth=1)
     left, right = axis.get_xlim()
     axis.set_xlim(min(left, -NARROWEST), max(right, NARROWEST))
-    axis.set_title(f"{pool}\n{one['clips']} clips, {one['words']} words", fontsize=13)
+    axis.set_title(f"{pool}\n{count(one['clips'], 'clip')}, {one['words']} words", fontsize=13)
     axis.tick_params(axis="x", labelsize=12)
     axis.grid(axis="x", alpha=0.3)
     axis.set_ylim(-0.6, len(systems) - 0.4)

@@ -24,6 +24,8 @@ STRETCH = 50  # words; a long recording is drawn in stretches of so many: three 
 FEWEST = 10  # units; of fewer a bootstrap draws the same few sums again and again, and its interval is too narrow
 DRAWS = 2000
 LEVEL = 0.95  # of an interval
+DIGITS = {word: str(digit) for digit, word in enumerate("zero one two three four five six seven eight nine".split())}
+DIGITS |= {"oh": "0", "o": "0"}
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,16 @@ class Scorer:
         self.letters = BasicTextNormalizer(split_letters=True)
         self.description = (
             f"Whisper's EnglishTextNormalizer for English (spellings: {source}), its BasicTextNormalizer for other "
-            "languages, both from transformers; languages without spaces letter by letter; references of digits digit "
-            "by digit")
+            "languages, both from transformers; languages without spaces letter by letter; strings of digits digit by "
+            "digit, whichever way they are written")
 
     def words(self, text: str, language: str, digits: bool = False) -> list[str]:
         """The words that are compared."""
+        if digits:
+            return [digit for word in self.basic(text).split() for digit in as_digits(word)]
         if language == "en":
-            words = self.english(text).split()
-        else:
-            words = (self.letters if language in WITHOUT_SPACES else self.basic)(text).split()
-        return [digit for word in words for digit in as_digits(word)] if digits else words
+            return self.english(text).split()
+        return (self.letters if language in WITHOUT_SPACES else self.basic)(text).split()
 
     def __call__(self, clip, text: str) -> Counts:
         """The errors of `text` on a corpora.Clip."""
@@ -92,8 +94,11 @@ def read_spellings(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def as_digits(word: str) -> list[str]:
-    """A number as its digits; any other word as it is. Whisper's normalizer writes a lone 1 as a word."""
-    return list(word) if word.isdigit() else ["1" if word == "one" else word]
+    """A number as its digits, an English digit as a figure; any other word as it is.
+
+    Whisper's English normalizer does not serve here: to it, digits in a row are one number, whose zeros it may drop.
+    """
+    return list(word) if word.isdigit() else [DIGITS.get(word, word)]
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int, int]]:
