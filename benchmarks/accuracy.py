@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     """Read the corpus, ask every system, count, write the files."""
     args = arguments(argv)
     checkpoint = checkpoints.resolve(args.model)
-    os.environ["HF_HUB_OFFLINE"] = "1" if ":" not in args.corpus else os.environ.get("HF_HUB_OFFLINE", "0")
     clips, left_out = corpora.read(args.corpus, args.limit)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes that are started: all they need is here by now
     clips, unknown = corpora.supported(clips, languages(checkpoint.folder))
     sounds = prepare_sounds(clips, checkpoint.folder)
     scorer = scoring.Scorer(checkpoint.folder)

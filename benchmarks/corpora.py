@@ -148,19 +148,23 @@ def streamed(corpus: str) -> Iterator[tuple[str, str, str, bytes]]:
         yield f"{row.get('id', number)}-{number}", language, row[column], row["audio"]["bytes"]
 
 
-def load(where: tuple[str, ...], settings: dict):
-    """A stream of rows whose sound is not decoded: `datasets` wants another library for that."""
+def load(where: tuple[str, ...], settings: dict) -> Iterator[dict]:
+    """Rows whose sound is not decoded: `datasets` wants another library for that.
+
+    Raises LabError where the Hub cannot be reached, at the start or on the way.
+    """
     try:
         import datasets
     except ImportError as error:
         raise LabError("corpora by name need the package datasets", "pip install datasets") from error
     try:
-        return datasets.load_dataset(*where, streaming=True, **settings).cast_column(
-            "audio", datasets.Audio(decode=False))
+        rows = datasets.load_dataset(*where, streaming=True, **settings)
+        yield from rows.cast_column("audio", datasets.Audio(decode=False))
     except Exception as error:  # each of its layers raises its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LabError(f"{where[0]} cannot be had from the Hub: {reason[:200]}",
-                       "run it once with a network, or give a folder with references.json") from error
+                       "run it once with a network and without HF_HUB_OFFLINE, or give a folder with references.json"
+                       ) from error
 
 
 def write_flac(path: Path, sound: bytes) -> None:

@@ -122,6 +122,24 @@ def test_librispeech_and_fleurs_become_folders(tmp_path, monkeypatch):
     assert asked[1][1]["data_dir"] == "cmn_hans_cn" and (clips[0].text, clips[0].language) == ("hallo", "zh")
 
 
+def test_a_hub_that_goes_away_on_the_way(tmp_path, monkeypatch):
+    """What was fetched so far is not taken for the corpus."""
+    def rows():
+        yield {"text": "HELLO", "audio": {"bytes": audio.wav_bytes(np.zeros(1600, np.float32))}}
+        raise ConnectionError("reset by peer")
+
+    class Stream:
+        def cast_column(self, column, feature):
+            return rows()
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(
+        load_dataset=lambda *where, **settings: Stream(), Audio=lambda decode: None))
+    monkeypatch.setattr(module("prepare"), "WORK", tmp_path)
+    for _ in range(2):
+        with pytest.raises(LabError, match="cannot be had from the Hub: reset by peer"):
+            module("corpora").read("librispeech:test-clean")
+
+
 def test_clips_in_a_language_the_checkpoint_does_not_know_are_left_out(clip):
     supported = module("corpora").supported
     kept, left_out = supported([clip("a"), clip("b", "nl")], set())
