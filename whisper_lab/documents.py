@@ -88,13 +88,23 @@ def doubt_table() -> str:
     return "\n".join(lines)
 
 
+def accuracy_table() -> str:
+    """Word errors of this lab and its peers on real speech, from benchmarks/accuracy.py --output-dir benchmarks."""
+    from benchmarks import accuracy_report
+
+    path = ROOT / "benchmarks" / "accuracy.json"
+    if not path.exists():
+        return "Not measured in this copy: `python benchmarks/accuracy.py --help` says how."
+    return accuracy_report.table(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _benchmark() -> dict:
     return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 
 
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
-    "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table,
+    "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
