@@ -17,9 +17,8 @@ the timestamps that the model writes say where the next window begins.
 import time
 from pathlib import Path
 
-from whisper_lab import audio, checkpoints, console, doubt, knows, transcripts
+from whisper_lab import audio, checkpoints, console, knows, transcripts
 from whisper_lab.console import LabError
-from whisper_lab.metrics import compression_ratio
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
             started = time.perf_counter()
             transcript, trace = transcribe(lab, clip, args)
             results.add(clip, transcript, time.perf_counter() - started)
-            if args.explain:
+            if args.explain and trace:
                 explain_window(lab, clip, trace, args.output_dir)
         except LabError as error:
             if len(clips) == 1:
@@ -48,10 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def transcribe(lab, path: Path, args):
     """The lesson: one sound file to a Transcript. Also returns what --explain needs to show its first window."""
-    import torch
-
+    from whisper_lab.decoding import Options, is_silence
     from whisper_lab.explain import Trace
-    from whisper_lab.long_form import Transcript, Windows, add_words
+    from whisper_lab.long_form import Transcript, Windows, add_words, to_continue
 
     # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
     #    channels are averaged to mono, and the sampling rate is converted behind a low-pass filter, because 16 kHz is
@@ -63,53 +61,75 @@ def transcribe(lab, path: Path, args):
     if level.advice:
         console.warn(f"{path.name}: {level.advice}")
 
-    language = args.language if lab.rules.languages else "en"  # None: to be detected
+    language = lab.rules.wanted_language(args.language) if lab.rules.languages else "en"  # None: to be detected
     transcript, trace = Transcript(language=language, duration=sound.duration), None
     # A recording longer than the window needs timestamps, because they tell where the next window begins.
     timestamps = args.timestamps != "none" or sound.duration > lab.spec.window_s
+    # What was said so far is given to the next window, which then goes on in the same words and spelling.
+    condition, said = lab.rules.condition_on_previous and bool(lab.rules.previous), []
+    condition = condition if args.condition_on_previous is None else args.condition_on_previous
+    # For silence a Whisper invents words: windows that hold no speech are passed over, and never asked.
     windows = Windows(sound.samples, lab.spec.n_samples, lab.spec.sampling_rate, lab.rules, lab.tokenizer)
-    ask = args.explain or not level.silent  # for silence Whisper tends to invent words: do not ask it
-    for window in console.progress(windows if ask else [], description=path.name, unit="window"):
+    for window in console.progress(windows, description=path.name, unit="window"):
         # 2. Features. A Fourier transform of 25 ms every 10 ms, its power summed in mel bands, the logarithm of that;
         #    a sound shorter than the window is padded with silence.                      [1, mel bins, frames]
         features = lab.processor(window.samples, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt").input_features
         features = features.to(lab.model.device, lab.model.dtype)
-
-        if transcript.language is None:
-            transcript.language, transcript.language_probability = detect_language(lab, features)
-            console.note("language", transcript.language, f"detected in the first window, probability "
-                         f"{transcript.language_probability:.3f}; --language sets it")
+        language, probability = transcript.language, transcript.language_probability
+        if language is None:  # until a window is kept, each is asked for its own
+            language, probability = detect_language(lab, features)
 
         # 3. Generate. The encoder turns the features into one vector every 20 ms; the decoder starts from the prompt
         #    <|startoftranscript|><|language|><|task|> and writes the likeliest next token, again and again, until
         #    that is <|endoftext|>.                                                                       [tokens]
+        #    Where that text repeats itself or is unlikely, the next temperature is tried.
+        result = generate(lab, args, window, features, language, timestamps, lab.prompt + said)
+        mel = features[0].float().cpu().numpy()
+        trace = trace or Trace(sound, window, mel, result.prompt, result.tokens)
+        if is_silence(result, Options()):  # likely no speech, and unlikely text
+            windows.skip()
+            continue
+
+        # 4. Decode. Each id stands for a piece of text (byte-level BPE); special tokens are left out. Tokens with
+        #    timestamps are first cut at them, and the cursor moves on to where the last whole segment ended.
+        segments = windows.advance(result.tokens)
+        for segment in segments:
+            segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
+            segment.text_logprob, segment.compression_ratio = result.text_logprob, result.compression_ratio
+        transcript.segments += segments
+        said = to_continue(said, segments, result.temperature) if condition else []
+        if segments and transcript.language is None:
+            transcript.language, transcript.language_probability = language, probability
+            console.note("language", language, f"detected in the first window with speech, probability "
+                         f"{probability:.3f}; --language sets it")
+        if args.timestamps == "word" and segments:
+            add_words(lab, lab.encode(mel[None]), window, segments, language, args.task)
+    return transcript, trace
+
+
+def generate(lab, args, window, features, language: str | None, timestamps: bool, before: list[int]):
+    """One window's tokens, as a decoding.Result: those of the first temperature whose text does not look wrong."""
+    import torch
+
+    from whisper_lab import decoding
+
+    prompt = lab.rules.prompt(language, args.task, timestamps, before)
+    cross = None
+    for temperature in decoding.temperatures(args.temperature, args.fallback):
+        settings = generate_settings(lab, args, language, timestamps, temperature, before)
+        torch.manual_seed(args.seed)  # a window's text does not depend on the windows before it
         with torch.no_grad():  # nothing is trained here: keep no intermediate results for gradients
-            settings = generate_settings(lab, args, transcript.language, timestamps)
             if args.api == "model":
                 sequence = lab.model.generate(features, **settings)
             else:  # pipe(samples) makes these two calls, with features of its own, and decodes the tokens
                 inputs = next(lab.pipe.preprocess(window.samples))
                 sequence = lab.pipe.forward(inputs, **settings)["tokens"]
         tokens = lab.rules.answer(sequence[0])  # without the prompt and <|endoftext|>
-
-        # 4. Decode. Each id stands for a piece of text (byte-level BPE); special tokens are left out. Tokens with
-        #    timestamps are first cut at them, and the cursor moves on to where the last whole segment ended.
-        segments = windows.advance(tokens)
-        prompt = lab.rules.prompt(transcript.language, args.task, timestamps, lab.prompt)
-        # How likely the model finds what it wrote, a token on average: where that is low, the text may be invented.
-        likely = doubt.average(lab, lab.states, prompt, tokens, timestamps)
-        for segment in segments:
-            segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
-            segment.text_logprob = likely
-        for segment in segments:  # a text that goes round in a loop is packed well
-            segment.compression_ratio = compression_ratio(" ".join(part.text for part in segments))
-        transcript.segments += segments
-
-        mel = features[0].float().cpu().numpy()
-        if args.timestamps == "word" and segments:
-            add_words(lab, lab.encode(mel[None]), window, segments, transcript.language, args.task)
-        trace = trace or Trace(sound, window, mel, prompt, tokens)
-    return transcript, trace
+        cross = lab.encode(features.float().cpu().numpy()) if cross is None else cross
+        result = decoding.rate(lab, cross, prompt, tokens, temperature, timestamps)
+        if not decoding.looks_wrong(result, decoding.Options()):
+            break
+    return result
 
 
 def detect_language(lab, features) -> tuple[str, float]:
@@ -125,22 +145,23 @@ def detect_language(lab, features) -> tuple[str, float]:
     return codes[best], float(probabilities[best])
 
 
-def generate_settings(lab, args, language: str | None, timestamps: bool) -> dict:
-    """The arguments of `generate` for one window."""
+def generate_settings(lab, args, language: str | None, timestamps: bool, temperature: float, before: list[int]) -> dict:
+    """The arguments of `model.generate` for one window at one temperature."""
     import torch
 
     settings = {
         "return_timestamps": timestamps,
-        "num_beams": args.beams,  # 1 is greedy search
+        "num_beams": args.beams if temperature == 0 else 1,  # 1 is greedy search
         "max_length": lab.rules.max_positions,  # without it, generate may stop after 20 tokens
         "force_unique_generate_call": True,  # one pass over the window: moving on is done here, by windows.advance
     }
     if lab.rules.languages:  # an English-only checkpoint takes neither
         settings |= {"language": language, "task": args.task}
-    if args.temperature > 0:  # draw from softmax(logits / temperature), all tokens taking part
-        settings |= {"temperature": args.temperature, "top_k": 0}
-    if lab.prompt:
-        settings["prompt_ids"] = torch.tensor([lab.rules.previous, *lab.prompt], device=lab.model.device)
+    if temperature > 0:  # draw from softmax(logits / temperature), all tokens taking part
+        settings |= {"temperature": temperature, "top_k": 0}
+    if before:
+        last = before[-lab.rules.most_previous:]
+        settings["prompt_ids"] = torch.tensor([lab.rules.previous, *last], device=lab.model.device)
     return settings
 
 
@@ -154,7 +175,6 @@ def load_model(args):
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     device, dtype = choose_device(args.device), args.dtype
     if dtype == "auto":  # half precision pays on a GPU; processors compute it slowly or not at all
         dtype = "float16" if device == "cuda" else "float32"
@@ -194,6 +214,7 @@ def parse(argv: list[str] | None):
                         help="width of the beam search (default: 1, greedy)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
+    console.add_flags(parser, "fallback", "condition_on_previous")
     parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
                         help="show when each segment or word was said (default: %(default)s)")
     parser.add_argument("--prompt", metavar="TEXT",

@@ -86,11 +86,11 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
 
 def transcribe(runtime, clips: list) -> list:
     """What a runtime hears in each clip, greedily: a Transcript each."""
-    from whisper_lab import audio, long_form
+    from whisper_lab import long_form
     from whisper_lab.decoding import Options
 
-    return [long_form.Transcript() if audio.level(clip.samples).silent else  # silence is not asked: it invents words
-            long_form.transcribe(runtime, clip.samples, Options(language=clip.language)) for clip in clips]
+    return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,)))
+            for clip in clips]
 
 
 # 6. The clock --------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     from whisper_lab.tokens import TokenRules
 
     rules, spec = TokenRules.from_folder(runtime), FeatureSpec.from_folder(runtime)
-    words = single_text.token_bytes(runtime / "tokenizer.json", rules.end)
+    words = single_text.token_bytes(runtime / "tokenizer.json", rules)
     model, decoder = graphs.load(pair["encoder"]), graphs.load(pair["decoder"])
     mel, search, text = (Block(model, name) for name in ("mel", "search", "text"))
 

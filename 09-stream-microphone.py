@@ -93,7 +93,7 @@ class Stream:
             return self._cut(span)
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
-                                    self.committed, self.before)
+                                    self.committed, self.before, final=span.closed)
         self.looked, self.likely = end, found.text_logprob
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     failed: list = []  # one bad file does not take the others with it
     for label, open_source in choose.sources_of(args, failed):
         clock, screen = sources.Clock(), Screen(model=name)
-        ear = Ear(runtime, args.language, args.condition_on_previous)
+        ear = Ear(runtime, args.language, args.condition_on_previous, args.fallback)
         stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
         with stopping(enter=not (args.stdin or args.file)) as stop:  # Ctrl-C ends the sound, not the program
             source = open_source(clock, stop)
@@ -214,6 +214,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--condition-on-previous", action="store_true",
                         help="give the beginning of a sentence that is cut as prompt for its rest (default: no, as in "
                              "02; it can help large models and lead small ones astray)")
+    console.add_flags(parser, "fallback")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
     parser.add_argument("--no-batch", action="store_true",
                         help="at the end do not transcribe the whole again for comparison")

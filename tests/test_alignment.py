@@ -11,6 +11,8 @@ from whisper_lab.alignment import (
     attach_punctuation,
     characters_of,
     median_filter,
+    pauses,
+    snap,
     token_starts,
     warp,
     word_times,
@@ -128,3 +130,35 @@ def test_word_times_follow_the_attention(byte_tokenizer, nano):
     # The same tokens in two segments: the same times; a word does not reach across.
     first, second = word_times(attention, prompt, [tokens[:2], tokens[2:]], byte_tokenizer, rules, duration=5.0)
     assert [word.text for word in first + second] == ["o", "ne", "two"] and second[1].start == found[1].start
+
+
+# Edges at the pauses that can be heard -------------------------------------------------------------------------------
+
+def spoken(*spans, duration):
+    """Noise in each (start, end) span, s; hiss around it."""
+    generator = np.random.default_rng(2)
+    samples = generator.normal(0, 1e-4, round(duration * 16_000))
+    for start, end in spans:
+        samples[round(start * 16_000):round(end * 16_000)] += generator.normal(0, 0.1, round(end * 16_000)
+                                                                               - round(start * 16_000))
+    return samples.astype(np.float32)
+
+
+def test_pauses_are_where_no_one_speaks():
+    found = pauses(spoken((0.5, 1.2), (1.25, 2.0), (2.6, 3.0), duration=4), 16_000)
+    np.testing.assert_allclose(found, [(0, 0.5), (2.0, 2.6), (3.0, 4.0)], atol=0.011)  # 50 ms are no pause
+    assert len(pauses(np.zeros(0, np.float32), 16_000)) == 0
+
+
+def test_edges_near_a_pause_move_to_its_ends():
+    quiet = np.array([(0.0, 0.5), (2.0, 2.6), (3.0, 4.0)])
+    words = [Word("one", 0.3, 1.2, [1]), Word("two", 1.2, 2.75, [2]), Word("three", 2.75, 3.9, [3])]
+    assert [(word.start, word.end) for word in snap(words, quiet)] == [(0.5, 1.2), (1.2, 2.0), (2.6, 3.0)]
+    assert snap([], quiet) == [] and snap(words, np.zeros((0, 2))) == words
+
+
+def test_an_edge_far_from_any_pause_stays():
+    words = [Word("one", 0.0, 1.0, [1]), Word("two", 1.0, 2.0, [2])]
+    assert snap(words, np.array([(1.4, 1.6)])) == words
+    # A pause in which a whole word lies is not its edge.
+    assert snap([Word("one", 0.5, 0.7, [1])], np.array([(0.4, 0.9)])) == [Word("one", 0.5, 0.7, [1])]

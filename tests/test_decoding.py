@@ -2,13 +2,24 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from whisper_lab import beam as beam_search
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options, Result, decode, detect_language, is_silence, looks_wrong
+from whisper_lab.decoding import (
+    FALLBACK_TEMPERATURES,
+    Options,
+    Result,
+    decode,
+    detect_language,
+    is_silence,
+    looks_wrong,
+    rate,
+    temperatures,
+)
 from whisper_lab.token_files import tokenizer_document
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
 
@@ -151,6 +162,26 @@ def test_max_initial_timestamp(rules):
     assert np.flatnonzero(np.isfinite(limited[0])).tolist() == [rules.timestamp_begin + i for i in range(4)]
 
 
+def test_tokens_added_behind_the_timestamps_are_text(rules):
+    """A fine-tuned vocabulary has them; they follow the rules of text, and are shown."""
+    added = rules.timestamp_end + 2
+    bigger = replace(rules, vocab_size=added + 1)
+    assert bigger.text_tokens([5, rules.end, rules.timestamp_end, added]) == [5, added]
+    assert bigger.is_timestamp(rules.timestamp_end) and not bigger.is_timestamp(added)
+
+    def allowed(*generated, likely=added):
+        scores = np.full((1, bigger.vocab_size), -20, np.float32)
+        scores[0, likely] = 0
+        return np.isfinite(bigger.apply(scores, np.array([generated], np.int64), True)[0])
+
+    begin = rules.timestamp_begin
+    assert not allowed()[added]  # a timestamp comes first
+    assert allowed(begin)[added] and not allowed(begin)[begin + 4]  # then text
+    assert allowed(begin, added)[[added, 5, begin + 4]].all() and not allowed(begin, added)[begin]
+    assert not allowed(begin, added, begin + 9)[added]  # half a pair: its other half or the end
+    assert not allowed(begin, added, likely=begin + 9)[added]  # a timestamp is likelier than any text
+
+
 def test_log_softmax_is_stable():
     rows = np.array([[1e4, 0, -1e4], [-np.inf, 0, 0], [3, 3, 3]], np.float32)
     np.testing.assert_allclose(np.exp(log_softmax(rows)).sum(axis=-1), 1, rtol=1e-6)
@@ -280,6 +311,25 @@ def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
     without = decode(Scripted(rules, logits), windows(0.0), Options("en", compression_ratio_threshold=None,
                                                                     logprob_threshold=None))[0]
     assert set(without.tokens) == {5} and without.compression_ratio > 2.4
+
+
+def test_temperatures_as_the_flags_ask():
+    assert temperatures(0.0, True) == FALLBACK_TEMPERATURES and temperatures(0.0, False) == (0.0,)
+    assert temperatures(0.7, True) == (0.7,)
+
+
+@pytest.mark.parametrize("options", [Options("en"), Options("en", timestamps=True),
+                                     Options("en", temperatures=(0.7,), max_tokens=9)])
+def test_what_another_search_found_is_rated_alike(random_runtimes, noise_features, options):
+    runtime = random_runtimes[0]
+    expected = decode(runtime, noise_features[:1], options)[0]
+    cross = runtime.encode(noise_features[:1])
+    found = rate(runtime, cross, expected.prompt, expected.tokens, expected.temperature, options.timestamps)
+    assert found.no_speech_prob == pytest.approx(expected.no_speech_prob, rel=1e-4)
+    assert (found.text, found.compression_ratio, found.temperature) == \
+        (expected.text, expected.compression_ratio, expected.temperature)
+    if options.max_tokens is None:  # else there was no end token to count
+        assert found.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-3)
 
 
 def test_thresholds():

@@ -194,7 +194,7 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
     assert listener.choices() == [*(GRAPHS + precision for precision in ("fp32", "fp16", "int8", "int4")), PYTORCH]
     assert listener.spec()[0] == FeatureSpec.from_folder(work / NAME) and listener.spec()[1] == NAME
     samples = tone(seconds=0.9, gain=0.3).astype(np.float32)
-    found = {choice: listener.transcribe(samples, audio.level(samples), choice) for choice in
+    found = {choice: listener.transcribe(samples, choice) for choice in
              (GRAPHS + "fp32", PYTORCH)}
     assert found[GRAPHS + "fp32"][0] == found[PYTORCH][0] != ""
     assert all(how.startswith(NAME) and "0.90 s of sound" in how for _, how in found.values())
@@ -202,7 +202,7 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
         with pytest.raises(LabError, match="no way to transcribe"):
             listener.transcribe(samples, audio.level(samples), other)
     silence = np.zeros(RATE, np.float32)
-    assert listener.transcribe(silence, audio.level(silence), PYTORCH)[0] == ""
+    assert listener.transcribe(silence, PYTORCH)[0] == ""
 
 
 def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
     listener = Listener(None, str(tmp_path), None, 1)
     assert listener.choices() == [PYTORCH] and listener.spec()[1] == "whisper-nano"
     samples = audio.load(ROOT / "media" / "kitchen.wav").samples
-    text, how = listener.transcribe(samples, audio.level(samples), PYTORCH)
+    text, how = listener.transcribe(samples, PYTORCH)
     assert text == references["kitchen.wav"]["text"] and "language en, detected" in how
     runtime = listener._opened[PYTORCH][0]
     assert text == long_form.transcribe(runtime, samples, Options(language="en")).text

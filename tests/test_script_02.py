@@ -53,7 +53,8 @@ def test_default_output_and_notes(run_script, nano, clip, script):
     text = text_of(run.stdout)
     for note in ("checkpoint: whisper-nano (", "device: ", "precision: float32", "loaded: speech.wav, 3.00 s"):
         assert note in run.stderr
-    assert re.search(r"language: (en|nl) \(detected in the first window, probability [01]\.\d{3}", run.stderr)
+    assert re.search(r"language: (en|nl) \(detected in the first window with speech, probability [01]\.\d{3}",
+                     run.stderr)
     status, out, err = script(clip, "--quiet")
     assert (status, text_of(out)) == (0, text)
     assert err == ""
@@ -66,7 +67,7 @@ def test_help_in_under_a_second(run_script):
     assert run.returncode == 0 and time.perf_counter() - started < 1
     for flag in ("--model", "--audio", "--language", "--threads", "--seed", "--output-dir", "--output-json", "--quiet",
                  "--log-level", "--api", "--task", "--beams", "--temperature", "--timestamps", "--device", "--dtype",
-                 "--prompt", "--format", "--reference", "--explain"):
+                 "--prompt", "--format", "--reference", "--explain", "--no-fallback", "--no-condition-on-previous"):
         assert flag in run.stdout
 
 
@@ -76,6 +77,45 @@ def test_help_in_under_a_second(run_script):
 def test_model_and_pipeline_give_the_same(script, clip, options):
     status, model, _ = script(clip, "--quiet", "--api", "model", *options)
     assert status == 0 and model == script(clip, "--quiet", "--api", "pipeline", *options)[1]
+
+
+def test_a_quiet_start_does_not_choose_the_language(script, tmp_path):
+    """12 s of faint noise that is not steady, so that the model is asked, then Dutch."""
+    generator = np.random.default_rng(1)
+    faint = generator.normal(0, 1e-3, 12 * RATE) * np.where(np.arange(12 * RATE) % RATE < RATE // 2, 1.0, 0.2)
+    speech = audio.load("media/nederlands.wav").samples
+    audio.write_wav(tmp_path / "quiet.wav", np.concatenate([faint.astype(np.float32), speech]))
+    _, out, err = script(tmp_path / "quiet.wav", "--format", "json", "--quiet")
+    (found,) = json.loads(out)["clips"]
+    _, out, _ = script("media/nederlands.wav", "--format", "json", "--quiet", "--timestamps", "segment")
+    (alone,) = json.loads(out)["clips"]
+    assert found["language"] == alone["language"] == "nl" and found["text"] == alone["text"]
+    assert all(segment["start_s"] >= 11.5 for segment in found["segments"])
+
+
+def test_silence_is_not_asked_about(script, tmp_path, monkeypatch):
+    from transformers import WhisperForConditionalGeneration
+
+    monkeypatch.setattr(WhisperForConditionalGeneration, "generate", None)  # whoever calls it fails
+    audio.write_wav(tmp_path / "hiss.wav", np.random.default_rng(0).normal(0, 0.02, 25 * RATE).astype(np.float32))
+    status, out, _ = script(tmp_path / "hiss.wav", "--quiet", "--language", "Nederlands")
+    assert status == 0 and text_of(out) == ""
+
+
+def test_text_that_looks_wrong_is_decoded_again(script, clip, monkeypatch):
+    """Every temperature is tried in turn until the text does; --no-fallback stays with the first."""
+    from whisper_lab import decoding
+
+    tried = []
+    rate = decoding.rate
+    monkeypatch.setattr(decoding, "rate", lambda *args: tried.append(args[4]) or rate(*args))
+    monkeypatch.setattr(decoding, "looks_wrong", lambda result, options: result.temperature < 0.4)
+    first = script(clip, "--quiet", "--language", "en")[1]
+    assert tried == [0.0, 0.2, 0.4]
+    assert script(clip, "--quiet", "--language", "en")[1] == first  # the same seed, the same text
+    tried.clear()
+    script(clip, "--quiet", "--language", "en", "--no-fallback")
+    assert tried == [0.0]
 
 
 def test_the_sound_file_format_does_not_matter(script, clip, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,12 +231,26 @@ def test_the_whole_vocabulary(nano):
     """Every token alone and beside another, against the tokenizers library."""
     whisper = nano.whisper
     end = whisper.rules.end
-    words = single_text.token_bytes(naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json", end)
-    spelled = spelling(words)
+    path = naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json"
+    spelled = spelling(single_text.token_bytes(path, whisper.rules))
     generator = np.random.default_rng(5)
     rows = [[i] for i in range(end + 3)] + [generator.integers(0, end, 60).tolist() for _ in range(50)]
     for tokens in rows:
         assert spelled(np.array(tokens))[0] == whisper.rules.text(whisper.tokenizer, tokens)
+
+
+def test_a_token_added_behind_the_timestamps(nano, tmp_path):
+    """A fine-tuned vocabulary has such: it is text, in the graph as in the tokenizer."""
+    document = json.loads((naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json").read_text())
+    rules = nano.whisper.rules
+    added = rules.timestamp_end + 2
+    document["added_tokens"].append({"id": added, "content": " naïve", "special": False, "single_word": False,
+                                     "lstrip": False, "rstrip": False, "normalized": False})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    words = single_text.token_bytes(tmp_path / "tokenizer.json", replace(rules, vocab_size=added + 1))
+    spelled = spelling(words)
+    tokens = [rules.timestamp_begin, added, rules.end, added, rules.timestamp_end]
+    assert spelled(np.array(tokens))[0] == "naïve naïve"
 
 
 # Faults made on purpose ----------------------------------------------------------------------------------------------

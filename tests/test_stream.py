@@ -31,7 +31,7 @@ class Ear:
         self.clock, self.cost, self.encoder_runs = clock, cost, 0
         self.windows, self.said, self.language = [], [], "en"
 
-    def listen(self, features, seconds, given=(), before=()):
+    def listen(self, features, seconds, given=(), before=(), final=False):
         self.encoder_runs += 1
         self.clock.sleep(self.cost)
         count = int(seconds / 0.5)
@@ -146,7 +146,7 @@ def test_a_backlog_longer_than_the_window_is_worked_off():
 
 
 def test_hypotheses_in_circles_agree_with_nothing(monkeypatch):
-    monkeypatch.setattr(Ear, "listen", lambda self, features, seconds, given=(), before=():
+    monkeypatch.setattr(Ear, "listen", lambda self, features, seconds, given=(), before=(), final=False:
                         Hypothesis([*given, Unit(" la", [1])] * 9, doubtful=True))
     stream, _ = streamed(np.concatenate([speech(2), silence(1)]))
     assert stream.log.lines == []

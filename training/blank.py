@@ -70,6 +70,7 @@ def generation_config(tokenizer) -> dict:
         "max_initial_timestamp_index": 50 * WINDOW_S,  # speech may begin anywhere in the window
         "max_length": MAX_TARGET_POSITIONS,
         "return_timestamps": False,
+        "condition_on_prev_tokens": False,  # its clips were told apart: text before a window leads it astray
         # The published checkpoints forbid an empty transcript here; nano learnt to say nothing about silence.
         "begin_suppress_tokens": [tokenizer.convert_tokens_to_ids("Ġ")],
         "suppress_tokens": sorted(ids[t] for t in SPECIAL[1:-1]),

@@ -17,6 +17,11 @@ from whisper_lab.tokens import TokenRules
 OPENING = "\"'“‘¿([{-"  # punctuation that belongs to the word after it
 CLOSING = "\"'.。,，!！?？:：;”’)]}、…"  # punctuation that belongs to the word before it
 
+FRAME = 0.01  # s
+SHORTEST_PAUSE = 0.12  # s; longer than the silence before a plosive
+DEEP, NEAR_FLOOR = 35.0, 6.0  # dB below the loudest frames, above the softest
+REACH = 0.3  # s; by how much the attention may miss the edge of a word
+
 
 @dataclass
 class Word:
@@ -50,6 +55,45 @@ def word_times(attention: np.ndarray, prompt_length: int, segments: Sequence[Seq
             position += len(group)
         found.append(attach_punctuation(words))
     return found
+
+
+def pauses(samples: np.ndarray, rate: int) -> np.ndarray:
+    """The stretches of float32 [n] in which no one speaks, at least SHORTEST_PAUSE long: s from its start, [m, 2].
+
+    A frame is soft where it lies DEEP below the loudest frames, or hardly above the softest.
+    """
+    size = round(FRAME * rate)
+    frames = samples[:len(samples) // size * size].reshape(-1, size)
+    if not len(frames):
+        return np.zeros((0, 2))
+    levels = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) / size + 1e-12)
+    softest, loudest = np.percentile(levels, [5, 95])
+    soft = levels < max(loudest - DEEP, min(softest + NEAR_FLOOR, (softest + loudest) / 2))
+    edges = np.flatnonzero(np.diff(np.pad(soft, 1).astype(np.int8))).reshape(-1, 2)
+    return edges[np.diff(edges, axis=1)[:, 0] * FRAME >= SHORTEST_PAUSE - 1e-9] * FRAME
+
+
+def snap(words: list[Word], quiet: np.ndarray) -> list[Word]:
+    """The words of a window with their edges at the pauses: the attention says in which pause a word ends, or near
+    which, and the sound says where that pause begins and ends. quiet: [m, 2] as of `pauses`, on the words' clock."""
+    starts, ends = [word.start for word in words], [word.end for word in words]
+    for i in range(len(words)):
+        if (pause := _pause_at(starts[i], starts[i - 1] if i else -np.inf, ends[i], quiet)) is not None:
+            starts[i] = pause[1]
+            if i:
+                ends[i - 1] = pause[0]
+    if words and (pause := _pause_at(ends[-1], starts[-1], np.inf, quiet)) is not None:
+        ends[-1] = pause[0]
+    return [Word(word.text, float(start), float(max(start, end)), word.tokens)
+            for word, start, end in zip(words, starts, ends, strict=True)]
+
+
+def _pause_at(edge: float, low: float, high: float, quiet: np.ndarray) -> np.ndarray | None:
+    """The pause nearest to an edge, within REACH, of those that leave something of the words on both sides of it: one
+    begins at `low`, the other ends at `high`."""
+    away = np.maximum(quiet[:, 0] - edge, edge - quiet[:, 1])
+    near = quiet[(away <= REACH) & (quiet[:, 0] > low) & (quiet[:, 1] < high)]
+    return near[np.maximum(near[:, 0] - edge, edge - near[:, 1]).argmin()] if len(near) else None
 
 
 def sharpen(attention: np.ndarray, width: int) -> np.ndarray:

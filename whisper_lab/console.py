@@ -21,6 +21,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from whisper_lab import languages
+
 log = logging.getLogger("whisper_lab")
 
 # What a terminal obeys instead of showing: control characters (C0, DEL, C1), the marks that turn the direction of what
@@ -63,7 +65,13 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     ),
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
-    "language": (("--language",), {"metavar": "CODE", "help": "language spoken, such as en or nl (default: detect)"}),
+    "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
+                                       "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
+    "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "
+                                   "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
+    "condition_on_previous": (("--condition-on-previous",), {
+        "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
+        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",

@@ -51,7 +51,7 @@ class Options:
     beams: int = 1  # used at temperature 0 only
     length_penalty: float = 1.0  # beams are ranked by log-probability / length ** penalty
     patience: float | None = None  # None: transformers' stopping rule; else stop at round(beams * patience) hypotheses
-    temperatures: tuple[float, ...] = (0.0,)
+    temperatures: tuple[float, ...] | None = None  # None: greedy, and in long_form FALLBACK_TEMPERATURES, as peers do
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -81,8 +81,10 @@ def decode(runtime: Runtime, features: np.ndarray, options: Options | None = Non
     """Decode a batch of windows.
 
     features: float32 [audio, n_mels, n_frames]; languages: per window, over options.language; previous: per window, the
-    tokens of the text before it. A window's result does not depend on its neighbours in the batch. Raises LabError
-    for a language or task that the checkpoint does not have.
+    tokens of the text before it. What is decided for a window does not depend on its neighbours in the batch; the
+    numbers may, in the last digits, and with int8 graphs in more of them: an activation has one scale for the whole
+    batch, so that a near tie may fall the other way. Raises LabError for a language or task that the checkpoint does
+    not have.
     """
     options = options or Options()
     return decode_encoded(runtime, runtime.encode(features), len(features), options, languages, previous)
@@ -92,7 +94,8 @@ def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
                    languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None
                    ) -> list[Result]:
     """As `decode`, from a cross cache of `audios` windows."""
-    spoken = [(language or options.language, None) for language in languages or [None] * audios]
+    spoken = [(runtime.rules.wanted_language(language or options.language), None)
+              for language in languages or [None] * audios]
     unknown = np.array([i for i, (language, _) in enumerate(spoken) if language is None], np.int64)
     if len(unknown) and runtime.rules.languages:
         detected = detect_language(runtime, runtime.select(cross, unknown), len(unknown))
@@ -129,17 +132,42 @@ def looks_wrong(result: Result, options: Options) -> bool:
 
 
 def is_silence(result: Result, options: Options) -> bool:
-    """The no-speech rule: <|nospeech|> is likely and the text is not."""
+    """The no-speech rule: <|nospeech|> is likely and the text is not. (Sound is judged before, by silence.py.)"""
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
+
+
+def temperatures(first: float, fallback: bool) -> tuple[float, ...]:
+    """What --temperature and --no-fallback ask for: a temperature above 0 is a choice that stands."""
+    return FALLBACK_TEMPERATURES if fallback and first == 0 else (first,)
+
+
+def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[int], temperature: float = 0.0,
+         timestamps: bool = False) -> Result:
+    """The Result of tokens that another search has found, from one run of the decoder over all of them.
+
+    cross: of one audio; tokens: after the prompt, without the end token. For `looks_wrong` and `is_silence`.
+    """
+    rules, tokens = runtime.rules, list(tokens)
+    logits, _ = runtime.step(np.array([[*prompt, *tokens]], np.int64), cross, None)
+    scores = logits[0, len(prompt) - 1:].astype(np.float32)
+    for i, row in enumerate(scores):
+        rules.apply(row[None], np.array([tokens[:i]], np.int64), timestamps)
+    said = [*tokens, rules.end][:rules.max_positions - len(prompt)]  # the end token counts where there was room for it
+    each = scores[np.arange(len(said)), said] - logsumexp(scores[:len(said)])
+    at_start = logits[0, list(prompt).index(rules.start)]
+    text = rules.text(runtime.tokenizer, tokens)
+    return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
+                  temperature, compression_ratio(text), None, None, list(prompt),
+                  doubt.mean_of_text(rules, each, tokens))
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
     """Decode at each temperature in turn those windows whose result still looks wrong. Prompts have one length."""
     results: list[Result] = [None] * len(prompts)
     left = np.arange(len(prompts))
-    for attempt, temperature in enumerate(options.temperatures):
+    for attempt, temperature in enumerate(options.temperatures or (0.0,)):
         if attempt:
             left = np.array([i for i in left if looks_wrong(results[i], options)], np.int64)
         if len(left) == 0:
@@ -192,8 +220,8 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
     for step in range(room):
         generated = np.array([tokens[i] for i in live], np.int64).reshape(len(live), step)
         scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
-        chosen = _choose(scores, temperature, [generators[i] for i in live])
-        likely, is_text = scores[np.arange(len(live)), chosen] - logsumexp(scores), chosen <= rules.end
+        chosen = choose(scores, temperature, [generators[i] for i in live])
+        likely, is_text = scores[np.arange(len(live)), chosen] - logsumexp(scores), ~rules.is_timestamp(chosen)
         totals[live] += likely
         of_text[live] += np.where(is_text, likely, 0)
         count[live] += is_text
@@ -211,7 +239,7 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
             for i, row in enumerate(tokens)]
 
 
-def _choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
+def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
     """The likeliest token of each row, or one drawn from softmax(scores / temperature)."""
     if temperature == 0:
         return scores.argmax(axis=-1)

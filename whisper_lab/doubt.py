@@ -80,7 +80,7 @@ def mean_of_text(rules: TokenRules, likely: Sequence[float], tokens: Sequence[in
 
     When something was said a model may not know to the hundredth of a second, and yet know what.
     """
-    kept = [value for value, token in zip(likely, [*tokens, rules.end], strict=False) if token <= rules.end]
+    kept = [value for value, token in zip(likely, [*tokens, rules.end], strict=False) if not rules.is_timestamp(token)]
     return float(np.mean(kept)) if kept else 0.0
 
 

@@ -188,7 +188,7 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
 def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:
     """Tokens joined to words, timestamps on their own: (tokens, text) each."""
     groups: list[tuple[list[int], str]] = []
-    for is_text, run in itertools.groupby(tokens, lambda token: token < runtime.rules.end):
+    for is_text, run in itertools.groupby(tokens, runtime.rules.is_text):
         run = list(run)
         groups += [(group, text.strip()) for text, group in words_of(run, runtime.tokenizer)] if is_text else \
             [([token], _name(token, runtime)) for token in run]
@@ -197,7 +197,7 @@ def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:
 
 def _name(token: int, runtime) -> str:
     """A token as it can be shown: text with visible spaces, a special token by name, part of a character by bytes."""
-    if token >= runtime.rules.end:
+    if not runtime.rules.is_text(token):
         return runtime.tokenizer.id_to_token(token) or f"<{token}>"
     text = runtime.tokenizer.decode([token], skip_special_tokens=False)
     if "\ufffd" in text:  # part of a character

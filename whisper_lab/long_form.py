@@ -5,19 +5,28 @@ timestamps, keep its complete segments, move on to where the last of them ended,
 ends in a single timestamp said all there was, so the next one begins at its end. Times are counted in samples: exact,
 however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
 its samples.
+
+For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
+segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
+again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.alignment import Word, word_times
-from whisper_lab.decoding import Options, Result, decode_encoded, is_silence
+from whisper_lab.alignment import Word, pauses, snap, word_times
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence
 from whisper_lab.features import log_mel
+from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
+SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
+HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
+MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
 
 
 @dataclass
@@ -66,7 +75,9 @@ class Windows:
 
         windows = Windows(samples, spec.n_samples, spec.sampling_rate, rules, tokenizer)
         for window in windows:
-            segments += windows.advance(tokens_decoded_from(window))      # or windows.skip() for silence
+            segments += windows.advance(tokens_decoded_from(window))      # or windows.skip(): no speech in it
+
+    Silent windows are passed over: `current` is one in which there may be speech, unless the cursor is `done`.
     """
 
     def __init__(self, samples: np.ndarray, n_samples: int, sampling_rate: int, rules: TokenRules, tokenizer):
@@ -74,6 +85,7 @@ class Windows:
         self.samples, self.n_samples, self.rate = samples, n_samples, sampling_rate
         self.rules, self.tokenizer = rules, tokenizer
         self.position = 0  # samples
+        self._pass_silence()
 
     @property
     def done(self) -> bool:
@@ -97,6 +109,11 @@ class Windows:
     def skip(self) -> None:
         """Move past the window: nothing was said in it."""
         self.position += self.n_samples
+        self._pass_silence()
+
+    def _pass_silence(self) -> None:
+        while not self.done and is_silent(self.current.samples, self.rate):
+            self.position += self.n_samples
 
     def advance(self, tokens: Sequence[int]) -> list[Segment]:
         """Cut one window's tokens (without prompt and end) into segments and move to where the next window begins.
@@ -104,33 +121,52 @@ class Windows:
         Tokens without any timestamp make one segment as long as the window.
         """
         window = self.current
-        pieces, end = split(list(tokens), self.rules.timestamp_begin)
+        pieces, end = split(list(tokens), self.rules)
         segments, previous_end = [], 0.0
         for piece in pieces:
             start, stop = self._times(piece, previous_end, window.duration)
             previous_end = stop
-            if text := self.rules.text(self.tokenizer, piece):
+            text = self.rules.text(self.tokenizer, piece)
+            if text and not self._invented(window, start, stop):
                 segments.append(Segment(window.start + start, window.start + stop, text, piece))
-        moved = self.n_samples if end is None else round(end * self.rules.timestamp_step * self.rate)
+        moved = self._used(list(tokens), window) if end is None else round(end * self.rules.timestamp_step * self.rate)
         self.position += moved if 0 < moved <= self.n_samples else self.n_samples
+        self._pass_silence()
         return segments
+
+    def _used(self, tokens: list[int], window: Window) -> int:
+        """Samples up to where a window was used up whose tokens name no place to go on: all of them, as a rule.
+
+        But a Whisper may stop in the middle of a window that is full of speech: its last timestamp says where.
+        """
+        if not tokens or not self.rules.is_timestamp(tokens[-1]):
+            return self.n_samples
+        heard = round((tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step * self.rate)
+        rest = window.samples[heard + round(MARGIN * self.rate):]
+        went_on = len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
+        return heard if went_on else self.n_samples
+
+    def _invented(self, window: Window, start: float, stop: float) -> bool:
+        """Nothing could be heard while this is said to have been spoken. Moments may be wrong: MARGIN on both sides."""
+        first, last = round((start - MARGIN) * self.rate), round((stop + MARGIN) * self.rate)
+        return is_silent(window.samples[max(0, first):last], self.rate)
 
     def _times(self, piece: list[int], previous_end: float, duration: float) -> tuple[float, float]:
         """Start and end of a piece in s from the window's start; no later than the sound's end."""
-        begin, step = self.rules.timestamp_begin, self.rules.timestamp_step
-        start = (piece[0] - begin) * step if piece[0] >= begin else previous_end
-        end = (piece[-1] - begin) * step if len(piece) > 1 and piece[-1] >= begin else duration
+        begin, step, is_time = self.rules.timestamp_begin, self.rules.timestamp_step, self.rules.is_timestamp
+        start = (piece[0] - begin) * step if is_time(piece[0]) else previous_end
+        end = (piece[-1] - begin) * step if len(piece) > 1 and is_time(piece[-1]) else duration
         start = min(start, duration)
         return start, max(start, min(end, duration))
 
 
-def split(tokens: list[int], begin: int) -> tuple[list[list[int]], int | None]:
-    """Cut tokens at pairs of timestamps (ids from `begin` on).
+def split(tokens: list[int], rules: TokenRules) -> tuple[list[list[int]], int | None]:
+    """Cut tokens at pairs of timestamps.
 
     Returns the complete pieces and the timestamp, in steps, at which the next window has to begin, or None where the
     window was used up: it ended in a single timestamp, or has no pair at which to cut.
     """
-    is_time = [token >= begin for token in tokens]
+    is_time = [rules.is_timestamp(token) for token in tokens]
     cuts = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
     if not cuts:
         return ([tokens] if tokens else []), None
@@ -139,7 +175,12 @@ def split(tokens: list[int], begin: int) -> tuple[list[list[int]], int | None]:
         cuts.append(len(tokens))
     pieces = [tokens[first:last] for first, last in zip([0, *cuts], cuts, strict=False)]
     # What follows the last pair was cut off by the window's end: it is decoded again, from its beginning.
-    return pieces, None if used_up else tokens[cuts[-1] - 1] - begin
+    return pieces, None if used_up else tokens[cuts[-1] - 1] - rules.timestamp_begin
+
+
+def to_continue(said: list[int], segments: Sequence[Segment], temperature: float) -> list[int]:
+    """The tokens that the next window is to continue: those so far and a window's; none where it may be nonsense."""
+    return [] if temperature > HOT else said + [token for segment in segments for token in segment.tokens]
 
 
 class _Recording:
@@ -150,27 +191,31 @@ class _Recording:
         self.windows = Windows(samples, spec.n_samples, spec.sampling_rate, runtime.rules, runtime.tokenizer)
         self.timestamps = options.timestamps or len(samples) > spec.n_samples
         self.prompt, self.said = list(prompt), []
-        self.transcript = Transcript(language=options.language, duration=len(samples) / spec.sampling_rate)
+        self._reported = 0  # samples
+        self.transcript = Transcript(language=runtime.rules.wanted_language(options.language),
+                                     duration=len(samples) / spec.sampling_rate)
 
     def take(self, result: Result, options: Options, condition: bool) -> list[Segment]:
         """Note a window's result and move on; returns the new segments."""
         transcript = self.transcript
-        if transcript.language is None:  # the first window decides for the recording
-            transcript.language, transcript.language_probability = result.language, result.language_probability
         if is_silence(result, options):
             self.windows.skip()
             return []
         segments = self.windows.advance(result.tokens)
+        if segments and transcript.language is None:  # the first window that is kept decides for the recording
+            transcript.language, transcript.language_probability = result.language, result.language_probability
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
             segment.compression_ratio = result.compression_ratio
-            if condition:
-                self.said += segment.tokens
-        if result.temperature > 0.5:
-            self.said = []  # a hot result may be nonsense: it must not be continued
+        self.said = to_continue(self.said, segments, result.temperature) if condition else []
         transcript.segments += segments
         return segments
+
+    def moved(self) -> float:
+        """s of sound that were done with since this was last asked."""
+        before, self._reported = self._reported, min(self.windows.position, len(self.windows.samples))
+        return (self._reported - before) / self.windows.rate
 
 
 def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **settings) -> Transcript:
@@ -179,17 +224,24 @@ def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **s
 
 
 def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
-                    condition_on_previous: bool = False, prompt: Sequence[int] = (), batch_size: int = 8,
+                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = 8,
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
     A recording longer than the window is decoded with timestamps whatever options.timestamps says: they join its
-    windows. prompt: tokens put before every window; condition_on_previous: also what was said before. words: each
-    segment gets its words with times. progress is called with the s of sound that each window moved on. Raises
-    LabError for a language or task that the checkpoint does not have.
+    windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window;
+    condition_on_previous: also what was said before; None: as the checkpoint says (TokenRules). words: each segment
+    gets its words with times. progress is called with the s of sound that each window moved on. Raises LabError for a
+    language or task that the checkpoint does not have.
     """
     options = options or Options()
+    options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
+    if condition_on_previous is None:
+        condition_on_previous = runtime.rules.condition_on_previous and runtime.rules.previous is not None
     all_recordings = [_Recording(samples, runtime, options, prompt) for samples in recordings]
+    for recording in all_recordings:
+        if progress and recording.windows.position:
+            progress(recording.moved())  # the silence before the first window
     for timestamps in (False, True):
         waiting = [recording for recording in all_recordings if recording.timestamps == timestamps]
         while waiting := [recording for recording in waiting if not recording.windows.done]:
@@ -207,13 +259,11 @@ def _decode_windows(runtime, recordings: list[_Recording], options: Options, wor
     results = decode_encoded(runtime, cross, len(windows), options, [r.transcript.language for r in recordings],
                              [r.prompt + r.said for r in recordings])
     for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
-        before = recording.windows.position
         segments = recording.take(result, options, condition)
         if words and segments:
             add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task)
         if progress:
-            moved = min(recording.windows.position, len(recording.windows.samples)) - before
-            progress(moved / runtime.spec.sampling_rate)
+            progress(recording.moved())
 
 
 def add_words(runtime, cross, window: Window, segments: list[Segment], language: str | None,
@@ -231,9 +281,9 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
         tokens += pieces[-1]
     attention = runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
     found = word_times(attention, len(prompt), pieces, runtime.tokenizer, rules, window.duration, language)
+    placed = iter(snap([word for words in found for word in words], pauses(window.samples, runtime.spec.sampling_rate)))
     for segment, words in zip(segments, found, strict=True):
-        # In a pause the alignment may put a word's edge anywhere; the segment's own times are better there.
-        times = [np.clip((window.start + word.start, window.start + word.end), segment.start, segment.end)
-                 for word in words]
-        segment.words = [Word(word.text, float(start), float(end), word.tokens)
-                         for word, (start, end) in zip(words, times, strict=True)]
+        segment.words = [Word(word.text, window.start + word.start, window.start + word.end, word.tokens)
+                         for word in itertools.islice(placed, len(words))]
+        if segment.words:  # the words are found in the sound, the segment's times were written by ear
+            segment.start, segment.end = segment.words[0].start, segment.words[-1].end

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
+from whisper_lab.decoding import Options, temperatures
 from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
 
@@ -71,15 +71,17 @@ def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
     if level.advice:
         console.warn(f"{clip.name}: {level.advice}")
     options = Options(language=args.language, task=args.task, timestamps=args.timestamps != "none", beams=args.beams,
-                      temperatures=FALLBACK_TEMPERATURES if args.fallback else (args.temperature,), seed=args.seed)
+                      temperatures=temperatures(args.temperature, args.fallback), seed=args.seed)
     prompt = runtime.rules.prompt_tokens(runtime.tokenizer, args.prompt or "")
     started = time.perf_counter()
-    recordings = [] if level.silent else [sound.samples]  # for silence Whisper tends to invent words: do not ask it
     with _bar(sound.duration, clip.name) as bar:
-        found = long_form.transcribe_many(runtime, recordings, options, words=args.timestamps == "word", prompt=prompt,
+        transcript = long_form.transcribe(runtime, sound.samples, options, words=args.timestamps == "word",
+                                          condition_on_previous=args.condition_on_previous, prompt=prompt,
                                           progress=bar and bar.update)
     seconds = time.perf_counter() - started
-    transcript = found[0] if found else long_form.Transcript(language=args.language, duration=sound.duration)
+    if transcript.language_probability is not None:
+        console.note("language", transcript.language, f"detected, probability {transcript.language_probability:.3f}; "
+                     "--language sets it")
     console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, {args.threads or 'all'} threads")
     if args.format == "text":
         heading = f"\n{console.plain(clip.name, one_line=True)}\n" if named else ""
@@ -120,8 +122,7 @@ def arguments(argv: list[str] | None):
                         help="width of the beam search (default: 1, greedy)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="above 0: sample instead of taking the likeliest token (default: %(default)s)")
-    parser.add_argument("--fallback", action="store_true",
-                        help="try higher temperatures where a window's text repeats itself or is unlikely")
+    console.add_flags(parser, "fallback", "condition_on_previous")
     parser.add_argument("--timestamps", choices=["none", "segment", "word"], default="none",
                         help="show when each segment or word was said (default: %(default)s)")
     parser.add_argument("--prompt", metavar="TEXT", help="text put before every window, such as names to expect")

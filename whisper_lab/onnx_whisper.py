@@ -74,6 +74,11 @@ class OnnxWhisper:
                        for name in self._self_inputs]
 
     @property
+    def takes_short_windows(self) -> bool:
+        """Whether the encoder hears windows of any length, or always the whole one."""
+        return not isinstance(self.encoder.get_inputs()[0].shape[2], int)
+
+    @property
     def has_attention(self) -> bool:
         """Whether the decoder was exported with --alignment-heads, which word timestamps need."""
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())

@@ -4,8 +4,14 @@ WebVTT: W3C "WebVTT: The Web Video Text Tracks Format", sections 4.2 (cue timing
 SubRip has no standard; its text has no escapes, so only what would break the structure is taken out.
 """
 
+from dataclasses import replace
+
 from whisper_lab.long_form import Segment
 
+SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
+PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21
+LONGEST = 84  # characters, two lines of 42: what was long enough to be seen is not made longer than that
+JOIN = 0.5  # s; cues that are nearer to each other may become one
 
 def clock(seconds: float, decimal: str = ".") -> str:
     """Seconds as HH:MM:SS.mmm, rounded to the nearest ms before it is split: 59.9996 is 00:01:00.000."""
@@ -15,16 +21,64 @@ def clock(seconds: float, decimal: str = ".") -> str:
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{decimal}{milliseconds % 1000:03}"
 
 
+def cues(segments: list[Segment]) -> list[Segment]:
+    """The segments as cues that can be read: each stays for SHORTEST s and at PACE characters a second, or longer.
+
+    A cue that is too short may stay on into the silence after it, then begin in the silence before it; where there is
+    none, it is joined with the neighbour that is nearer. Text and order stay, and no two cues overlap.
+    """
+    made = [replace(segment, end=max(segment.end, segment.start)) for segment in segments]
+    i = 0
+    while i < len(made):
+        _stretch(made, i)
+        if len(made) == 1 or not _is_short(made[i]):
+            i += 1
+            continue
+        gaps = {j: made[j + 1].start - made[j].end for j in (i - 1, i) if 0 <= j and j + 1 < len(made)}
+        first = min(gaps, key=gaps.get)
+        joined = _joined(*made[first:first + 2])
+        too_long = made[i].end - made[i].start >= SHORTEST and len(joined.text) > LONGEST
+        if gaps[first] > JOIN or too_long:  # no one speaks near it, or someone who speaks fast: it has all there is
+            i += 1
+            continue
+        made[first:first + 2] = [joined]
+        i = max(0, first)
+    return made
+
+
+def _needed(cue: Segment) -> float:
+    """s that it takes to read a cue."""
+    return max(SHORTEST, len(_one_line(cue.text)) / PACE)
+
+
+def _is_short(cue: Segment) -> bool:
+    return cue.end - cue.start < _needed(cue) - 0.001
+
+
+def _stretch(made: list[Segment], i: int) -> None:
+    """Give cue i the silence after it, then the silence before it, as far as it needs it."""
+    after = made[i + 1].start if i + 1 < len(made) else float("inf")
+    before = made[i - 1].end if i else 0.0
+    end = max(made[i].end, min(made[i].start + _needed(made[i]), after))
+    start = min(made[i].start, max(end - _needed(made[i]), before))
+    made[i] = replace(made[i], start=start, end=end)
+
+
+def _joined(first: Segment, second: Segment) -> Segment:
+    words = [*first.words, *second.words] if first.words and second.words else None
+    return replace(first, end=max(first.end, second.end), text=f"{first.text} {second.text}", words=words,
+                   tokens=[*first.tokens, *second.tokens])
+
+
 def srt(segments: list[Segment]) -> str:
-    """SubRip text of segments; every cue lasts at least 1 ms."""
-    return "\n".join(f"{i}\n{_span(segment, ',')}\n{_one_line(segment.text)}\n"
-                     for i, segment in enumerate(segments, 1))
+    """SubRip text of segments, made readable by `cues`."""
+    return "\n".join(f"{i}\n{_span(cue, ',')}\n{_one_line(cue.text)}\n" for i, cue in enumerate(cues(segments), 1))
 
 
 def vtt(segments: list[Segment]) -> str:
-    """WebVTT text of segments; where words are known each is preceded by its start, so that players can follow."""
-    cues = [f"{_span(segment, '.')}\n{_vtt_text(segment)}\n" for segment in segments]
-    return "\n".join(["WEBVTT\n", *cues])
+    """WebVTT text of segments, made readable by `cues`; where words are known each is preceded by its start, so that
+    players can follow."""
+    return "\n".join(["WEBVTT\n", *(f"{_span(cue, '.')}\n{_vtt_text(cue)}\n" for cue in cues(segments))])
 
 
 def _span(segment: Segment, decimal: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from whisper_lab import languages
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 
@@ -78,10 +79,18 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
         "max_initial_timestamp": generation.get("max_initial_timestamp_index"),
         "max_positions": model["max_target_positions"],
         "vocab_size": model["vocab_size"],
+        "timestamp_end": no_timestamps + 1 + model["max_source_positions"],  # a timestamp a position, and the end
+        "language": _language(generation, multilingual),
+        "condition_on_previous": generation.get("condition_on_prev_tokens") is not False,
         "timestamp_step": window_s / model["max_source_positions"],
         "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
         "median_filter_width": model.get("median_filter_width", 7),
     }
+
+
+def _language(generation: dict, multilingual: bool) -> str | None:
+    """The language a fine-tuned checkpoint asks for: `dutch`, `nl` and `<|nl|>` are all in use."""
+    return languages.code(generation["language"]) if multilingual and generation.get("language") else None
 
 
 def _languages(ids: dict[str, int]) -> dict[str, int]:

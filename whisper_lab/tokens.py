@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, token_files
+from whisper_lab import console, languages, token_files
 from whisper_lab.console import LabError
 
 
 @dataclass(frozen=True)
 class TokenRules:
-    """The special tokens, limits and rules of one checkpoint. Text tokens are the ids below `end`."""
+    """The special tokens, limits and rules of one checkpoint.
+
+    Text tokens are the ids below `end`, and those behind the timestamps: tokens that a fine-tuned vocabulary added.
+    """
 
     start: int  # <|startoftranscript|>
     end: int  # <|endoftext|>
@@ -31,9 +34,12 @@ class TokenRules:
     suppress: np.ndarray  # ids never sampled
     begin_suppress: np.ndarray  # ids never sampled first: a blank, and the end
     max_initial_timestamp: int | None  # the first timestamp may be at most this many steps
+    timestamp_end: int  # the last timestamp: the id of the window's end; what is above it is text
     max_positions: int  # tokens the decoder can hold, prompt included
     vocab_size: int
     timestamp_step: float  # seconds from one timestamp token to the next, also one encoder position
+    language: str | None = None  # that generation_config.json asks for; None: to be detected
+    condition_on_previous: bool = True  # give a window the text before it; False: the checkpoint is led astray by it
     alignment_heads: tuple[tuple[int, int], ...] = field(default=())  # (layer, head) whose attention follows the sound
     median_filter_width: int = 7  # encoder positions
 
@@ -57,12 +63,17 @@ class TokenRules:
         return self.max_positions // 2 - 1
 
     def language_id(self, code: str) -> int:
-        """Token id of a language code such as en. Raises LabError where the checkpoint does not know it."""
-        code = code.strip("<|>").lower()
+        """Token id of a language, by code or name. Raises LabError where the checkpoint does not know it."""
+        code = languages.code(code)
         if code not in self.languages:
             known = ", ".join(sorted(self.languages)) or "none but English: it has no language tokens"
             raise LabError(f"this checkpoint does not know the language '{code}'", f"one of its languages: {known}")
         return self.languages[code]
+
+    def wanted_language(self, language: str | None) -> str | None:
+        """The code of the language asked for, else of the one that the checkpoint's files name; None: to be detected.
+        """
+        return languages.code(language) if language else self.language
 
     def prompt(self, language: str | None = None, task: str = "transcribe", timestamps: bool = False,
                previous: Sequence[int] = ()) -> list[int]:
@@ -84,7 +95,7 @@ class TokenRules:
             if task not in self.tasks:
                 raise LabError(f"this checkpoint does not know the task '{task}'", f"one of: {', '.join(self.tasks)}")
             tokens.append(self.tasks[task])
-        elif task != "transcribe" or (language or "en") != "en":
+        elif task != "transcribe" or languages.code(language or "en") != "en":
             raise LabError("an English-only checkpoint can only transcribe English",
                            "leave out --task and --language, or choose a multilingual checkpoint with --model")
         return tokens if timestamps else [*tokens, self.no_timestamps]
@@ -107,19 +118,20 @@ class TokenRules:
 
     def _order_timestamps(self, scores: np.ndarray, generated: np.ndarray) -> None:
         """Timestamps begin the text, come in pairs (end of one segment, start of the next) and never decrease."""
-        begin = self.timestamp_begin
+        begin, behind = self.timestamp_begin, self.timestamp_end + 1
+        is_time = self.is_timestamp(generated)
         if len(generated) == 0:
             scores[:begin] = -np.inf
-            if self.max_initial_timestamp is not None:
-                scores[begin + self.max_initial_timestamp + 1:] = -np.inf
+            latest = self.timestamp_end if self.max_initial_timestamp is None else begin + self.max_initial_timestamp
+            scores[min(latest, self.timestamp_end) + 1:] = -np.inf
             return
-        last_is_time = generated[-1] >= begin
-        second_last_is_time = len(generated) < 2 or generated[-2] >= begin
+        last_is_time = is_time[-1]
+        second_last_is_time = len(generated) < 2 or is_time[-2]
         if last_is_time and second_last_is_time:  # a pair is complete: text has to follow
-            scores[begin:] = -np.inf
+            scores[begin:behind] = -np.inf
         elif last_is_time:  # half a pair: its other half or the end has to follow
-            scores[:self.end] = -np.inf
-        times = generated[generated >= begin]
+            scores[:self.end] = scores[behind:] = -np.inf
+        times = generated[is_time]
         if len(times):
             # The second half of a pair may repeat the first; any other timestamp has to be later than the last.
             earliest = times[-1] if last_is_time and not second_last_is_time else times[-1] + 1
@@ -127,13 +139,24 @@ class TokenRules:
 
     def _prefer_timestamps(self, scores: np.ndarray) -> None:
         """Where all timestamps together are likelier than the likeliest text token, only a timestamp may come."""
-        begin = self.timestamp_begin
-        forced = logsumexp(scores[:, begin:]) > scores[:, :begin].max(axis=-1)
-        scores[forced, :begin] = -np.inf
+        begin, behind = self.timestamp_begin, self.timestamp_end + 1
+        likeliest = scores[:, :begin].max(axis=-1)
+        if behind < scores.shape[1]:
+            likeliest = np.maximum(likeliest, scores[:, behind:].max(axis=-1))
+        forced = logsumexp(scores[:, begin:behind]) > likeliest
+        scores[forced, :begin] = scores[forced, behind:] = -np.inf
 
     def text_tokens(self, tokens: Sequence[int]) -> list[int]:
         """The tokens that stand for text: no special tokens, no timestamps."""
-        return [int(token) for token in tokens if token < self.end]
+        return [int(token) for token in tokens if self.is_text(token)]
+
+    def is_text(self, token: int) -> bool:
+        """No special token and no timestamp."""
+        return token < self.end or token > self.timestamp_end
+
+    def is_timestamp(self, tokens):
+        """Whether a token is a timestamp; of an array of tokens, an array of bool."""
+        return (tokens >= self.timestamp_begin) & (tokens <= self.timestamp_end)
 
     def answer(self, tokens: Sequence[int]) -> list[int]:
         """What the decoder said, from a whole sequence: without the prompt, the end token and the padding after it."""
@@ -150,7 +173,7 @@ class TokenRules:
         Raises LabError where special tokens are written in it.
         """
         tokens = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids if text.strip() else []
-        if any(token >= self.end for token in tokens):
+        if len(self.text_tokens(tokens)) < len(tokens):
             raise LabError("the prompt holds a special token", "write plain words in --prompt, without <|...|>")
         if len(tokens) > self.most_previous:
             console.warn(f"the prompt has {len(tokens)} tokens: only its last {self.most_previous} are used")

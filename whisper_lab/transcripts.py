@@ -76,7 +76,8 @@ class Results:
         from whisper_lab import machine
 
         checkpoint = self.checkpoint
-        names = ("api", "language", "task", "beams", "temperature", "timestamps", "dtype", "device", "prompt", "seed")
+        names = ("api", "language", "task", "beams", "temperature", "fallback", "timestamps", "dtype", "device",
+                 "prompt", "seed")
         return {
             "schema": SCHEMA,
             "machine": machine.card(self.args.threads),

@@ -152,10 +152,9 @@ def transcribe_group(lab: Lab, clips: list[Clip], args) -> tuple[float, Tally]:
     from whisper_lab.decoding import Options
     from whisper_lab.long_form import transcribe_many
 
-    options = Options(language=args.language or clips[0].sample.language, max_tokens=args.tokens, timestamps=False,
-                      seed=args.seed)
-    if not lab.runtime.rules.languages:
-        options = Options(max_tokens=args.tokens, seed=args.seed)
+    language = args.language or clips[0].sample.language if lab.runtime.rules.languages else None
+    options = Options(language=language, max_tokens=args.tokens, timestamps=False, seed=args.seed,
+                      temperatures=(0.0,) if args.tokens else None)  # a second try would be other work
     size = lab.runtime.spec.n_samples
     pieces = [[clip.sound[at:at + size] for at in range(0, len(clip.sound), size)] if args.tokens else [clip.sound]
               for clip in clips]

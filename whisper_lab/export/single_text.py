@@ -15,6 +15,7 @@ import numpy as np
 
 from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, loop
 from whisper_lab.token_files import byte_alphabet
+from whisper_lab.tokens import TokenRules
 
 REPLACEMENT = 0xFFFD
 # The table ends where assigned characters do: planes 0 and 1, the rare ideographs of planes 2 and 3, and the tags of
@@ -28,14 +29,18 @@ LEADS = [(range(0x00, 0x80), 1, 0, 0, 0x7F), (range(0xC2, 0xE0), 2, 0x80, 0xBF, 
          (range(0xF1, 0xF4), 4, 0x80, 0xBF, 0x07), (range(0xF4, 0xF5), 4, 0x80, 0x8F, 0x07)]
 
 
-def token_bytes(tokenizer_json: Path, end: int) -> list[bytes]:
-    """The bytes of every text token, ids 0 .. end - 1; an id that the tokenizer lacks has none."""
+def token_bytes(tokenizer_json: Path, rules: TokenRules) -> list[bytes]:
+    """The bytes of every token up to the last that is text; one that is no text, or that the tokenizer lacks, has none.
+
+    Text ends before the special tokens, unless a fine-tuned vocabulary has added some behind the timestamps.
+    """
     document = json.loads(tokenizer_json.read_text(encoding="utf-8"))
     words = {i: word for word, i in document["model"]["vocab"].items()}
     words |= {token["id"]: token["content"] for token in document["added_tokens"]}
+    last = max(i for i in range(rules.vocab_size) if rules.is_text(i) and i in words)
     alphabet = {character: byte for byte, character in enumerate(byte_alphabet())}
     return [bytes(alphabet[c] for c in word) if all(c in alphabet for c in word) else word.encode()
-            for word in (words.get(i, "") for i in range(end))]
+            for word in (words.get(i, "") if rules.is_text(i) else "" for i in range(last + 1))]
 
 
 def characters() -> list[str]:

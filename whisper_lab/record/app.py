@@ -82,7 +82,7 @@ class Recorder:
             if not mine.download.is_file():
                 raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
             sound = audio.load(mine.download)
-            text, how = self.listener.transcribe(sound.samples, mine.saved.level, choice)
+            text, how = self.listener.transcribe(sound.samples, choice)
         except LabError as error:
             return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
         return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab import checkpoints, console, doubt, knows, long_form
-from whisper_lab.audio import SAMPLE_RATE, Level
+from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
+from whisper_lab.silence import is_silent
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
@@ -50,11 +51,11 @@ class Listener:
         named = graph_name(self.model) if self.model else ""
         return knows.in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
-    def transcribe(self, samples: np.ndarray, level: Level, choice: str) -> tuple[str, str]:
+    def transcribe(self, samples: np.ndarray, choice: str) -> tuple[str, str]:
         """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
         if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
             raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
-        if level.silent:  # for silence Whisper tends to invent words: do not ask it
+        if is_silent(samples):
             return "", "silence: the model was not asked"
         with self._one_at_a_time:
             runtime, name = self._open(choice)

@@ -7,7 +7,16 @@ import numpy as np
 
 from whisper_lab import console, doubt
 from whisper_lab.alignment import sharpen, token_starts, words_of
-from whisper_lab.decoding import Options, Result, detect_language, is_silence, looks_wrong
+from whisper_lab.decoding import (
+    FALLBACK_TEMPERATURES,
+    Options,
+    Result,
+    choose,
+    detect_language,
+    is_silence,
+    looks_wrong,
+)
+from whisper_lab.languages import name
 from whisper_lab.long_form import split
 from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import logsumexp
@@ -15,6 +24,8 @@ from whisper_lab.tokens import logsumexp
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
+SILENCE_S = 8.0  # s behind the sound that the encoder hears; with less, the word errors of short clips grow
+SURE = 0.5  # probability of a detected language that is worth a warning
 TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
 
 
@@ -54,33 +65,53 @@ class Hypothesis:
 class Ear:
     """Asks the graphs about windows of sound; counts what that costs."""
 
-    def __init__(self, runtime, language: str | None, condition: bool = False):
-        """language: None to detect it, anew for every hypothesis until something is committed; condition: give the
-        beginning of a sentence as prompt for its rest. Raises LabError for what the checkpoint does not know."""
-        self.runtime, self.language, self.condition = runtime, language, condition
+    def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True):
+        """language: None to detect it, again for every hypothesis until something is committed; condition: give the
+        beginning of a sentence as prompt for its rest; fallback: try higher temperatures for the last hypothesis of
+        an utterance, where it repeats itself or is unlikely. Raises LabError for what the checkpoint does not know."""
+        self.runtime, self.condition = runtime, condition
+        self.language = runtime.rules.wanted_language(language)
+        self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
         self.encoder_runs = 0
-        self.heard_language = language  # of the last hypothesis
+        self.heard_language = self.language  # of the last hypothesis
         self.probability: float | None = None  # of the detected language
+        self._warned = False
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
     def listen(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
-               ) -> Hypothesis:
+               final: bool = False) -> Hypothesis:
         """The hypothesis for one window.
 
         features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
-        of the sentence up to the window.
+        of the sentence up to the window; final: there will be no later one, so the best that can be had is wanted.
         """
-        cross, rules = self._encode(features), self.runtime.rules
+        cross, rules = self._encode(self._shortened(features, seconds)), self.runtime.rules
         prefix = [token for unit in given for token in unit.tokens]
-        tokens, result = self._continue(cross, prefix, before, seconds, timestamps=False)
+        result = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
         if is_silence(result, Options()):
             return Hypothesis(list(given), seconds=seconds)
-        new = rules.text_tokens(tokens[len(prefix):])
+        new = rules.text_tokens(result.tokens[len(prefix):])
         units = [*given, *(Unit(text, part) for text, part in
                            words_of(new, self.runtime.tokenizer, self.heard_language))]
+        if final:  # what is only unlikely is kept, as in a recording; what goes round in circles is not
+            return Hypothesis(units, None, seconds, self._is_left_out(result, seconds), result.text_logprob)
         ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
-        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()),
-                          result.text_logprob)
+        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()), result.text_logprob)
+
+    def _is_left_out(self, result: Result, seconds: float) -> bool:
+        repeats = looks_wrong(result, Options(logprob_threshold=None))
+        if repeats:
+            console.warn(f"{seconds:.1f} s are left out: the model's text for them repeats itself at every temperature "
+                         "(music or noise rather than speech?)")
+        return repeats
+
+    def _shortened(self, features: np.ndarray, seconds: float) -> np.ndarray:
+        """The window's beginning: the sound and SILENCE_S after it. The rest of the padding only costs the encoder."""
+        if not self.runtime.takes_short_windows:
+            return features
+        spec = self.runtime.spec
+        frames = round((seconds + SILENCE_S) * spec.sampling_rate / spec.hop_length)
+        return features[:, :min(features.shape[1], frames + frames % 2)]
 
     def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
         """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""
@@ -102,12 +133,12 @@ class Ear:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        tokens, result = self._continue(self._encode(features), prefix, before, seconds, timestamps=True)
-        pieces, end = split(tokens, rules.timestamp_begin)
+        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
+        pieces, end = split(result.tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
         if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
-            said, end = rules.text_tokens(tokens), None
+            said, end = rules.text_tokens(result.tokens), None
         new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
         return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
 
@@ -134,17 +165,40 @@ class Ear:
             self.heard_language, self.probability = max(found.items(), key=lambda item: item[1])
         return cross
 
-    def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool
-                  ) -> tuple[list[int], Result]:
-        """Greedy search from `prefix` on: all tokens, `prefix` included, and what tells whether to trust them.
+    def _search(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
+                temperatures: Sequence[float]) -> Result:
+        """The first result that does not look wrong; where all do, the likeliest that does not repeat itself."""
+        found = []
+        for temperature in temperatures:
+            found.append(self._continue(cross, prefix, before, seconds, timestamps, temperature))
+            if not looks_wrong(found[-1], Options()):
+                return found[-1]
+        if len(temperatures) > 1:
+            self._explain_doubt(cross)
+        return max(found, key=lambda result: (result.compression_ratio <= Options().compression_ratio_threshold,
+                                              result.avg_logprob))
 
-        The Result is that of the new tokens, but for its text_logprob, which is that of all.
-        """
+    def _explain_doubt(self, cross) -> None:
+        """Once: the language that was asked for may not be what is spoken."""
+        if self._warned or self.probability is not None or not self.runtime.rules.languages:
+            return
+        found = detect_language(self.runtime, cross, 1)[0]
+        heard, probability = max(found.items(), key=lambda item: item[1])
+        if heard != self.language and probability > SURE:
+            console.warn(f"the text is unlikely in {name(self.language)}, and the model hears {name(heard)} "
+                         f"(probability {probability:.2f}): try --language {heard}, or leave it out")
+            self._warned = True
+
+    def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
+                  temperature: float) -> Result:
+        """Search from `prefix` on at one temperature: all tokens, `prefix` included, and what tells whether to trust
+        those after it."""
         rules, runtime = self.runtime.rules, self.runtime
         prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
         most = rules.max_positions - len(prompt) - 1  # one is left for the end token
         said = prefix[:most]
         room = min(most, round(TOKENS_PER_SECOND * seconds) + len(prefix) + 1)
+        generator = np.random.default_rng([0, round(temperature * 1000)])
         logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
         at_start = logits[0, prompt.index(rules.start)]
         silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
@@ -153,7 +207,7 @@ class Ear:
         given = len(likely)
         while len(said) < room:
             scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
-            token = int(scores[0].argmax())
+            token = int(choose(scores, temperature, [generator])[0])
             likely.append(float(scores[0, token] - logsumexp(scores)[0]))
             if token == rules.end:
                 break
@@ -161,5 +215,5 @@ class Ear:
             if len(said) < room:
                 logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
         text = rules.text(runtime.tokenizer, said)
-        return said, Result(said, text, sum(likely[given:]) / max(len(likely) - given, 1), silence, 0.0,
-                            compression_ratio(text), None, None, prompt, doubt.mean_of_text(rules, likely, said))
+        return Result(said, text, sum(likely[given:]) / max(len(likely) - given, 1), silence, temperature,
+                      compression_ratio(text), None, None, prompt, doubt.mean_of_text(rules, likely, said))

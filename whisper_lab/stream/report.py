@@ -91,8 +91,6 @@ class Report:
 
     def _batch(self, heard: np.ndarray, language: str | None, offset_s: float = 0.0) -> dict:
         """As 02 does it, window after window: the text, and (word, its end in s or None where it is not known)."""
-        if not len(heard) or audio.level(heard).silent:
-            return {"text": "", "words": []}
         words = self.runtime.has_attention
         found = long_form.transcribe(self.runtime, heard, Options(language=language), words=words)
         if words:
