@@ -195,9 +195,8 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options)
     results = []
     for i, (prompt, (tokens, logprob, *likely)) in enumerate(zip(prompts.tolist(), found, strict=True)):
         text = rules.text(runtime.tokenizer, tokens)
-        of_text = likely[0] if likely else logprob
-        if not likely and (options.timestamps or options.length_penalty != 1):  # a score of beams is another mean
-            of_text = doubt.average(runtime, runtime.select(cross, np.array([i])), prompt, tokens, options.timestamps)
+        of_text = likely[0] if likely else doubt.average(  # the score of a beam is another mean
+            runtime, runtime.select(cross, np.array([i])), prompt, tokens, options.timestamps)
         results.append(Result(tokens, text, float(logprob), float(no_speech[i]), temperature, compression_ratio(text),
                               None, None, prompt, float(of_text)))
     return results

@@ -22,6 +22,8 @@ from whisper_lab.tokens import TokenRules
 class TorchWhisper:
     """A WhisperForConditionalGeneration behind NumPy arrays; no gradients, the model's own device and dtype."""
 
+    takes_short_windows = False  # transformers' encoder wants the whole window
+
     def __init__(self, model, folder: str | Path):
         """model: in eval mode, on its device; folder: the checkpoint's, for tokenizer, features and token rules."""
         from tokenizers import Tokenizer
