@@ -103,7 +103,7 @@ def transcribe(lab, path: Path, args):
             console.note("language", language, f"detected in the first window with speech, probability "
                          f"{probability:.3f}; --language sets it")
         if args.timestamps == "word" and segments:
-            add_words(lab, lab.encode(mel[None]), window, segments, language, args.task)
+            add_words(lab, lab.encode(mel[None]), window, segments, language, args.task, windows.next_start)
     return transcript, trace
 
 
