@@ -152,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
+    from whisper_lab.record import serve
+
     parser = console.parser(__doc__, "quiet", "log_level", "output_json")
     parser.add_argument("--output", type=Path, default=Path("speech.wav"), metavar="FILE",
                         help="where the recording goes; the one before it to recordings/ (default: %(default)s)")
@@ -167,8 +169,7 @@ def arguments(argv: list[str] | None):
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
     page.add_argument("--https", action="store_true", help="with a certificate made on the spot")
     page.add_argument("--share", action="store_true", help="a public address through gradio.live, with a password")
-    page.add_argument("--auth", metavar="USER:PASSWORD",
-                      help="ask for these (default: $WHISPER_LAB_AUTH; else made up with --share and --host)")
+    serve.add_flags(page)
     page.add_argument("--browse", action="store_true", help="open the page in a browser")
     local = parser.add_argument_group("a microphone on this machine")
     local.add_argument("--cli", action="store_true", help="record here, without a page")

@@ -17,7 +17,7 @@ the timestamps that the model writes say where the next window begins.
 import time
 from pathlib import Path
 
-from whisper_lab import audio, checkpoints, console, transcripts
+from whisper_lab import audio, checkpoints, console, knows, transcripts
 from whisper_lab.console import LabError
 
 
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     clips = audio.find(args.audio)
     references = transcripts.read_reference(args.reference, clips) if args.reference else {}
     lab = load_model(args)
+    knows.tell(lab.checkpoint.name, args.language)
     results = transcripts.Results(args, lab.checkpoint, references, several=len(clips) > 1)
     failures = 0
     for clip in console.progress(clips, description="transcribing", unit="clip"):
@@ -94,6 +95,7 @@ def transcribe(lab, path: Path, args):
         segments = windows.advance(result.tokens)
         for segment in segments:
             segment.text = lab.processor.decode(segment.tokens, skip_special_tokens=True).strip()
+            segment.text_logprob, segment.compression_ratio = result.text_logprob, result.compression_ratio
         transcript.segments += segments
         said = to_continue(said, segments, result, Options()) if condition else []
         if segments and transcript.language is None:
@@ -101,7 +103,7 @@ def transcribe(lab, path: Path, args):
             console.note("language", language, f"detected in the first window with speech, probability "
                          f"{probability:.3f}; --language sets it")
         if args.timestamps == "word" and segments:
-            add_words(lab, lab.encode(mel[None]), window, segments, language, args.task)
+            add_words(lab, lab.encode(mel[None]), window, segments, language, args.task, windows.next_start)
     return transcript, trace
 
 
@@ -181,6 +183,7 @@ def load_model(args):
     model = checkpoints.load_model(checkpoint, dtype=getattr(torch, dtype)).to(device)
     lab = TorchWhisper(model, checkpoint.folder)
     lab.checkpoint = checkpoint
+    lab.keep_states()
     lab.processor = transformers.WhisperProcessor.from_pretrained(checkpoint.folder)
     lab.prompt = lab.rules.prompt_tokens(lab.tokenizer, args.prompt or "")
     lab.rules.prompt(args.language, args.task, False, lab.prompt)  # says now what the checkpoint does not know

@@ -34,7 +34,7 @@ def look_at_graph(path: Path, base: dict | None) -> dict:
 # 4. The numbers ------------------------------------------------------------------------------------------------------
 
 def compare_numbers(runtime, sounds: list, rights: list) -> dict:
-    """Encoder output and next tokens of a graph pair against PyTorch, over the first window of every clip."""
+    """Encoder output and next tokens of a graph pair against PyTorch, over the first window of each clip."""
     import numpy as np
 
     from whisper_lab.compare import numbers
@@ -59,59 +59,64 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
             "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
 
 
-def compare_layers(variant, base, runtimes: dict, heard, threads: int | None) -> list[dict]:
-    """Where the noise comes in: the same module's output in both graphs, both fed with the same sound."""
+def layer_inputs(runtime, base, heard) -> dict[str, dict]:
+    """What encoder and decoder of a pair are given, so that their layers can be set beside fp32's (`base`)."""
     from whisper_lab.compare import numbers
 
-    ours, theirs = runtimes[variant.name], runtimes[base.name]
-    _, cross = numbers.hidden_and_cross(theirs, heard.features)
     # The decoders get fp32's cross caches, so that their own noise shows; int8 caches only their own encoder makes.
-    own = cross if ours.cross_outputs == theirs.cross_outputs else numbers.hidden_and_cross(ours, heard.features)[1]
-    feeds, base_feeds = ({"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
-                          "decoder": runtime.feeds(heard.forced, caches, None)}
-                         for runtime, caches in ((ours, own), (theirs, cross)))
-    rows = numbers.layer_errors(variant.paths, base.paths, feeds, threads, base_feeds)
-    numbers.note_few(rows, variant.name)
+    same = runtime.cross_outputs == base.cross_outputs
+    _, cross = numbers.hidden_and_cross(base if same else runtime, heard.features)
+    return {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
+            "decoder": runtime.feeds(heard.forced, cross, None)}
+
+
+def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, list[dict]]:
+    """Where the noise comes in: the same module's output in each pair and in fp32's, all fed with the same sound."""
+    from whisper_lab.compare import numbers
+
+    base, *others = pairs
+    rows = numbers.layer_errors({pair.name: pair.paths for pair in others}, base.paths, inputs, inputs[base.name],
+                                threads)
+    for name, found in rows.items():
+        numbers.note_few(found, name)
     return rows
 
 
 # 5. The text ---------------------------------------------------------------------------------------------------------
 
-def transcribe(runtime, clips: list) -> list[str]:
-    """What a runtime hears in each clip, greedily."""
+def transcribe(runtime, clips: list) -> list:
+    """What a runtime hears in each clip, greedily: a Transcript each."""
     from whisper_lab import long_form
     from whisper_lab.decoding import Options
 
-    options = [Options(language=clip.language, temperatures=(0.0,)) for clip in clips]
-    return [long_form.transcribe(runtime, clip.samples, option).text
-            for clip, option in zip(clips, options, strict=True)]
+    return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,)))
+            for clip in clips]
 
 
 # 6. The clock --------------------------------------------------------------------------------------------------------
 
-def measure_speed(runtimes: dict, heard, repeats: int) -> dict[str, list[dict]]:
-    """Time every variant in turn, round after round, so that whatever else the machine does strikes all alike."""
+def measure_speed(base, other, heard, repeats: int) -> tuple[list[dict], list[dict]]:
+    """Time fp32 and another in turn, round after round, so that whatever else the machine does strikes both alike."""
     from whisper_lab.compare.timing import one_window
 
-    rounds: dict[str, list[dict]] = {name: [] for name in runtimes}
-    names = list(runtimes)
-    for i in console.progress(range(-1, repeats), description="timing", unit="round"):
-        turn = names[i % len(names):] + names[:i % len(names)]  # nobody always comes first
-        for name in turn:
-            times = one_window(runtimes[name], heard.features, heard.forced, heard.prompt_length)
+    times: tuple[list, list] = [], []
+    for i in range(-1, repeats):
+        for k in (0, 1) if i % 2 else (1, 0):  # neither always comes first
+            measured = one_window((base, other)[k], heard.features, heard.forced, heard.prompt_length)
             if i >= 0:  # the first round warms up: memory is mapped, threads are started
-                rounds[name].append(times)
-    return rounds
+                times[k].append(measured)
+    return times
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
 
 def compare(args) -> dict:
-    """All seven points for one checkpoint."""
+    """All seven points for one checkpoint. At most two runtimes are open at a time, fp32's graphs and another."""
     import torch
 
     from whisper_lab import checkpoints
     from whisper_lab.compare import numbers, probe, report, texts, timing, variants
+    from whisper_lab.export.graphs import release_memory
     from whisper_lab.torch_whisper import TorchWhisper
 
     checkpoint = checkpoints.resolve(args.model)
@@ -125,30 +130,35 @@ def compare(args) -> dict:
                                 for part, path in variant.paths.items()}
     if args.threads:
         torch.set_num_threads(args.threads)
-    runtimes = {PYTORCH: TorchWhisper.load(checkpoint)}
-    runtimes |= {variant.name: variant.open(args.threads) for variant in present}
-
-    reference = runtimes[PYTORCH]
-    sounds = [numbers.listen(reference, clip.name, clip.samples, clip.language) for clip in clips]
+    reference = TorchWhisper.load(checkpoint)
+    spec, found = reference.spec, transcribe(reference, clips)
+    clips = texts.with_languages(clips, found)
+    written, measured, inputs, rounds = {PYTORCH: [one.text for one in found]}, {}, {}, {}
+    sounds = [numbers.listen(reference, clip.name, clip.samples, clip.language) for clip in clips[:numbers.MOST_CLIPS]]
     rights = [numbers.choices(reference.rules, heard, heard.logits) for heard in sounds]
-    measured, layers = {}, {}
-    for variant in console.progress(present, description="comparing numbers", unit="precision"):
-        measured[variant.name] = compare_numbers(runtimes[variant.name], sounds, rights)
-        if variant.name != BASELINE:
-            layers[variant.name] = compare_layers(variant, present[0], runtimes, sounds[0], args.threads)
-    written = {name: transcribe(runtime, clips)
-               for name, runtime in console.progress(runtimes.items(), description="transcribing", unit="variant")}
+    base = present[0].open(args.threads)
+    rounds[PYTORCH] = measure_speed(base, reference, sounds[0], args.repeats)
+    del reference  # the float32 weights once more
+    release_memory()
+    for variant in console.progress(present, description="comparing", unit="precision"):
+        runtime = base if variant is present[0] else variant.open(args.threads)
+        measured[variant.name] = compare_numbers(runtime, sounds, rights)
+        inputs[variant.name] = layer_inputs(runtime, base, sounds[0])
+        written[variant.name] = [one.text for one in transcribe(runtime, clips)]
+        if runtime is not base:
+            rounds[variant.name] = measure_speed(base, runtime, sounds[0], args.repeats)
+            del runtime
+            release_memory()
+    del base
+    release_memory()
+    layers = compare_layers(present, inputs, args.threads)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
-    rounds = measure_speed(runtimes, sounds[0], args.repeats) if args.repeats else {}
-    speed = {name: timing.summary(times, reference.spec.window_s) | timing.against(rounds[BASELINE], times)
-             for name, times in rounds.items()}
-    runtimes.clear()
     loudest = next((path for path in report.sound_files(args.audio) if path.name == clips[0].name), None)
     memory = {} if args.no_memory else {
         name: probe.run(name, args, loudest)
         for name in console.progress(list(scores), description="measuring memory", unit="process")}
-    return report.document(args, checkpoint, reference.spec, missing, clips, graphs, measured, layers, scores, speed,
-                           memory)
+    return report.document(args, checkpoint, spec, missing, clips, graphs, measured, layers, scores,
+                           timing.of_pairs(rounds, BASELINE, spec.window_s), memory)
 
 
 def compare_files(args) -> dict:
@@ -174,7 +184,9 @@ def arguments(argv: list[str] | None):
                         help=f"which to compare with fp32: {', '.join(names[1:])} (default: all that are there)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the clip; a text or JSON file")
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="compare two ONNX files instead")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N",
+    parser.add_argument("--details", action="store_true",
+                        help="show every table: digests, operators, weights, layers (they are always in the report)")
+    parser.add_argument("--repeats", type=int, default=6, metavar="N",
                         help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
     parser.add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "

@@ -91,7 +91,7 @@ def pictures(paths: list[Path], output_dir: str) -> None:
 
     for path in dict.fromkeys(paths):
         for made in blocks.draw(read(path), path.stem, Path(output_dir) / f"graph-{path.stem}"):
-            console.result(str(made))
+            console.result(console.plain(made, one_line=True))
 
 
 def serve(left: Path, right: Path, title: str, args) -> None:
@@ -110,9 +110,10 @@ def serve(left: Path, right: Path, title: str, args) -> None:
     with first, second, \
             Front(panes, title, stops, counts, args.port) as front:
         address = f"http://127.0.0.1:{front.port}/"
-        console.result(f"{title}\n  page   {address}")
+        console.result(f"{console.plain(title, one_line=True)}\n  page   {address}")
         for side, pane in panes.items():
-            console.result(f"  {side:<6} {address}{side}/   {pane.path.name}, {pane.size_bytes / 1e6:.2f} MB")
+            name = console.plain(pane.path.name, one_line=True)
+            console.result(f"  {side:<6} {address}{side}/   {name}, {pane.size_bytes / 1e6:.2f} MB")
         console.note("from your own computer", "one port is enough", "VS Code: Ports panel, Forward a Port, "
                      f"{front.port}; or: ssh -L {front.port}:127.0.0.1:{front.port} user@this-machine")
         if args.browse:

@@ -30,10 +30,10 @@ PRESETS = {
 def show_configuration(config) -> None:
     """The architectural blueprint: who listens, who writes, and how many frames the translator stacks."""
     console.result(f"{LINE}\nPART 1: The ASRConfig - Our Architectural Blueprint\n{LINE}")
-    console.result(f"1. Audio Encoder ID  -> {config.audio_model_id}")
+    console.result(f"1. Audio Encoder ID  -> {console.plain(config.audio_model_id, one_line=True)}")
     console.result("   - This is our 'Listener'. It defines which pre-trained audio model to use.")
     console.result(f"   - Encoder output dimension: {config.encoder_dim}\n")
-    console.result(f"2. Text Decoder ID   -> {config.text_model_id}")
+    console.result(f"2. Text Decoder ID   -> {console.plain(config.text_model_id, one_line=True)}")
     console.result("   - This is our 'Writer'. It defines which pre-trained language model to use.")
     console.result(f"   - LLM input dimension: {config.llm_dim}\n")
     console.result("3. Projector Config")
@@ -172,7 +172,7 @@ def run_miniature(args) -> list[dict]:
     for path in audio.find(args.transcribe or [args.trace]):
         sound = audio.load(path)
         text = transcribe(model, processor, sound.samples)
-        console.result(f"{path.name}: {text}")
+        console.result(console.plain(f"{path.name}: {text}", one_line=True))
         row = {"clip": path.name, "text": text, "reference": references.get(path.name)}
         if row["reference"] is not None:
             row["wer"] = metrics.word_errors(row["reference"], text).wer

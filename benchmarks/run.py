@@ -144,7 +144,7 @@ def model_config(source: Path) -> dict:
 
 def graphs_of(source: Path) -> list[Path]:
     """The graphs that this lab made of the checkpoint."""
-    return sorted((prepare.WORK / source.name.removesuffix("-random") / "graphs").glob("*.onnx"))
+    return sorted((prepare.home(source) / "graphs").glob("*.onnx"))
 
 
 def cross_types(source: Path) -> dict[str, str]:

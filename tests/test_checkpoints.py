@@ -72,6 +72,18 @@ def test_a_folder(tiny, caplog):
     assert notes == ["checkpoint: whisper-mine (asked for; a folder on this machine)"]
 
 
+def test_the_weights_file_in_a_folder_means_the_folder(tiny):
+    found = checkpoints.resolve(str(tiny / "model.safetensors"))
+    assert (found.name, found.folder) == ("whisper-mine", tiny)
+    assert checkpoints.name_for(str(tiny / "model.safetensors")) == "whisper-mine"
+
+
+def test_an_adapter_says_what_it_is(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "openai/whisper-small"}')
+    with pytest.raises(LabError, match=r"is an adapter \(PEFT, LoRA\) for openai/whisper-small"):
+        checkpoints.resolve(str(tmp_path))
+
+
 def test_published_names():
     ids = checkpoints.PUBLISHED
     assert ids["large"] == "openai/whisper-large" and ids["turbo"] == "openai/whisper-large-v3-turbo"
@@ -109,12 +121,13 @@ def test_default_offline_goes_on_with_nano_and_says_so_once(tiny, monkeypatch, c
     found = checkpoints.resolve(None)
     assert (found.name, found.source) == ("whisper-nano", "bundled")
     assert len(caplog.records) == 1
-    assert "no cached copy of base" in caplog.text and "HF_HUB_OFFLINE=1 is set" in caplog.text
+    assert "stands in for base, the default: whisper-base is not in the local cache" in caplog.text \
+        and "HF_HUB_OFFLINE=1 is set" in caplog.text
 
 
 def test_default_offline_without_nano_names_both_troubles(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "gone")
-    with pytest.raises(LabError, match="no cached copy of base.*there is no folder"):
+    with pytest.raises(LabError, match="whisper-base is not in the local cache.*there is no folder"):
         checkpoints.resolve(None)
 
 
@@ -145,7 +158,7 @@ def test_a_silent_network_costs_three_seconds_once(monkeypatch):
 
 @pytest.mark.parametrize("model, problem", [
     ("bsae", "did you mean base"), ("large.en", "no checkpoint called"), ("./missing", "there is no folder"),
-    (str(ROOT / "README.md"), "is a file"), (str(ROOT / "tests"), "no config.json"),
+    (str(ROOT / "README.md"), "is no Whisper model in a format"), (str(ROOT / "tests"), "no config.json"),
 ])
 def test_wrong_names(model, problem):
     with pytest.raises(LabError, match=problem):

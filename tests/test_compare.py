@@ -124,7 +124,8 @@ def test_error_per_layer_grows_where_a_layer_is_broken(exported, tmp_path):
     broken = tmp_path / "broken.onnx"
     onnx.save(model, broken)
     feeds = {"encoder": {"input_features": exported.sounds[0].features}}
-    rows = numbers.layer_errors({"encoder": broken}, base, feeds, 1)
+    rows = numbers.layer_errors({"broken": {"encoder": broken}}, {"encoder": base["encoder"]}, {"broken": feeds}, feeds,
+                                1)["broken"]
     by_layer = {row["layer"]: row["sqnr_db"] for row in rows}
     assert by_layer["encoder.layers.0.fc2"] is None and by_layer["encoder.layers.1.self_attn.out_proj"] is None
     assert 15 < by_layer["encoder.layers.1.fc1"] < 25  # a tenth too large: 20 dB, and the bias changes that a little
@@ -152,21 +153,22 @@ def test_first_divergence_and_its_margin():
 
 # Texts ---------------------------------------------------------------------------------------------------------------
 
-def clip(reference, name="a.wav"):
-    return texts.Clip(name, np.zeros(16000, np.float32), 1.0, reference, "en")
+def clip(reference, name="a.wav", language="en"):
+    return texts.Clip(name, np.zeros(16000, np.float32), 1.0, reference, language)
 
 
 def test_rates_are_pooled_over_words_not_clips():
-    score = texts.score([clip("one two three four five six seven eight"), clip("nine", "b.wav")],
-                        ["one two three four five six seven eight", "five"], ["one", "nine"])
+    score = texts.score([clip("turn on the light in the kitchen please"), clip("off", "b.wav")],
+                        ["turn on the light in the kitchen please", "of"], ["turn", "off"])
     assert score["reference"]["wer"] == pytest.approx(1 / 9)
-    assert score["reference"]["words_right"] == [[True] * 8, [False]]
+    assert score["reference"]["alignments"][1] == [("S", "off", "of")]
     assert score["pytorch"]["reference_words"] == 2
 
 
 def test_characters_are_pooled_as_they_are_compared():
     """Punctuation is not compared, so it does not count as characters that were right (or wrong) either."""
-    score = texts.score([clip("x, y!!!! ..... ??????"), clip("abcdefghij", "b.wav")], ["x", "abcdefghij"], ["", ""])
+    clips = [clip("x, y!!!! ..... ??????", language="nl"), clip("abcdefghij", "b.wav", "nl")]
+    score = texts.score(clips, ["x", "abcdefghij"], ["", ""])
     assert score["reference"]["cer"] == pytest.approx(2 / 13)  # "x y" lost " y"
 
 
@@ -185,7 +187,25 @@ def test_a_difference_is_noise_until_enough_words_changed():
         return texts.difference(base, texts.score([clip(words)], [text], [words])["reference"])
 
     assert lost(texts.FEWEST_CHANGED - 1)["within_noise"] and not lost(texts.FEWEST_CHANGED)["within_noise"]
-    assert lost(3) == {"words_lost": 3, "words_won": 0, "p_value": 0.25, "within_noise": True}
+    assert lost(3) == {"errors_more": 3, "errors_fewer": 0, "p_value": 0.25, "within_noise": True}
+
+
+def test_inserted_words_count_in_the_verdict():
+    """Word for word as right as fp32, and still worse: it says words that no one said."""
+    words = "turn on the light in the kitchen please"
+    base = texts.score([clip(words)], [words], [words])["reference"]
+    test = texts.score([clip(words)], [words + " thank you very much"], [words])["reference"]
+    assert texts.difference(base, test) == {"errors_more": 4, "errors_fewer": 0, "p_value": 0.125, "within_noise": True}
+    back = texts.difference(test, base)
+    assert (back["errors_more"], back["errors_fewer"]) == (0, 4)
+    entry = {"text": {"reference": test}, "text_difference": texts.difference(base, test)}
+    assert "4 errors that fp32 does not make, 0 of fp32's avoided" in verdict._text(entry)
+
+
+@pytest.mark.parametrize(("said", "written"), [
+    ("four seven two nine one eight", "472918."), ("set a timer for thirty seconds", "Set a timer for 30 seconds")])
+def test_a_number_in_figures_is_no_error(said, written):
+    assert texts.score([clip(said)], [written], [written])["reference"]["wer"] == 0
 
 
 def test_few_words_are_warned_of():
@@ -230,7 +250,8 @@ def test_speed_is_compared_round_by_round():
 
 def point(wer, low, high, size):
     wrong = round(100 * wer)
-    return {"wer": wer, "wer_noise": 0.08, "right": [False] * wrong + [True] * (100 - wrong),
+    alignment = [("S", "a", "b")] * wrong + [("=", "a", "a")] * (100 - wrong)
+    return {"wer": wer, "wer_noise": 0.08, "alignments": [alignment],
             "rtfx": (low + high) / 2, "rtfx_low": low, "rtfx_high": high, "size_bytes": size}
 
 
@@ -349,6 +370,7 @@ def test_the_script_end_to_end(comparison):
     assert 20e6 < int8["memory"]["peak_rss_bytes"] < made["variants"]["pytorch"]["memory"]["peak_rss_bytes"]
     assert any("never trained" in warning for warning in made["warnings"])
     assert {one["name"] for one in made["missing"]} == {"fp16", "int4", "int8_optimized"}
+    assert "SHA-256" not in out and len(out.splitlines()) < 30  # the result first; the rest is in the report
     assert int8["verdict"] in out and "random weights" in int8["verdict"]
     assert "FAILED size_ratio>0.01 and int8.nonfinite<1: int8.size_ratio" in out
     page = (folder / f"compare-{name}.html").read_text(encoding="utf-8")

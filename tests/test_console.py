@@ -1,10 +1,14 @@
 """How every script takes its flags and tells of its errors."""
 
 import argparse
+import io
+import json
 import logging
+import shutil
 import sys
 
 import pytest
+from conftest import NANO
 
 from whisper_lab import console
 
@@ -75,3 +79,79 @@ def test_other_ends(capsys):
     assert ended(foreseen, capsys) == (1, "error: a\n  try: b\n")
     assert ended(lambda: None, capsys) == (0, "") and ended(lambda: 1, capsys) == (1, "")
     assert ended(lambda: sys.exit(2), capsys) == (2, "")
+
+
+# Foreign text --------------------------------------------------------------------------------------------------------
+
+EVIL = "a\x1b[2J\x1b]0;title\x07\r\x9b31m\u202etxt\u2028b\x00\x7f\udc80"
+SHOWN = r"a\u001b[2J\u001b]0;title\u0007\u000d\u009b31m\u202etxt\u2028b\u0000\u007f\udc80"
+
+
+def test_what_a_terminal_obeys_is_written_out():
+    assert console.plain(EVIL) == SHOWN and json.loads(f'"{SHOWN}"') == EVIL
+    assert console.plain("a\nb\tc") == "a\nb\tc" and console.plain("a\nb\tc", one_line=True) == r"a\nb\tc"
+    kept = "Nérine, \u4f60\u597d, \u0645\u0631\u062d\u0628\u0627\u200f, e\u0301, \U0001f600, \u00a0, \u200d"
+    assert console.plain(kept, one_line=True) == kept
+
+
+@pytest.mark.parametrize("say", [
+    lambda text: console.note(text, text, text), console.warn, console.result,
+    lambda text: console.error(console.LabError(text, text)), lambda text: console.log.error("error: %s", text),
+    lambda text: console.table(text, [text, "b"], [[text, text]]),
+    lambda text: console.parser("", "seed").error(text)])
+def test_it_never_reaches_a_terminal(say, capsys):
+    console.parse(console.parser("", "seed"), [])
+    try:
+        say(EVIL)
+    except SystemExit as end:
+        assert end.code == 2
+    both = "".join(capsys.readouterr())
+    assert SHOWN[:12] in both.replace("\n", "") and not console.OBEYED.search(both)
+
+
+@pytest.mark.parametrize("say", [
+    lambda text: console.note(text, text, text), console.warn, lambda text: console.error(console.LabError(text, text)),
+    lambda text: console.table(text, [text], [[text]]), lambda text: console.parser("", "seed").error(text)])
+def test_a_name_with_a_line_end_makes_no_line(say, capsys):
+    console.parse(console.parser("", "seed"), [])
+    try:
+        say("x.wav\nerror: fake")
+    except SystemExit:
+        pass
+    assert not any(line.startswith("error: fake") for line in "".join(capsys.readouterr()).splitlines())
+
+
+def test_an_error_that_nobody_foresaw_is_written_out_too(capsys, monkeypatch):
+    def fails():
+        raise ValueError(EVIL)
+
+    monkeypatch.setattr(console.log, "level", logging.ERROR)
+    err = ended(fails, capsys)[1]
+    assert r"ValueError: a\u001b[2J" in err and not console.OBEYED.search(err)
+    monkeypatch.setattr(console.log, "level", logging.DEBUG)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(ValueError) as caught:
+        console.run(fails)
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    assert SHOWN in (err := capsys.readouterr().err) and not console.OBEYED.search(err) and "Traceback" in err
+
+
+def test_scripts_show_names_as_text(run_script, tmp_path, nano):
+    clip = tmp_path / "a\x1b[31m\nerror: fake.wav"
+    shutil.copy(NANO.parent.parent / "media" / "kitchen.wav", clip)
+    done = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", "--audio", clip,
+                      tmp_path / "no\x1b", cwd=tmp_path)
+    again = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", "--audio", clip, cwd=tmp_path)
+    for said in (done.stdout + done.stderr, again.stdout + again.stderr):
+        assert "\x1b" not in said and not any(line.startswith("error: fake") for line in said.splitlines())
+    assert "turn on the lights" in again.stdout
+
+
+def test_live_text_is_text():
+    from types import SimpleNamespace
+
+    from whisper_lab.stream.screen import Screen
+
+    out = io.StringIO()
+    Screen(out).close([SimpleNamespace(text="a\x1b[2J")])
+    assert out.getvalue() == "a\\u001b[2J\n"

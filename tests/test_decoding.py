@@ -285,7 +285,8 @@ def test_finished_windows_leave_the_batch(scripted):
         scripted.rows = []
         results = decode(scripted, windows(-20.0, 60.0), Options(language="en", beams=beams, max_tokens=9))
         assert results[1].tokens == [] and len(results[0].tokens) == 9
-        assert scripted.rows[0] == 2 and scripted.rows[4:] == [beams] * 5
+        rated = 0 if beams == 1 else 2  # the texts that beams found are judged once more, each alone
+        assert scripted.rows[0] == 2 and scripted.rows[4:] == [beams] * 5 + [1] * rated
 
 
 def test_sampling_follows_the_probabilities(rules):

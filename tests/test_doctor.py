@@ -30,7 +30,8 @@ def test_the_real_thing(tmp_path):
     assert set(failed) <= {"whisper-nano"}, done.stdout  # the packages of this very test run are installed
     assert set(doctor_checks.pins()) <= set(checks)
     for name in ("Python", "torch with torchaudio", "PyAV / ffmpeg", "PortAudio", "whisper-nano", "Hub",
-                 "cached checkpoints", "instruction sets", "energy: NVML", "energy: RAPL", "free disk"):
+                 "cached checkpoints", "fetched checkpoints", "package index",
+                 "instruction sets", "energy: NVML", "energy: RAPL", "free disk"):
         assert f"{name} " in done.stdout and (checks[name]["fix"] or checks[name]["status"] == OK)
     assert checks["Hub"]["status"] == WARN and "HF_HUB_OFFLINE" in checks["Hub"]["found"]
     assert checks["numpy"] == {"status": OK, "name": "numpy", "found": doctor_checks.pins()["numpy"], "fix": None}
@@ -84,6 +85,15 @@ def test_a_check_that_breaks_is_a_fail(monkeypatch, capsys):
 def test_judging_a_package(name, installed, failure, status):
     check = doctor_checks.judge_package(name, "2.4.6", installed, failure)
     assert check.status == status and bool(check.fix) == (status != OK)
+
+
+@pytest.mark.parametrize("obstacle, here, status, said", [
+    (None, False, OK, "within reach"), ("X=never is set", True, OK, "whisper-base is here"),
+    ("X=never is set", False, WARN, "X=never is set"), ("no answer", False, WARN, "no answer"),
+])
+def test_judging_the_package_index(obstacle, here, status, said):
+    check = doctor_checks.judge_index(obstacle, here)
+    assert check.status == status and said in check.found and bool(check.fix) == (status != OK)
 
 
 @pytest.mark.parametrize("version, status", [((3, 10), FAIL), ((3, 11), OK), ((3, 13), WARN)])

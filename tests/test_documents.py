@@ -46,18 +46,25 @@ def clone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("commands, output", blocks())
-def test_commands_run_as_printed(commands, output, clone):
+def test_commands_run_as_printed(commands, output, clone, request):
+    """On whisper-nano, for time; where an output is shown that only whisper-base gives, on that."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
+    if output and "02-whisper-huggingface.py --audio" in commands:
+        environment["WHISPER_LAB_WEIGHTS"] = str(request.getfixturevalue("published")("base").parent)
+    else:
+        environment["WHISPER_LAB_MODEL"] = "nano"
     done = subprocess.run(["bash", "-e", "-c", commands], cwd=clone, env=environment, capture_output=True, text=True,
                           timeout=240)  # fmt: skip
     assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
     if output:
-        assert _plain(output) in _plain(done.stdout)
+        spell = str if "WHISPER_LAB_MODEL" not in environment else lambda line: line.lower().rstrip(".")
+        assert _plain(output, spell) in _plain(done.stdout, spell)
 
 
-def _plain(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip().splitlines() if line.strip())
+def _plain(text: str, spell) -> str:
+    """Lines that say something; spell: whisper-nano writes what whisper-base does, without capitals and full stops."""
+    return "\n".join(spell(line.rstrip()) for line in text.strip().splitlines() if line.strip())
 
 
 def test_generated_blocks_match_their_sources():

@@ -1,6 +1,11 @@
 """Files that appear whole or not at all, with the rights of any other file."""
 
+import json
 import os
+import shutil
+from pathlib import Path
+
+import pytest
 
 from whisper_lab import files
 
@@ -11,3 +16,37 @@ def test_a_written_file_has_the_rights_of_any_other_and_no_other_thread_notices(
     monkeypatch.setattr(os, "umask", lambda mask: 1 / 0)
     files.write_text(tmp_path / "atomic", "x")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["a.wav", "sub/a.wav", "12:30.wav", "..a", "a..b", " a", "n\u00e9.wav"])
+def test_a_list_names_files_of_its_folder(name):
+    assert files.inside(Path("folder"), name) == Path("folder") / name
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../a", "a/../../b", "..", "C:\\a", "C:a", "\\\\host\\a", "..\\a",
+                                  "a\x00", None, 7, ["a"]])
+def test_a_list_names_no_file_elsewhere(name, tmp_path):
+    with pytest.raises(ValueError, match="inside its folder"):
+        files.inside(tmp_path, name)
+
+
+def test_references_and_lists_of_weights_stay_in_their_folder(tmp_path, nano):
+    from whisper_lab import checkpoints
+    from whisper_lab.compare import texts
+    from whisper_lab.console import LabError
+
+    (tmp_path / "references.json").write_text(json.dumps({"/etc/passwd": "text"}))
+    with pytest.raises(LabError, match="no place inside its folder"):
+        texts.manifest(tmp_path / "references.json")
+    folder = shutil.copytree(nano, tmp_path / "checkpoint")
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    with pytest.raises(LabError, match="no place inside its folder"):
+        checkpoints.resolve(str(folder))
+
+
+def test_a_private_file_stays_private(tmp_path):
+    path = files.write_text(tmp_path / "a.txt", "one")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
+    path.chmod(0o600)
+    assert files.write_text(path, "two").stat().st_mode & 0o777 == 0o600 and path.read_text() == "two"

@@ -3,9 +3,12 @@
 The references: openai-whisper's own tokenizer code over tiktoken, transformers' Whisper, and the published sizes.
 """
 
+import base64
+import gzip
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from training import make_random_checkpoint as maker
-from training import openai_tokenizer
 from whisper_lab import checkpoints
 from whisper_lab.console import LabError
+from whisper_lab.weights import huggingface, openai_tokenizer, published, vocabulary
+from whisper_lab.weights.model import expected_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 try:
@@ -60,7 +64,7 @@ def reference():
 @needs_ranks
 def test_it_opens_as_a_checkpoint_that_says_it_is_random(tiny):
     found = checkpoints.resolve(str(tiny))
-    assert found.random_weights is True and found.name == "whisper-tiny"
+    assert found.random_weights is True and found.name == "whisper-tiny-own"  # not the published one
     assert (tiny / "model.safetensors").stat().st_mode & 0o044 and tiny.stat().st_mode & 0o055
 
 
@@ -127,19 +131,15 @@ def test_no_weight_hides_a_fault(tiny):
 def test_parameters_as_published(size):
     """The paper rounds and counts the projection's padding differently from one size to the next: within 4 %."""
     pytest.importorskip("torch")
-    architecture = maker.ARCHITECTURES[size]
-    vocabulary = {(True, 99): 51865, (True, 100): 51866, (False, 99): 51864}
-    length = vocabulary[architecture.multilingual, architecture.languages]
-    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), 1)
-    settings = {**ids, "begin_suppress_tokens": [], "suppress_tokens": []}
-    shapes = maker.weight_shapes(maker.model_config(architecture, settings, length))
-    millions = sum(maker.math.prod(shape) for shape in shapes.values()) / 1e6
+    sizes = maker.dimensions(maker.ARCHITECTURES[size])
+    shapes = expected_shapes(sizes)
+    length = {"large-v3": 51866, "turbo": 51866}.get(size, 51864 if size.endswith(".en") else 51865)
+    millions = sum(math.prod(shape) for shape in shapes.values()) / 1e6
     assert millions == pytest.approx(PUBLISHED[size.removesuffix(".en")], rel=0.04)
-    assert shapes["model.encoder.conv1.weight"] == (architecture.width, architecture.mel_bins, 3)
-    assert shapes["model.decoder.embed_tokens.weight"] == (length, architecture.width)
+    assert shapes["model.encoder.conv1.weight"] == (sizes.width, sizes.mel_bins, 3)
+    assert shapes["model.decoder.embed_tokens.weight"] == (length, sizes.width)
 
 
-@needs_ranks
 @pytest.mark.parametrize("size, no_timestamps, heads", [
     ("base.en", 50362, [[3, 3], [4, 7], [5, 1], [5, 5], [5, 7]]),
     ("base", 50363, [[3, 1], [4, 2], [4, 3], [4, 7], [5, 1], [5, 2], [5, 4], [5, 6]]),
@@ -150,9 +150,9 @@ def test_parameters_as_published(size):
 def test_generation_config_as_published(size, no_timestamps, heads):
     """Heads and ids as in the generation_config.json of the model on the Hub."""
     architecture = maker.ARCHITECTURES[size]
-    texts = len(openai_tokenizer.ranks(architecture.multilingual))
-    special = openai_tokenizer.special_tokens(architecture.languages, maker.no_speech(architecture))
-    config = maker.generation_config(size, {"Ġ": 220} | {token: texts + i for i, token in enumerate(special)})
+    text = ["Ġ", *(f"t{i}" for i in range(1, published.TEXT_TOKENS[architecture.multilingual]))]
+    special = vocabulary.special_tokens(vocabulary.languages()[:architecture.languages], maker.no_speech(architecture))
+    config = huggingface.generation_config(vocabulary.Tokens(text, [], special), published.alignment_heads(size), 448)
     assert config["no_timestamps_token_id"] == no_timestamps
     assert config["is_multilingual"] == ("lang_to_id" in config) == (not size.endswith(".en"))
     if heads:
@@ -170,6 +170,31 @@ def test_languages_are_those_of_transformers():
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     assert openai_tokenizer.languages(100) == list(LANGUAGES)
+
+
+@needs_ranks
+@pytest.mark.parametrize("size", maker.ARCHITECTURES)
+def test_alignment_heads_are_openais(size):
+    """The package packs one bit per head of the decoder, compressed, in base 85."""
+    packed = openai_tokenizer.assigned("__init__.py", "_ALIGNMENT_HEADS")[{"large": "large-v1"}.get(size, size)]
+    marks = gzip.decompress(base64.b85decode(packed))
+    architecture = maker.ARCHITECTURES[size]
+    assert len(marks) == architecture.decoder_layers * architecture.heads
+    found = [list(divmod(i, architecture.heads)) for i, mark in enumerate(marks) if mark]
+    assert published.alignment_heads(size) == found
+
+
+@pytest.mark.parametrize("size", ["tiny.en", "turbo"])
+def test_the_weights_are_those_that_transformers_has(size):
+    """From a model on torch's `meta` device, which holds no numbers."""
+    torch = pytest.importorskip("torch")
+    sizes = maker.dimensions(maker.ARCHITECTURES[size])
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), 1)
+    config = huggingface.model_config(sizes, {**ids, "begin_suppress_tokens": [], "suppress_tokens": []})
+    with torch.device("meta"):
+        model = checkpoints.import_transformers().WhisperForConditionalGeneration(config)
+    theirs = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name != "proj_out.weight"}
+    assert expected_shapes(sizes) == theirs
 
 
 def test_same_seed_same_bytes(tmp_path):

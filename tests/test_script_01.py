@@ -198,6 +198,9 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
              (GRAPHS + "fp32", PYTORCH)}
     assert found[GRAPHS + "fp32"][0] == found[PYTORCH][0] != ""
     assert all(how.startswith(NAME) and "0.90 s of sound" in how for _, how in found.values())
+    for other in ("", "int8", GRAPHS + "../../x", GRAPHS + "fp32/../../x", None, ["fp32"]):
+        with pytest.raises(LabError, match="no way to transcribe"):
+            listener.transcribe(samples, audio.level(samples), other)
     silence = np.zeros(RATE, np.float32)
     assert listener.transcribe(silence, PYTORCH)[0] == ""
 
@@ -216,7 +219,8 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
 # Who may come in -----------------------------------------------------------------------------------------------------
 
 def settings(**changes):
-    return argparse.Namespace(**{"auth": None, "share": False, "host": "127.0.0.1", "https": False} | changes)
+    return argparse.Namespace(**{"auth": None, "auth_file": None, "allow_host": None, "share": False,
+                                 "host": "127.0.0.1", "https": False} | changes)
 
 
 def test_a_password_wherever_others_can_come(monkeypatch):
@@ -225,22 +229,90 @@ def test_a_password_wherever_others_can_come(monkeypatch):
     made = [serve.credentials(settings(**how)) for how in ({"share": True}, {"host": "0.0.0.0"}, {"host": "10.0.0.7"})]
     assert all(user == "lab" and len(password) >= 12 for user, password in made)
     assert len({password for _, password in made}) == 3
-    assert serve.credentials(settings(auth="me:long:enough")) == ("me", "long:enough")
-    monkeypatch.setenv("WHISPER_LAB_AUTH", "you:secret-word")
-    assert serve.credentials(settings()) == ("you", "secret-word")
+    monkeypatch.setenv("WHISPER_LAB_AUTH", "you:secret:word")
+    assert serve.credentials(settings()) == ("you", "secret:word")
     for weak in ("me", "me:short", ":long-enough", " :long-enough"):
+        monkeypatch.setenv("WHISPER_LAB_AUTH", weak)
         with pytest.raises(LabError, match="at least 8"):
-            serve.credentials(settings(auth=weak))
+            serve.credentials(settings())
 
 
-def test_guessing_is_stopped(monkeypatch):
+def test_a_password_on_the_command_line_is_refused(run_script, tmp_path):
+    for script in (SCRIPT, "workbook/quiz.py"):
+        arguments = ("--page",) * (script != SCRIPT) + ("--auth", "me:long-enough", "--port", "0")
+        run = run_script(script, *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert run.returncode == 1 and "can be read by everyone on this machine" in run.stderr
+        assert "--auth-file" in run.stderr and "WHISPER_LAB_AUTH" in run.stderr and "long-enough" not in run.stderr
+
+
+def test_a_password_is_asked_for_at_a_terminal(monkeypatch):
+    monkeypatch.setattr(serve.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(serve.getpass, "getpass", lambda prompt: "long-enough" if "me" in prompt else "")
+    assert serve.credentials(settings(auth="me")) == ("me", "long-enough")
+    with pytest.raises(LabError, match="at least 8"):
+        serve.credentials(settings(auth="you"))
+    monkeypatch.setattr(serve.sys.stdin, "isatty", lambda: False)
+    with pytest.raises(LabError, match="no terminal to type"):
+        serve.credentials(settings(auth="me"))
+
+
+def test_a_password_from_a_file_that_only_its_owner_can_read(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("me:long-enough\nsecond line\n")
+    secret.chmod(0o600)
+    assert serve.credentials(settings(auth_file=secret)) == ("me", "long-enough")
+    with pytest.raises(LabError, match="both give"):
+        serve.credentials(settings(auth_file=secret, auth="me"))
+    for mode in (0o640, 0o604, 0o660):
+        secret.chmod(mode)
+        with pytest.raises(LabError, match="others can read") as caught:
+            serve.credentials(settings(auth_file=secret))
+        assert f"chmod 600 {secret}" in caught.value.remedy
+    secret.chmod(0o600)
+    secret.write_bytes(b"\xff\xfe")
+    for bad in (secret, tmp_path / "none", tmp_path):
+        with pytest.raises(LabError, match="cannot read"):
+            serve.credentials(settings(auth_file=bad))
+    first, second = os.pipe()
+    os.write(second, b"me:through-a-pipe\n")
+    os.close(second)
+    assert serve.credentials(settings(auth_file=Path(f"/dev/fd/{first}"))) == ("me", "through-a-pipe")
+    os.close(first)
+
+
+def test_thirty_wrong_passwords_keep_nobody_else_out():
     check = serve.checker("me", "long-enough")
-    assert check("me", "long-enough") and not check("you", "long-enough") and not check("me", "long-enoug\u00e9")
-    assert not any(check("me", f"guess-{i}") for i in range(serve.WRONG_A_MINUTE))
-    assert not check("me", "long-enough")  # for the rest of this minute
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert not check("you", "long-enough") and not check("me", "long-enoug\u00e9")
+    assert not any(check("me", f"guess-{i}") for i in range(30))
     assert check("me", "long-enough")
+
+
+def test_a_voice_is_its_owners_alone(lesson, tmp_path):
+    """Also a speech.wav and recordings/ of a version before; also for the moments in between."""
+    soundfile.write(tmp_path / "in.wav", tone(), RATE)
+    (tmp_path / "speech.wav").write_bytes(b"old")
+    (tmp_path / save.KEPT).mkdir()
+    (tmp_path / save.KEPT).chmod(0o755)
+    (tmp_path / "speech.wav").chmod(0o644)
+    seen, real = [], os.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", lambda one, two: (seen.append(stat.S_IMODE(os.stat(one).st_mode)), real(one, two)))
+        for _ in range(2):
+            lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    files = [tmp_path / "speech.wav", *(tmp_path / save.KEPT).iterdir()]
+    assert len(files) == 3 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600} == set(seen)
+    assert stat.S_IMODE((tmp_path / save.KEPT).stat().st_mode) == 0o700
+
+
+def test_the_names_under_which_a_page_is_known():
+    import socket
+
+    here = serve.rules(settings(), None)
+    assert here.hosts == {"localhost", "127.0.0.1", "[::1]"} and not here.any_address and not here.tunnelled
+    network = serve.rules(settings(host="0.0.0.0", allow_host=["Lab.Example"]), None)
+    assert network.any_address and {"lab.example", socket.gethostname().lower()} <= network.hosts
+    one = serve.rules(settings(host="10.0.0.7", share=True), None)
+    assert "10.0.0.7" in one.hosts and not one.any_address and one.tunnelled
 
 
 def test_only_uploads_are_opened(tmp_path):

@@ -41,7 +41,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(nano, folder):
     """One page for all tests here, with a limit of six seconds."""
-    with browser.recorder("--limit", "0.1", cwd=folder, TMPDIR=str(folder)) as (_, address, _):
+    options = ("--limit", "0.1", "--allow-host", "lab.test")
+    with browser.recorder(*options, cwd=folder, TMPDIR=str(folder)) as (_, address, _):
         yield address
 
 
@@ -125,6 +126,40 @@ def test_an_upload_and_what_the_page_says_about_it(address, tmp_path):
         assert "move closer to the microphone" in page.locator(".lab-advice").inner_text()
         # Gradio's own page warns so when it has shown an upload's progress.
         assert [text for text in page.trouble if text != "Method not implemented."] == []
+
+
+def slow_line(page):
+    """From now on each of the page's requests takes two seconds longer."""
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", {
+        "offline": False, "latency": 2_000, "downloadThroughput": -1, "uploadThroughput": -1})
+
+
+def test_a_click_before_the_recording_has_arrived_waits_for_it(address, tmp_path):
+    """Stop, and at once Save: on a slow line the recording is still on its way."""
+    audio.write_wav(tmp_path / "tone.wav", tone(440, 10))
+    with browser.chromium(*browser.fake_microphone(tmp_path / "tone.wav")) as chromium:
+        page = browser.page(chromium, 1280, 900, permissions=["microphone"])
+        page.goto(address)
+        page.locator("#save").wait_for()
+        slow_line(page)
+        page.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(1_500)
+        assert page.locator("#save").is_disabled() and page.locator("#transcribe").is_disabled()
+        page.get_by_role("button", name="Stop", exact=True).click()
+        assert "speech.wav" in save(page)["saved"]
+
+
+def test_a_click_while_a_file_is_uploaded_waits_for_it(address, tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone(440), RATE)
+    with browser.chromium() as chromium:
+        page = browser.page(chromium, 1280, 900)
+        page.goto(address)
+        page.locator("#save").wait_for()
+        slow_line(page)
+        page.locator("#recorder button[aria-label='Upload file']").click()
+        with page.expect_request(re.compile(r"/upload(\?|$)")):
+            page.locator("#recorder input[type=file]").set_input_files(tmp_path / "tone.wav")
+        assert "speech.wav" in save(page)["saved"]
 
 
 def test_a_page_that_is_not_secure_says_what_to_do(address):
@@ -292,10 +327,10 @@ def test_the_running_page_cleans_up(tmp_path, monkeypatch):
 # Passwords, https, --share -------------------------------------------------------------------------------------------
 
 def test_https_and_a_password(nano, tmp_path):
-    """--https with --auth: a secure page, with the fingerprint that was printed; no entry without the password."""
+    """--https with a password: a secure page, with the fingerprint that was printed; no entry without the password."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl command here: apt-get install openssl")
-    with browser.recorder("--https", "--auth", "me:long-enough", cwd=tmp_path) as (_, address, notes):
+    with browser.recorder("--https", cwd=tmp_path, WHISPER_LAB_AUTH="me:long-enough") as (_, address, notes):
         assert address.startswith("https://127.0.0.1:")
         with httpx.Client(base_url=address, verify=False, timeout=30) as web:
             for path in ("/config", f"/{API}/info", f"/{API}/file=/etc/passwd"):

@@ -384,3 +384,38 @@ def test_wrong_usage(call_script):
         with pytest.raises(SystemExit) as caught:
             __import__("importlib").import_module("07-explore-architecture").main(list(arguments))
         assert caught.value.code == 2
+
+
+# Code that comes with a checkpoint -----------------------------------------------------------------------------------
+
+EVIL = "open({mark!r}, 'w').close()\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig):\n    pass\n"
+
+
+@pytest.mark.parametrize("what", ["decoder", "encoder", "miniature"])
+def test_no_code_of_a_checkpoint_runs_even_where_y_is_piped_in(tmp_path, what):
+    mark, folder = tmp_path / "it ran", tmp_path / "evil"
+    if what == "miniature":
+        shutil.copytree(ROOT / "speech_llm_model_dir" / "nano-asr", folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["audio_model_id"] = str(ROOT / "whisper_model_dir" / "whisper-nano")
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        kinds = {"tokenizer_config.json": "AutoTokenizer", "processor_config.json": "AutoFeatureExtractor"}
+        for name, kind in kinds.items():
+            document = json.loads((folder / name).read_text(encoding="utf-8"))
+            document |= {"auto_map": {"AutoTokenizer": ["evil.C", "evil.C"], kind: "evil.C"}, "tokenizer_class": "Evil"}
+            if "feature_extractor" in document:
+                document["feature_extractor"] |= {"feature_extractor_type": "Evil", "auto_map": {kind: "evil.C"}}
+            (folder / name).write_text(json.dumps(document), encoding="utf-8")
+        arguments = ("--preset", "nano", "--speech-llm", folder, "--transcribe", ROOT / "media" / "kitchen.wav")
+    else:
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({
+            "model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.C"}}))
+        arguments = (f"--swap-{what}", folder)
+    (folder / "evil.py").write_text(EVIL.format(mark=str(mark)))
+    done = subprocess.run([sys.executable, ROOT / "07-explore-architecture.py", "--threads", "1", *map(str, arguments)],
+                          cwd=tmp_path, input="y\n" * 100, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")})
+    assert not mark.exists() and "[y/N]" not in done.stdout + done.stderr
+    assert done.returncode == 1 and "needs code of its own, which is never run here" in done.stderr
+    assert not list(tmp_path.glob("cache/modules/**/evil.py"))

@@ -12,7 +12,7 @@ import pytest
 import single_nano
 import web
 
-from whisper_lab import audio
+from whisper_lab import audio, knows
 from whisper_lab.export import single_graph
 
 pytestmark = pytest.mark.browser
@@ -68,6 +68,13 @@ def test_what_loading_took_is_shown(page):
     assert 0 < load["open_s"] < load["total_s"] and load["threads"] == 1 and not load["from_cache"]
     assert f"{load['total_s']:.1f}"[:2] in page.locator("#facts").inner_text()
     assert not page.locator("#loading").is_visible()
+
+
+def test_what_nano_knows_is_said_before_anybody_speaks(page):
+    known = knows.of("whisper-nano")
+    assert page.locator("#knows").is_visible() and known.what in page.locator("#what").inner_text()
+    shown = page.locator("#sentences li").all_inner_texts()
+    assert shown == [text for texts in known.sentences.values() for text in texts] and len(shown) > 3
 
 
 def test_the_microphone(page, python, references):

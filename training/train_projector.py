@@ -31,8 +31,9 @@ def build(encoder: Path, decoder: Path, projector: str, rate: int, hidden: int |
     config = ASRConfig.from_parts(
         encoder, decoder, audio_downsample_rate=rate, projector_type=projector, projector_hidden_dim=hidden,
         prompt=PROMPT, audio_token=MARKERS[0], end_token=MARKERS[-1], transcript_beams=BEAMS)
-    processor = ASRProcessor.for_config(config, transformers.AutoFeatureExtractor.from_pretrained(encoder),
-                                        transformers.AutoTokenizer.from_pretrained(decoder))
+    hearing = transformers.AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+    processor = ASRProcessor.for_config(config, hearing,
+                                        transformers.AutoTokenizer.from_pretrained(decoder, trust_remote_code=False))
     torch.manual_seed(seed)
     return ASRModel(config), processor
 

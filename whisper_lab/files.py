@@ -20,9 +20,10 @@ UMASK = _umask()  # read here, once, before there are threads: it belongs to the
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is renamed to `path`, on any error removed.
 
+    private: only you may read it, as somebody's voice; otherwise the umask says who may. A private file stays private.
     Raises LabError where the folder cannot be written or the disk is full.
     """
     path = Path(path)
@@ -34,7 +35,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; a report is not
+        if not private and not _is_private(path):
+            temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; a report is not
         os.replace(temporary, path)
     except OSError as error:
         raise LabError(
@@ -44,6 +46,22 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _is_private(path: Path) -> bool:
+    try:
+        return not path.stat().st_mode & 0o077
+    except OSError:
+        return False
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The file that a list in `folder` names: in that folder or below it, by its name. Raises ValueError otherwise."""
+    parts = str(name).replace("\\", "/").split("/")
+    drive = parts[0][1:2] == ":"  # of Windows
+    if not isinstance(name, str) or "\x00" in name or ".." in parts or not parts[0] or drive:
+        raise ValueError(f"it names {str(name)[:100]!r}, which is no place inside its folder")
+    return folder / name
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -41,6 +41,8 @@ class Segment:
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     temperature: float | None = None
+    text_logprob: float | None = None  # of the text of its window, timestamps left out: see doubt.py
+    compression_ratio: float | None = None  # of the text of its window
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class Windows:
         """The window at the cursor."""
         samples = self.samples[self.position:self.position + self.n_samples]
         return Window(samples, self.position / self.rate, len(samples) / self.rate)
+
+    @property
+    def next_start(self) -> float:
+        """s from the start of the recording to the cursor, or to the recording's end."""
+        return min(self.position, len(self.samples)) / self.rate
 
     def __iter__(self) -> Iterator[Window]:
         while not self.done:
@@ -206,7 +213,8 @@ class _Recording:
             transcript.language, transcript.language_probability = result.language, result.language_probability
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
-            segment.temperature = result.temperature
+            segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
+            segment.compression_ratio = result.compression_ratio
         self.said = to_continue(self.said, segments, result, options) if condition else []
         transcript.segments += segments
         return segments
@@ -260,16 +268,18 @@ def _decode_windows(runtime, recordings: list[_Recording], options: Options, wor
     for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
         segments = recording.take(result, options, condition)
         if words and segments:
-            add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task)
+            add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,
+                      recording.windows.next_start)
         if progress:
             progress(recording.moved())
 
 
 def add_words(runtime, cross, window: Window, segments: list[Segment], language: str | None,
-              task: str = "transcribe") -> None:
-    """Give each segment of one window its words; cross: the window's cross cache.
+              task: str = "transcribe", until: float | None = None) -> None:
+    """Give each segment of one window its words; cross: the window's cross cache; until: where the next one begins, s.
 
-    Raises LabError where the runtime has no cross-attention to offer.
+    A word that the alignment puts into the next window ends where that begins: times only ever grow. Raises LabError
+    where the runtime has no cross-attention to offer.
     """
     rules = runtime.rules
     prompt = rules.prompt(language, task)
@@ -279,10 +289,12 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
         pieces.append(rules.text_tokens(segment.tokens)[:room - len(tokens)])
         tokens += pieces[-1]
     attention = runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
+    last = window.start + window.duration if until is None else until
     found = word_times(attention, len(prompt), pieces, runtime.tokenizer, rules, window.duration, language)
     placed = iter(snap([word for words in found for word in words], pauses(window.samples, runtime.spec.sampling_rate)))
     for segment, words in zip(segments, found, strict=True):
-        segment.words = [Word(word.text, window.start + word.start, window.start + word.end, word.tokens)
-                         for word in itertools.islice(placed, len(words))]
+        times = [(word, *(min(window.start + at, last) for at in (word.start, word.end)))
+                 for word in itertools.islice(placed, len(words))]
+        segment.words = [Word(word.text, start, end, word.tokens) for word, start, end in times]
         if segment.words:  # the words are found in the sound, the segment's times were written by ear
             segment.start, segment.end = segment.words[0].start, segment.words[-1].end

@@ -6,8 +6,10 @@
     print("\\n".join(aligned_rows(errors)))
 """
 
+import functools
 import unicodedata
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from whisper_lab.console import LabError
 
 NORMALIZER = "basic (lower case, no punctuation)"
+NORMALIZER_ENGLISH = "Whisper's English normalizer (numerals as figures, no contractions, no titles)"
 NORMALIZER_CHARACTERS = "basic (lower case, no punctuation, each character a word)"
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # languages that put no spaces between words
 APOSTROPHES = frozenset("'\u2019\u02bc")  # inside words these vanish: don't = dont; other punctuation is a space
@@ -38,6 +41,7 @@ class Errors:
     hits: int
     reference_words: int
     hypothesis_words: int
+    reference_characters: int
     normalizer: str
     alignment: list[tuple[str, str | None, str | None]]  # ("=", "S", "I" or "D"; word of reference; of hypothesis)
     reason: str | None = None  # why wer and cer are None
@@ -58,21 +62,41 @@ def normalize(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def word_errors(reference: str, hypothesis: str, language: str | None = None) -> Errors:
-    """Compare two texts with jiwer (Levenshtein distance); `language` matters only where words are not spaced."""
+@functools.cache
+def english_normalizer() -> Callable[[str], str]:
+    """Whisper's own for English (Radford et al. 2022, appendix C), as transformers ships it: "thirty" and "30" are one.
+
+    Without the checkpoint's list of British spellings: "colour" and "color" stay two words.
+    """
+    from whisper_lab.checkpoints import import_transformers
+
+    import_transformers()
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
+def word_errors(reference: str, hypothesis: str, language: str | None = None, numerals: bool = True) -> Errors:
+    """Compare two texts with jiwer (Levenshtein distance).
+
+    language: en and numerals=False compares after Whisper's English normalizer, to which a number is the same in words
+    and in figures (it needs transformers); languages without spaces are compared character by character.
+    """
     import jiwer
 
-    reference, hypothesis = normalize(reference), normalize(hypothesis)
+    english = not numerals and language == "en"
+    clean = english_normalizer() if english else normalize
+    reference, hypothesis = clean(reference), clean(hypothesis)
     unspaced = language in WITHOUT_SPACES
     spaced = [" ".join(text.replace(" ", "")) if unspaced else text for text in (reference, hypothesis)]
     words = jiwer.process_words(*spaced)
     counts = {"substitutions": words.substitutions, "insertions": words.insertions, "deletions": words.deletions,
               "hits": words.hits, "reference_words": len(words.references[0]),
-              "hypothesis_words": len(words.hypotheses[0])}
+              "hypothesis_words": len(words.hypotheses[0]), "reference_characters": len(reference)}
     wer, cer, reason = float(words.wer), float(jiwer.process_characters(reference, hypothesis).cer), None
     if hypothesis and not reference:
         wer, cer, reason = None, None, "the reference has no words: a rate of nothing is undefined, see insertions"
-    name = NORMALIZER_CHARACTERS if unspaced else NORMALIZER
+    name = NORMALIZER_ENGLISH if english else NORMALIZER_CHARACTERS if unspaced else NORMALIZER
     return Errors(wer, cer, **counts, normalizer=name, alignment=_alignment(words), reason=reason)
 
 

@@ -19,7 +19,7 @@ from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
 def main(argv: list[str] | None = None) -> int:
     """Transcribe the clips, print each, write the JSON document if asked for."""
     args = arguments(argv)
-    from whisper_lab import audio
+    from whisper_lab import audio, knows
 
     clips = audio.find(args.clips or args.audio)
     started = time.perf_counter()
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
                  f"opened in {time.perf_counter() - started:.2f} s")
     if runtime.facts["random_weights"]:
         console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
+    knows.tell(runtime.facts["model"], args.language)
     if args.timestamps == "word" and not runtime.has_attention:
         raise LabError("word timestamps need a decoder with the output cross_attention",
                        f"write one: {runtime.command} --alignment-heads")
@@ -83,10 +84,12 @@ def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
                      "--language sets it")
     console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, {args.threads or 'all'} threads")
     if args.format == "text":
-        console.result(("\n" + clip.name + "\n" if named else "") + transcripts.as_text(transcript, args.timestamps))
+        heading = f"\n{console.plain(clip.name, one_line=True)}\n" if named else ""
+        console.result(heading + transcripts.as_text(transcript, args.timestamps))
     elif args.format != "json":
         console.result(getattr(subtitles, args.format)(transcript.segments).rstrip("\n"))
-    return transcripts.as_json(transcript, clip) | {"transcribe_s": round(seconds, 4)}
+    transcripts.warn_of_doubt(transcript, clip, runtime.facts["model"])
+    return transcripts.as_json(transcript, clip, runtime.facts["model"]) | {"transcribe_s": round(seconds, 4)}
 
 
 def _bar(duration: float, name: str):

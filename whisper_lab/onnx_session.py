@@ -6,7 +6,7 @@ onnxruntime alone; neither torch nor transformers nor onnx is imported.
 import json
 from pathlib import Path
 
-from whisper_lab import machine
+from whisper_lab import external_data, machine
 from whisper_lab.checkpoints import SIZES
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
@@ -95,11 +95,21 @@ def _make_pool(threads: int) -> None:
 def _open(path: Path, options, command: str):
     import onnxruntime
 
+    _check_places(path, command)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         reason = str(error).strip().splitlines()[0][:200]
         raise LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}") from error
+
+
+def _check_places(path: Path, command: str) -> None:
+    """Raises LabError for what is no graph, and for weights in a place that is not acceptable."""
+    try:
+        external_data.check(path)
+    except LabError as error:
+        raise LabError(f"{path} cannot be opened as a graph: {error.problem}",
+                       f"{error.remedy}; or write it again: {command}") from error
 
 
 def _facts(path: Path, session, part: str, command: str) -> dict:

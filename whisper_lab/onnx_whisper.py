@@ -136,11 +136,7 @@ def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
 
 def graph_name(model: str) -> str:
     """`nano`, `openai/whisper-base` or a folder -> the name in the graphs' file names, as 03 chose it."""
-    size = model.removeprefix("whisper-")
-    if size == "nano":
-        return "whisper-nano"
-    folder = Path(checkpoints.PUBLISHED.get(size, model)).expanduser()
-    return checkpoints.name_of(folder) if size not in checkpoints.PUBLISHED and folder.is_dir() else folder.name
+    return checkpoints.name_for(model)
 
 
 def chosen_name(model: str | None, folder: str | Path) -> str:

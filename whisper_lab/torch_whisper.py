@@ -22,6 +22,8 @@ from whisper_lab.tokens import TokenRules
 class TorchWhisper:
     """A WhisperForConditionalGeneration behind NumPy arrays; no gradients, the model's own device and dtype."""
 
+    takes_short_windows = False  # transformers' encoder wants the whole window
+
     def __init__(self, model, folder: str | Path):
         """model: in eval mode, on its device; folder: the checkpoint's, for tokenizer, features and token rules."""
         from tokenizers import Tokenizer
@@ -30,6 +32,13 @@ class TorchWhisper:
         self.rules = TokenRules.from_folder(folder)
         self.spec = FeatureSpec.from_folder(folder)
         self.tokenizer = Tokenizer.from_str(json.dumps(tokenizer_document(folder)))
+
+    def keep_states(self) -> None:
+        """From now on `self.states` is what the encoder made of the last window, whoever asked it: also `generate`."""
+        def keep(encoder, inputs, output) -> None:
+            self.states = output.last_hidden_state  # torch [audio, positions, d_model], a cross cache for `step`
+
+        self.model.model.encoder.register_forward_hook(keep)
 
     @classmethod
     def load(cls, checkpoint, **kwargs) -> "TorchWhisper":

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from whisper_lab import console, files, subtitles
+from whisper_lab import console, doubt, files, subtitles
 from whisper_lab.console import LabError
 from whisper_lab.long_form import Segment, Transcript
 from whisper_lab.metrics import Errors, aligned_rows, word_errors
@@ -21,15 +21,15 @@ def as_text(transcript: Transcript, timestamps: str) -> str:
     return "\n".join(f"{row.start:8.2f} {row.end:8.2f}  {row.text}" for row in rows)
 
 
-def as_json(transcript: Transcript, path: Path) -> dict:
-    """One clip for the JSON document; keys carry their unit. Unknown is null."""
+def as_json(transcript: Transcript, path: Path, model: str) -> dict:
+    """One clip for the JSON document; keys carry their unit. Unknown is null. model: the checkpoint's name."""
     return {
         "file": path.name,
         "duration_s": round(transcript.duration, 3),
         "language": transcript.language,
         "language_probability": transcript.language_probability,  # null: it was given, or the model knows only one
         "text": transcript.text,
-        "segments": [_segment(segment) for segment in transcript.segments],
+        "segments": [_segment(segment, model) for segment in transcript.segments],
     }
 
 
@@ -48,16 +48,17 @@ class Results:
         if clip in self.references:
             errors = word_errors(self.references[clip], transcript.text, transcript.language)
         self.transcripts[clip] = transcript
-        self.clips.append(as_json(transcript, clip) | {"transcribe_s": round(seconds, 3)})
+        self.clips.append(as_json(transcript, clip, self.checkpoint.name) | {"transcribe_s": round(seconds, 3)})
         if errors:
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.args.format == "text":
-            heading = f"{clip.name}\n" if self.several else ""
+            heading = f"{console.plain(clip.name, one_line=True)}\n" if self.several else ""
             console.result(f"{heading}\nTranscription:\n\n{as_text(transcript, self.args.timestamps)}\n")
             if errors:
                 show_errors(errors)
         elif self.args.format != "json" and not self.several:
             console.result(getattr(subtitles, self.args.format)(transcript.segments).rstrip("\n"))
+        warn_of_doubt(transcript, clip, self.checkpoint.name)
 
     def write(self) -> None:
         """The JSON document, and with several clips a subtitle file for each."""
@@ -85,6 +86,12 @@ class Results:
             "settings": {name: getattr(self.args, name) for name in names},
             "clips": self.clips,
         }
+
+
+def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
+    """A warning below a transcript that the model itself finds unlikely."""
+    if found := doubt.warning(transcript.segments, model):
+        console.warn(f"{clip.name}: {found}")
 
 
 def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str | Path) -> list[Path]:
@@ -134,9 +141,11 @@ def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
             from error
 
 
-def _segment(segment: Segment) -> dict:
+def _segment(segment: Segment, model: str) -> dict:
+    likely = segment.text_logprob
     made = {"start_s": round(segment.start, 3), "end_s": round(segment.end, 3), "text": segment.text,
-            "tokens": segment.tokens}
+            "tokens": segment.tokens, "text_logprob": None if likely is None else round(likely, 4),
+            "doubtful": doubt.is_doubtful(likely, model, segment.compression_ratio)}
     if segment.words is not None:
         made["words"] = [{"start_s": round(word.start, 3), "end_s": round(word.end, 3), "text": word.text}
                          for word in segment.words]

@@ -156,6 +156,8 @@ def run(book: Book, numbers: list[str], args, known: Progress, state: Path, toda
 
 def arguments(argv: list[str] | None):
     """The command line; topics and ids come from questions.yaml."""
+    from whisper_lab.record import serve
+
     parser = console.parser(__doc__, "seed", "quiet", "log_level")
     parser.add_argument("--lang", choices=LANGUAGES, default="nl", help="(default: %(default)s)")
     parser.add_argument("--topic", metavar="NAME", help="only this topic; an unknown name lists them (default: all)")
@@ -173,8 +175,7 @@ def arguments(argv: list[str] | None):
                       help="of the page; 0 takes any free one (default: 7860, or the next free one)")
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
-    page.add_argument("--auth", metavar="USER:PASSWORD",
-                      help="ask for these (default: $WHISPER_LAB_AUTH; else made up with --host)")
+    serve.add_flags(page)
     args = console.parse(parser, argv)
     args.share = False  # nothing here needs a public address
     if args.count < 1 or not (args.port is None or 0 <= args.port <= 65535):

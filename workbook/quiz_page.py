@@ -191,7 +191,8 @@ def serve(book: Book, args) -> int:
             "allowed_paths": [str(results.folder)], "run_history": False, "enable_monitoring": False,
             "ssr_mode": False, "mcp_server": False, "pwa": False, "footer_links": [], "prevent_thread_lock": True,
             "css": CSS,
-            "quiet": True, "show_error": True})
+            "quiet": True, "show_error": True}, pages.rules(args, uploads=None))
+        threading.Thread(target=pages.keep_clean, args=(folder, stop), daemon=True).start()
         try:
             console.result(f"* Running on local URL:  http://{args.host}:{port}")
             if auth:

@@ -7,20 +7,31 @@ A peer is a class handed to `main`; made with the job, it has
     decode(features, encoded)    -> the greedy tokens after the prompt, job["tokens"] of them, the end token forbidden
 
 and, where an API does not part encoder and decoder, `decode_includes_encoder = True` or a `parted()` of its own.
+
+For accuracy.py, whose jobs name `clips`, a peer is a function listen(job) that returns another: hear(samples, clip),
+the text of one clip. A clip has `language` and `long`; where that is false it gets one greedy pass without timestamps,
+and otherwise the peer's own way of transcribing a recording longer than the window, with its own defaults.
 """
 
+import importlib.metadata
 import json
 import resource
+import statistics
 import sys
 import time
 import wave
 
 import numpy as np
 
+WINDOW = 30 * 16000  # samples; the published models hear no more at once
 
-def main(load) -> None:
-    """Run the job given as the first argument; the last line of stdout is the result."""
+
+def main(load, listen=None) -> None:
+    """Run the job given as the first argument; the last line of stdout is the result, of clips a line each."""
     job = json.loads(sys.argv[1])
+    if "clips" in job:
+        transcribe(listen, job)
+        return
     samples = read_wav(job["clip"])
     peer = load(job)
     first = once(peer, samples)
@@ -29,6 +40,39 @@ def main(load) -> None:
     rows = [once(peer, samples) for _ in range(job["repeats"])]
     print(json.dumps({"cold_s": cold_s, "peak_rss_bytes": peak_rss, "tokens": first["tokens"],
                       "warm": [{key: row[key] for key in ("mel_s", "encode_s", "decode_s", "steps")} for row in rows]}))
+
+
+def transcribe(listen, job: dict) -> None:
+    """A line of JSON with the versions, then one for each clip: text, seconds and processor seconds (medians).
+
+    job["clips"]: a JSON file with a list of clips: id, wav, language, long. The first is heard once before the clock
+    starts, so that no clip pays for what a runtime makes when it is first used.
+    """
+    clips = read_json(*job["clips"].rsplit("/", 1))
+    hear = listen(job)
+    print(json.dumps({"versions": {name: version(name) for name in job["packages"]}}), flush=True)
+    hear(read_wav(clips[0]["wav"])[:WINDOW], {**clips[0], "long": False})
+    for clip in clips:
+        samples = read_wav(clip["wav"])
+        runs = [heard(hear, samples, clip) for _ in range(job["repeats"])]
+        print(json.dumps({"clip": clip["id"], "text": runs[0][0], "steady": len({run[0] for run in runs}) == 1,
+                          "seconds": statistics.median(run[1] for run in runs),
+                          "cpu_s": statistics.median(run[2] for run in runs)}), flush=True)
+
+
+def heard(hear, samples: np.ndarray, clip: dict) -> tuple[str, float, float]:
+    """One transcript, its seconds, and the seconds that all threads of this process computed together."""
+    wall, processor = time.perf_counter(), time.process_time()
+    text = hear(samples, clip)
+    return text.strip(), time.perf_counter() - wall, time.process_time() - processor
+
+
+def version(package: str) -> str | None:
+    """Of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def once(peer, samples: np.ndarray) -> dict:

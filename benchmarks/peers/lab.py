@@ -1,6 +1,8 @@
 """This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams."""
 
+import contextlib
 import dataclasses
+import io
 import sys
 from pathlib import Path
 
@@ -9,16 +11,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab.decoding import Options, decode_encoded  # noqa: E402
+from whisper_lab import onnx_cli  # noqa: E402
+from whisper_lab.checkpoints import name_of  # noqa: E402
+from whisper_lab.decoding import Options, decode, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
 
 
+def open_runtime(job: dict) -> OnnxWhisper:
+    setting = job["setting"]
+    return OnnxWhisper(job["artefact"], name_of(Path(job["checkpoint"])), setting["precision"], job["threads"],
+                       setting.get("optimized", False), shared_pool=True)
+
+
 class Lab:
     def __init__(self, job: dict):
-        setting = job["setting"]
-        self.runtime = OnnxWhisper(job["artefact"], Path(job["checkpoint"]).name, setting["precision"], job["threads"],
-                                   setting.get("optimized", False), shared_pool=True)
+        setting, self.runtime = job["setting"], open_runtime(job)
         rules = self.runtime.rules
         forbidden = np.append(rules.suppress, rules.end)
         self.runtime.rules = dataclasses.replace(rules, suppress=forbidden)
@@ -34,4 +42,24 @@ class Lab:
         return decode_encoded(self.runtime, encoded, 1, self.options)[0].tokens
 
 
-harness.main(Lab)
+def listen(job: dict):
+    """Short: one greedy pass of the search. Long: what `python -m whisper_lab.onnx_whisper` does, with its defaults."""
+    runtime = open_runtime(job)
+
+    def hear(samples, clip):
+        if clip["long"]:
+            return long_text(runtime, clip)
+        options = Options(language=clip["language"], no_speech_threshold=None)
+        return decode(runtime, log_mel(samples, runtime.spec)[None], options)[0].text
+
+    return hear
+
+
+def long_text(runtime: OnnxWhisper, clip: dict) -> str:
+    """The command line prints the text, where the harness wants its own lines only."""
+    args = onnx_cli.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        return onnx_cli.transcribe(runtime, Path(clip["wav"]), args, named=False)["text"]
+
+
+harness.main(Lab, listen)

@@ -20,7 +20,21 @@ async function open() {
   manifest = await (await fetch("manifest.json")).json();
   $("about").textContent = `${manifest.name}, ${manifest.precision}: one ONNX graph from samples to text. ` +
     "Your sound does not leave this page.";
+  if (manifest.knows) introduce(manifest.name, manifest.knows);
   worker.postMessage({ load: manifest });
+}
+
+// A narrow model answers every sentence with one of its own: say which it knows before somebody speaks.
+function introduce(name, { what, sentences }) {
+  $("what").textContent = `${name} knows ${what}.`;
+  for (const [language, texts] of Object.entries(sentences)) {
+    for (const text of texts) {
+      const entry = $("sentences").appendChild(document.createElement("li"));
+      entry.textContent = text;
+      entry.lang = language;
+    }
+  }
+  $("knows").hidden = false;
 }
 
 async function keepForOffline() {

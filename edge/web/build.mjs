@@ -12,6 +12,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const PAGE = ["index.html", "style.css", "app.js", "worker.js", "recorder.js", "windows.js"];
 const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
 const DEFAULT = join(here, "..", "..", "whisper_model_dir", "whisper-nano_end_to_end_int8.onnx");
+const KNOWS = join(here, "..", "..", "whisper_lab", "knows.json");
 
 function fail(problem, remedy, status = 1) {
   console.error(`error: ${problem}\n  try: ${remedy}`);
@@ -102,9 +103,11 @@ for (const file of everything) {
   digest.update(bytes);
   sizes[file] = bytes.length;
 }
+// What a narrow model knows and what to read aloud to it; null for any other.
+const knows = JSON.parse(readFileSync(KNOWS, "utf8"))[about.name] ?? null;
 // What the page has to know, and the version under which the browser keeps it all.
 const manifest = { ...about, version: digest.digest("hex").slice(0, 16), graph: basename(model),
-                   wasm: "ort/ort-wasm-simd-threaded.wasm", sizes };
+                   wasm: "ort/ort-wasm-simd-threaded.wasm", sizes, knows };
 writeFileSync(join(out, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
 const shell = ["./", ...everything.filter((file) => file !== manifest.graph && file !== manifest.wasm), "manifest.json"];
 writeFileSync(join(out, "sw.js"), readFileSync(join(here, "sw.js"), "utf8")

@@ -90,8 +90,12 @@ def _listens(config) -> bool:
 
 def _fetch_config(model_id: str, role: str, local_files_only: bool):
     try:
-        return AutoConfig.from_pretrained(model_id, local_files_only=local_files_only)
+        # Left out, transformers would ask whether to run a repository's own code, and take a y from a pipe.
+        return AutoConfig.from_pretrained(model_id, local_files_only=local_files_only, trust_remote_code=False)
     except Exception as error:  # a folder without config.json, no network, no such repository, an unknown kind
+        if "trust_remote_code" in str(error):
+            raise ASRError(f"the {role} part '{model_id}' needs code of its own, which is never run here",
+                           "name a part whose architecture is built into transformers") from error
         reason = first_line(error)
         near = ", ".join(name for name in built_in() if ("whisper" in name) == (role == "audio"))
         raise ASRError(f"the {role} part '{model_id}' is not known here: {reason}",
@@ -128,7 +132,7 @@ def load_text_decoder(model_id: str, config, dtype=None):
 def _load(model_class, model_id: str, config, dtype):
     try:
         model, info = model_class.from_pretrained(
-            model_id, config=config, dtype=dtype or torch.float32, output_loading_info=True)
+            model_id, config=config, dtype=dtype or torch.float32, output_loading_info=True, trust_remote_code=False)
     except Exception as error:
         raise ASRError(f"the weights of {model_id} cannot be loaded: {first_line(error)}",
                        "download it once with a network, or name a folder") from error

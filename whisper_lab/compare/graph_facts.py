@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
+from whisper_lab import external_data
 from whisper_lab.console import LabError
 
 LARGEST = 10
-BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # several elements to a byte
+BLOCK = 1 << 20  # bytes read at once
+BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}  # packed
 
 
 def read(path: str | Path) -> onnx.ModelProto:
@@ -20,6 +23,8 @@ def read(path: str | Path) -> onnx.ModelProto:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise LabError(f"{path} {what}", "name an .onnx file, such as those that 03 writes")
+    if path.stat().st_size > external_data.LARGEST_GRAPH:  # perhaps one hole: not to be read to its end
+        raise LabError(f"{path} is not an ONNX file: it is larger than a graph can be", "name the .onnx file itself")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's exceptions have changed their class from version to version
@@ -37,9 +42,10 @@ def _first_line(error: Exception) -> str:
 def facts(path: str | Path, model: onnx.ModelProto) -> dict:
     """Identity, size and operators of a graph, ready for JSON."""
     path = Path(path)
-    files = [path, *sidecars(path, model)]
+    outside = external_data.check(path)
+    files = [path, *sorted(outside)]
     return {
-        "file": path.name, "sha256": sha256(files), "size_bytes": sum(file.stat().st_size for file in files),
+        "file": path.name, "sha256": sha256(path, outside), "size_bytes": sum(file.stat().st_size for file in files),
         "files": len(files), **identity(model), **weight_facts(model),
         "nodes": len(model.graph.node), "operators": dict(operators(model).most_common()),
     }
@@ -60,24 +66,18 @@ def identity(model: onnx.ModelProto) -> dict:
     }
 
 
-def sidecars(path: Path, model: onnx.ModelProto) -> list[Path]:
-    """The files that hold weights outside the graph. Raises LabError where one is missing."""
-    names = {entry.value for tensor in tensors(model) for entry in tensor.external_data if entry.key == "location"}
-    found = [path.parent / name for name in sorted(names)]
-    for file in found:
-        if not file.is_file():
-            raise LabError(f"{path.name} keeps its weights in {file.name}, which is not beside it",
-                           "copy both files together, or export again")
-    return found
-
-
-def sha256(files: list[Path]) -> str:
-    """Over the graph and its sidecars, in that order."""
+def sha256(path: Path, outside: dict[Path, list]) -> str:
+    """Over the graph, and over those parts of its sidecars (external_data.check) that hold its weights, in order."""
     digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    for sidecar in sorted(outside):
+        with os.fdopen(external_data.open_file(sidecar), "rb") as file:
+            for start, end in external_data.ranges(outside[sidecar]):
+                for at in range(start, end, BLOCK):
+                    file.seek(at)
+                    digest.update(file.read(min(BLOCK, end - at)))
     return digest.hexdigest()
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from whisper_lab import console
+from whisper_lab import console, external_data
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode_encoded
 from whisper_lab.export import naming
 from whisper_lab.features import log_mel
-from whisper_lab.metrics import sqnr_db
 
-AT_ONCE = 48  # values made outputs in one run; all of a large model at once would need gigabytes
+AT_ONCE = 32  # values made outputs in one run; all of a large model at once would need gigabytes
 MOST_TOKENS = 48
+MOST_CLIPS = 8  # whose scores of every token are kept; the text is compared on all of them
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,34 @@ def _spell(tokenizer, token: int) -> str:
 
 # Layer by layer ------------------------------------------------------------------------------------------------------
 
-def layer_errors(paths: dict[str, Path], base_paths: dict[str, Path], feeds: dict[str, dict], threads: int | None,
-                 base_feeds: dict[str, dict] | None = None) -> list[dict]:
+def layer_errors(variants: dict[str, dict[str, Path]], base_paths: dict[str, Path], feeds: dict[str, dict[str, dict]],
+                 base_feeds: dict[str, dict], threads: int | None) -> dict[str, list[dict]]:
     """Error that has built up at the end of each module, in the order of computation; worst have the lowest dB.
 
-    paths, base_paths: encoder and decoder of a precision and of fp32; feeds: the inputs of each;
-    base_feeds: those of fp32 where they differ. `sqnr_db` is None, with a reason, where no noise or no finite value was
-    seen.
+    variants: name -> encoder and decoder of a precision, base_paths: those of fp32; feeds: name -> the inputs of each
+    part, base_feeds: those of fp32. Values are made a few modules at a time, for all variants, and let go: those of a
+    whole graph would take more memory than its weights. `sqnr_db` is None, with a reason, where no noise or no finite
+    value was seen.
     """
-    rows = []
-    for part, path in paths.items():
-        pairs = places(base_paths[part], path)
-        right, test = (exposed(file, list(pairs.values()), inputs[part], threads)
-                       for file, inputs in ((base_paths[part], base_feeds or feeds), (path, feeds)))
-        rows += [{"part": part, "layer": layer, **_error(right[value], test[value])}
-                 for layer, value in pairs.items() if value in right and value in test]
+    rows: dict[str, list[dict]] = {name: [] for name in variants}
+    for part, base in base_paths.items():
+        shared = {name: places(base, paths[part]) for name, paths in variants.items() if part in paths}
+        every = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs))
+        for start in range(0, len(every), AT_ONCE):
+            _compare_few(part, every[start:start + AT_ONCE], shared, variants, base, feeds, base_feeds, threads, rows)
     return rows
+
+
+def _compare_few(part: str, layers: list[str], shared: dict, variants: dict, base: Path, feeds: dict, base_feeds: dict,
+                 threads: int | None, rows: dict[str, list[dict]]) -> None:
+    """The modules `layers` of one part in every variant; adds to `rows`."""
+    wanted = {pairs[layer] for pairs in shared.values() for layer in layers if layer in pairs}
+    right = exposed(base, sorted(wanted), base_feeds[part], threads)
+    for name, pairs in shared.items():
+        few = {layer: pairs[layer] for layer in layers if layer in pairs}
+        test = exposed(variants[name][part], list(few.values()), feeds[name][part], threads)
+        rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
+                       for layer, value in few.items()]
 
 
 def places(base: Path, test: Path) -> dict[str, str]:
@@ -109,42 +121,52 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
     broken = int(test.size - np.isfinite(test).sum())
     if broken:
         return {"sqnr_db": None, "nonfinite": broken, "reason": "holds NaN or infinity"}
-    decibels = sqnr_db(right, test)
+    decibels = quick_sqnr_db(right, test)
     return {"sqnr_db": None if decibels is None else round(decibels, 2), "nonfinite": 0,
             **({} if decibels is not None else {"reason": "identical, or zero everywhere"})}
 
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
     """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
-    model = onnx.load(path, load_external_data=False)
-    outside = any(tensor.external_data for tensor in model.graph.initializer)
-    own, found = len(model.graph.output), {}
-    for start in range(0, len(names), AT_ONCE):
-        asked = names[start:start + AT_ONCE]
-        del model.graph.output[own:]
-        outputs = {value.name for value in model.graph.output}
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked if name not in outputs)
-        found |= dict(zip(asked, _run(model, path, outside, asked, feeds, threads), strict=True))
-    return found
+    return dict(zip(names, _session(path, names, threads).run(names, feeds), strict=True)) if names else {}
 
 
-def _run(model: onnx.ModelProto, path: Path, outside: bool, asked: list[str], feeds: dict, threads: int | None):
+def _session(path: Path, names: list[str], threads: int | None):
+    """A session over the graph with `names` as outputs too, run as it is written: nothing fused or packed twice."""
     import onnxruntime
 
     from whisper_lab.onnx_session import session_options
 
     options = session_options("decoder", threads, shared_pool=False)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
     copy = path.with_name(f".{path.stem}.probe.onnx")
     try:
+        graph, outside = _with_outputs(path, names)
         if outside:
-            copy.write_bytes(model.SerializeToString())
-        session = onnxruntime.InferenceSession(str(copy) if outside else model.SerializeToString(), options,
-                                               providers=["CPUExecutionProvider"])
-        return session.run(asked, feeds)
+            copy.write_bytes(graph)
+        return onnxruntime.InferenceSession(str(copy) if outside else graph, options,
+                                            providers=["CPUExecutionProvider"])
     except OSError as error:
         raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
     finally:
         copy.unlink(missing_ok=True)
+
+
+def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
+    """The graph's bytes with more outputs, and whether its weights stay in a file beside it."""
+    outside = bool(external_data.check(path))
+    model = onnx.load(path, load_external_data=False)
+    outputs = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    return model.SerializeToString(), outside
+
+
+def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:
+    """metrics.sqnr_db of finite float32 arrays, in single precision: exact to a hundredth of a dB, without copies."""
+    difference = (right - test).ravel()
+    signal, noise = np.dot(right.ravel(), right.ravel()), np.dot(difference, difference)
+    return float(10 * np.log10(np.float64(signal) / np.float64(noise))) if signal > 0 and noise > 0 else None
 
 
 def worst(rows: list[dict], count: int = 5) -> list[dict]:

@@ -1,10 +1,11 @@
 """Sections as Markdown, and as one self-contained HTML page: no script, no font, no picture from elsewhere."""
 
 import base64
-import html as escaping
 from pathlib import Path
 
+from whisper_lab import markup
 from whisper_lab.compare.sections import Aligned, Section, Table
+from whisper_lab.console import plain
 from whisper_lab.metrics import Errors, aligned_rows
 
 STYLE = """
@@ -32,28 +33,30 @@ SHOWN_OPEN = 12  # alignments; the rest is folded away
 
 def markdown(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
     """The report as Markdown; pictures stand beside it."""
-    lines = [f"# {title}", "", f"Measured on {under}.", ""]
+    lines = [f"# {markup.markdown(title)}", "", f"Measured on {markup.markdown(under)}.", ""]
     for section in sections:
-        lines += [f"## {section.title}", "", section.intro, ""]
-        lines += [f"- {note}" for note in section.notes] + [""] * bool(section.notes)
+        lines += [f"## {markup.markdown(section.title)}", "", section.intro, ""]
+        lines += [f"- {markup.markdown(note)}" for note in section.notes] + [""] * bool(section.notes)
         if section.figure in pictures:
-            lines += [f"![{section.title}]({pictures[section.figure].name})", ""]
+            picture = markup.address(pictures[section.figure].name)
+            lines += [f"![{markup.markdown(section.title)}]({picture})", ""]
         for table in section.tables:
             if not table.collapsed:
                 lines += [*_markdown_table(table), ""]
         for block in section.aligned:
-            lines += [f"{block.title}", "", "```text", *aligned_rows(_as_errors(block)), "```", ""]
+            rows = map(plain, aligned_rows(_as_errors(block)))
+            lines += [markup.markdown(block.title), "", "```text", *rows, "```", ""]
     return "\n".join(lines)
 
 
 def _markdown_table(table: Table) -> list[str]:
     rows = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
-    return [f"**{table.title}**", "", *("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
-                                        for row in rows)]
+    cells = [map(markup.markdown, rows[0]), rows[1], *(map(markup.markdown, row) for row in rows[2:])]
+    return [f"**{markup.markdown(table.title)}**", "", *(f"| {' | '.join(row)} |" for row in cells)]
 
 
 def _as_errors(block: Aligned) -> Errors:
-    return Errors(None, None, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
+    return Errors(None, None, 0, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
 
 
 def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
@@ -105,4 +108,4 @@ def _aligned(block: Aligned) -> str:
 
 
 def _text(value: object) -> str:
-    return escaping.escape(str(value))
+    return markup.html(value)

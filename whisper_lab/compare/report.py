@@ -23,7 +23,7 @@ def document(args, checkpoint, spec, missing, clips, graphs, measured, layers, s
     """The whole comparison, ready for JSON."""
     entries = {}
     for name, score in scores.items():
-        entry: dict = {"text": _text(score), "speed": speed.get(name), "memory": memory.get(name)}
+        entry: dict = {"text": score, "speed": speed.get(name), "memory": memory.get(name)}
         if name in graphs:
             entry |= _graphs(graphs, name) | {"numbers": measured[name], "layers": layers.get(name, [])}
             kind = "reference" if score["reference"] else "pytorch"
@@ -43,11 +43,6 @@ def document(args, checkpoint, spec, missing, clips, graphs, measured, layers, s
             "variants": entries, "warnings": _warnings(checkpoint, scores[BASELINE], clips, args.repeats)}
     made["dominated"] = verdict.dominated(verdict.points(made))
     return made
-
-
-def _text(score: dict) -> dict:
-    return {key: {name: value for name, value in part.items() if name != "words_right"} if isinstance(part, dict)
-            else part for key, part in score.items()}
 
 
 def _graphs(graphs: dict, name: str) -> dict:
@@ -88,10 +83,9 @@ def publish(made: dict, args) -> None:
     stem = Path(args.output_dir) / f"compare-{name}"
     whole = made["schema"] == SCHEMA
     parts = sections.of_comparison(made) if whole else sections.of_files(made)
-    for section in parts:
-        for table in section.tables:
-            if table.on_terminal:
-                console.table(table.title, table.columns, table.rows)
+    tables = [table for section in parts for table in section.tables if not table.collapsed]
+    for table in [table for table in tables if table.summary or args.details]:
+        console.table(table.title, table.columns, table.rows)
     if whole:
         for entry in made["variants"].values():
             if entry.get("verdict"):
@@ -104,7 +98,8 @@ def publish(made: dict, args) -> None:
     under = machine.one_line(made["machine"])
     files.write_text(f"{stem}.md", render.markdown(title, under, parts, pictures))
     page = files.write_text(f"{stem}.html", render.html(title, under, parts, pictures))
-    console.note("report", page, f"beside it .json, .md and {len(pictures)} pictures")
+    more = "" if args.details else "; --details shows all tables here"
+    console.note("report", page, f"beside it .json, .md and {len(pictures)} pictures{more}")
 
 
 def metrics(made: dict) -> dict[str, dict[str, float | None]]:
@@ -141,7 +136,7 @@ def judge(made: dict, gate) -> int:
     """--fail-if: 1 where it holds, and says for which precision."""
     failures = gate.failures(metrics(made))
     for failure in failures:
-        console.result(f"FAILED {gate.text}: {failure}")
+        console.result(console.plain(f"FAILED {gate.text}: {failure}", one_line=True))
     if not failures:
         console.result(f"passed: nowhere {gate.text}")
     return 1 if failures else 0

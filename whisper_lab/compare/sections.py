@@ -9,16 +9,13 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; a collapsed one is folded away on the page and left out on the terminal."""
+    """Rows of cells; `summary` is shown on the terminal at once, the others with --details, collapsed ones never."""
 
     title: str
     columns: list[str]
     rows: list[list]
     collapsed: bool = False
-
-    @property
-    def on_terminal(self) -> bool:
-        return not self.collapsed
+    summary: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,17 +42,19 @@ def of_comparison(made: dict) -> list[Section]:
     """All seven points; the verdict first, because that is what a reader came for."""
     graphs = {name: entry["graphs"] for name, entry in made["variants"].items() if "graphs" in entry}
     flat = {f"{name} {part}": facts for name, parts in graphs.items() for part, facts in parts.items()}
-    return [_verdict(made), _identity(flat), _sizes(made, flat), *_operators(graphs), _weights(flat), _numbers(made),
-            _text(made), _speed(made)]
+    return [_verdict(made), _sizes(made, flat), _text(made), _speed(made), _numbers(made), *_operators(graphs),
+            _weights(flat), _identity(flat)]
 
 
 def of_files(made: dict) -> list[Section]:
     """Points 1 to 3 of two files."""
     graphs = made["graphs"]
     flat = {f"{key}: {facts['file']}": facts for key, facts in graphs.items()}
-    size = Table("Size", ["graph", "MB", "ratio", "weights by type"], [_size_row(*item) for item in flat.items()])
-    return [_identity(flat), Section("Size", SIZE_INTRO, figure="sizes", tables=[size, *_largest(flat)]),
-            _operator_section("Graph", "operators", graphs, "a"), _weights(flat)]
+    size = Table("Size", ["graph", "MB", "ratio", "weights by type"], [_size_row(*item) for item in flat.items()],
+                 summary=True)
+    operators = _operator_section("Graph", "operators", graphs, "a")
+    return [Section("Size", SIZE_INTRO, figure="sizes", tables=[size, *_largest(flat)]), operators, _weights(flat),
+            _identity(flat)]
 
 
 def _verdict(made: dict) -> Section:
@@ -64,7 +63,17 @@ def _verdict(made: dict) -> Section:
               "noise." for name, better in made["dominated"].items()]
     notes += [f"Note: {warning}." for warning in made["warnings"]]
     notes += [f"Not there: {one['name']}; {one['command']}" for one in made["missing"]]
-    return Section("Verdict", "What each precision gains and costs against fp32.", notes, "pareto")
+    return Section("Verdict", "What each precision gains and costs against fp32.", notes, "pareto",
+                   [Table("In short", ["precision", "MB", "of fp32", "WER", "times fp32", "peak MB"],
+                          [_in_short(name, entry) for name, entry in made["variants"].items()], summary=True)])
+
+
+def _in_short(name: str, entry: dict) -> list:
+    text, speed, memory = entry["text"]["reference"] or entry["text"]["pytorch"], entry["speed"], entry["memory"]
+    return [name, _mb(entry["size_bytes"]) if "size_bytes" in entry else UNKNOWN,
+            f"{entry['size_ratio']:.3f}" if "size_ratio" in entry else UNKNOWN, _percent(text["wer"]),
+            f"{speed['speedup']:.2f}" if speed else UNKNOWN,
+            f"{memory['peak_rss_bytes'] / 1e6:.0f}" if memory else UNKNOWN]
 
 
 def _identity(flat: dict[str, dict]) -> Section:
@@ -115,7 +124,7 @@ def _operator_section(title: str, figure: str, graphs: dict[str, dict], base: st
     notes = [f"{name}: {_listed('new', facts['operators_added'])}; {_listed('gone', facts['operators_removed'])}."
              for name, facts in graphs.items() if name != base]
     return Section(title, f"How many nodes of each operator, and the change against {base}.", notes, figure,
-                   [Table(title, ["operator", *graphs], rows)])
+                   [Table(title, ["operator", *graphs], rows, summary=base == "a")])
 
 
 def _listed(what: str, names: list[str]) -> str:
@@ -150,14 +159,15 @@ def _numbers(made: dict) -> Section:
              f"{one['encoder_mean_error']:.2g}", _decibels(one["encoder_sqnr_db"]),
              f"{100 * one['top1_agreement']:.1f} %", _divergence(one["first_divergence"]), one["nonfinite"]]
             for name, entry in entries.items() for one in [entry["numbers"]]]
-    from whisper_lab.compare.numbers import worst
+    from whisper_lab.compare.numbers import MOST_CLIPS, worst
 
     low = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"])]
            for name, entry in entries.items() for row in worst(entry["layers"])]
     every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"]), row.get("reason", "")]
              for name, entry in entries.items() for row in entry["layers"]]
     return Section("Numbers", "The encoder's output and the next tokens against PyTorch, over the first window of "
-                   "every clip; per layer against fp32, over the first clip: the noise that has built up until there. "
+                   f"each clip (of {MOST_CLIPS} at most); per layer against fp32, over the first clip: the noise that "
+                   "has built up until there. "
                    "Making inner values visible may keep onnxruntime from fusing operators, so they can differ a "
                    "little from those of the graph as it runs.", figure="layers", tables=[
         Table("Numbers against PyTorch", ["graphs", "cosine", "max error", "mean error", "SQNR dB", "same token",
@@ -205,8 +215,8 @@ def _speed(made: dict) -> Section:
                      f"{memory['peak_rss_bytes'] / 1e6:.0f}" if memory else UNKNOWN])
     return Section("Speed and memory", f"One window and {settings['tokens_per_window']} given tokens, "
                    f"{settings['threads']} threads, {settings['provider']}; median (smallest to largest) of "
-                   f"{settings['repeats']} rounds, variants in turn, after one round to warm up. Loading and peak "
-                   "memory: once, each variant in a fresh process. PyTorch makes the cross caches in the prompt's "
+                   f"{settings['repeats']} rounds, each in turn with fp32, after one round to warm up. Loading and "
+                   "peak memory: once, each variant in a fresh process. PyTorch makes the cross caches in the prompt's "
                    "step, the graphs in the encoder: compare the sum.",
                    tables=[Table("Speed and memory", ["variant", "encoder ms", "ms a token", "window ms",
                                                       "real-time factor", "times fp32", "load s", "peak MB"], rows)])

@@ -1,7 +1,7 @@
 """What was written: transcripts of every variant, word errors with alignments, and whether a difference is noise.
 
-Two transcripts of the same words are a paired sample: only words that one gets right and the other wrong tell them
-apart (McNemar 1947). With b and c such words, and no real difference, each falls on either side like a coin; the exact
+Two transcripts of the same words are a paired sample: only errors that one makes and the other does not tell them
+apart (McNemar 1947). With b and c such errors, and no real difference, each falls on either side like a coin; the exact
 p-value is the chance of a split at least this uneven. Words of one sentence are not independent, and several precisions
 are compared at once, so a difference counts only from p = 0.01 on.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
-from whisper_lab.metrics import Errors, normalize, word_errors
+from whisper_lab.metrics import word_errors
 from whisper_lab.transcripts import read_reference
 
 CLEAR = 0.01  # p below which a difference counts as one
@@ -62,11 +62,17 @@ def load(paths: list[str], reference: str | None, language: str | None) -> list[
     return clips
 
 
+def with_languages(clips: list[Clip], found: list) -> list[Clip]:
+    """The clips with the language that PyTorch detected (`found`: its transcripts) where nobody named one."""
+    return [dataclasses.replace(clip, language=clip.language or transcript.language)
+            for clip, transcript in zip(clips, found, strict=True)]
+
+
 def manifest(path: Path) -> dict[Path, dict]:
     """{file: {"text", "language"}}"""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        made = {path.parent / name: {"text": entry} if isinstance(entry, str) else
+        made = {files.inside(path.parent, name): {"text": entry} if isinstance(entry, str) else
                 {key: entry.get(key) for key in ("text", "language")} for name, entry in entries.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise LabError(f"cannot read the manifest {path}: {error}",
@@ -86,31 +92,47 @@ def score(clips: list[Clip], texts: list[str], pytorch: list[str]) -> dict:
 
 
 def _pool(clips: list[Clip], right: list[str], test: list[str]) -> dict:
-    """Errors of all clips together: sums over sums, not the mean of rates."""
-    every = [word_errors(a, b, clip.language) for clip, a, b in zip(clips, right, test, strict=True)]
+    """Errors of all clips together: sums over sums, not the mean of rates. A number counts as right in any spelling."""
+    every = [word_errors(a, b, clip.language, numerals=False) for clip, a, b in zip(clips, right, test, strict=True)]
     counts = {key: sum(getattr(errors, key) for errors in every)
               for key in ("substitutions", "insertions", "deletions", "reference_words")}
     wrong, words = sum(list(counts.values())[:3]), counts["reference_words"]
-    lengths = [len(normalize(a)) for a in right]  # of the characters that are compared
-    characters = sum(lengths)
-    cer = sum((errors.cer or 0) * length for errors, length in zip(every, lengths, strict=True))
+    characters = sum(errors.reference_characters for errors in every)
+    cer = sum((errors.cer or 0) * errors.reference_characters for errors in every)
     return {"wer": wrong / words if words else None, "cer": cer / characters if characters else None, **counts,
-            "normalizer": every[0].normalizer if every else None, "words_right": [_right(errors) for errors in every],
+            "normalizer": "; ".join(dict.fromkeys(errors.normalizer for errors in every)) or None,
             "alignments": [errors.alignment for errors in every]}
 
 
-def _right(errors: Errors) -> list[bool]:
-    """For each word of the reference: was it recognized?"""
-    return [mark == "=" for mark, left, _ in errors.alignment if left is not None]
-
-
 def difference(base: dict, test: dict) -> dict:
-    """Is `test` really better or worse than `base`? Both as _pool returns them, for the same right words."""
-    pairs = [pair for a, b in zip(base["words_right"], test["words_right"], strict=True)
-             for pair in zip(a, b, strict=True)]
-    lost, won = pairs.count((True, False)), pairs.count((False, True))
-    p = sign_test(lost, won)
-    return {"words_lost": lost, "words_won": won, "p_value": round(p, 4), "within_noise": p >= CLEAR}
+    """Is `test` really better or worse than `base`? Both as `score` has them, for the same right words."""
+    more, fewer = changes(base["alignments"], test["alignments"])
+    p = sign_test(more, fewer)
+    return {"errors_more": more, "errors_fewer": fewer, "p_value": round(p, 4), "within_noise": p >= CLEAR}
+
+
+def changes(base: list, test: list) -> tuple[int, int]:
+    """(errors that only `test` makes, errors that only `base` makes); alignments clip by clip, of the same words.
+
+    A word of the reference is right or wrong in each; inserted words have no partner, so a clip's surplus counts. The
+    difference of the two is the difference of the two sums of errors.
+    """
+    more = fewer = 0
+    for ours, theirs in zip(base, test, strict=True):
+        for a, b in zip(_right(ours), _right(theirs), strict=True):
+            more, fewer = more + (a and not b), fewer + (b and not a)
+        surplus = _insertions(theirs) - _insertions(ours)
+        more, fewer = more + max(surplus, 0), fewer + max(-surplus, 0)
+    return more, fewer
+
+
+def _right(alignment: list) -> list[bool]:
+    """For each word of the reference: was it recognized?"""
+    return [mark == "=" for mark, word, _ in alignment if word is not None]
+
+
+def _insertions(alignment: list) -> int:
+    return sum(mark == "I" for mark, _, _ in alignment)
 
 
 def sign_test(one: int, other: int) -> float:

@@ -37,6 +37,18 @@ def summary(rounds: list[dict[str, float]], window_s: float) -> dict:
             "rounds": len(rounds)}
 
 
+def of_pairs(rounds: dict[str, tuple[list, list]], base: str, window_s: float) -> dict[str, dict]:
+    """name -> its summary and how it compares. rounds: name -> (rounds of `base` beside it, its own); empty: {}.
+
+    The summary of `base` is over all its rounds, beside whomever.
+    """
+    if not all(own for _, own in rounds.values()):
+        return {}
+    every = [one for ours, _ in rounds.values() for one in ours]
+    found = {base: summary(every, window_s) | against(every, every)}
+    return found | {name: summary(own, window_s) | against(ours, own) for name, (ours, own) in rounds.items()}
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     low, median, high = (float(np.quantile(values, part)) for part in (0.25, 0.5, 0.75))
     return {"median": round(median, 4), "q1": round(low, 4), "q3": round(high, 4), "min": round(min(values), 4),

@@ -1,6 +1,6 @@
 """7. One sentence a precision, and who is beaten by whom."""
 
-from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, sign_test
+from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, changes, sign_test
 
 
 def sentence(name: str, entry: dict, random_weights: bool) -> str:
@@ -36,12 +36,13 @@ def _text(entry: dict) -> str:
     if wer is None:
         return "no words to compare"
     start = f"WER {100 * wer:.1f} % against {right}"
-    lost, won = found["words_lost"], found["words_won"]
-    if not lost and not won:
-        return f"{start}, word for word as right as fp32"
+    more, fewer = found["errors_more"], found["errors_fewer"]
+    if not more and not fewer:
+        return f"{start}, the very errors of fp32" if wer else f"{start}, no error, like fp32"
     kept = "within noise" if found["within_noise"] else "a real difference"
-    words = f"{lost} word{'' if lost == 1 else 's'} lost and {won} won against fp32"
-    return f"{start}: {words}, {kept} (p = {found['p_value']:.2g})"
+    errors = "1 error" if more == 1 else f"{more} errors"
+    return (f"{start}: {errors} that fp32 does not make, {fewer} of fp32's avoided, {kept} "
+            f"(p = {found['p_value']:.2g})")
 
 
 def _numbers(numbers: dict) -> str:
@@ -55,7 +56,7 @@ def _numbers(numbers: dict) -> str:
 def points(document: dict) -> dict[str, dict]:
     """Where each variant stands; only those of which text, speed and size are known.
 
-    wer: a share; wer_noise: a difference below this proves nothing; right: for each word, was it recognized; rtfx: s of
+    wer: a share; wer_noise: a difference below this proves nothing; alignments: of each clip; rtfx: s of
     sound in one second, the median round, with the quartiles rtfx_low and rtfx_high; size_bytes.
     """
     found, window = {}, document["settings"]["window_s"]
@@ -64,8 +65,7 @@ def points(document: dict) -> dict[str, dict]:
         if text["wer"] is not None and speed and entry.get("size_bytes"):
             times = speed["window_ms"]
             found[name] = {"wer": text["wer"], "wer_noise": FEWEST_CHANGED / text["reference_words"],
-                           "right": [mark == "=" for clip in text["alignments"] for mark, word, _ in clip
-                                     if word is not None],
+                           "alignments": text["alignments"],
                            "rtfx": speed["rtfx"], "rtfx_low": 1e3 * window / times["q3"],
                            "rtfx_high": 1e3 * window / times["q1"], "size_bytes": entry["size_bytes"]}
     return found
@@ -74,8 +74,7 @@ def points(document: dict) -> dict[str, dict]:
 def dominated(found: dict[str, dict]) -> dict[str, str]:
     """name -> one that is worse in nothing and better in something; differences within noise count as none."""
     def signs(a: dict, b: dict) -> tuple[int, ...]:
-        pairs = list(zip(a["right"], b["right"], strict=True))
-        won, lost = pairs.count((True, False)), pairs.count((False, True))
+        won, lost = changes(a["alignments"], b["alignments"])
         text = 0 if sign_test(won, lost) >= CLEAR else 1 if won > lost else -1
         speed = 1 if a["rtfx_low"] > b["rtfx_high"] else -1 if a["rtfx_high"] < b["rtfx_low"] else 0
         size = (a["size_bytes"] < 0.98 * b["size_bytes"]) - (b["size_bytes"] < 0.98 * a["size_bytes"])

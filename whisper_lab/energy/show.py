@@ -22,7 +22,7 @@ def show(document: dict, args) -> None:
                      "times are longer for it, and a meter counts them too")
     if not args.quiet:
         for line in summary(document, args.single):
-            console.result(line)
+            console.result(console.plain(line, one_line=True))
         _tables(document, args)
         for line in account.lines(document["energy"], document["cpu_time_s"], document["machine"]["cores"],
                                   document["average_rtf"], document["batches"][0]["peak_rss_bytes"]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import files
+from whisper_lab import files, markup
 from whisper_lab.compare.graph_facts import tensor_bytes
 from whisper_lab.compare.quantized import INTEGER
 from whisper_lab.console import LabError
@@ -95,7 +95,7 @@ def draw(model: onnx.ModelProto, title: str, stem: Path) -> list[Path]:
         trunk = [block for block in trunk if block not in layers[2:-1]]
     height = len(trunk) + (1.4 if branches else 0)
     figure, axes = pyplot.subplots(figsize=(12.8, 0.92 * height + 1.2), dpi=100, layout="constrained")
-    axes.set(xlim=(0, 12.8), ylim=(-height - 0.3, 0.9), title=title)
+    axes.set(xlim=(0, 12.8), ylim=(-height - 0.3, 0.9), title=markup.drawn(title))
     axes.title.set_fontsize(18)
     axes.axis("off")
     for i, block in enumerate(trunk):

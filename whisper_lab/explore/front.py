@@ -1,28 +1,29 @@
 """One page before the panes: a small server on this machine that shows both graphs, the counts and the tour.
 
-The panes are passed through it (/left/, /right/), so that one port is all that has to be forwarded, and so that page
-and panes have the same origin: the tour can then open a node in both. On the way Netron's page loses what would reach
-out or get in the way: its usage statistics, the question for consent (which asks ipinfo.io for the country), and the
-demand to update once it is half a year old. A Content-Security-Policy keeps whatever is left from leaving this machine.
+The panes are at /left/ and /right/, so that one port is all that has to be forwarded, and so that page and panes have
+the same origin: the tour can then open a node in both. Netron's page has lost what would reach out or get in the way:
+its usage statistics, the question for consent (which asks ipinfo.io for the country), and the demand to update. A
+Content-Security-Policy keeps whatever is left from leaving this machine. Who may ask is decided in guard.py.
 """
 
 import errno
 import html
-import http.client
 import json
-import re
+import os
 import threading
 import time
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from whisper_lab import guard
 from whisper_lab.console import LabError
-from whisper_lab.explore.pane import HOST
+from whisper_lab.explore.pane import length
 
+HOST = "127.0.0.1"
 HERE = Path(__file__).resolve().parent
 POLICY = ("default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; worker-src 'self' blob:; "
           "frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
-ALLOWED_HOSTS = {"localhost", "127.0.0.1", "[::1]"}  # other names would be another site's trick (DNS rebinding)
 FILES = {"/page.js": "text/javascript", "/page.css": "text/css"}  # beside this file
 BLOCK = 1 << 20
 
@@ -73,14 +74,14 @@ class Handler(BaseHTTPRequestHandler):
     """GET and HEAD of the page, its data and its script, and of the panes; `server.front` is whose they are."""
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "").rsplit(":", 1)[0] not in ALLOWED_HOSTS:
-            return self._send(403, "text/plain", b"open this page as http://localhost:PORT or http://127.0.0.1:PORT")
+        if problem := guard.refusal(self.headers.items(), self.command, guard.LOCAL):
+            return self._send(403, "text/plain", problem.encode())
         path, panes = self.path.split("?")[0], self.server.front.panes
         side, _, rest = path.removeprefix("/").partition("/")
         if own := self._own(path):
             self._send(200, *own)
         elif side in panes and path.startswith(f"/{side}/"):
-            self._pass_on(side, panes[side].port, f"/{rest}")
+            self._show(side, panes[side], urllib.parse.unquote(rest))
         else:
             self._send(404, "text/plain", b"no such page")
 
@@ -94,40 +95,36 @@ class Handler(BaseHTTPRequestHandler):
         return {"/": ("text/html; charset=utf-8", front.page), "/tour.json": ("application/json", front.data),
                 "/favicon.ico": ("image/x-icon", b"")}.get(path)
 
-    def _pass_on(self, side: str, port: int, path: str) -> None:
-        connection = http.client.HTTPConnection(HOST, port, timeout=60)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            kind, content = answer.getheader("Content-Type", "text/plain"), answer.read()
-        except OSError:
-            return self._send(502, "text/plain", b"this pane's Netron has ended")
-        finally:
-            connection.close()
-        cookie = None
-        if path in ("/", "/index.html") and answer.status == 200:
-            content = quiet(content.decode("utf-8")).encode("utf-8")
+    def _show(self, side: str, pane, path: str) -> None:
+        """Netron's page, one of its files, or one of the graph's."""
+        if path in ("", "index.html"):
             cookie = f"consent={int(time.time() * 1000)}; Path=/{side}/; SameSite=Strict"
-        self._send(answer.status, kind, content, cookie)
+            self._send(200, "text/html; charset=utf-8", pane.page(), cookie)
+        elif path.startswith("data/") and path.removeprefix("data/") in pane.files:
+            self._send(200, "application/octet-stream", pane.files[path.removeprefix("data/")])
+        elif own := pane.own(path):
+            self._send(200, *own)
+        else:
+            self._send(404, "text/plain", b"no such file")
 
-    def _send(self, status: int, kind: str, content: bytes, cookie: str | None = None) -> None:
+    def _send(self, status: int, kind: str, content: bytes | int, cookie: str | None = None) -> None:
+        """content: the bytes, or the descriptor of an open file, which is sent block by block."""
+        size = length(content)
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(content))),
-                            ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff"),
-                            ("Referrer-Policy", "no-referrer"), ("Cache-Control", "no-store")):
+        for name, value in (("Content-Type", kind), ("Content-Length", str(size)), ("Content-Security-Policy", POLICY),
+                            *guard.HEADERS, ("Cache-Control", "no-store")):
             self.send_header(name, value)
         if cookie:
             self.send_header("Set-Cookie", cookie)
         self.end_headers()
-        if self.command != "HEAD":
-            for start in range(0, len(content), BLOCK):
-                self.wfile.write(content[start:start + BLOCK])
+        if self.command == "HEAD":
+            return
+        for start in range(0, size, BLOCK):
+            block = os.pread(content, BLOCK, start) if isinstance(content, int) else content[start:start + BLOCK]
+            self.wfile.write(block)
+            if len(block) < min(BLOCK, size - start):  # the file has become shorter: the browser sees a broken answer
+                self.close_connection = True
+                return
 
     def log_message(self, *_) -> None:  # a line per request helps nobody
         self.server.front.requests += 1
-
-
-def quiet(page: str) -> str:
-    """Netron's index page without a date (no demand to update) and as a development version (no statistics)."""
-    page = re.sub(r'<meta name="date" content="[^"]*">\n?', "", page)
-    return re.sub(r'(<meta name="version" content=")[^"]*(">)', r"\g<1>0.0.0\2", page)

@@ -54,7 +54,7 @@ def write(checkpoint, config, spec: FeatureSpec, pair: dict[str, Path], precisio
     for path in pair.values():
         for graph in (path, naming.sidecar(path)):
             if graph.is_file():
-                _place(graph, folder, link=True)
+                _place(graph, folder, link=graph == path)  # weights beside a graph may have one name only
     console.note("layout genai", folder, "onnxruntime_genai.Model opens it; the graphs in it are links, not copies")
     return folder
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import machine
+from whisper_lab import external_data, machine
 from whisper_lab.export import naming
 
 OPSET, IR_VERSION = 20, 9  # opset 20 has Gelu as one node; IR 9 is the oldest that carries it, so old runtimes load it
@@ -25,7 +25,8 @@ BIG = 1024  # elements; smaller tensors are not worth a node
 
 
 def load(path: str | Path) -> ir.Model:
-    """Read a graph; weights in a sidecar stay on disk until used. Raises OSError, or onnx's error for other formats."""
+    """Read a graph; weights in a sidecar stay on disk until used. Raises LabError as external_data.check does."""
+    external_data.check(path)
     return ir.load(path)
 
 
@@ -62,6 +63,7 @@ def join(source: Path, target: Path) -> None:
     By hand in protobuf's wire format (https://protobuf.dev/programming-guides/encoding): ModelProto.graph is field 7,
     GraphProto.initializer 5, TensorProto.raw_data 9, each a tag, a length, and that many bytes.
     """
+    external_data.check(source)
     model = onnx.load(source, load_external_data=False)
     for tensor in tensors(model.graph, inside=False):  # of a loop's body: few and small
         if tensor.external_data:

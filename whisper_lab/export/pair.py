@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import int8_decoder
+from whisper_lab import external_data, int8_decoder
 from whisper_lab.export import int8_cache, naming
 
 
 def session(path: Path, threads: int | None = None):
-    """An onnxruntime session on the CPU; `threads` None means all cores."""
+    """An onnxruntime session on the CPU; `threads` None means all cores. Raises LabError as external_data.check."""
     import onnxruntime
 
+    external_data.check(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # a gate reports a failing node itself

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import console, files, machine
+from whisper_lab import console, external_data, files, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata, naming, publish, single_gates
 from whisper_lab.export.blocks import Block, typed
@@ -86,11 +86,13 @@ def facts(path: Path, command: str) -> dict:
 # Check and report ----------------------------------------------------------------------------------------------------
 
 def open_graph(path: str | Path | bytes, threads: int | None):
-    """A session as 03's pair gets for its decoder."""
+    """A session as 03's pair gets for its decoder. Raises LabError as external_data.check."""
     import onnxruntime
 
     from whisper_lab.onnx_session import session_options
 
+    if not isinstance(path, bytes):
+        external_data.check(path)
     return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path),
                                         session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
 

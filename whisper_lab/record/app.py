@@ -13,16 +13,21 @@ import numpy as np
 
 from whisper_lab import audio, console
 from whisper_lab.console import LabError
-from whisper_lab.record import facts, picture
+from whisper_lab.record import door, facts, picture
 from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
 HERE = Path(__file__).resolve().parent
+LARGEST_COPY = 3600 * 2 * audio.SAMPLE_RATE + 1_000_000  # bytes: an hour of 16-bit sound, and a picture
 
 INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
 "<p class='lab-advice'>This page is not secure, so the browser keeps the microphone shut; uploads work. " +
 "See below how to open it.</p>" """
+
+# After Stop a recording is still on its way here, and a click would find nothing: the buttons rest until it arrives.
+REST = "() => Array(2).fill({__type__: 'update', interactive: false})"
+WAKE = "() => Array(2).fill({__type__: 'update', interactive: true})"
 
 TITLE = """# Record a sentence
 Record (or upload), listen, save. It becomes `speech.wav` on the machine that runs this page: 16 kHz, mono, 16-bit, what
@@ -83,6 +88,7 @@ class Recorder:
         return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]
 
     def _keep(self, arrived: str | None) -> Mine:
+        door.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
         place = self.folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
         place.mkdir()
@@ -107,6 +113,8 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
     recorder = Recorder(convert, listener, folder)
     with gradio.Blocks(title="Record speech.wav", analytics_enabled=False) as page:
         gradio.Markdown(TITLE)
+        if introduction := listener.introduction():
+            gradio.Markdown(introduction, elem_id="knows")
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)
@@ -118,6 +126,10 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
         transcribe_button.click(recorder.transcribe, [sound, mine, choice], [*results, text, how],
                                 api_name="transcribe")
+        buttons = [save_button, transcribe_button]
+        sound.start_recording(None, None, buttons, js=REST)
+        for arrival in (sound.change, sound.clear):
+            arrival(None, None, buttons, js=WAKE)
         page.load(None, None, insecure, js=INSECURE)
     return page
 

@@ -30,7 +30,7 @@ def rows(saved: Saved) -> list[tuple[str, str]]:
 def show(saved: Saved) -> None:
     """The rows as a table on stdout; the advice as a warning."""
     for what, value in rows(saved):
-        console.result(f"{what:<12}{value}")
+        console.result(f"{what:<12}{console.plain(value, one_line=True)}")
     if saved.level.advice:
         console.warn(saved.level.advice)
 

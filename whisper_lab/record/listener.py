@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, long_form
+from whisper_lab import checkpoints, console, doubt, knows, long_form
 from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
+from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
 from whisper_lab.silence import is_silent
 
 PYTORCH = "PyTorch"
@@ -45,8 +46,15 @@ class Listener:
             return FeatureSpec.from_folder(naming.runtime_folder(self.model_dir, self.graphs)), self.graphs
         return FeatureSpec.from_folder(checkpoints.BUNDLED), "whisper-nano"
 
+    def introduction(self) -> str:
+        """What to say to the page's model, where it knows little; Markdown, empty for any other model."""
+        named = graph_name(self.model) if self.model else ""
+        return knows.in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
+
     def transcribe(self, samples: np.ndarray, choice: str) -> tuple[str, str]:
         """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
+        if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
+            raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
         if is_silent(samples):
             return "", "silence: the model was not asked"
         with self._one_at_a_time:
@@ -57,6 +65,9 @@ class Listener:
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
         if found.language_probability is not None:
             how += f"; language {found.language}, detected with probability {found.language_probability:.2f}"
+        model = name.split(" ")[0]  # without the remark about random weights
+        if doubtful := doubt.warning(found.segments, model):
+            how = f"**Warning:** {doubtful}. {knows.in_words(model, self.language)}\n\n{how}"
         return found.text, how
 
     def _open(self, choice: str):

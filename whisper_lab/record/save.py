@@ -1,7 +1,8 @@
 """speech.wav appears whole or not at all, and the one before it is kept.
 
 A program that is killed half way leaves the old recording or the new one under its name, never half of one: the new
-one is written beside it, the old one gets a second name in recordings/, and one rename puts the new in place.
+one is written beside it, the old one gets a second name in recordings/, and one rename puts the new in place. On a
+machine that a class shares a voice is its owner's alone: speech.wav is 0600, recordings/ 0700.
 """
 
 import contextlib
@@ -64,7 +65,7 @@ def replacing(path: Path) -> Iterator[Place]:
     Raises LabError where the folder cannot be written or the disk is full.
     """
     with contextlib.ExitStack() as after:
-        with files.atomic(path) as temporary:
+        with files.atomic(path, private=True) as temporary:
             place = Place(temporary)
             yield place
             after.enter_context(_one_at_a_time)  # until the new file has its name
@@ -82,7 +83,9 @@ def keep(path: Path) -> Path | None:
         return None
     folder = path.parent / KEPT
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _only_mine(folder, 0o700)
+        _only_mine(path, 0o600)  # of a version of before, or of another program; its second name with it
         for number in range(1, 1000):  # two recordings within a second
             more = "" if number == 1 else f"-{number}"
             kept = folder / f"{path.stem}-{made:%Y-%m-%d-%H%M%S}{more}{path.suffix}"
@@ -97,6 +100,12 @@ def keep(path: Path) -> Path | None:
                        "make room, or choose another place with --output") from error
 
 
+def _only_mine(path: Path, mode: int) -> None:
+    """No one else may look; on a file system without such rights it stays as it is."""
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
+
+
 def _second_name(path: Path, kept: Path) -> None:
     """A hard link; a copy where the file system has none. Raises FileExistsError where the name is taken."""
     try:
@@ -106,5 +115,5 @@ def _second_name(path: Path, kept: Path) -> None:
     except OSError:  # FAT, some network drives
         if kept.exists():
             raise FileExistsError(kept) from None
-        with files.atomic(kept) as temporary:
+        with files.atomic(kept, private=True) as temporary:
             shutil.copy2(path, temporary)

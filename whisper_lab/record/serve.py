@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import getpass
 import hmac
 import io
 import os
@@ -9,23 +10,21 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 import webbrowser
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from whisper_lab import console, hub
+from whisper_lab import console, guard, hub
 from whisper_lab.console import LabError
-from whisper_lab.record import certificate
+from whisper_lab.record import certificate, door
 
 LOCAL = ("127.0.0.1", "localhost")
 PORTS = range(7860, 7880)
-LARGEST_UPLOAD = "100mb"  # five minutes of 16-bit stereo at 48 kHz are 58 MB
 SHORTEST_PASSWORD = 8
-WRONG_A_MINUTE = 30  # passwords; beyond that nobody gets in until the minute is over
 FOLDER = "whisper-lab-record-"
 KEEP_S = 3600  # uploads and downloads, and what a killed page left behind
 WAKE_S = 1.0  # how often the main thread looks up
@@ -50,7 +49,7 @@ def serve(args, convert: Callable) -> None:
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
         if stop.is_set():
             raise KeyboardInterrupt
-        public = launch(page, options)
+        public = launch(page, options, rules(args, folder / "sounds"))
         on_signals(lambda *_: stop.set())
         threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
         try:
@@ -92,7 +91,7 @@ def prepare(args, convert: Callable, folder: Path):
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
         "server_name": args.host, "auth_message": "The terminal that runs this page shows user and password.",
-        "max_file_size": LARGEST_UPLOAD, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
+        "max_file_size": door.LARGEST_FILE, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
         "mcp_server": False, "pwa": False, "footer_links": [], "css_paths": app.HERE / "page.css",
         "prevent_thread_lock": True, "quiet": True, "show_error": True,
     }
@@ -111,16 +110,30 @@ def environment(folder: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     for name in ("GRADIO_SHARE", "GRADIO_ROOT_PATH", "GRADIO_ALLOWED_PATHS", "GRADIO_NODE_PATH", "GRADIO_DEBUG"):
         os.environ.pop(name, None)  # only the arguments decide
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # a visitor's address is where the visitor is, not what the visitor says
     here = {"localhost", "127.0.0.1", "0.0.0.0"}  # a proxy for the web must not get what stays on this machine
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(sorted({*filter(None, os.environ.get(name, "").split(",")), *here}))
 
 
-def launch(page, options: dict) -> str | None:
+def rules(args, uploads: Path | None) -> door.Rules:
+    """Under which names this page is known, and where uploads go; None: it takes none."""
+    everywhere = args.host in ("0.0.0.0", "::", "")
+    names = {name.lower() for name in certificate.addresses(args.host)} | guard.LOCAL
+    if everywhere:  # as others on this network may call this machine
+        names |= {f"{socket.gethostname().lower()}.local"}
+    return door.Rules(frozenset(names | {name.lower() for name in args.allow_host or ()}), everywhere, uploads,
+                      args.share)
+
+
+def launch(page, options: dict, allowed: door.Rules) -> str | None:
     """Start serving; returns the public address, None where there is none. Raises LabError where it cannot listen."""
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio explains itself at length; `announce` says what matters
         try:
-            return page.launch(**options)[2]
+            public = page.launch(_app=door.application(allowed), **options)[2]
+            if public:
+                allowed.add_public(public)
+            return public
         except (OSError, ValueError) as error:
             raise LabError(f"cannot serve on port {options['server_port']}: {str(error).splitlines()[0]}",
                            "name a free port with --port, and look at the proxy settings of this shell") from error
@@ -185,31 +198,66 @@ def own_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def add_flags(group) -> None:
+    """The flags on who may come in, for a parser or an argument group."""
+    group.add_argument("--auth", metavar="USER", help="ask visitors for this user and a password, which is asked for "
+                       "now (default: $WHISPER_LAB_AUTH, USER:PASSWORD; else made up where others can come)")
+    group.add_argument("--auth-file", type=Path, metavar="FILE",
+                       help="user and password from a file that only you can read: one line, USER:PASSWORD")
+    group.add_argument("--allow-host", nargs="+", metavar="NAME",
+                       help="other names under which this page may be opened, such as that of a proxy")
+
+
 def credentials(args) -> tuple[str, str] | None:
     """User and password: given, or made up where others can reach the page. Raises LabError for weak ones."""
-    given = args.auth or os.environ.get("WHISPER_LAB_AUTH")
-    if given:
-        user, _, password = given.partition(":")
-        if not user.strip() or len(password) < SHORTEST_PASSWORD:
-            raise LabError(f"a user, a colon and a password of at least {SHORTEST_PASSWORD} characters are needed",
-                           "give them as --auth USER:PASSWORD, or leave it out to have a password made up")
-        return user.strip(), password
+    if args.auth and args.auth_file:
+        raise LabError("--auth and --auth-file both give a password", "leave out one of them")
+    if given := _from_file(args.auth_file) if args.auth_file else args.auth and _asked(args.auth):
+        return _strong(given)
+    if given := os.environ.get("WHISPER_LAB_AUTH"):
+        return _strong(given)
     if args.share or args.host not in LOCAL:
         return "lab", secrets.token_urlsafe(9)
     return None
 
 
-def checker(user: str, password: str) -> Callable[[str, str], bool]:
-    """Compares in constant time; after too many wrong ones in a minute nobody gets in until the minute is over."""
-    wrong: deque[float] = deque(maxlen=WRONG_A_MINUTE)
+def _strong(given: str) -> tuple[str, str]:
+    user, _, password = given.partition(":")
+    if not user.strip() or len(password) < SHORTEST_PASSWORD:
+        raise LabError(f"a user, a colon and a password of at least {SHORTEST_PASSWORD} characters are needed",
+                       "give them as USER:PASSWORD in $WHISPER_LAB_AUTH or a file (--auth-file), or leave them out to "
+                       "have a password made up")
+    return user.strip(), password
 
+
+def _asked(user: str) -> str:
+    """USER:PASSWORD, the password typed unseen. Raises LabError where it is on the command line, or no one can type."""
+    if ":" in user:
+        raise LabError("a password on the command line can be read by everyone on this machine",
+                       "choose another one, and give it with --auth-file FILE, in $WHISPER_LAB_AUTH, or type it when "
+                       f"--auth {user.partition(':')[0] or 'USER'} asks")
+    if not sys.stdin.isatty():
+        raise LabError("there is no terminal to type a password", "use --auth-file FILE or $WHISPER_LAB_AUTH")
+    return f"{user}:{getpass.getpass(f'password for {user}, at least {SHORTEST_PASSWORD} characters: ')}"
+
+
+def _from_file(path: Path) -> str:
+    """The first line of a file of one's own. Raises LabError where others can read it, or it cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise LabError(f"others can read {path}", f"choose another password, and: chmod 600 {path}")
+            return file.readline(1000).rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise LabError(f"cannot read {path}: {reason}", "put USER:PASSWORD on its first line; chmod 600") from error
+
+
+def checker(user: str, password: str) -> Callable[[str, str], bool]:
+    """Compares in constant time. How often one may try is the door's affair: it knows who asks."""
     def check(given_user: str, given_password: str) -> bool:
-        now = time.monotonic()
-        if len(wrong) == WRONG_A_MINUTE and now - wrong[0] < 60:
-            return False
         right = hmac.compare_digest(f"{user}\n{password}".encode(), f"{given_user}\n{given_password}".encode())
         if not right:
-            wrong.append(now)
             console.warn("somebody gave a wrong user or password")
         return right
 

@@ -39,7 +39,17 @@ def load(folder: Path, untrained: bool = False, seed: int = 0) -> tuple[ASRModel
     else:
         model = ASRModel.from_pretrained(folder, config=config)
         _check_encoder(folder, config)
-    return model, ASRProcessor.from_pretrained(folder)
+    return model, _processor(folder)
+
+
+def _processor(folder: Path) -> ASRProcessor:
+    """The saved processor; none of the folder's own code is run. Raises LabError where it would have to be."""
+    try:
+        return ASRProcessor.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise LabError(f"the miniature in {folder} needs code of its own, which is never run here", TRAIN) from error
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -1,13 +1,14 @@
 """The journey of one clip through the model, as numbers, as a picture and as one web page that needs nothing else."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, markup
 
 SAMPLE_RATE = 16000  # Hz
 NEAREST = 3  # tokens shown for each audio vector
@@ -92,10 +93,18 @@ def write(model, processor, samples: np.ndarray, clip: Path, folder: Path) -> di
             "audio_model_id": Path(model.config.audio_model_id).name, "rate": model.config.audio_downsample_rate,
             "panels": [{"title": p["title"], "note": p["note"], "image": _image(plt, p, seen["seconds"])}
                        for p in panels]}
-    text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", json.dumps(data).replace("</", "<\\/"))
-    files.write_text(page, text)
+    text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", markup.script(json.dumps(data)))
+    files.write_text(page, text.replace("@POLICY@", policy(text)))
     console.note("journey", page, f"and {picture.name}: from {len(samples):,} samples to {len(seen['tokens'])} tokens")
     return {"html": str(page), "png": str(picture)}
+
+
+def policy(page: str) -> str:
+    """The page's own script may run, and nothing may be fetched: a Content-Security-Policy, by the script's digest."""
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+            "media-src data:; base-uri 'none'; form-action 'none'")
 
 
 def _panels(seen: dict) -> list[dict]:
@@ -137,7 +146,8 @@ def _draw(axis, panel: dict, seconds: float, tokens: list[dict] | None = None) -
     if panel["kind"] == "looks":
         axis.imshow(data, aspect="auto", extent=(0, seconds, len(data), 0), cmap="Purples", interpolation="nearest")
         if tokens is not None:
-            axis.set_yticks(np.arange(len(tokens)) + 0.5, [token["text"] for token in tokens], fontsize=7)
+            axis.set_yticks(np.arange(len(tokens)) + 0.5, [markup.drawn(token["text"]) for token in tokens],
+                            fontsize=7)
         return
     low, high = np.percentile(data, (1, 99))
     axis.imshow(data, aspect="auto", origin="lower", extent=(0, seconds, 0, len(data)), cmap="magma", vmin=low,
@@ -159,10 +169,10 @@ def _figure(plt, seen: dict, panels: list[dict], name: str):
     for i, near in enumerate(seen["nearest"]):
         token = near[0]["token"].strip()
         if token and not token.startswith("<"):
-            axes[3].text((i + 0.5) * every, -0.03, token, fontsize=size, rotation=90, ha="center", va="top",
-                         transform=axes[3].get_xaxis_transform(), clip_on=False)
+            axes[3].text((i + 0.5) * every, -0.03, markup.drawn(token), fontsize=size, rotation=90, ha="center",
+                         va="top", transform=axes[3].get_xaxis_transform(), clip_on=False)
     axes[-1].set_xlabel("time in s")
-    figure.suptitle(f"{name}: {seen['text']}", fontsize=13)
+    figure.suptitle(markup.drawn(f"{name}: {seen['text']}"), fontsize=13)
     return figure
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, doubt
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.decoding import (
     FALLBACK_TEMPERATURES,
@@ -51,6 +51,7 @@ class Hypothesis:
     ends: list[float] | None = None  # s from the window's start, one a unit; None: not known
     seconds: float = 0.0  # of sound in the window
     doubtful: bool = False  # it repeats itself, or is unlikely: not to be believed
+    text_logprob: float | None = None  # of the whole text, the part that was given included; see doubt.py
 
     @property
     def firm(self) -> list[Unit]:
@@ -110,9 +111,9 @@ class Ear:
         for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.heard_language):
             units.append(Unit(text, part, min(itertools.islice(likely, len(part)))))
         if final:  # what is only unlikely is kept, as in a recording; what goes round in circles is not
-            return Hypothesis(units, None, seconds, self._is_left_out(result, seconds))
+            return Hypothesis(units, None, seconds, self._is_left_out(result, seconds), result.text_logprob)
         ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
-        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()))
+        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()), result.text_logprob)
 
     def _is_left_out(self, result: Result, seconds: float) -> bool:
         repeats = looks_wrong(result, Options(logprob_threshold=None))
@@ -149,14 +150,14 @@ class Ear:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        tokens = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)[0].tokens
-        pieces, end = split(tokens, rules)
+        result, _ = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
+        pieces, end = split(result.tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
         if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
-            said, end = rules.text_tokens(tokens), None
+            said, end = rules.text_tokens(result.tokens), None
         new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
-        return Hypothesis([*given, *new]), None if end is None else end * step
+        return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
 
     def settle(self) -> None:
         """Something was committed: from here on the language stands."""
@@ -218,17 +219,19 @@ class Ear:
         logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
         at_start = logits[0, prompt.index(rules.start)]
         silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
-        logs: list[float] = []  # log-probabilities, the end token's too
+        # What was given is judged with the rest, by logits that are there anyway: on [tokens given or written].
+        likely = doubt.of_rows(rules, logits[0, len(prompt) - 1:-1], said, timestamps).tolist()
+        given = len(likely)
         while len(said) < room:
             scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
             token = int(choose(scores, temperature, [generator])[0])
-            logs.append(float(scores[0, token] - logsumexp(scores)[0]))
+            likely.append(float(scores[0, token] - logsumexp(scores)[0]))
             if token == rules.end:
                 break
             said.append(token)
             if len(said) < room:
                 logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
         text = rules.text(runtime.tokenizer, said)
-        result = Result(said, text, float(np.mean(logs or [0.0])), silence, temperature, compression_ratio(text), None,
-                        None, prompt)
-        return result, np.exp(logs[:len(said) - len(prefix[:most])]).tolist()
+        result = Result(said, text, float(np.mean(likely[given:] or [0.0])), silence, temperature,
+                        compression_ratio(text), None, None, prompt, doubt.mean_of_text(rules, likely, said))
+        return result, np.exp(likely[given:len(said)]).tolist()

@@ -35,6 +35,7 @@ class Log:
     utterances: list[list[Commit]] = field(default_factory=lambda: [[]])
     samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison at the end
     spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
+    likely: list[float | None] = field(default_factory=list)  # mean log-probability of each line's tokens
     _goes_on: bool = False
 
     @contextlib.contextmanager
@@ -65,13 +66,18 @@ class Log:
         now = self.clock.now()
         self.utterances[-1] += [Commit(unit, now, heard, reason) for unit in units]
 
-    def close(self, start: int, end: int, goes_on: bool) -> None:
-        """These samples are done with; goes_on: only the window was full, the utterance is not over."""
+    def close(self, start: int, end: int, goes_on: bool, likely: float | None = None) -> None:
+        """These samples are done with; goes_on: only the window was full, the utterance is not over.
+
+        likely: mean log-probability of the tokens of its text.
+        """
         if self._goes_on:
             start = self.spans.pop()[0]
         self.spans.append((start, end))
         self._goes_on = goes_on
         if self.utterances[-1]:
+            if joined([commit.unit for commit in self.utterances[-1]]):
+                self.likely.append(likely)
             self.utterances.append([])
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files, long_form, machine
+from whisper_lab import audio, console, doubt, files, long_form, machine
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import normalize, real_time_factor, word_errors
@@ -49,6 +49,7 @@ class Report:
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
             "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
+            "doubtful": [doubt.is_doubtful(likely, self.runtime.facts["model"]) for likely in log.likely],
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],
             "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)

