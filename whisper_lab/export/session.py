@@ -42,15 +42,16 @@ class Export:
         """PyTorch's answers for the gates, made when the first gate asks."""
         from whisper_lab.export import reference
 
-        console.note("reference", "PyTorch over speech, silence and noise", "what the gates compare with")
-        return reference.make(self.runtime, self.args.seed)
+        console.note("reference", "PyTorch over speech, silence and noise, in float64 too",
+                     "what the gates compare with, and how far PyTorch itself strays from it")
+        return reference.make(self.runtime, self.args.seed, self.args.fp16_mode)
 
     @functools.cached_property
     def long_run(self):
         """PyTorch's answers for the sweep over shapes."""
         from whisper_lab.export import parity
 
-        return parity.long_run(self.runtime, self.sounds, self.args.seed)
+        return parity.long_run(self.runtime, self.sounds, self.args.seed, self.args.fp16_mode)
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
         """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more."""
@@ -87,14 +88,16 @@ class Export:
             self.runtime.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.output_dir))
-        console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed", "against PyTorch on three sounds")
+        console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed",
+                     "against PyTorch on speech, silence and noise")
         return gates
 
     def sensitivity(self, fp32: dict[str, Path], folder: Path) -> None:
         """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads,
+        three = [sound for sound in self.sounds if sound.cross]  # enough to rank by, and a run for every layer
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.args.threads,
                                        self.args.reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])

@@ -38,10 +38,8 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
 def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, sounds: list) -> str:
     """One line for the first gate that failed: what, by how much, and the first diverging node."""
     gate = next(gate for gate in gates if not gate.passed)
-    line = f"gate '{gate.name}' of the {gate.part or 'pair'} failed ({gate.detail}"
-    if gate.limit is not None:
-        line += f"; {'not finite' if gate.value is None else format(gate.value, '.3g')}, limit {gate.limit:.3g}"
-    line += ")"
+    seen = "; ".join(filter(None, [gate.said(), gate.detail]))
+    line = f"gate '{gate.name}' of the {gate.part or 'pair'} failed: {seen}"
     places = []
     for part in [gate.part] if gate.part else pair:
         try:
@@ -54,4 +52,5 @@ def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, s
 def failure(explanation: str, rejected: list[Path]) -> LabError:
     """The error that ends an export whose gate failed."""
     return LabError(f"the export is not faithful: {explanation}",
-                    f"look at it with 05-explore-in-netron.py: {', '.join(path.name for path in rejected)}")
+                    f"look at it with 05-explore-in-netron.py: {', '.join(path.name for path in rejected)}; "
+                    "--no-verify writes it regardless")
