@@ -1,4 +1,4 @@
-"""Faults that an export can have, planted in a graph of any precision: by inserting nodes, not by knowing how it stores.
+"""Faults that an export can have, planted in a graph of any precision: nodes are inserted, however weights are stored.
 
     python -m tests.planted_faults FOLDER --model CHECKPOINT --output-json faults.json
 
@@ -34,7 +34,8 @@ class Fault:
 # Tools ---------------------------------------------------------------------------------------------------------------
 
 def value(model: ir.Model, name: str) -> ir.Value:
-    return next(output for node in model.graph for output in node.outputs if output.name == name)
+    names = (name, f"{name}_smoothed")  # smoothing gives what it scales a name of its own
+    return next(output for node in model.graph for output in node.outputs if output.name in names)
 
 
 def after(model: ir.Model, name: str, op: str, *constants, **attributes) -> None:
@@ -248,22 +249,23 @@ def judge(fault: Fault | None, pair: dict[str, Path], precision: str, work: Simp
         broken = pair if fault is None else plant(fault, pair, Path(folder), work)
         return verify.run(broken, precision.split()[0], work.runtime, work.sounds, work.long_run,
                           fp32_bytes=work.fp32_bytes, excluded={"encoder": 0, "decoder": 0}, threads=1,
-                          trained=work.trained, half_operators=precision == "fp16",
-                          optimized=precision.endswith("optimized"), go_on=go_on)
+                          trained=work.trained, alignment=work.alignment, half_operators=precision == "fp16",
+                          optimized=precision.endswith("optimized"), vectors=work.vectors, go_on=go_on)
 
 
-def prepare(checkpoint, pairs: dict[str, dict[str, Path]]) -> SimpleNamespace:
-    """What the gates need of a checkpoint; pairs: precision -> the two graphs."""
+def prepare(checkpoint, pairs: dict[str, dict[str, Path]], alignment: bool = False) -> SimpleNamespace:
+    """What the gates need of a checkpoint; pairs: precision -> the two graphs; alignment: with --alignment-heads."""
     from whisper_lab import checkpoints
-    from whisper_lab.export import parity, reference
+    from whisper_lab.export import parity, reference, structure
     from whisper_lab.torch_whisper import TorchWhisper
 
     runtime = TorchWhisper(checkpoints.load_model(checkpoint, attn_implementation="eager"), checkpoint.folder)
     sounds = reference.make(runtime)
     config = runtime.model.config
     return SimpleNamespace(runtime=runtime, sounds=sounds, long_run=parity.long_run(runtime, sounds), config=config,
-                           rules=runtime.rules, trained=not checkpoint.random_weights,
+                           rules=runtime.rules, trained=not checkpoint.random_weights, alignment=alignment,
                            fp32_bytes={part: graphs.size(path) for part, path in pairs["fp32"].items()},
+                           vectors={part: structure.vectors(graphs.load(path)) for part, path in pairs["fp32"].items()},
                            largest=largest_value(pairs["fp32"], config, sounds[0].features))
 
 
@@ -285,6 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="the checkpoint they come from")
     parser.add_argument("--precision", nargs="*", help="only these")
     parser.add_argument("--fault", help="only faults whose name contains this")
+    parser.add_argument("--go-on", action="store_true", help="also past the first gate that fails")
     parser.add_argument("--output-json", metavar="PATH")
     args = parser.parse_args(argv)
     checkpoint = checkpoints.resolve(args.model)
@@ -294,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
         for fault in [None, *FAULTS]:
             if fault and (precision not in fault.precisions or (args.fault or "") not in fault.name):
                 continue
-            gates = judge(fault, pairs[precision], precision, work, go_on=True)
+            gates = judge(fault, pairs[precision], precision, work, go_on=args.go_on)
             rows += [row_of(fault, precision, gates)]
             print(*rows[-1].values(), sep=" | ", flush=True)
             if args.output_json:

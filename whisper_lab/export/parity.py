@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from whisper_lab.export import rounding
-from whisper_lab.export.gates import ARITHMETIC, ROUNDING, SIGNAL, Gate, above, below, relative_error
+from whisper_lab.export.gates import ARITHMETIC, BATCH, ROUNDING, SIGNAL, Gate, above, below, relative_error
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.export.reference import Sound, own_errors, yardsticks
 from whisper_lab.export.rounding import Pool
@@ -130,7 +130,25 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
                                f"{detail}; off by {pool.error:.1e}, PyTorch by {own:.1e}", part, TIMES))
         else:
             gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
-    return gates
+    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds, precision)]
+
+
+def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> Gate:
+    """Three recordings in a batch and each alone, the next token in the middle of a text: nobody hears another's sound.
+
+    The graph against itself, because what one recording changes may be smaller than what int4 does.
+    """
+    past, pool = long.ids.shape[1] // 4, Pool()
+    caches = [array[:, :, :past] for array in long.caches]
+    cross = graphs.own([np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:max(SWEEP_AUDIO)]),
+                                                                 strict=True)])
+    together = _run(graphs.step, long.ids[:, past:past + 1], cross, caches, count=2)[0]
+    for audio, rows in enumerate(np.split(np.arange(len(long.ids)), max(SWEEP_AUDIO))):
+        alone = _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(sounds[audio].cross),
+                     [np.ascontiguousarray(array[rows]) for array in caches], count=2)[0]
+        pool.add(together[rows] if np.ndim(together) else together, alone)
+    return above("recordings in a batch = alone", pool.decibels, BATCH[precision],
+                 f"{max(SWEEP_AUDIO)} recordings of {max(SWEEP_BEAMS)} beams, signal over difference", "decoder", "dB")
 
 
 def pooled(pools) -> Pool:

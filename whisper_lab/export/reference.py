@@ -7,6 +7,7 @@ float16. The other clips of media/ are for the text: what a quantized pair under
 understands.
 """
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ class Sound:
     timed: Spoken | None = None  # the answer with timestamps; of speech only
     cut: bool = False  # the answer was longer than the gates look at
     strays: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
+    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; of "speech" only
 
     @property
     def is_speech(self) -> bool:
@@ -155,23 +157,39 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
              "result": plain.result, "timed": timed, "cut": plain.cut}
     if half is None:
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
-    with rounding.exact(runtime.model):
+    stream = {}
+    with rounding.exact(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
         right = _answers(runtime, features, forced)
-    hidden = right["hidden states"]
-    strays = {}
+    hidden, strays = right["hidden states"], {}
     for precision, context in yardsticks(runtime.model, half).items():
         with context:
             seen = _answers(runtime, features, forced, hidden)
         strays[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
         del seen
     return Sound(**facts, hidden=hidden, cross=_named(right, "cross "), logits=right["logits"],
-                 self_caches=_named(right, "self "), strays=strays)
+                 self_caches=_named(right, "self "), strays=strays, stream=stream)
+
+
+@contextlib.contextmanager
+def _norms(model, into: dict | None):
+    """Keep what every LayerNorm reads in `into`: the residual stream before each attention and feed-forward network."""
+    import torch
+
+    def keep(place):
+        return lambda module, args: into.__setitem__(place, args[0].float().numpy())
+
+    norms = {name.removeprefix("model."): module for name, module in model.named_modules()
+             if isinstance(module, torch.nn.LayerNorm) and into is not None}
+    handles = [module.register_forward_pre_hook(keep(place)) for place, module in norms.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def yardsticks(model, half: str) -> dict:
     """Precision -> the context in which PyTorch rounds as it does in that precision."""
-    import contextlib
-
     return {"fp32": contextlib.nullcontext(), "fp16": rounding.half(model, operators=half == "full")}
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine
-from whisper_lab.export import graphs, metadata, naming, publish, runtime_files
+from whisper_lab.export import graphs, metadata, naming, publish, runtime_files, structure
 from whisper_lab.export.gates import Gate
 
 SCHEMA = "whisper-onnx-lab/export/1"
@@ -34,6 +34,7 @@ class Export:
         self.facts = metadata.of_checkpoint(checkpoint, self.model.config, folder)
         self.rows: list[dict] = []
         self.fp32_bytes: dict[str, int] = {}
+        self.vectors: dict[str, dict] = {}
         self.export_s = 0.0
         self.scores: list[dict] | None = None
 
@@ -56,6 +57,7 @@ class Export:
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
         """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more."""
         self.fp32_bytes = {part: graphs.size(path) for part, path in fp32.items()}
+        self.vectors = {part: structure.vectors(graphs.load(path)) for part, path in fp32.items()}
         self.export_s = seconds
         if not self.args.no_verify or self.args.sensitivity:
             _ = self.sounds, self.long_run
@@ -81,7 +83,8 @@ class Export:
         from whisper_lab.export import verify
 
         gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run, fp32_bytes=self.fp32_bytes,
-                           excluded=excluded, alignment=bool(self.alignment_heads), threads=self.args.threads,
+                           vectors=self.vectors, excluded=excluded, alignment=bool(self.alignment_heads),
+                           threads=self.args.threads,
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
                            trained=not self.checkpoint.random_weights, seed=self.args.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):

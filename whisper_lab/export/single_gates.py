@@ -159,7 +159,8 @@ def cut_out(path: Path, name: str) -> bytes:
     for node in reversed(model.graph.node):
         if wanted & set(node.output):
             kept.insert(0, node)
-            wanted.update(nested for inner in nodes(onnx.helper.make_graph([node], "", [], [])) for nested in inner.input)
+            alone = onnx.helper.make_graph([node], "", [], [])
+            wanted.update(nested for inner in nodes(alone) for nested in inner.input)
     weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
     for tensor in weights:
         if tensor.external_data:

@@ -4,28 +4,32 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.export import diverge, end_to_end, parity, structure
-from whisper_lab.export.gates import Gate
+from whisper_lab.export import diverge, end_to_end, layers, parity, structure
+from whisper_lab.export.gates import ARITHMETIC, Gate
 from whisper_lab.export.pair import GraphPair
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
         fp32_bytes: dict[str, int], excluded: dict[str, int], alignment: bool = False, half_operators: bool = False,
         trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False,
-        go_on: bool = False) -> list[Gate]:
+        vectors: dict[str, dict] | None = None, go_on: bool = False) -> list[Gate]:
     """Structure, numbers, shapes, pieces, text. Returns every gate's verdict; a failed one raises nothing here.
 
     runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the
-    checkpoint's words mean something; go_on: also after a gate that failed.
+    checkpoint's words mean something; vectors: per part, the biases and LayerNorms of the float32 graph
+    (structure.vectors), for int8 and int4; go_on: also after a gate that failed.
     """
     gates = []
     for part, path in pair.items():
         gates += structure.check(path, part, precision, runtime.model.config, fp32_bytes[part], excluded[part],
                                  alignment, half_operators, optimized)
-    if not all(gate.passed for gate in gates):
+        if vectors and precision not in ARITHMETIC:
+            gates += structure.kept(path, part, vectors[part])
+    if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
     graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
-    steps = [lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
+    steps = [lambda: [] if precision in ARITHMETIC else layers.check(pair, sounds, precision, threads),
+             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
              lambda: parity.shapes(graphs, long_run, sounds, precision),
              lambda: end_to_end.teacher_forced(graphs, sounds, precision),
              lambda: end_to_end.free_running(graphs, sounds, precision, trained)]

@@ -104,8 +104,8 @@ def _claims(evidence, passed: list) -> None:
 def draw(evidence, figure) -> None:
     panel, gates = figure.subplots(), evidence.series["gates"][::-1]
     names = [f"{gate.name}{f' ({gate.part})' if gate.name.startswith('size') else ''}" for gate in gates]
-    panel.barh(range(len(gates)), [gate.limit / gate.value if gate.at_least else gate.value / gate.limit for gate in gates],
-               color=common.BLUE)
+    ratios = [gate.limit / gate.value if gate.at_least else gate.value / gate.limit for gate in gates]
+    panel.barh(range(len(gates)), ratios, color=common.BLUE)
     panel.set_yticks(range(len(gates)), names)
     panel.axvline(1, color=common.RED, linestyle="--", label="limit")
     panel.set(xlabel="value / limit (limit / value, where the limit is the least allowed)",
