@@ -16,7 +16,6 @@ from whisper_lab.export.gates import (
     DIVERGENCE,
     LOOP,
     NEAR_TIE,
-    QUIET_TIE,
     REPEATS,
     WORDS,
     Gate,
@@ -203,9 +202,9 @@ def _quiet(results: dict[str, Result], sounds: list[Sound], precision: str, grap
             worst = float("inf")
         elif found is not None:
             worst = max(worst, found.nats)
-            seen.append(f"{'near tie, allowed: ' if found.nats <= QUIET_TIE[precision] else ''}{sound.name}: "
+            seen.append(f"{'near tie, allowed: ' if found.nats <= NEAR_TIE[precision] else ''}{sound.name}: "
                         f"'{result.text}', PyTorch: '{sound.result.text}' ({found.nats:.2g} nats)")
-    return below("noise and silence", worst, QUIET_TIE[precision], "; ".join(seen) or "PyTorch's tokens", unit="nats")
+    return below("noise and silence", worst, NEAR_TIE[precision], "; ".join(seen) or "PyTorch's tokens", unit="nats")
 
 
 def loopiness(text: str) -> float:

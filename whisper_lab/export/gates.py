@@ -9,19 +9,30 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 ARITHMETIC = ("fp32", "fp16")
-# Arithmetic. Errors relative to PyTorch's own, tensor by tensor and over all shapes.
+# A graph's error over PyTorch's own, tensor by tensor and pooled over all shapes. Measured, the worst of whisper-base,
+# tiny.en and nano: fp32 1.2, fp16 0.69 (in these graphs residual sums stay in float32).
 ROUNDING = {"fp32": 2.0, "fp16": 1.5}
-# Behaviour.
-SIGNAL = {"int8": {"encoder": 10, "self caches": 5, "logits": 5, "shapes: encoder": 10, "shapes: decoder": 5},
-          "int4": {"encoder": 10, "self caches": 5, "logits": 5, "shapes: encoder": 10, "shapes: decoder": 5}}
-LAYER = {"int8": 20, "int4": 12}
-EMBEDDED = 30
+
+# Quantized graphs, on speech. Signal over error in dB: 20 dB is an error of a tenth. Beside each limit the least that
+# was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/planted_faults.py).
+# Each part of a graph by itself. int8 20.6, int4 17.8; a clipped outlier channel 9, a head twice as loud 5.
+LAYER = {"int8": 15, "int4": 12.5}
+EMBEDDED = 28  # the embeddings, int8 and float16 whatever the precision: 35; positions one off 13 to 20
+# All parts in a row. int8: encoder 13.0, self caches 20.2, logits 27.6; int4: 11.1, 13.8, 17.6.
+SIGNAL = {"int8": {"encoder": 11, "self caches": 14, "logits": 16, "shapes: encoder": 13, "shapes: decoder": 7},
+          "int4": {"encoder": 8, "self caches": 10, "logits": 12, "shapes: encoder": 9, "shapes: decoder": 9}}
+# The same recordings in a batch and alone: with int8 they share scales, with int4 hardly anything.
 BATCH = {"int8": 15, "int4": 20}
-AGREEMENT = {"fp32": 1.0, "fp16": 1.0, "int8": 0.98, "int4": 0.9}
-DIVERGENCE = {"fp32": 1e-6, "fp16": 1e-4, "int8": 0.02, "int4": 0.5}
-NEAR_TIE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5, "int4": 1.5}
-QUIET_TIE = NEAR_TIE
-WORDS = {"fp32": 0.0, "fp16": 0.0, "int8": 0.1, "int4": 0.34}
+
+# Share of next tokens that are PyTorch's, near ties counted as such; int8 0.992, int4 0.983.
+AGREEMENT = {"fp32": 1.0, "fp16": 1.0, "int8": 0.98, "int4": 0.96}
+# Mean KL divergence of the next token, nats; fp32 8e-12, fp16 9e-7, int8 0.013, int4 0.045.
+DIVERGENCE = {"fp32": 1e-6, "fp16": 1e-4, "int8": 0.05, "int4": 0.12}
+# Nats by which PyTorch may prefer its own token and the choice still be a toss-up: 0.7 is twice as likely, 1.5 four and
+# a half times. What is said into noise and silence is not judged more sternly than this.
+NEAR_TIE = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.7, "int4": 1.5}
+# Share of PyTorch's words that differ, except behind a near tie; int8 0.05, int4 0.05 (whisper-base).
+WORDS = {"fp32": 0.0, "fp16": 0.0, "int8": 0.1, "int4": 0.15}
 LOOP, REPEATS = 2.4, 3  # openai-whisper's threshold of compression; "seven seven seven" is a phone number, not a loop
 
 
