@@ -29,28 +29,55 @@ from whisper_lab.tokens import TokenRules, logsumexp
 SAME_TIME = 0.2  # seconds that a segment may begin or end earlier or later
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a pair made of one sound."""
+
+    sound: Sound
+    divergence: np.ndarray  # per token after PyTorch's own tokens: KL divergence of the next one, nats
+    margin: np.ndarray  # and by how much PyTorch's choice is ahead of the pair's there; of speech only
+    result: Result | None  # greedy, from its own history
+    timed: Result | None  # with timestamps; of speech only
+    finite: bool
+
+
+def text(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
+    """Every gate on text; each sound is encoded once and forgotten: all cross caches at once would be too large.
+
+    With random weights the margins are near ties everywhere, so after the first flip the texts have nothing in common:
+    then only float32 decodes from its own history, and is judged only up to its first near tie.
+    """
+    decode = trained or precision == "fp32"
+    heard = [hear(graphs, sound, precision not in ARITHMETIC, decode, trained) for sound in sounds]
+    gates = teacher_forced(heard, precision)
+    return gates + free_running(heard, precision, trained, graphs.rules) if decode else gates
+
+
+def hear(graphs: GraphPair, sound: Sound, one_by_one: bool, decode: bool, times: bool) -> Heard:
+    """Run the pair over one sound."""
+    cross = graphs.encode(sound.features)
+    finite = bool(np.isfinite(graphs.step(sound.forced, cross, None)[0]).all())
+    asked = [sound.spoken, sound.timed] if sound.is_speech else []
+    found = [next_tokens(graphs, cross, spoken, one_by_one) for spoken in asked] or [(np.zeros(0), np.zeros(0))]
+    divergence, margin = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return Heard(sound, divergence, margin, _decode(graphs, cross, sound.spoken) if decode else None,
+                 _decode(graphs, cross, sound.timed) if decode and times and sound.is_speech else None, finite)
+
+
 # PyTorch's history ---------------------------------------------------------------------------------------------------
 
-def teacher_forced(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def teacher_forced(heard: list[Heard], precision: str) -> list[Gate]:
     """The next token after PyTorch's own tokens, on speech: how far its probabilities are off, and is it the same."""
-    divergences, margins, same = [], [], 0
-    for sound in (sound for sound in sounds if sound.is_speech):
-        cross = graphs.encode(sound.features)
-        for spoken in (sound.spoken, sound.timed):
-            divergence, margin = next_tokens(graphs, cross, spoken, precision not in ARITHMETIC)
-            divergences, margins = [*divergences, *divergence], [*margins, *margin[margin > 0]]
-            same += int((margin == 0).sum())
-    real = [margin for margin in margins if not margin <= NEAR_TIE[precision]]
-    share = 1 - len(real) / len(divergences)
-    seen = f"{same} of {len(divergences)} tokens the same"
-    if margins:
-        widest = sorted(margins, reverse=True)[:5]
-        seen += f"; PyTorch's margins where not: {', '.join(f'{margin:.2g}' for margin in widest)} nats"
-    mean = float(np.mean(divergences))
-    return [above("teacher-forced: choices", share, AGREEMENT[precision], f"{seen}; up to "
-                  f"{NEAR_TIE[precision]:g} is a near tie"),
-            below("teacher-forced: KL divergence", mean, DIVERGENCE[precision], "mean over the tokens of speech",
-                  unit="nats")]
+    divergence, margin = (np.concatenate(arrays) for arrays in
+                          zip(*((each.divergence, each.margin) for each in heard), strict=True))
+    share = float((margin <= NEAR_TIE[precision]).mean())
+    seen = f"{int((margin == 0).sum())} of {len(margin)} tokens the same"
+    if (widest := np.sort(margin[margin != 0])[::-1][:5]).size:
+        seen += f"; PyTorch's margins where not: {', '.join(f'{one:.2g}' for one in widest)} nats"
+    return [above("teacher-forced: choices", share, AGREEMENT[precision],
+                  f"{seen}; up to {NEAR_TIE[precision]:g} is a near tie"),
+            below("teacher-forced: KL divergence", float(divergence.mean()), DIVERGENCE[precision],
+                  "mean over the tokens of speech", unit="nats")]
 
 
 def next_tokens(graphs: GraphPair, cross, spoken: Spoken, one_by_one: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -81,22 +108,13 @@ class Parting:
     nats: float  # how much likelier PyTorch holds its own token there
 
 
-def free_running(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
-    """Greedy decoding from its own history: PyTorch's words, its times, and no loop where PyTorch has none.
-
-    With random weights the margins are near ties everywhere, so after the first flip the texts have nothing in common:
-    then only float32 is judged, and only up to its first near tie.
-    """
-    if not trained and precision != "fp32":
-        return []
-    encoded = {sound.name: graphs.encode(sound.features) for sound in sounds}
-    results = {sound.name: _decode(graphs, encoded[sound.name], sound.spoken) for sound in sounds}
+def free_running(heard: list[Heard], precision: str, trained: bool, rules: TokenRules) -> list[Gate]:
+    """Greedy decoding from its own history: PyTorch's words, its times, and no loop where PyTorch has none."""
     if not trained:
-        return [_tokens(results, sounds, graphs.rules), _loops(results, sounds)]
-    speech = [sound for sound in sounds if sound.is_speech]
-    timed = {sound.name: _decode(graphs, encoded[sound.name], sound.timed) for sound in speech}
-    return [_words(results, speech, precision, graphs.rules), _times(timed, speech, precision, graphs.rules),
-            _loops(results, sounds), _quiet(results, sounds, precision, graphs)]
+        return [_tokens(heard, rules), _loops(heard)]
+    speech = [each for each in heard if each.sound.is_speech]
+    return [_words(speech, precision, rules), _times(speech, precision, rules), _loops(heard),
+            _quiet([each for each in heard if not each.sound.is_speech], precision, rules)]
 
 
 def _decode(graphs: GraphPair, cross, spoken: Spoken) -> Result:
@@ -135,39 +153,41 @@ def _margin(spoken: Spoken, rules: TokenRules, step: int, ours: int, theirs: int
     return float(logsumexp(raw[None, rules.timestamp_begin:])[0] - raw[ours])
 
 
-def _words(results: dict[str, Result], speech: list[Sound], precision: str, rules: TokenRules) -> Gate:
+def _words(speech: list[Heard], precision: str, rules: TokenRules) -> Gate:
     """Words of speech that differ, except behind a near tie."""
     from whisper_lab.metrics import word_errors
 
     wrong, words, ties, seen = 0, 0, [], []
-    for sound in speech:
-        result, right = results[sound.name], sound.result
-        errors = word_errors(right.text, result.text, right.language)
+    for each in speech:
+        right = each.sound.result
+        errors = word_errors(right.text, each.result.text, right.language)
         different = errors.substitutions + errors.insertions + errors.deletions
         words += errors.reference_words
-        found = parting(result.tokens, sound.spoken, rules)
-        if not different or found is None:
-            continue
-        near = found.nats <= NEAR_TIE[precision]
-        wrong += 0 if near else different
-        (ties if near else seen).append(f"{sound.name}: '{result.text}', PyTorch: '{right.text}' ({found.nats:.2g} "
-                                        "nats)")
-    detail = [f"{wrong} of PyTorch's {words} words differ", *seen]
-    detail += [f"near tie, allowed: {tie}" for tie in ties]
+        found = parting(each.result.tokens, each.sound.spoken, rules)
+        if different and found is not None:
+            near = found.nats <= NEAR_TIE[precision]
+            wrong += 0 if near else different
+            (ties if near else seen).append(f"{each.sound.name}: {_both(each, found)}")
+    detail = [f"{wrong} of PyTorch's {words} words differ", *seen, *(f"near tie, allowed: {tie}" for tie in ties)]
     return below("free-running: words", wrong / max(words, 1), WORDS[precision], "; ".join(detail))
 
 
-def _times(timed: dict[str, Result], speech: list[Sound], precision: str, rules: TokenRules) -> Gate:
+def _both(each: Heard, found: Parting) -> str:
+    return f"'{each.result.text}', PyTorch: '{each.sound.result.text}' ({found.nats:.2g} nats)"
+
+
+def _times(speech: list[Heard], precision: str, rules: TokenRules) -> Gate:
     """Segments begin and end when PyTorch's do, except behind a near tie."""
     worst, name, moved = 0.0, "none", 0
-    for sound in speech:
-        times, right = (_seconds(result.tokens, rules) for result in (timed[sound.name], sound.timed.result))
+    for each in speech:
+        spoken = each.sound.timed
+        times, right = (_seconds(result.tokens, rules) for result in (each.timed, spoken.result))
         if len(times) == len(right) and np.all(np.abs(times - right) <= SAME_TIME + 1e-6):
             continue
         moved += 1
-        found = parting(timed[sound.name].tokens, sound.timed, rules, SAME_TIME)
+        found = parting(each.timed.tokens, spoken, rules, SAME_TIME)
         if found is not None and found.nats >= worst:
-            worst, name = found.nats, f"{sound.name}: {times.tolist()} s, PyTorch: {right.tolist()} s"
+            worst, name = found.nats, f"{each.sound.name}: {times.tolist()} s, PyTorch: {right.tolist()} s"
     return below("free-running: timestamps", worst, NEAR_TIE[precision],
                  f"{moved} of {len(speech)} clips with a time more than {SAME_TIME:g} s off; widest margin: {name}",
                  unit="nats")
@@ -178,32 +198,31 @@ def _seconds(tokens: list[int], rules: TokenRules) -> np.ndarray:
                      if token >= rules.timestamp_begin], 2)
 
 
-def _tokens(results: dict[str, Result], sounds: list[Sound], rules: TokenRules) -> Gate:
-    found = [parting(results[sound.name].tokens, sound.spoken, rules) for sound in sounds]
+def _tokens(heard: list[Heard], rules: TokenRules) -> Gate:
+    found = [parting(each.result.tokens, each.sound.spoken, rules) for each in heard]
     worst = max((each.nats for each in found if each), default=0.0)
     return below("free-running: tokens", worst, NEAR_TIE["fp32"], "margin at the first token that differs", unit="nats")
 
 
-def _loops(results: dict[str, Result], sounds: list[Sound]) -> Gate:
-    found = [(loopiness(results[sound.name].text), sound.name) for sound in sounds
-             if loopiness(sound.result.text) <= 1]
+def _loops(heard: list[Heard]) -> Gate:
+    found = [(loopiness(each.result.text), each.sound.name) for each in heard
+             if loopiness(each.sound.result.text) <= 1]
     worst, name = max(found, default=(0.0, "none: PyTorch loops everywhere"))
     return below("free-running: loops", worst, 1.0,
                  f"compression ratio / {LOOP} or repeats / {REPEATS}; worst on {name}")
 
 
-def _quiet(results: dict[str, Result], sounds: list[Sound], precision: str, graphs: GraphPair) -> Gate:
+def _quiet(quiet: list[Heard], precision: str, rules: TokenRules) -> Gate:
     """Noise and silence have no right text: finite numbers, and no choice that PyTorch holds for far less likely."""
     worst, seen = 0.0, []
-    for sound in (sound for sound in sounds if not sound.is_speech):
-        result = results[sound.name]
-        found = parting(result.tokens, sound.spoken, graphs.rules)
-        if not np.isfinite(graphs.step(sound.forced, graphs.encode(sound.features), None)[0]).all():
+    for each in quiet:
+        found = parting(each.result.tokens, each.sound.spoken, rules)
+        if not each.finite:
             worst = float("inf")
         elif found is not None:
             worst = max(worst, found.nats)
-            seen.append(f"{'near tie, allowed: ' if found.nats <= NEAR_TIE[precision] else ''}{sound.name}: "
-                        f"'{result.text}', PyTorch: '{sound.result.text}' ({found.nats:.2g} nats)")
+            seen.append(f"{'near tie, allowed: ' if found.nats <= NEAR_TIE[precision] else ''}{each.sound.name}: "
+                        f"{_both(each, found)}")
     return below("noise and silence", worst, NEAR_TIE[precision], "; ".join(seen) or "PyTorch's tokens", unit="nats")
 
 

@@ -31,8 +31,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
     steps = [lambda: [] if precision in ARITHMETIC else layers.check(pair, sounds, precision, threads),
              lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
              lambda: parity.shapes(graphs, long_run, sounds, precision),
-             lambda: end_to_end.teacher_forced(graphs, sounds, precision),
-             lambda: end_to_end.free_running(graphs, sounds, precision, trained)]
+             lambda: end_to_end.text(graphs, sounds, precision, trained)]
     for step in console.progress(steps, description=f"gates {precision}", unit="gate"):
         gates += step()
         if not go_on and not all(gate.passed for gate in gates):
