@@ -130,25 +130,31 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
                                f"{detail}; off by {pool.error:.1e}, PyTorch by {own:.1e}", part, TIMES))
         else:
             gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
-    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds, precision)]
+    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds)]
 
 
-def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> Gate:
-    """Three recordings in a batch and each alone, the next token in the middle of a text: nobody hears another's sound.
+def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+    """Three recordings in a batch and each alone, the first word of each: none hears another's sound.
 
-    The graph against itself, because what one recording changes may be smaller than what int4 does.
+    The graph against itself, and what the batch changes (in int8 recordings share scales) against what hearing the
+    first recording would change: that may be less than int4's own error.
     """
-    past, pool = long.ids.shape[1] // 4, Pool()
-    caches = [array[:, :, :past] for array in long.caches]
-    cross = graphs.own([np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:max(SWEEP_AUDIO)]),
-                                                                 strict=True)])
-    together = _run(graphs.step, long.ids[:, past:past + 1], cross, caches, count=2)[0]
-    for audio, rows in enumerate(np.split(np.arange(len(long.ids)), max(SWEEP_AUDIO))):
-        alone = _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(sounds[audio].cross),
-                     [np.ascontiguousarray(array[rows]) for array in caches], count=2)[0]
-        pool.add(together[rows] if np.ndim(together) else together, alone)
-    return above("recordings in a batch = alone", pool.decibels, BATCH[precision],
-                 f"{max(SWEEP_AUDIO)} recordings of {max(SWEEP_BEAMS)} beams, signal over difference", "decoder", "dB")
+    past, changed, heard = sounds[0].prompt_length - 1, Pool(), Pool()
+    firsts = np.arange(0, len(long.ids), max(SWEEP_BEAMS))  # a beam of each recording
+
+    def step(rows: np.ndarray, audios: list[int]) -> np.ndarray:
+        cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
+        cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
+        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
+
+    together = step(firsts, list(range(len(firsts))))
+    for audio, row in enumerate(firsts):
+        alone = step(row[None], [audio])
+        changed.add(together[audio:audio + 1] if np.ndim(together) else together, alone)
+        heard.add(step(row[None], [0]), alone)
+    more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
+    return above("recordings in a batch = alone", float(more), BATCH,
+                 f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
 
 
 def pooled(pools) -> Pool:

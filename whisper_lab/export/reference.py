@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
 from whisper_lab.export import rounding
 from whisper_lab.export.rounding import Pool
@@ -131,7 +131,10 @@ def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[
     three = _three(runtime.spec, seed, found)
     others = {name: clip for name, clip in found.items() if clip is not three[SPEECH] and _speaks(runtime, clip)}
     with rounding.lean_attention(runtime.model):
-        made = [listen(runtime, name, clip, half) for name, clip in three.items()]
+        made = []
+        for name, clip in three.items():
+            made.append(listen(runtime, name, clip, half))
+            machine.give_back_memory()  # what was in float64
         heard = [listen(runtime, name, clip, None) for name, clip in others.items() if more]
     return made + [sound for sound in heard if sound.result.avg_logprob >= SURE]
 
@@ -210,18 +213,21 @@ def _answers(runtime, features: np.ndarray, forced: np.ndarray, hidden: np.ndarr
     import torch
 
     states = runtime.encode(features)
-    found, heads = {"hidden states": states}, runtime.model.config.decoder_attention_heads
+    found, heads = {"hidden states": _float32(states)}, runtime.model.config.decoder_attention_heads
     with torch.inference_mode():
         for layer, module in enumerate(runtime.model.model.decoder.layers):
             for kind, project in (("key", module.encoder_attn.k_proj), ("value", module.encoder_attn.v_proj)):
                 made = project(states)
-                found[f"cross {kind} {layer}"] = made.reshape(*made.shape[:2], heads, -1).transpose(1, 2)
-    heard = states if hidden is None else torch.from_numpy(hidden)
-    logits, cache = runtime.step(forced, heard, None)
+                made = made.reshape(*made.shape[:2], heads, -1).transpose(1, 2)
+                found[f"cross {kind} {layer}"] = _float32(made)  # at once: all of them in float64 are 74 MB in base
+    logits, cache = runtime.step(forced, states if hidden is None else torch.from_numpy(hidden), None)
     for layer, kept in enumerate(cache.self_attention_cache.layers):
-        found |= {f"self key {layer}": kept.keys, f"self value {layer}": kept.values}
-    found = {tensor: np.ascontiguousarray(values.float().numpy()) for tensor, values in found.items()}
+        found |= {f"self key {layer}": _float32(kept.keys), f"self value {layer}": _float32(kept.values)}
     return found | {"logits": logits}
+
+
+def _float32(tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.float().numpy())
 
 
 def _named(found: dict[str, np.ndarray], start: str) -> list[np.ndarray]:
