@@ -15,9 +15,9 @@ ROUNDING = {"fp32": 2.0, "fp16": 1.5}
 
 # Quantized graphs, on speech. Signal over error in dB: 20 dB is an error of a tenth. Beside each limit the least that
 # was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/planted_faults.py).
-# Each part of a graph by itself. int8 20.6, int4 17.8; faults 9.2 (nano's largest activations clipped) and below.
-LAYER = {"int8": 15, "int4": 12.5}
-EMBEDDED = 28  # the embeddings, in int8 and float16 whatever the precision: 35; positions one off 22
+# Each part of a graph by itself. int8 20.6, int4 17.8; a head twice as loud or a clipped outlier 14 and below.
+LAYER = {"int8": 17, "int4": 15}
+EMBEDDED = 28  # the embeddings, in int8 and float16 whatever the precision: 35; positions one off 22 and below
 # All parts in a row. int8: encoder 13.0 (18.4 and more where outliers are looked after), self caches 20.2, logits 27.6;
 # int4: 11.1, 13.8, 17.6.
 SIGNAL = {"int8": {"encoder": 11, "self caches": 14, "logits": 16, "shapes: encoder": 13, "shapes: decoder": 5},
