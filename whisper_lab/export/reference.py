@@ -83,10 +83,17 @@ def sounds(spec: FeatureSpec, seed: int = 0) -> dict[str, np.ndarray]:
 def _three(spec: FeatureSpec, seed: int, found: dict[str, Clip]) -> dict[str, Clip]:
     noise = np.random.default_rng(seed).standard_normal(spec.n_samples).astype(np.float32)
     speech = max(found.values(), key=lambda clip: len(clip.samples), default=None)
-    if speech is None:
-        console.note("speech for the gates", "synthetic vowels", "media/ holds no clip that fits in the model's window")
-        speech = Clip(vowels(spec.sampling_rate)[:spec.n_samples])
+    speech = speech or Clip(_cut(spec))  # a window of a second: no sentence fits
     return {SPEECH: speech, SILENCE: Clip(np.zeros(spec.n_samples, np.float32)), NOISE: Clip(noise * 10 ** (-30 / 20))}
+
+
+def _cut(spec: FeatureSpec) -> np.ndarray:
+    from whisper_lab import audio
+
+    for path in sorted(MEDIA.glob("*.wav")):
+        return audio.load(path).samples[:spec.n_samples]
+    console.note("speech for the gates", "synthetic vowels", "media/ holds no clip")
+    return vowels(spec.sampling_rate)[:spec.n_samples]
 
 
 def clips(spec: FeatureSpec) -> dict[str, Clip]:
