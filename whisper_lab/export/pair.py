@@ -47,6 +47,10 @@ class GraphPair:
         hidden, *cross = self._run_encoder(features)
         return [hidden, *(int8_cache.unpack(cross) if self.int8_cross else cross)]
 
+    def hidden(self, features: np.ndarray) -> np.ndarray:
+        """The hidden states alone: onnxruntime leaves out the cross caches, which are ten times as large."""
+        return self.encoder.run([self.encoder.get_outputs()[0].name], {self.encoder.get_inputs()[0].name: features})[0]
+
     def _run_encoder(self, features: np.ndarray) -> list[np.ndarray]:
         return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
 
