@@ -288,6 +288,27 @@ def test_tokens_that_may_not_come_are_seen(refused, monkeypatch):
     assert "gate 'tokens from the same mel' failed" in refused()
 
 
+def test_a_token_wrongly_allowed_is_seen_though_no_clip_says_it(refused, monkeypatch):
+    from whisper_lab.export import single_loop
+
+    sound = single_loop.may_come
+
+    def lax(block, rules):
+        from dataclasses import replace
+
+        return sound(block, replace(rules, suppress=rules.suppress[1:]))
+    monkeypatch.setattr(single_loop, "may_come", lax)
+    assert "gate 'tokens that may come' failed" in refused()
+
+
+def test_a_near_tie_is_allowed_and_said_and_no_more():
+    """The mel's last digit decides between tokens that are nearly tied: as whisper-base in int8 does on noise."""
+    gate = single_gates._from_samples([(0.0, "kitchen"), (0.4, "noise")], "int8")
+    assert gate.passed and "near tie, allowed: noise (0.4 nats)" in gate.detail
+    assert not single_gates._from_samples([(0.0, "kitchen"), (4.0, "noise")], "int8").passed
+    assert not single_gates._from_samples([(0.4, "noise")], "fp32").passed
+
+
 def test_a_wrong_character_is_seen(refused, monkeypatch):
     table = single_text.characters()
     table[ord("e")] = "3"

@@ -10,36 +10,60 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8_cache, naming
-from whisper_lab.export.gates import NUMBERS, relative_error
+from whisper_lab.export import graphs, int8_cache, naming, rounding
+from whisper_lab.export.gates import ARITHMETIC, relative_error
 from whisper_lab.export.pair import session
-from whisper_lab.export.reference import Sound
+from whisper_lab.export.reference import Sound, yardsticks
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
+JUMP = 4  # a place is off where its error is so many times what was to be expected there
+QUANTIZED = {"int8": 0.05, "int4": 0.15}  # relative error of a single quantized layer, about
 
 
 def locate(path: Path, part: str, precision: str, runtime, sound: Sound) -> str:
     """`decoder.layers.3.fc1/MatMul: error 0.8` of the first node that is off, or the one with the largest error."""
     model = graphs.load(path)
     places = naming.module_outputs(output.name for node in model.graph for output in node.outputs if output.name)
-    coarse = _errors(path, part, {p: places[p] for p in places if COARSE.match(p)}, runtime, sound)
-    limit = NUMBERS[precision][0]
-    first = next((place for place, error in coarse.items() if error > limit), None)
+    coarse = _errors(path, part, {p: places[p] for p in places if COARSE.match(p)}, precision, runtime, sound)
+    first = _first_off(coarse)
     if first is None:
-        place = max(coarse, key=coarse.get, default=None)
-        return f"no node is off by itself; largest error {coarse[place]:.2g} at {places[place]}" if place else "unknown"
+        place = max(coarse, key=lambda place: coarse[place][0], default=None)
+        return (f"no node is off by itself; largest error {coarse[place][0]:.2g} at {places[place]}"
+                if place else "unknown")
     inside = {p: places[p] for p in places if p == first or p.startswith(f"{first}.")}
-    fine = _errors(path, part, inside, runtime, sound)
-    place, error = next(((place, error) for place, error in fine.items() if error > limit), (first, coarse[first]))
-    return f"{places[place]} (relative error {error:.2g})"
+    fine = _errors(path, part, inside, precision, runtime, sound)
+    place = _first_off(fine) or first
+    return f"{places[place]} (relative error {(fine | {first: coarse[first]})[place][0]:.2g})"
 
 
-def _errors(path: Path, part: str, places: dict[str, str], runtime, sound: Sound) -> dict[str, float]:
-    right = _hooked(part, set(places), runtime, sound)
+def _first_off(errors: dict[str, tuple[float, float]]) -> str | None:
+    """The first place whose error is far larger than expected: there, or at any place before."""
+    worst = 0.0
+    for place, (error, expected) in errors.items():
+        if error > JUMP * max(expected, worst if expected in QUANTIZED.values() else 0):
+            return place
+        worst = max(worst, error)
+    return None
+
+
+def _errors(path: Path, part: str, places: dict[str, str], precision: str, runtime,
+            sound: Sound) -> dict[str, tuple[float, float]]:
+    """Place -> relative error of the graph's value, and what is to be expected: PyTorch's own error, where known."""
+    with rounding.exact(runtime.model):
+        right = _hooked(part, set(places), runtime, sound)
+    own = {}
+    if precision in ARITHMETIC:
+        with yardsticks(runtime.model, "full")[precision]:
+            own = _hooked(part, set(places), runtime, sound)
     wanted = {place: value for place, value in places.items() if place in right}
     seen = _exposed(path, part, list(wanted.values()), sound)
-    return {place: relative_error(seen[value].astype(np.float32), right[place]) for place, value in wanted.items()
-            if value in seen}
+    found = {}
+    for place, value in wanted.items():
+        if value in seen:
+            expected = (max(relative_error(own[place], right[place]), rounding.UNIT[precision]) if own
+                        else QUANTIZED[precision])
+            found[place] = relative_error(seen[value].astype(np.float32), right[place]), expected
+    return found
 
 
 def _hooked(part: str, places: set[str], runtime, sound: Sound) -> dict[str, np.ndarray]:

@@ -1,88 +1,229 @@
 """Gates on text: does the graph choose the tokens that PyTorch chooses, given its history and given its own.
 
-Here the two graphs work together: the decoder hears what the encoder of its own precision heard.
+Here the two graphs work together: the decoder hears what the encoder of its own precision heard. Where a graph first
+chooses otherwise, PyTorch's own preference says whether that matters: a fraction of a nat is a near tie, which rounding
+may decide either way.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from whisper_lab.decoding import Options, compression_ratio, decode_encoded
-from whisper_lab.export.gates import AGREEMENT, DIVERGENCE, LOOP, NEAR_TIE, REPEATS, WORDS, Gate, below
+from whisper_lab.decoding import Options, Result, compression_ratio, decode_encoded
+from whisper_lab.export.gates import (
+    AGREEMENT,
+    ARITHMETIC,
+    DIVERGENCE,
+    LOOP,
+    NEAR_TIE,
+    REPEATS,
+    WORDS,
+    Gate,
+    above,
+    below,
+)
 from whisper_lab.export.pair import GraphPair
-from whisper_lab.export.reference import Sound
-from whisper_lab.tokens import log_softmax
+from whisper_lab.export.reference import Sound, Spoken
+from whisper_lab.tokens import TokenRules, logsumexp
+
+SAME_TIME = 0.2  # seconds that a segment may begin or end earlier or later
 
 
-def teacher_forced(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
-    """PyTorch's own tokens as history; at each disagreement the margin says whether it was a near tie."""
-    agreed, divergences, disagreements = [], [], []
-    for sound in sounds:
-        test = log_softmax(graphs.step(sound.forced, graphs.encode(sound.features), None)[0][0])
-        reference = log_softmax(sound.logits[0])
-        divergences.append((np.exp(reference) * (reference - test)).sum(axis=-1))
-        ours, theirs = test.argmax(-1), reference.argmax(-1)
-        for position in np.flatnonzero(ours != theirs):
-            margin = float(reference[position, theirs[position]] - reference[position, ours[position]])
-            disagreements.append(margin)
-        agreed += (ours == theirs).tolist()
-    real = [margin for margin in disagreements if not margin <= NEAR_TIE[precision]]
-    share = 1 - len(real) / len(agreed)
-    seen = f"{sum(agreed)} of {len(agreed)} tokens the same"
-    if disagreements:
-        widest = sorted(disagreements, reverse=True)[:5]
-        seen += f"; margins where not: {', '.join(f'{margin:.2g}' for margin in widest)} nats"
-    divergence = float(np.concatenate(divergences).mean())
-    return [Gate("teacher-forced: choices", share >= AGREEMENT[precision], share, AGREEMENT[precision], seen),
-            below("teacher-forced: KL divergence", divergence, DIVERGENCE[precision], "mean over positions, nats")]
+@dataclass(frozen=True)
+class Heard:
+    """What a pair made of one sound."""
+
+    sound: Sound
+    divergence: np.ndarray  # per token after PyTorch's own tokens: KL divergence of the next one, nats
+    margin: np.ndarray  # and by how much PyTorch's choice is ahead of the pair's there; of speech only
+    result: Result | None  # greedy, from its own history
+    timed: Result | None  # with timestamps; of speech only
+    finite: bool
 
 
-def free_running(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
-    """Greedy decoding from its own history: the words of PyTorch, and no loop where PyTorch has none.
+def text(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
+    """Every gate on text; each sound is encoded once and forgotten: all cross caches at once would be too large.
 
     With random weights the margins are near ties everywhere, so after the first flip the texts have nothing in common:
-    then only float32 is judged, and only up to its first near tie.
+    then only float32 decodes from its own history, and is judged only up to its first near tie.
     """
-    if not trained and precision != "fp32":
-        return []
-    results = [_decode(graphs, sound) for sound in sounds]
-    return [_words(results, sounds, precision) if trained else _tokens(results, sounds), _loops(results, sounds)]
+    decode = trained or precision == "fp32"
+    heard = [hear(graphs, sound, precision not in ARITHMETIC, decode, trained) for sound in sounds]
+    gates = teacher_forced(heard, precision)
+    return gates + free_running(heard, precision, trained, graphs.rules) if decode else gates
 
 
-def _decode(graphs: GraphPair, sound: Sound):
-    room = max(len(sound.result.tokens) + 8, 16)  # a graph that does not stop where PyTorch stops is seen
-    options = Options(language=sound.result.language, max_tokens=min(room, graphs.rules.max_positions // 2))
-    return decode_encoded(graphs, graphs.encode(sound.features), 1, options)[0]
+def hear(graphs: GraphPair, sound: Sound, one_by_one: bool, decode: bool, times: bool) -> Heard:
+    """Run the pair over one sound."""
+    cross = graphs.encode(sound.features)
+    finite = bool(np.isfinite(graphs.step(sound.forced, cross, None)[0]).all())
+    asked = [sound.spoken, sound.timed] if sound.is_speech else []
+    found = [next_tokens(graphs, cross, spoken, one_by_one) for spoken in asked] or [(np.zeros(0), np.zeros(0))]
+    divergence, margin = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return Heard(sound, divergence, margin, _decode(graphs, cross, sound.spoken) if decode else None,
+                 _decode(graphs, cross, sound.timed) if decode and times and sound.is_speech else None, finite)
 
 
-def _words(results: list, sounds: list[Sound], precision: str) -> Gate:
+# PyTorch's history ---------------------------------------------------------------------------------------------------
+
+def teacher_forced(heard: list[Heard], precision: str) -> list[Gate]:
+    """The next token after PyTorch's own tokens, on speech: how far its probabilities are off, and is it the same."""
+    divergence, margin = (np.concatenate(arrays) for arrays in
+                          zip(*((each.divergence, each.margin) for each in heard), strict=True))
+    share = float((margin <= NEAR_TIE[precision]).mean())
+    seen = f"{int((margin == 0).sum())} of {len(margin)} tokens the same"
+    if (widest := np.sort(margin[margin != 0])[::-1][:5]).size:
+        seen += f"; PyTorch's margins where not: {', '.join(f'{one:.2g}' for one in widest)} nats"
+    return [above("teacher-forced: choices", share, AGREEMENT[precision],
+                  f"{seen}; up to {NEAR_TIE[precision]:g} is a near tie"),
+            below("teacher-forced: KL divergence", float(divergence.mean()), DIVERGENCE[precision],
+                  "mean over the tokens of speech", unit="nats")]
+
+
+def next_tokens(graphs: GraphPair, cross, spoken: Spoken, one_by_one: bool) -> tuple[np.ndarray, np.ndarray]:
+    """For each token of the answer: KL divergence, and by how much PyTorch's choice is ahead of the graph's there."""
+    result = spoken.result
+    ids = np.array([[*result.prompt, *result.tokens]], np.int64)
+    rows = slice(len(result.prompt) - 1, None)
+    ours = (graphs.answer(ids, len(result.prompt), cross) if one_by_one else graphs.step(ids, cross, None))[0]
+    test, right = (log_softmax64(logits[0][rows]) for logits in (ours, spoken.logits))
+    divergence = np.maximum((np.exp(right) * (right - test)).sum(axis=-1), 0)  # below 0 is rounding
+    row = np.arange(len(right))
+    return divergence, right.max(axis=-1) - right[row, test.argmax(axis=-1)]
+
+
+def log_softmax64(logits: np.ndarray) -> np.ndarray:
+    """In float64: the divergence of two float32 graphs is smaller than float32's own rounding of it."""
+    wide = logits.astype(np.float64)
+    return wide - logsumexp(wide)[..., None]
+
+
+# Its own history -----------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Parting:
+    """Where a graph's answer first leaves PyTorch's."""
+
+    step: int
+    nats: float  # how much likelier PyTorch holds its own token there
+
+
+def free_running(heard: list[Heard], precision: str, trained: bool, rules: TokenRules) -> list[Gate]:
+    """Greedy decoding from its own history: PyTorch's words, its times, and no loop where PyTorch has none."""
+    if not trained:
+        return [_tokens(heard, rules), _loops(heard)]
+    speech = [each for each in heard if each.sound.is_speech]
+    return [_words(speech, precision, rules), _times(speech, precision, rules), _loops(heard),
+            _quiet([each for each in heard if not each.sound.is_speech], precision, rules)]
+
+
+def _decode(graphs: GraphPair, cross, spoken: Spoken) -> Result:
+    room = max(len(spoken.result.tokens) + 8, 16)  # a graph that does not stop where PyTorch stops is seen
+    options = Options(language=spoken.result.language, max_tokens=min(room, graphs.rules.max_positions // 2),
+                      timestamps=spoken.timestamps)
+    return decode_encoded(graphs, cross, 1, options)[0]
+
+
+def parting(tokens: list[int], spoken: Spoken, rules: TokenRules, same_time: float = 0.0) -> Parting | None:
+    """The first token that differs from PyTorch's; None where none does.
+
+    Timestamps up to `same_time` seconds apart count as equal.
+    """
+    theirs, ours = list(spoken.result.tokens), [*tokens, rules.end]
+    if not spoken.cut:
+        theirs.append(rules.end)
+    steps = round(same_time / rules.timestamp_step)
+    for step, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        both_times = min(one, other) >= rules.timestamp_begin
+        if one != other and not (both_times and abs(one - other) <= steps):
+            return Parting(step, _margin(spoken, rules, step, one, other))
+    return None
+
+
+def _margin(spoken: Spoken, rules: TokenRules, step: int, ours: int, theirs: int) -> float:
+    """Nats by which PyTorch prefers `theirs` to `ours` under the token rules; infinite for a token never allowed."""
+    raw = spoken.logits[0, len(spoken.result.prompt) + step - 1]
+    generated = np.array([spoken.result.tokens[:step]], np.int64)
+    scores = rules.apply(raw[None].astype(np.float32), generated, spoken.timestamps)[0]
+    if np.isfinite(scores[ours]):
+        return float(scores[theirs] - scores[ours])
+    if not spoken.timestamps or ours >= rules.timestamp_begin:
+        return float("inf")
+    # All timestamps together were likelier than any text, and the graph saw it the other way round.
+    return float(logsumexp(raw[None, rules.timestamp_begin:])[0] - raw[ours])
+
+
+def _words(speech: list[Heard], precision: str, rules: TokenRules) -> Gate:
+    """Words of speech that differ, except behind a near tie."""
     from whisper_lab.metrics import word_errors
 
-    wrong = words = 0
-    for result, sound in zip(results, sounds, strict=True):
-        errors = word_errors(sound.result.text, result.text, sound.result.language)
-        wrong += errors.substitutions + errors.insertions + errors.deletions
+    wrong, words, ties, seen = 0, 0, [], []
+    for each in speech:
+        right = each.sound.result
+        errors = word_errors(right.text, each.result.text, right.language)
+        different = errors.substitutions + errors.insertions + errors.deletions
         words += errors.reference_words
-    spoken = "; ".join(f"{sound.name}: '{result.text}'" for result, sound in zip(results, sounds, strict=True))
-    return below("free-running: words", wrong / max(words, 1), WORDS[precision],
-                 f"{wrong} wrong of PyTorch's {words} words; {spoken}")
+        found = parting(each.result.tokens, each.sound.spoken, rules)
+        if different and found is not None:
+            near = found.nats <= NEAR_TIE[precision]
+            wrong += 0 if near else different
+            (ties if near else seen).append(f"{each.sound.name}: {_both(each, found)}")
+    detail = [f"{wrong} of PyTorch's {words} words differ", *seen, *(f"near tie, allowed: {tie}" for tie in ties)]
+    return below("free-running: words", wrong / max(words, 1), WORDS[precision], "; ".join(detail))
 
 
-def _tokens(results: list, sounds: list[Sound]) -> Gate:
-    worst = 0.0
-    for result, sound in zip(results, sounds, strict=True):
-        theirs = sound.result.tokens
-        first = next((i for i, pair in enumerate(zip(result.tokens, theirs, strict=False)) if pair[0] != pair[1]), None)
-        if first is not None:
-            scores = log_softmax(sound.logits[0, sound.prompt_length + first - 1])
-            worst = max(worst, float(scores[theirs[first]] - scores[result.tokens[first]]))
-    return below("free-running: tokens", worst, NEAR_TIE["fp32"], "margin in nats at the first token that differs")
+def _both(each: Heard, found: Parting) -> str:
+    return f"'{each.result.text}', PyTorch: '{each.sound.result.text}' ({found.nats:.2g} nats)"
 
 
-def _loops(results: list, sounds: list[Sound]) -> Gate:
-    found = [(loopiness(result.text), sound.name) for result, sound in zip(results, sounds, strict=True)
-             if loopiness(sound.result.text) <= 1]
+def _times(speech: list[Heard], precision: str, rules: TokenRules) -> Gate:
+    """Segments begin and end when PyTorch's do, except behind a near tie."""
+    worst, name, moved = 0.0, "none", 0
+    for each in speech:
+        spoken = each.sound.timed
+        times, right = (_seconds(result.tokens, rules) for result in (each.timed, spoken.result))
+        if len(times) == len(right) and np.all(np.abs(times - right) <= SAME_TIME + 1e-6):
+            continue
+        moved += 1
+        found = parting(each.timed.tokens, spoken, rules, SAME_TIME)
+        if found is not None and found.nats >= worst:
+            worst, name = found.nats, f"{each.sound.name}: {times.tolist()} s, PyTorch: {right.tolist()} s"
+    return below("free-running: timestamps", worst, NEAR_TIE[precision],
+                 f"{moved} of {len(speech)} clips with a time more than {SAME_TIME:g} s off; widest margin: {name}",
+                 unit="nats")
+
+
+def _seconds(tokens: list[int], rules: TokenRules) -> np.ndarray:
+    return np.round([(token - rules.timestamp_begin) * rules.timestamp_step for token in tokens
+                     if token >= rules.timestamp_begin], 2)
+
+
+def _tokens(heard: list[Heard], rules: TokenRules) -> Gate:
+    found = [parting(each.result.tokens, each.sound.spoken, rules) for each in heard]
+    worst = max((each.nats for each in found if each), default=0.0)
+    return below("free-running: tokens", worst, NEAR_TIE["fp32"], "margin at the first token that differs", unit="nats")
+
+
+def _loops(heard: list[Heard]) -> Gate:
+    found = [(loopiness(each.result.text), each.sound.name) for each in heard
+             if loopiness(each.sound.result.text) <= 1]
     worst, name = max(found, default=(0.0, "none: PyTorch loops everywhere"))
     return below("free-running: loops", worst, 1.0,
                  f"compression ratio / {LOOP} or repeats / {REPEATS}; worst on {name}")
+
+
+def _quiet(quiet: list[Heard], precision: str, rules: TokenRules) -> Gate:
+    """Noise and silence have no right text: finite numbers, and no choice that PyTorch holds for far less likely."""
+    worst, seen = 0.0, []
+    for each in quiet:
+        found = parting(each.result.tokens, each.sound.spoken, rules)
+        if not each.finite:
+            worst = float("inf")
+        elif found is not None:
+            worst = max(worst, found.nats)
+            seen.append(f"{'near tie, allowed: ' if found.nats <= NEAR_TIE[precision] else ''}{each.sound.name}: "
+                        f"{_both(each, found)}")
+    return below("noise and silence", worst, NEAR_TIE[precision], "; ".join(seen) or "PyTorch's tokens", unit="nats")
 
 
 def loopiness(text: str) -> float:

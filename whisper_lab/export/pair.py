@@ -48,6 +48,10 @@ class GraphPair:
         hidden, *cross = self._run_encoder(features)
         return [hidden, *(int8_cache.unpack(cross) if self.int8_cross else cross)]
 
+    def hidden(self, features: np.ndarray) -> np.ndarray:
+        """The hidden states alone: onnxruntime leaves out the cross caches, which are ten times as large."""
+        return self.encoder.run([self.encoder.get_outputs()[0].name], {self.encoder.get_inputs()[0].name: features})[0]
+
     def _run_encoder(self, features: np.ndarray) -> list[np.ndarray]:
         return self.encoder.run(None, {self.encoder.get_inputs()[0].name: features})
 
@@ -66,6 +70,19 @@ class GraphPair:
             return int8_decoder.step(self.decoder, feeds, self.decoder.get_outputs()[0].shape[-1])
         logits, *presents = self.decoder.run(self.outputs, feeds)
         return logits, presents
+
+    def answer(self, ids: np.ndarray, prompt: int, cross: list[np.ndarray]):
+        """As `step` from empty caches, but like a transcription: the first `prompt` tokens at once, then one by one.
+
+        In int8 that matters: the first token's activations dwarf all others, and tokens that go together may have to
+        share a scale with it.
+        """
+        logits, cache = self.step(ids[:, :prompt], cross, None)
+        found = [logits]
+        for i in range(prompt, ids.shape[1]):
+            logits, cache = self.step(ids[:, i:i + 1], cross, cache)
+            found.append(logits)
+        return np.concatenate(found, axis=1), cache
 
     def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """The self caches of these rows."""

@@ -1,52 +1,90 @@
 """Gates on numbers: the graphs against PyTorch, over all shapes, and against themselves in pieces.
 
-A graph that cannot run a shape at all fails the gate like one that runs it wrongly.
+A graph that cannot run a shape at all fails the gate like one that runs it wrongly. In fp32 and fp16 every error is
+divided by the error that PyTorch makes itself in that precision; of int8 and int4 the signal-to-noise ratio is judged.
 """
 
 import itertools
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab.export.gates import NUMBERS, PIECES, Gate, below, relative_error
+from whisper_lab.export import rounding
+from whisper_lab.export.gates import ARITHMETIC, BATCH, ROUNDING, SIGNAL, Gate, above, below, relative_error
 from whisper_lab.export.pair import GraphPair
-from whisper_lab.export.reference import Sound
+from whisper_lab.export.reference import Sound, own_errors, yardsticks
+from whisper_lab.export.rounding import Pool
 
+SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
 SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
 PIECE_TOKENS, PIECE = 40, 7
+FEW_WORDS = 8
+TIMES = "times PyTorch's own rounding"
 
 
 @dataclass(frozen=True)
 class LongRun:
-    """PyTorch over random tokens; rows are recordings x beams."""
+    """PyTorch in float64 over long text; rows are recordings x beams."""
 
     ids: np.ndarray  # int64 [rows, positions of the decoder]
     logits: dict[int, np.ndarray]  # position -> [rows, vocabulary], for the positions that the sweep looks at
     caches: list[np.ndarray]  # key, value per layer [rows, heads, positions, head_dim]
+    strays: dict[str, Pool] = field(default_factory=dict)  # fp32, fp16 -> PyTorch's own error in the logits
+
+    def own_error(self, precision: str) -> float:
+        return max(self.strays[precision].error, rounding.UNIT[precision])
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+GROUPS = {"encoder": ("encoder", ("hidden", "cross")), "self caches": ("decoder", ("self",)),
+          "logits": ("decoder", ("logits",))}  # gate -> whose fault, and the tensors' names
 
 
 def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
     """Hidden states, caches, logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
-    states_limit, logits_limit = NUMBERS[precision]
-    worst = {"states": ("", 0.0), "caches": ("", 0.0), "logits": ("", 0.0)}
+    judge = _rounding if precision in ARITHMETIC else _signal
+    return judge(graphs, sounds, precision)
 
-    def see(what: str, where: str, error: float) -> None:
-        if error >= worst[what][1]:
-            worst[what] = where, error
 
-    for sound in sounds:
+def _rounding(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+    """On all three sounds, tensor by tensor: errors as multiples of PyTorch's own."""
+    errors, own, gates = strays(graphs, sounds), own_errors(sounds, precision), []
+    for name, (part, starts) in GROUPS.items():
+        ratios = {tensor: pool.error / own[tensor] for tensor, pool in errors.items() if tensor.startswith(starts)}
+        worst = max(ratios, key=ratios.get)
+        gates.append(below(f"numbers: {name}", ratios[worst], ROUNDING[precision],
+                           f"{worst} off by {errors[worst].error:.1e}, PyTorch by {own[worst]:.1e}", part, TIMES))
+    return gates
+
+
+def _signal(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+    """On speech, tensor by tensor: the right values over the error. 20 dB is an error of a tenth, 6 dB of a half."""
+    errors, gates = strays(graphs, [sound for sound in sounds if sound.is_speech], one_by_one=True), []
+    for name, (part, starts) in GROUPS.items():
+        levels = {tensor: pool.decibels for tensor, pool in errors.items() if tensor.startswith(starts)}
+        worst = min(levels, key=levels.get)
+        gates.append(above(f"numbers: {name}", levels[worst], SIGNAL[precision][name],
+                           f"{worst} on speech, signal over error", part, "dB"))
+    return gates
+
+
+def strays(graphs: GraphPair, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
+    """Tensor -> the graphs' error over the sounds whose caches are kept; tokens at once or as in a transcription."""
+    pools: dict[str, Pool] = defaultdict(Pool)
+    for sound in (sound for sound in sounds if sound.cross):
         hidden, *cross = _run(graphs.encode_all, sound.features, count=1 + len(sound.cross))
-        see("states", f"encoder_hidden_states, {sound.name}", relative_error(hidden, sound.hidden))
-        for i, (test, reference) in enumerate(zip(cross, sound.cross, strict=True)):
-            see("states", f"cross cache {i}, {sound.name}", relative_error(test, reference))
-        logits, caches = _run(graphs.step, sound.forced, graphs.own(sound.cross), None, count=2)
-        see("logits", f"logits, {sound.name}", relative_error(logits, sound.logits))
-        for i, reference in enumerate(sound.self_caches):
-            test = caches[i] if len(np.shape(caches)) else np.array(np.nan)
-            see("caches", f"self cache {i}, {sound.name}", relative_error(test, reference))
-    return [below("numbers: encoder", worst["states"][1], states_limit, worst["states"][0], "encoder"),
-            below("numbers: self caches", worst["caches"][1], states_limit, worst["caches"][0], "decoder"),
-            below("numbers: logits", worst["logits"][1], logits_limit, worst["logits"][0], "decoder")]
+        heard = graphs.own(sound.cross)
+        logits, caches = (_run(graphs.answer, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
+                          else _run(graphs.step, sound.forced, heard, None, count=2))
+        caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
+        pools["hidden states"].add(hidden, sound.hidden)
+        pools["logits"].add(logits, sound.logits)
+        for kind, tests, rights in (("cross", cross, sound.cross), ("self", caches, sound.self_caches)):
+            for i, (test, right) in enumerate(zip(tests, rights, strict=True)):
+                pools[f"{kind} {('key', 'value')[i % 2]} {i // 2}"].add(test, right)
+    return dict(pools)
 
 
 def _run(function, *arguments, count: int):
@@ -59,25 +97,71 @@ def _run(function, *arguments, count: int):
         return [np.array(np.nan)] * count
 
 
-def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
-    """Every batch, beam width, sequence and past: against one long run of PyTorch, cut to the piece in question."""
-    states_limit, logits_limit = NUMBERS[precision]
-    encoder, decoder, tried = (0.0, ""), (0.0, ""), 0
-    for rows in SWEEP_AUDIO:
+# Shapes --------------------------------------------------------------------------------------------------------------
+
+def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, dict]:
+    """Every batch, beam width, sequence and past: place -> error of the encoder, and of the decoder.
+
+    The right values are one long run of PyTorch, cut to the piece in question.
+    """
+    encoder, decoder = {}, {}
+    for rows in SWEEP_BATCH:
         features = np.concatenate([sound.features for sound in sounds[:rows]])
         hidden = np.concatenate([sound.hidden for sound in sounds[:rows]])
-        error = relative_error(_run(graphs.encode_all, features, count=1)[0], hidden)
-        encoder = max(encoder, (error, f"batch {rows}"))
+        encoder[f"batch {rows}"] = Pool().add(_run(graphs.hidden, features, count=1), hidden)
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
         cross = graphs.own(cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
-            decoder = max(decoder, (_one_shape(graphs, long, rows, cross, past, sequence), place))
-            tried += 1
-    return [below("shapes: encoder", encoder[0], states_limit, f"worst at {encoder[1]}", "encoder"),
-            below("shapes: decoder", decoder[0], logits_limit, f"worst of {tried}: {decoder[1]}", "decoder")]
+            decoder[place] = _one_shape(graphs, long, rows, cross, past, sequence)
+    return encoder, decoder
+
+
+def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
+    """The sweep's verdict: all shapes pooled, the worst one named."""
+    gates = []
+    for part, places in zip(("encoder", "decoder"), sweep(graphs, long, sounds), strict=True):
+        pool, worst = pooled(places.values()), max(places, key=lambda place: places[place].error)
+        name, detail = f"shapes: {part}", f"{len(places)} shapes; worst at {worst}"
+        if precision in ARITHMETIC:
+            own = long.own_error(precision) if part == "decoder" else own_errors(sounds, precision)["hidden states"]
+            gates.append(below(name, pool.error / own, ROUNDING[precision],
+                               f"{detail}; off by {pool.error:.1e}, PyTorch by {own:.1e}", part, TIMES))
+        else:
+            gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
+    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds)]
+
+
+def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+    """Three recordings in a batch and each alone, the first word of each: none hears another's sound.
+
+    The graph against itself, and what the batch changes (in int8 recordings share scales) against what hearing the
+    first recording would change: that may be less than int4's own error.
+    """
+    past, changed, heard = sounds[0].prompt_length - 1, Pool(), Pool()
+    firsts = np.arange(0, len(long.ids), max(SWEEP_BEAMS))  # a beam of each recording
+
+    def step(rows: np.ndarray, audios: list[int]) -> np.ndarray:
+        cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
+        cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
+        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
+
+    together = step(firsts, list(range(len(firsts))))
+    for audio, row in enumerate(firsts):
+        alone = step(row[None], [audio])
+        changed.add(together[audio:audio + 1] if np.ndim(together) else together, alone)
+        heard.add(step(row[None], [0]), alone)
+    more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
+    return above("recordings in a batch = alone", float(more), BATCH,
+                 f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
+
+
+def pooled(pools) -> Pool:
+    """Several pools as one."""
+    pools = list(pools)
+    return Pool(sum(pool.noise for pool in pools), sum(pool.signal for pool in pools))
 
 
 def _pasts(positions: int) -> list[int]:
@@ -85,53 +169,91 @@ def _pasts(positions: int) -> list[int]:
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 
-def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> float:
+def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
     test = _run(graphs.step, long.ids[rows, past:past + sequence], cross, cache, count=2)[0]
-    return relative_error(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
+    return Pool().add(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
 
 
-def long_run(runtime, sounds: list[Sound], seed: int = 0) -> LongRun:
-    """Random tokens up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
+def long_run(runtime, sounds: list[Sound], seed: int = 0, half: str = "full") -> LongRun:
+    """Text up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
 
     One beam at a time, each copied to its place: cross caches and copies of all would be as large as the weights.
     """
-    random, positions, beams = np.random.default_rng(seed), runtime.rules.max_positions, max(SWEEP_BEAMS)
-    ids = random.integers(0, runtime.rules.vocab_size, (max(SWEEP_AUDIO) * beams, positions))
-    looked_at = sorted({past + i for past in _pasts(positions) for i in range(max(SWEEP_SEQUENCE))})
+    ids = _long_ids(sounds, runtime.rules, seed)
+    pasts = _pasts(runtime.rules.max_positions)
+    looked_at = sorted({past + i for past in pasts for i in range(max(SWEEP_SEQUENCE))})
     whole: list[np.ndarray] = []
-    for row in range(len(ids)):
-        answer = _long_answer(runtime.model, ids[row:row + 1], sounds[row // beams].hidden, looked_at)
-        whole = whole or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in answer]
-        for place, part in zip(whole, answer, strict=True):
-            place[row] = part[0]
+    errors: dict[str, Pool] = defaultdict(Pool)
+    with rounding.lean_attention(runtime.model):
+        for row in range(len(ids)):
+            asked = runtime.model, ids[row:row + 1], sounds[row // max(SWEEP_BEAMS)].hidden, looked_at
+            with rounding.exact(runtime.model):
+                right = _long_answer(*asked)
+            whole = whole or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in right]
+            for place, part in zip(whole, right, strict=True):
+                place[row] = part[0]
+            for precision, context in yardsticks(runtime.model, half).items():
+                with context:
+                    errors[precision].add(_long_answer(*asked)[0], right[0])
     logits, *caches = whole
-    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches)
+    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches, dict(errors))
+
+
+def _long_ids(sounds: list[Sound], rules, seed: int) -> np.ndarray:
+    """int64 [recordings x beams, positions]: each recording's prompt, then what PyTorch heard in speech, repeated.
+
+    Every beam begins at another word. Real words, because random tokens drive a real model to where it never is; of a
+    model that says next to nothing random ones have to do.
+    """
+    random, positions = np.random.default_rng(seed), rules.max_positions
+    words = np.array([token for sound in sounds if sound.is_speech for token in sound.result.tokens], np.int64)
+    if len(set(words.tolist())) < FEW_WORDS:
+        words = random.integers(0, rules.vocab_size, positions)
+    rows = []
+    for sound, _ in itertools.product(sounds[:max(SWEEP_AUDIO)], range(max(SWEEP_BEAMS))):
+        said = np.roll(words, random.integers(len(words)))
+        rows.append([*sound.result.prompt, *np.resize(said, positions - sound.prompt_length)])
+    return np.array(rows, np.int64)
 
 
 def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int]) -> list[np.ndarray]:
-    """Logits [1, looked_at, vocabulary] and self caches for one beam of a recording."""
+    """Logits [1, looked_at, vocabulary] and self caches for one beam of a recording, float32."""
     import torch
 
     with torch.inference_mode():
         output = model.model.decoder(input_ids=torch.from_numpy(ids), use_cache=True,
                                      encoder_hidden_states=torch.from_numpy(hidden))
-        logits = model.proj_out(output.last_hidden_state[:, looked_at]).numpy()
+        logits = model.proj_out(output.last_hidden_state[:, looked_at])
     layers = output.past_key_values.self_attention_cache.layers
-    return [logits, *(tensor.numpy() for layer in layers for tensor in (layer.keys, layer.values))]
+    caches = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+    return [tensor.float().numpy() for tensor in (logits, *caches)]
 
+
+# Pieces --------------------------------------------------------------------------------------------------------------
 
 def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
-    """The same tokens at once, one by one, and in chunks of 7 through the same graph: the cache forgets nothing."""
+    """The same tokens at once, one by one, and in chunks of 7 through the same graph: the cache forgets nothing.
+
+    Not for int8 and int4, where tokens that go together may share a scale and so depend on each other: their logits
+    are compared with PyTorch's one by one, from a cache that grows.
+    """
+    if precision not in ARITHMETIC:
+        return []
+    errors, own = piece_errors(graphs, sounds, seed), own_errors(sounds, precision)["logits"]
+    worst = max(errors, key=errors.get)
+    return [below("prompt at once = in pieces", errors[worst] / own, ROUNDING[precision],
+                  f"worst in chunks of {worst}: logits differ by {errors[worst]:.1e}, PyTorch errs by {own:.1e}",
+                  "decoder", TIMES)]
+
+
+def piece_errors(graphs: GraphPair, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
+    """Size of the pieces -> relative difference of the logits from those of all tokens at once."""
     sound = sounds[0]
-    vocabulary, positions = sound.logits.shape[-1], graphs.rules.max_positions
-    ids = np.random.default_rng(seed).integers(0, vocabulary, (1, min(PIECE_TOKENS, positions)))
+    ids = _long_ids(sounds, graphs.rules, seed)[:1, :PIECE_TOKENS]
     cross = graphs.own(sound.cross)
     whole = _run(graphs.step, ids, cross, None, count=2)[0]
-    errors = {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
-    worst = max(errors, key=errors.get)
-    return [below("prompt at once = in pieces", errors[worst], PIECES[precision],
-                  f"{ids.shape[1]} tokens, worst in chunks of {worst}", "decoder")]
+    return {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
 
 
 def _in_pieces(graphs: GraphPair, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:

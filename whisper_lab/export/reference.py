@@ -1,20 +1,42 @@
 """What PyTorch says: the yardstick of the parity gates. Computed once per checkpoint with Hugging Face's own forward.
 
-Three sounds, because random inputs alone miss the outliers that real speech drives Whisper's activations to: a clip of
-speech, digital silence, and noise.
+Three sounds for the numbers, because random inputs alone miss the outliers that real speech drives Whisper's
+activations to: as many sentences of media/ as fit in a window, digital silence, and noise. Their hidden states, caches
+and logits are PyTorch's in float64; beside them stands how far PyTorch itself strays from these in float32 and in
+float16. The other clips of media/ are for the text: what a quantized pair understands is compared with what PyTorch
+understands.
 """
 
-from dataclasses import dataclass
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export import rounding
+from whisper_lab.export.rounding import Pool
 from whisper_lab.features import FeatureSpec, log_mel
 
 MEDIA = Path(__file__).resolve().parents[2] / "media"
-STEPS = 48  # tokens decoded per sound; enough to see a loop, short enough for two cores
+STEPS = {True: 128, False: 48}  # tokens decoded of speech; of noise, where 48 are enough to see a loop
+SURE = -0.7  # mean log-probability of PyTorch's tokens below which it only guesses what was said
+SPEECH, SILENCE, NOISE = "speech", "silence", "noise"
+QUIET = (SILENCE, NOISE)  # sounds without words
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """PyTorch's greedy answer to one window, and the logits on its way."""
+
+    result: Result
+    logits: np.ndarray  # [1, T, vocabulary]: a row per token of the prompt and the answer
+    timestamps: bool
+    cut: bool  # the answer was longer than the gates look at
 
 
 @dataclass(frozen=True)
@@ -24,29 +46,73 @@ class Sound:
     name: str
     features: np.ndarray  # [1, n_mels, frames]
     hidden: np.ndarray  # [1, positions, d_model]
-    cross: list[np.ndarray]  # key, value per decoder layer [1, heads, positions, head_dim]
+    cross: list[np.ndarray]  # key, value per decoder layer [1, heads, positions, head_dim]; of the three sounds only
     forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
     prompt_length: int
     logits: np.ndarray  # [1, T, vocabulary]
-    self_caches: list[np.ndarray]  # key, value per layer [1, heads, T, head_dim]
+    self_caches: list[np.ndarray]  # key, value per layer [1, heads, T, head_dim]; of the three sounds only
     result: Result
+    timed: Spoken | None = None  # the answer with timestamps; of speech only
+    cut: bool = False  # the answer was longer than the gates look at
+    strays: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
+    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; of "speech" only
+
+    @property
+    def is_speech(self) -> bool:
+        return self.name not in QUIET
+
+    @property
+    def spoken(self) -> Spoken:
+        """The answer without timestamps."""
+        return Spoken(self.result, self.logits, False, self.cut)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Samples in -1..1 of at most one window, and the language spoken, where it is known."""
+
+    samples: np.ndarray
+    language: str | None = None
 
 
 def sounds(spec: FeatureSpec, seed: int = 0) -> dict[str, np.ndarray]:
     """name -> samples in -1..1 of at most one window: speech, silence, noise at -30 dBFS."""
+    return {name: clip.samples for name, clip in _three(spec, seed, clips(spec)).items()}
+
+
+def _three(spec: FeatureSpec, seed: int, found: dict[str, Clip]) -> dict[str, Clip]:
     noise = np.random.default_rng(seed).standard_normal(spec.n_samples).astype(np.float32)
-    return {"speech": _speech(spec), "silence": np.zeros(spec.n_samples, np.float32), "noise": noise * 10 ** (-30 / 20)}
+    speech = max(found.values(), key=lambda clip: len(clip.samples), default=None)
+    speech = speech or Clip(_cut(spec))  # a window of a second: no sentence fits
+    return {SPEECH: speech, SILENCE: Clip(np.zeros(spec.n_samples, np.float32)), NOISE: Clip(noise * 10 ** (-30 / 20))}
 
 
-def _speech(spec: FeatureSpec) -> np.ndarray:
+def _cut(spec: FeatureSpec) -> np.ndarray:
+    from whisper_lab import audio
 
-    clips = sorted(MEDIA.glob("*.wav")) + sorted(MEDIA.glob("*.flac"))
-    if clips:
-        from whisper_lab import audio
-
-        return audio.load(clips[0]).samples[:spec.n_samples]
+    for path in sorted(MEDIA.glob("*.wav")):
+        return audio.load(path).samples[:spec.n_samples]
     console.note("speech for the gates", "synthetic vowels", "media/ holds no clip")
-    return vowels(spec.sampling_rate)
+    return vowels(spec.sampling_rate)[:spec.n_samples]
+
+
+def clips(spec: FeatureSpec) -> dict[str, Clip]:
+    """The recordings of media/ by name, each up to the last sentence that ends within one window."""
+    from whisper_lab import audio
+
+    try:
+        known = json.loads((MEDIA / "references.json").read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    found = {}
+    for name, facts in sorted(known.items()):
+        ends = [round(segment["end_s"] * spec.sampling_rate) for segment in facts["segments"]]
+        fitting = [end for end in ends if end <= spec.n_samples]
+        if fitting and (MEDIA / name).is_file():
+            samples = audio.load(MEDIA / name).samples
+            end = len(samples) if len(samples) <= spec.n_samples else fitting[-1]
+            found[Path(name).stem] = Clip(samples[:end], facts.get("language"))
+    return found
 
 
 def vowels(rate: int, seconds: float = 3.0) -> np.ndarray:
@@ -62,24 +128,124 @@ def vowels(rate: int, seconds: float = 3.0) -> np.ndarray:
     return (0.3 * voice / np.abs(voice).max()).astype(np.float32)
 
 
-def make(runtime, seed: int = 0) -> list[Sound]:
-    """Run TorchWhisper over the three sounds."""
-    return [listen(runtime, name, samples) for name, samples in sounds(runtime.spec, seed).items()]
+def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[Sound]:
+    """Run TorchWhisper over speech, silence and noise, and with `more` over the other clips of media/.
+
+    half: full or weights, what float16 means here (03's --fp16-mode). A clip that the model does not understand (its
+    language is unknown to it, or it is not sure of its words) says nothing about a graph and is left out.
+    """
+    found = clips(runtime.spec)
+    three = _three(runtime.spec, seed, found)
+    others = {name: clip for name, clip in found.items() if clip is not three[SPEECH] and _speaks(runtime, clip)}
+    with rounding.lean_attention(runtime.model):
+        made = []
+        for name, clip in three.items():
+            made.append(listen(runtime, name, clip, half))
+            machine.give_back_memory()  # what was in float64
+        heard = [listen(runtime, name, clip, None) for name, clip in others.items() if more]
+    return made + [sound for sound in heard if sound.result.avg_logprob >= SURE]
 
 
-def listen(runtime, name: str, samples: np.ndarray) -> Sound:
-    """PyTorch's hidden states, caches, greedy text and teacher-forced logits for one window."""
-    features = log_mel(samples, runtime.spec)[None]
-    states = runtime.encode(features)
-    rules = runtime.rules
-    language = next(iter(rules.languages), None)  # any: detection is not what is tested here
-    options = Options(language=language, max_tokens=min(STEPS, rules.max_positions // 2))
+def _speaks(runtime, clip: Clip) -> bool:
+    return (clip.language or "en") in (runtime.rules.languages or ("en",))
+
+
+def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full") -> Sound:
+    """PyTorch's hidden states, caches, greedy text and teacher-forced logits for one window.
+
+    With half None the answers are float32's, without caches and without PyTorch's own errors.
+    """
+    clip = clip if isinstance(clip, Clip) else Clip(clip)
+    features = log_mel(clip.samples, runtime.spec)[None]
+    states, languages = runtime.encode(features), runtime.rules.languages
+    wanted = (clip.language, "en", *languages)  # silence has none, and detection is not what is tested here
+    language = next((code for code in wanted if code in languages), None)
+    plain = _speak(runtime, states, language, False, name not in QUIET)
+    timed = _speak(runtime, states, language, True, True) if name not in QUIET else None
+    forced = np.array([[*plain.result.prompt, *plain.result.tokens]], np.int64)
+    facts = {"name": name, "features": features, "forced": forced, "prompt_length": len(plain.result.prompt),
+             "result": plain.result, "timed": timed, "cut": plain.cut}
+    if half is None:
+        return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
+    stream = {}
+    with rounding.exact(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
+        right = _answers(runtime, features, forced)
+    hidden, strays = right["hidden states"], {}
+    for precision, context in yardsticks(runtime.model, half).items():
+        with context:
+            seen = _answers(runtime, features, forced, hidden)
+        strays[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
+        del seen
+    return Sound(**facts, hidden=hidden, cross=_named(right, "cross "), logits=right["logits"],
+                 self_caches=_named(right, "self "), strays=strays, stream=stream)
+
+
+@contextlib.contextmanager
+def _norms(model, into: dict | None):
+    """Keep what every LayerNorm reads in `into`: the residual stream before each attention and feed-forward network."""
+    import torch
+
+    def keep(place):
+        return lambda module, args: into.__setitem__(place, args[0].float().numpy())
+
+    norms = {name.removeprefix("model."): module for name, module in model.named_modules()
+             if isinstance(module, torch.nn.LayerNorm) and into is not None}
+    handles = [module.register_forward_pre_hook(keep(place)) for place, module in norms.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def yardsticks(model, half: str) -> dict:
+    """Precision -> the context in which PyTorch rounds as it does in that precision."""
+    return {"fp32": contextlib.nullcontext(), "fp16": rounding.half(model, operators=half == "full")}
+
+
+def _speak(runtime, states, language: str | None, timestamps: bool, speech: bool) -> Spoken:
+    options = Options(language=language, max_tokens=most_tokens(runtime.rules, speech), timestamps=timestamps)
     result = decode_encoded(runtime, states, 1, options)[0]
-    forced = np.array([[*result.prompt, *result.tokens]], np.int64)
-    logits, cache = runtime.step(forced, states, None)
-    return Sound(name, features, states.numpy(), _pairs(cache.cross_attention_cache), forced, len(result.prompt),
-                 logits, _pairs(cache.self_attention_cache), result)
+    logits, _ = runtime.step(np.array([[*result.prompt, *result.tokens]], np.int64), states, None)
+    return Spoken(result, logits, timestamps, len(result.tokens) == options.max_tokens)
 
 
-def _pairs(cache) -> list[np.ndarray]:
-    return [tensor.numpy() for layer in cache.layers for tensor in (layer.keys, layer.values)]
+def most_tokens(rules, speech: bool) -> int:
+    """How many tokens of an answer the gates look at."""
+    return min(STEPS[speech], rules.max_positions // 2)
+
+
+def _answers(runtime, features: np.ndarray, forced: np.ndarray, hidden: np.ndarray | None = None) -> dict:
+    """Tensor -> float32 values; the decoder hears `hidden`, where given, so that its errors are its own."""
+    import torch
+
+    states = runtime.encode(features)
+    found, heads = {"hidden states": _float32(states)}, runtime.model.config.decoder_attention_heads
+    with torch.inference_mode():
+        for layer, module in enumerate(runtime.model.model.decoder.layers):
+            for kind, project in (("key", module.encoder_attn.k_proj), ("value", module.encoder_attn.v_proj)):
+                made = project(states)
+                made = made.reshape(*made.shape[:2], heads, -1).transpose(1, 2)
+                found[f"cross {kind} {layer}"] = _float32(made)  # at once: all of them in float64 are 74 MB in base
+    logits, cache = runtime.step(forced, states if hidden is None else torch.from_numpy(hidden), None)
+    for layer, kept in enumerate(cache.self_attention_cache.layers):
+        found |= {f"self key {layer}": _float32(kept.keys), f"self value {layer}": _float32(kept.values)}
+    return found | {"logits": logits}
+
+
+def _float32(tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.float().numpy())
+
+
+def _named(found: dict[str, np.ndarray], start: str) -> list[np.ndarray]:
+    return [array for tensor, array in found.items() if tensor.startswith(start)]
+
+
+def own_errors(sounds: Sequence[Sound], precision: str) -> dict[str, float]:
+    """Tensor -> PyTorch's own error in that precision over all sounds, never below one rounding."""
+    pools: dict[str, Pool] = defaultdict(Pool)
+    for sound in sounds:
+        for tensor, pool in sound.strays.get(precision, {}).items():
+            pools[tensor].noise += pool.noise
+            pools[tensor].signal += pool.signal
+    return {tensor: max(pool.error, rounding.UNIT[precision]) for tensor, pool in pools.items()}

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine
-from whisper_lab.export import graphs, metadata, naming, publish, runtime_files
+from whisper_lab.export import graphs, metadata, naming, publish, runtime_files, structure
 from whisper_lab.export.gates import Gate
 
 SCHEMA = "whisper-onnx-lab/export/1"
@@ -34,6 +34,7 @@ class Export:
         self.facts = metadata.of_checkpoint(checkpoint, self.model.config, folder)
         self.rows: list[dict] = []
         self.fp32_bytes: dict[str, int] = {}
+        self.vectors: dict[str, dict] = {}
         self.export_s = 0.0
         self.scores: list[dict] | None = None
 
@@ -42,19 +43,21 @@ class Export:
         """PyTorch's answers for the gates, made when the first gate asks."""
         from whisper_lab.export import reference
 
-        console.note("reference", "PyTorch over speech, silence and noise", "what the gates compare with")
-        return reference.make(self.runtime, self.args.seed)
+        console.note("reference", "PyTorch over speech, silence and noise, in float64 too",
+                     "what the gates compare with, and how far PyTorch itself strays from it")
+        return reference.make(self.runtime, self.args.seed, self.args.fp16_mode)
 
     @functools.cached_property
     def long_run(self):
         """PyTorch's answers for the sweep over shapes."""
         from whisper_lab.export import parity
 
-        return parity.long_run(self.runtime, self.sounds, self.args.seed)
+        return parity.long_run(self.runtime, self.sounds, self.args.seed, self.args.fp16_mode)
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
         """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more."""
         self.fp32_bytes = {part: graphs.size(path) for part, path in fp32.items()}
+        self.vectors = {part: structure.vectors(graphs.load(path)) for part, path in fp32.items()}
         self.export_s = seconds
         if not self.args.no_verify or self.args.sensitivity:
             _ = self.sounds, self.long_run
@@ -80,21 +83,24 @@ class Export:
         from whisper_lab.export import verify
 
         gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run, fp32_bytes=self.fp32_bytes,
-                           excluded=excluded, alignment=bool(self.alignment_heads), threads=self.args.threads,
+                           vectors=self.vectors, excluded=excluded, alignment=bool(self.alignment_heads),
+                           threads=self.args.threads,
                            half_operators=precision == "fp16" and self.args.fp16_mode == "full",
                            trained=not self.checkpoint.random_weights, seed=self.args.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):
             self.runtime.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.output_dir))
-        console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed", "against PyTorch on three sounds")
+        console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed",
+                     "against PyTorch on speech, silence and noise")
         return gates
 
     def sensitivity(self, fp32: dict[str, Path], folder: Path) -> None:
         """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, self.sounds, self.args.threads,
+        three = [sound for sound in self.sounds if sound.cross]  # enough to rank by, and a run for every layer
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.args.threads,
                                        self.args.reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])

@@ -13,10 +13,10 @@ import onnx
 
 from whisper_lab.decoding import Options, Result, decode_encoded
 from whisper_lab.export import graphs, reference
-from whisper_lab.export.end_to_end import NEAR_TIE
-from whisper_lab.export.gates import Gate, below
+from whisper_lab.export.gates import NEAR_TIE, Gate, below
+from whisper_lab.export.single_loop import FIRST, LANGUAGE, LATER, MASK
 from whisper_lab.features import log_mel
-from whisper_lab.tokens import log_softmax
+from whisper_lab.tokens import TokenRules, log_softmax
 
 STANDARD = {"", "ai.onnx"}
 MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
@@ -94,7 +94,7 @@ def sounds(spec, seed: int = 0, given: str = "samples") -> dict[str, np.ndarray]
 def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str,
          given: str = "samples") -> list[Gate]:
     """Mel, tokens and text of each sound. session: the single graph; runtime: OnnxWhisper; probe: its mel alone."""
-    mel, same, words, tie = [], [], [], []
+    mel, same, words, apart = [], [], [], []
     limit = None if trained else ENOUGH
     for name, samples in heard.items():
         fed = asked = feeds(samples, given)
@@ -108,14 +108,21 @@ def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, p
             same.append(name)
         if written[0] != runtime.rules.text(runtime.tokenizer, tokens):
             words.append(name)
-        tie.append((margin(runtime, theirs, result, tokens.tolist()), name))
-    worst, where = max(tie)
+        apart.append((margin(runtime, theirs, result, tokens.tolist()), name))
     return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
             Gate("tokens from the same mel", not same, len(same), 0, f"differ on: {listed(set(same))}"),
             Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
-            # Of random weights the likeliest tokens are nearly tied: there the mel's last digit decides.
-            below("tokens from samples", worst, 0 if trained else NEAR_TIE[precision],
-                  f"margin in nats where the pair first chose otherwise; widest on {where}")]
+            _from_samples(apart, precision)]
+
+
+def _from_samples(apart: list[tuple[float, str]], precision: str) -> Gate:
+    """Of the same sound: the mel's last digit may decide between two tokens that are nearly tied, and nothing else."""
+    worst, where = max(apart)
+    ties = [f"{name} ({nats:.2g} nats)" for nats, name in apart if 0 < nats <= NEAR_TIE[precision]]
+    detail = f"pair prefers another token: widest on {where}" if worst else "the pair's tokens on every sound"
+    if ties:
+        detail += f"; near tie, allowed: {', '.join(ties)}"
+    return below("tokens from samples", worst, NEAR_TIE[precision], detail, unit="nats")
 
 
 def first(runtime) -> str | None:
@@ -142,18 +149,45 @@ def margin(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> 
 
 def mel_alone(path: Path) -> bytes:
     """The graph up to its features, as a model of its own: what the encoder is given."""
+    return cut_out(path, FEATURES)
+
+
+def cut_out(path: Path, name: str) -> bytes:
+    """What the value `name` is made of, as a model whose only output it is."""
     model = onnx.load(path, load_external_data=False)
-    last = next(i for i, node in enumerate(model.graph.node) if FEATURES in node.output)
-    kept = list(model.graph.node)[:last + 1]
-    needed = {name for node in nodes(onnx.helper.make_graph(kept, "", [], [])) for name in node.input}
-    weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    wanted, kept = {name}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            kept.insert(0, node)
+            alone = onnx.helper.make_graph([node], "", [], [])
+            wanted.update(nested for inner in nodes(alone) for nested in inner.input)
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
     for tensor in weights:
         if tensor.external_data:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-    output = onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph(kept, "mel", [model.graph.input[0]], [output], weights)
+    inputs = [value for value in model.graph.input if value.name in wanted]
+    output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(kept, "part", inputs, [output], weights)
     return onnx.helper.make_model(graph, opset_imports=model.opset_import,
                                   ir_version=model.ir_version).SerializeToString()
+
+
+def token_rules(path: Path, rules: TokenRules) -> Gate:
+    """Which tokens the graph lets come, first and later: those that decoding.py lets come, whether likely or not.
+
+    A rule that is missing shows in no text until the token it should forbid is the likeliest.
+    """
+    import onnxruntime
+
+    mask = onnxruntime.InferenceSession(cut_out(path, MASK), providers=["CPUExecutionProvider"]).run(None, {})[0]
+    wrong = []
+    for row, steps in ((FIRST, 0), (LATER, 1)):
+        right = rules.apply(np.zeros((1, rules.vocab_size), np.float32), np.zeros((1, steps), np.int64), False)[0]
+        wrong += np.flatnonzero((mask[row] == 0) != (right == 0)).tolist()
+    languages = set(np.flatnonzero(mask[LANGUAGE] == 0).tolist()) ^ set(rules.languages.values())
+    wrong += sorted(languages)
+    return Gate("tokens that may come", not wrong, len(wrong), 0,
+                f"wrongly allowed or forbidden: {', '.join(map(str, wrong[:5])) or 'none'}")
 
 
 def message(error: Exception) -> str:

@@ -102,6 +102,7 @@ def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
     gates, session = single_gates.structure(path, pair, args.precision, args.input), None
     if all(gate.passed for gate in gates):  # a malformed graph might not even open
         session = open_graph(path, args.threads)
+        gates.append(single_gates.token_rules(path, whisper.rules))
         heard = single_gates.sounds(whisper.spec, args.seed, args.input)
         probe = open_graph(single_gates.mel_alone(path), args.threads)
         gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision,
@@ -109,9 +110,9 @@ def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
     broken = [gate for gate in gates if not gate.passed]
     if broken:
         left = publish.reject([path], Path(args.model_dir))
-        raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({broken[0].detail}; "
-                       f"{broken[0].value}, limit {broken[0].limit})",
-                       f"look at it with 05-explore-in-netron.py: {left[0].name}")
+        seen = "; ".join(filter(None, [broken[0].said(), broken[0].detail]))
+        raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({seen})",
+                       f"look at it with 05-explore-in-netron.py: {left[0].name}; --no-verify writes it regardless")
     console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
     return session, gates
 

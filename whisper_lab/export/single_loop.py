@@ -15,6 +15,7 @@ from whisper_lab.export.blocks import BOOL, INT64, STRING, Block, graph_input, l
 from whisper_lab.tokens import TokenRules
 
 NEVER = float("-inf")
+MASK = "search/may_come"
 LANGUAGE, FIRST, LATER = range(3)  # rows of may_come: a language; the first token of the text; any other
 
 
@@ -76,7 +77,7 @@ def may_come(block: Block, rules: TokenRules) -> ir.Value:
     language = put(block("Expand", NEVER, size), list(rules.languages.values()), 0.0)
     later = put(block("Expand", 0.0, size), rules.suppress, NEVER)
     first = put(later, rules.begin_suppress, NEVER)
-    return block("Concat", *(block("Unsqueeze", row, [0]) for row in (language, first, later)), axis=0)
+    return block("Concat", *(block("Unsqueeze", row, [0]) for row in (language, first, later)), axis=0, name=MASK)
 
 
 def choose(block: Block, given: ir.Value, table: dict[str, int], error: str) -> ir.Value:

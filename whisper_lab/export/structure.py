@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -27,6 +28,33 @@ def check(path: Path, part: str, precision: str, config, fp32_bytes: int, exclud
     size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
     limit = RATIO[precision] + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
     return [*found, below("size against fp32", size / fp32_bytes, limit, f"{size} of {fp32_bytes} bytes", part)]
+
+
+def vectors(model: ir.Model) -> dict[str, np.ndarray]:
+    """Name -> every bias and every LayerNorm weight of a float32 graph."""
+    return {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()
+            if len(value.shape) == 1 and value.dtype == ir.DataType.FLOAT and name.endswith((".bias", ".weight"))}
+
+
+def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:
+    """Quantization leaves biases and LayerNorms as they are: a lost one drowns in its noise, so they are looked up.
+
+    A value may be multiplied by a power of two: what smoothing moves from an activation into the next weight.
+    """
+    found = {name: value.const_value.numpy() for name, value in graphs.load(path).graph.initializers.items()
+             if value.dtype == ir.DataType.FLOAT and len(value.shape) == 1}
+    wrong = [name for name, array in right.items()
+             if not _scaled(array, found.get(name, found.get(f"{name}_smoothed")))]
+    seen = f"{len(right) - len(wrong)} of {len(right)} as in float32" + (f"; first not: {wrong[0]}" if wrong else "")
+    return [Gate("biases and LayerNorms", not wrong, len(wrong), 0, seen, part)]
+
+
+def _scaled(right: np.ndarray, test: np.ndarray | None) -> bool:
+    if test is None or test.shape != right.shape or not np.isfinite(test).all():
+        return False
+    nonzero = right != 0
+    factors = test[nonzero] / right[nonzero]
+    return bool((test[~nonzero] == 0).all() and (factors > 0).all() and (np.frexp(factors)[0] == 0.5).all())
 
 
 def fixed_bytes(part: str, config) -> int:

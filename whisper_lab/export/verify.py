@@ -4,33 +4,37 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.export import diverge, end_to_end, parity, structure
-from whisper_lab.export.gates import Gate
+from whisper_lab.export import diverge, end_to_end, layers, parity, structure
+from whisper_lab.export.gates import ARITHMETIC, Gate
 from whisper_lab.export.pair import GraphPair
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
         fp32_bytes: dict[str, int], excluded: dict[str, int], alignment: bool = False, half_operators: bool = False,
-        trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False) -> list[Gate]:
+        trained: bool = True, threads: int | None = None, seed: int = 0, optimized: bool = False,
+        vectors: dict[str, dict] | None = None, go_on: bool = False) -> list[Gate]:
     """Structure, numbers, shapes, pieces, text. Returns every gate's verdict; a failed one raises nothing here.
 
     runtime: TorchWhisper; sounds and long_run: what it said (reference.make, parity.long_run); trained: the
-    checkpoint's words mean something.
+    checkpoint's words mean something; vectors: per part, the biases and LayerNorms of the float32 graph
+    (structure.vectors), for int8 and int4; go_on: also after a gate that failed.
     """
     gates = []
     for part, path in pair.items():
         gates += structure.check(path, part, precision, runtime.model.config, fp32_bytes[part], excluded[part],
                                  alignment, half_operators, optimized)
-    if not all(gate.passed for gate in gates):
+        if vectors and precision not in ARITHMETIC:
+            gates += structure.kept(path, part, vectors[part])
+    if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
     graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
-    steps = [lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
+    steps = [lambda: [] if precision in ARITHMETIC else layers.check(pair, sounds, precision, threads),
+             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
              lambda: parity.shapes(graphs, long_run, sounds, precision),
-             lambda: end_to_end.teacher_forced(graphs, sounds, precision),
-             lambda: end_to_end.free_running(graphs, sounds, precision, trained)]
+             lambda: end_to_end.text(graphs, sounds, precision, trained)]
     for step in console.progress(steps, description=f"gates {precision}", unit="gate"):
         gates += step()
-        if not all(gate.passed for gate in gates):
+        if not go_on and not all(gate.passed for gate in gates):
             break  # the first gate that fails says what is wrong; later ones would repeat it
     return gates
 
@@ -38,10 +42,8 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
 def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, sounds: list) -> str:
     """One line for the first gate that failed: what, by how much, and the first diverging node."""
     gate = next(gate for gate in gates if not gate.passed)
-    line = f"gate '{gate.name}' of the {gate.part or 'pair'} failed ({gate.detail}"
-    if gate.limit is not None:
-        line += f"; {'not finite' if gate.value is None else format(gate.value, '.3g')}, limit {gate.limit:.3g}"
-    line += ")"
+    seen = "; ".join(filter(None, [gate.said(), gate.detail]))
+    line = f"gate '{gate.name}' of the {gate.part or 'pair'} failed: {seen}"
     places = []
     for part in [gate.part] if gate.part else pair:
         try:
@@ -54,4 +56,5 @@ def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, s
 def failure(explanation: str, rejected: list[Path]) -> LabError:
     """The error that ends an export whose gate failed."""
     return LabError(f"the export is not faithful: {explanation}",
-                    f"look at it with 05-explore-in-netron.py: {', '.join(path.name for path in rejected)}")
+                    f"look at it with 05-explore-in-netron.py: {', '.join(path.name for path in rejected)}; "
+                    "--no-verify writes it regardless")

@@ -38,13 +38,13 @@ def measure(evidence, args) -> None:
     passed = gates(pairs["int8"], "int8")
     evidence.value("gates", len(passed), stable=True)
     number = next(gate for gate in passed if gate.name == "numbers: encoder")
-    evidence.value("limit_int8", number.limit, stable=True)
-    evidence.value("value_int8", number.value)
+    evidence.value("limit_int8", number.limit, "dB", stable=True)
+    evidence.value("value_int8", number.value, "dB")
     graphs = {precision: GraphPair(*pairs[precision].values(), threads=common.THREADS, like=runtime)
               for precision in ("fp32", "int8")}
-    evidence.value("steps_error_fp32", parity.pieces(graphs["fp32"], sounds, "fp32", args.seed)[0].value)
-    evidence.value("steps_error_int8", parity.pieces(graphs["int8"], sounds, "int8", args.seed)[0].value)
-    for sound in sounds:
+    for precision, pair in graphs.items():
+        evidence.value(f"steps_error_{precision}", max(parity.piece_errors(pair, sounds, args.seed).values()))
+    for sound in sounds[:3]:  # speech, silence and noise
         evidence.value(f"{sound.name}_error_int8",
                        relative_error(graphs["int8"].encode_all(sound.features)[0], sound.hidden))
     random = np.random.default_rng(args.seed).standard_normal(sounds[0].features.shape).astype(np.float32)
@@ -104,10 +104,11 @@ def _claims(evidence, passed: list) -> None:
 def draw(evidence, figure) -> None:
     panel, gates = figure.subplots(), evidence.series["gates"][::-1]
     names = [f"{gate.name}{f' ({gate.part})' if gate.name.startswith('size') else ''}" for gate in gates]
-    panel.barh(range(len(gates)), [gate.value / gate.limit for gate in gates], color=common.BLUE)
+    ratios = [gate.limit / gate.value if gate.at_least else gate.value / gate.limit for gate in gates]
+    panel.barh(range(len(gates)), ratios, color=common.BLUE)
     panel.set_yticks(range(len(gates)), names)
     panel.axvline(1, color=common.RED, linestyle="--", label="limit")
-    panel.set(xlabel="value / limit (choices: has to lie above its limit, all others below)",
+    panel.set(xlabel="value / limit (limit / value, where the limit is the least allowed)",
               title="nano int8: every gate that measures a number")
     panel.legend(loc="lower right")
 
