@@ -64,6 +64,28 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
     return f"{count} nodes compute in float16" if mode == "full" else f"{count} weights stored in float16"
 
 
+def prepare(encoder: Path, folder: Path, spec, args) -> tuple[dict[str, Path], dict]:
+    """The float32 encoder once more, the same function made easier for 8 bits; returns it, and what was done.
+
+    A few channels of a trained Whisper's activations are a hundred times louder than the rest: outliers. 256 steps laid
+    over all of them leave two or three for the rest. So (1) behind a LayerNorm the loud channels are divided down and
+    the next weight's rows multiplied up, and (2) elsewhere they are computed in float beside the int8 product.
+    Which channels is found by listening, here, to clips and noise; a model of random weights has none.
+    """
+    from whisper_lab.export import calibration, graphs, outliers, smooth
+
+    heard = calibration.listen(encoder, calibration.sounds(spec, args.seed), args.threads)
+    model = graphs.load(encoder)
+    smoothed, found = smooth.encoder(model, heard), outliers.split(model, heard)
+    console.note("activations", f"{len(smoothed)} smoothed", "loud channels divided down, their weights multiplied up")
+    for each in found:
+        console.note(f"outliers in {each.layer}", f"{len(each.channels)} channels stay in float", each.reason)
+    folder.mkdir()
+    graphs.save(model, folder / encoder.name)
+    facts = {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
+    return {"encoder": folder / encoder.name}, facts
+
+
 def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
     """A quarter of the bytes: each activation is quantized while it runs, each weight once and for all, here.
 
@@ -214,13 +236,18 @@ def main(argv: list[str] | None = None) -> int:
         start = time.perf_counter()
         fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
         work.fp32_done(fp32, time.perf_counter() - start)
-        for precision in naming.PRECISIONS if args.precision == "all" else [args.precision]:
+        precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
+        easier, facts = {}, {}
+        if "int8" in precisions or args.optimize:
+            easier, facts = prepare(fp32["encoder"], folder / "prepared", work.runtime.spec, args)
+        for precision in precisions:
             start, pair = time.perf_counter(), naming.pair(folder / precision, checkpoint.name, precision)
             (folder / precision).mkdir(exist_ok=True)
-            done, kept = convert(precision, fp32, pair, args)
+            done, kept = convert(precision, fp32 | easier if precision == "int8" else fp32, pair, args)
             seconds = time.perf_counter() - start
             # Metadata, the gates, and if they pass: into place.
-            placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
+            made = recipe(precision, args) | (facts if precision == "int8" else {})
+            placed = work.finish(precision, pair, made, done, kept, seconds)
             fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
             if args.layout == "genai":
                 genai.write(checkpoint, work.model.config, work.runtime.spec, placed, precision)
@@ -228,9 +255,9 @@ def main(argv: list[str] | None = None) -> int:
             (folder / "optimized").mkdir()
             start = time.perf_counter()
             pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
-            done, kept = convert("int8", fp32, pair, args, work.model.config)
-            work.finish("int8", pair, recipe("int8", args) | {"fused": "every attention"}, done, kept,
-                        time.perf_counter() - start, optimized=True)
+            done, kept = convert("int8", fp32 | easier, pair, args, work.model.config)
+            made = recipe("int8", args) | facts | {"fused": "every attention"}
+            work.finish("int8", pair, made, done, kept, time.perf_counter() - start, optimized=True)
         if args.sensitivity:
             work.sensitivity(fp32, folder / "sensitivity")
     work.report()
