@@ -16,6 +16,7 @@ from pathlib import Path
 from whisper_lab import console
 
 ENCODER_DIMS = ({0: "batch"},)
+EIGHT_BITS = r"^encoder\..*(v_proj|out_proj)/|encoder_attn\.v_proj/"  # of int4's encoder
 
 
 def decoder_dims(layers: int) -> tuple:
@@ -105,16 +106,23 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
 
 
 def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
-    """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel."""
+    """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel.
+
+    In the encoder the values of attention, and the layer that they go through, keep 8 bits: what is wrong in them is
+    added to all that follows, where a wrong query or key only shifts an average.
+    """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     from whisper_lab.export import graphs, trace
 
+    fine, model = excluded_layers(source, EIGHT_BITS), onnx.load(source)
     with trace.quiet():
-        quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=4, block_size=32, is_symmetric=True, accuracy_level=4,
-                                         nodes_to_exclude=["proj_out/MatMul"])
-        quantizer.process()
+        for bits, later in ((4, fine), (8, [])):  # what the first round leaves out, the second takes
+            quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4,
+                                             nodes_to_exclude=["proj_out/MatMul", *later])
+            quantizer.process()
+            model = quantizer.model.model
         quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
     return finish_small(target, reduce_range)
 
@@ -176,7 +184,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
 
 
 def excluded_layers(source: Path, pattern: str | None) -> list[str]:
-    """Names of the linear layers that --int8-exclude keeps in float32."""
+    """Names of the linear layers that match, such as those that --int8-exclude keeps in float32."""
     from whisper_lab.export import graphs
 
     names = [node.name for node in graphs.weight_matmuls(graphs.load(source))] if pattern else []
@@ -187,7 +195,8 @@ def recipe(precision: str, args) -> dict:
     """How a precision was made, for the metadata: what someone needs to make the same bytes again."""
     return {"fp32": {}, "fp16": {"mode": args.fp16_mode},
             "int8": {"exclude": args.int8_exclude, "reduce_range": args.reduce_range, "weights": "int8 per channel"},
-            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range},
+            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range,
+                     "eight_bits": EIGHT_BITS},
             }[precision]
 
 

@@ -1,0 +1,177 @@
+"""Outlier channels: found by listening, computed in float, and none where there are none; int4's finer layers."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.export_tiny import exported, script
+from whisper_lab import console
+from whisper_lab.export import calibration, graphs, metadata, naming, outliers, smooth, structure
+from whisper_lab.export.calibration import Inputs
+from whisper_lab.export.pair import session
+from whisper_lab.metrics import sqnr_db
+
+LAYER, CHANNEL, NORM = "encoder.layers.1.fc2", 5, "encoder.layers.0.final_layer_norm"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return exported()
+
+
+@pytest.fixture(scope="module")
+def sounds(tiny) -> list[np.ndarray]:
+    return calibration.sounds(tiny.runtime.spec)
+
+
+@pytest.fixture(scope="module")
+def planted(tiny, tmp_path_factory) -> Path:
+    """The tiny encoder with a channel in front of `LAYER` that is 60 times louder, and a loud channel of `NORM`."""
+    model = graphs.load(tiny.pairs["fp32"]["encoder"])
+    change(model, "encoder.layers.1.fc1.bias", lambda array: array.__setitem__(CHANNEL, 80))
+    change(model, f"{LAYER}.weight", lambda array: array.__setitem__(CHANNEL, array[CHANNEL] / 40))
+    for what in ("weight", "bias"):
+        change(model, f"{NORM}.{what}", lambda array: array.__setitem__(3, array[3] * 50))
+    change(model, "encoder.layers.0.fc1.weight", lambda array: array.__setitem__(3, array[3] / 50))
+    path = tmp_path_factory.mktemp("planted") / tiny.pairs["fp32"]["encoder"].name
+    graphs.save(model, path)
+    return path
+
+
+def change(model: ir.Model, name: str, edit) -> None:
+    value = model.graph.initializers[name]
+    array = value.const_value.numpy().copy()
+    edit(array)
+    value.const_value = ir.tensor(array, name=name)
+
+
+def hidden(path: Path, features: np.ndarray) -> np.ndarray:
+    return session(path, 1).run(["encoder_hidden_states"], {"input_features": features})[0]
+
+
+def prepare(tiny, encoder: Path, folder: Path) -> tuple[Path, dict]:
+    graph, facts = script().prepare(encoder, folder, tiny.runtime.spec, SimpleNamespace(seed=0, threads=1))
+    return graph["encoder"], facts
+
+
+def test_a_planted_outlier_is_found_and_its_reason_told(tiny, planted, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(console, "note", lambda *words: said.append(": ".join(map(str, words))))
+    _, facts = prepare(tiny, planted, tmp_path / "prepared")
+    assert list(facts["outliers"]) == [LAYER] and CHANNEL in facts["outliers"][LAYER]
+    assert len(facts["outliers"][LAYER]) == 128 // outliers.SHARE
+    line = next(line for line in said if LAYER in line)
+    assert "2 channels stay in float" in line and "largest activation 79.9" in line and "median" in line
+    assert facts["smoothed"][NORM] > 0
+
+
+def test_a_model_of_random_weights_has_none(tiny, tmp_path):
+    path, facts = prepare(tiny, tiny.pairs["fp32"]["encoder"], tmp_path / "prepared")
+    assert facts["outliers"] == {}
+    assert graphs.node_types(graphs.load(path)) == graphs.node_types(graphs.load(tiny.pairs["fp32"]["encoder"]))
+
+
+def test_without_them_int8_hears_better(tiny, planted, sounds, tmp_path):
+    """The same encoder, plain and prepared: most of int8's noise came from two channels."""
+    path, _ = prepare(tiny, planted, tmp_path / "prepared")
+    right = hidden(planted, sounds[0])
+    decibels = []
+    for name, source in (("plain", planted), ("prepared", path)):
+        script().to_int8(source, tmp_path / f"{name}.onnx", [], reduce_range=False)
+        decibels.append(sqnr_db(right, hidden(tmp_path / f"{name}.onnx", sounds[0])))
+    assert sqnr_db(right, hidden(path, sounds[0])) > 40  # the outliers' own weights are stored in int8
+    assert decibels[1] > decibels[0] + 8, decibels
+
+
+def test_smoothing_changes_no_bit_of_the_float_graph(tiny, planted, sounds, tmp_path):
+    """Its factors are powers of two."""
+    model = graphs.load(planted)
+    done = smooth.encoder(model, calibration.listen(planted, sounds, 1))
+    graphs.save(model, tmp_path / "smooth.onnx")
+    assert NORM in done and any(place.endswith("v_proj") for place in done)
+    np.testing.assert_array_equal(hidden(tmp_path / "smooth.onnx", sounds[0]), hidden(planted, sounds[0]))
+    before, after = (calibration.listen(path, sounds[:1], 1) for path in (planted, tmp_path / "smooth.onnx"))
+    value = f"{NORM}/LayerNormalization"
+    assert before[value].largest.max() > 10 * np.median(before[value].largest)
+    assert after[f"{value}_smoothed"].largest.max() < 5 * np.median(after[f"{value}_smoothed"].largest)
+
+
+def test_the_last_layer_norm_is_left_alone(tiny, sounds):
+    """It is an output of the graph."""
+    path = tiny.pairs["fp32"]["encoder"]
+    model = graphs.load(path)
+    assert "encoder.layer_norm" not in smooth.encoder(model, calibration.listen(path, sounds, 1))
+
+
+@pytest.mark.parametrize("loud,found", [(1.9, False), (2.1, True)])
+def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
+    largest = np.linspace(0.5, 1, 128).astype(np.float32)
+    largest[7] = loud
+    inputs = Inputs(np.zeros(128, np.float32), largest, np.zeros((1, 128), np.float32))
+    result = outliers.find("layer", inputs)
+    assert (result is not None) == found
+    assert not found or (7 in result.channels and result.others == pytest.approx(largest[126]))
+
+
+def test_all_of_what_is_heard_counts(tiny, sounds):
+    """Ranges are those of all sounds together, whatever their order; some rows of each are kept."""
+    path, value = tiny.pairs["fp32"]["encoder"], "encoder.layers.0.activation_fn/Gelu"
+    alone = [calibration.listen(path, [sound], 1)[value] for sound in sounds]
+    together = calibration.listen(path, sounds[::-1], 1)[value]
+    np.testing.assert_array_equal(together.high, np.max([each.high for each in alone], axis=0))
+    np.testing.assert_array_equal(together.low, np.min([each.low for each in alone], axis=0))
+    assert together.rows.shape == (sum(len(each.rows) for each in alone), 128)
+    assert not list(path.parent.glob("*calibration*"))
+
+
+@pytest.fixture(scope="module")
+def written(tiny, planted, tmp_path_factory) -> Path:
+    """What 03 makes of the planted encoder: int8 plain and optimized, and int4."""
+    def ready(model, folder, name, alignment_heads):
+        folder.mkdir()
+        paths = naming.pair(folder, name)
+        for part, source in (("encoder", planted), ("decoder", tiny.pairs["fp32"]["decoder"])):
+            graphs.save(graphs.load(source), paths[part])
+        return paths
+
+    folder = tmp_path_factory.mktemp("written")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script(), "export_fp32", ready)
+        patch.chdir(folder)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert script().main(["--model", str(tiny.checkpoint.folder), "--output-dir", "out", "--precision", "all",
+                              "--optimize", "--no-verify", "--quiet", "--threads", "1"]) == 0
+    return folder / "out"
+
+
+def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
+    config, name = tiny.model.config, tiny.checkpoint.name
+    for optimized in (False, True):
+        path = written / naming.graph_file(name, "encoder", "int8", optimized)
+        nodes = {node.name for node in graphs.load(path).graph}
+        assert {f"{LAYER}/outliers/{what}" for what in ("silenced", "loud", "MatMul", "Add")} <= nodes
+        assert f"{LAYER}/MatMul_quant" in nodes  # the rest of the layer is int8
+        recipe = json.loads(metadata.read(path)["recipe"])
+        assert CHANNEL in recipe["outliers"][LAYER] and recipe["smoothed"][NORM] > 0
+        gates = structure.check(path, "encoder", "int8", config, graphs.size(planted), optimized=optimized)
+        assert [gate.name for gate in gates if not gate.passed] == []
+    plain = json.loads(metadata.read(written / naming.graph_file(name, "encoder"))["recipe"])
+    assert "outliers" not in plain
+
+
+def test_int4_gives_what_attention_hands_on_8_bits(tiny, written, sounds):
+    path = written / naming.graph_file(tiny.checkpoint.name, "encoder", "int4")
+    bits = {node.name: node.attributes["bits"].as_int() for node in graphs.load(path).graph
+            if node.op_type == "MatMulNBits"}
+    fine = {name for name, count in bits.items() if count == 8}
+    assert set(bits.values()) == {4, 8} and len(bits) == structure.linear_layers("encoder", tiny.model.config)
+    assert fine == {name for name in bits if "v_proj" in name or "out_proj" in name}
+    assert json.loads(metadata.read(path)["recipe"])["eight_bits"]
+    for part in naming.PARTS:
+        small, large = (graphs.size(written / naming.graph_file(tiny.checkpoint.name, part, precision))
+                        for precision in ("int4", "int8"))
+        assert small < large
