@@ -175,3 +175,23 @@ def test_int4_gives_what_attention_hands_on_8_bits(tiny, written, sounds):
         small, large = (graphs.size(written / naming.graph_file(tiny.checkpoint.name, part, precision))
                         for precision in ("int4", "int8"))
         assert small < large
+
+
+def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
+    """--sensitivity's graph: with all in float the float graph, with one layer switched that layer's int8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from whisper_lab.export import switches
+
+    source, layer = tiny.pairs["fp32"]["encoder"], "encoder.layers.1.fc2/MatMul"
+    switches.write(source, tmp_path / "switches.onnx", ["encoder.layers.0.fc1/MatMul", layer], levels=127)
+    quantize_dynamic(source, tmp_path / "one.onnx", per_channel=True, weight_type=QuantType.QInt8,
+                     nodes_to_quantize=[layer])
+    graph, feeds = switches.Switched(session(tmp_path / "switches.onnx", 1)), {"input_features": sounds[0]}
+    assert [value.name for value in graph.get_inputs()] == ["input_features"]
+    in_float = graph.run(["encoder_hidden_states"], feeds)[0]
+    np.testing.assert_allclose(in_float, hidden(source, sounds[0]), atol=1e-5)
+    graph.layer = 1
+    switched, right = graph.run(["encoder_hidden_states"], feeds)[0], hidden(tmp_path / "one.onnx", sounds[0])
+    assert sqnr_db(in_float, switched) < 60  # int8 it is
+    assert sqnr_db(right - in_float, switched - in_float) > 20  # and the export's own error

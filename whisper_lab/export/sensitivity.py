@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab import console, files
-from whisper_lab.export import graphs, int8, naming, switches
+from whisper_lab.export import graphs, int8, switches
 from whisper_lab.export.pair import GraphPair, session
 from whisper_lab.tokens import log_softmax
 
@@ -34,7 +34,8 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
     scores = []
     work = [(part, layer) for part, names in found.items() for layer in names]
     for part, layer in console.progress(work, description="sensitivity", unit="layer"):
-        with quantized(pair, part, layer, switched[part], fp32[part], levels, threads):
+        alone = folder / f"{part}_alone.onnx"
+        with quantized(pair, part, layer, switched[part], fp32[part], alone, levels, threads):
             cost = divergence(pair, sounds, encoded if part == "decoder" else None)
         scores.append({"part": part, "layer": layer.rpartition("/")[0], "kl_divergence": cost})
     return sorted(scores, key=lambda score: -score["kl_divergence"])
@@ -53,18 +54,18 @@ def is_switched(layer: str) -> bool:
 
 
 @contextlib.contextmanager
-def quantized(pair: GraphPair, part: str, layer: str, switched: list[str], source: Path, levels: int,
+def quantized(pair: GraphPair, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
               threads: int | None) -> Iterator[None]:
-    """The pair with this one layer as the int8 graph has it; in float again afterwards."""
+    """The pair with this one layer as the int8 graph has it; in float again afterwards.
+
+    source: the float32 graph; target: where one without a switch is written.
+    """
     before = getattr(pair, part)
     if is_switched(layer):
         before.layer = switched.index(layer)
     else:
-        target = source.with_name(f"{source.stem}.one-layer.onnx")
         quantize_only(source, target, layer, levels)
         setattr(pair, part, session(target, threads))
-        target.unlink()
-        naming.sidecar(target).unlink(missing_ok=True)
     try:
         yield
     finally:
