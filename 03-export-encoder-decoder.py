@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
         work.fp32_done(fp32, time.perf_counter() - start)
         precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
         easier, facts = {}, {}
-        if "int8" in precisions or args.optimize:
+        if "int8" in precisions or args.optimize or args.sensitivity:
             easier, facts = prepare(fp32["encoder"], folder / "prepared", work.runtime.spec, args)
         for precision in precisions:
             start, pair = time.perf_counter(), naming.pair(folder / precision, checkpoint.name, precision)
@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
             made = recipe("int8", args) | facts | {"fused": "every attention"}
             work.finish("int8", pair, made, done, kept, time.perf_counter() - start, optimized=True)
         if args.sensitivity:
-            work.sensitivity(fp32, folder / "sensitivity")
+            work.sensitivity(fp32 | easier, folder / "sensitivity")
     work.report()
     return 0
 
