@@ -107,6 +107,17 @@ def test_the_last_layer_norm_is_left_alone(tiny, sounds):
     assert "encoder.layer_norm" not in smooth.encoder(model, calibration.listen(path, sounds, 1))
 
 
+def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
+    """A loud channel of the values: divided down at v_proj, so out_proj is left whole; unsmoothed, it is split."""
+    for smoothed in (True, False):
+        model = graphs.load(tiny.pairs["fp32"]["encoder"])
+        layer, value = "encoder.layers.0.self_attn.out_proj", "encoder.layers.0.self_attn/Reshape_3"
+        heard = calibration.listen(tiny.pairs["fp32"]["encoder"], sounds, 1)
+        heard[value].high[0] = heard[value].rows[:, 0] = 100
+        assert not smoothed or "encoder.layers.0.self_attn.v_proj" in smooth.encoder(model, heard)
+        assert (layer in [each.layer for each in outliers.split(model, heard)]) != smoothed
+
+
 @pytest.mark.parametrize("loud,found", [(1.9, False), (2.1, True)])
 def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
     largest = np.linspace(0.5, 1, 128).astype(np.float32)

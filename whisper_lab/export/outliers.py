@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8
+from whisper_lab.export import graphs, int8, smooth
 from whisper_lab.export.calibration import Inputs
 
 SHARE = 64  # one channel in 64 may be computed in float: 32 of whisper-base's 2,048
@@ -42,12 +42,12 @@ class Outliers:
 def split(model: ir.Model, heard: dict[str, Inputs]) -> list[Outliers]:
     """Take the outlier channels of a float32 graph's layers out of what will become int8; returns what was taken.
 
-    Only where the input feeds one linear layer alone: a LayerNorm's loud channels cost nothing to smooth (smooth.py).
+    Only where the input feeds this layer alone, and was not smoothed: that costs nothing (smooth.py).
     """
     found = []
     for node in graphs.weight_matmuls(model):
-        value = node.inputs[0]
-        if value.name in heard and len(value.uses()) == 1 and not value.is_graph_output():
+        value, smoothed = node.inputs[0], node.inputs[1].name.endswith(smooth.SUFFIX)
+        if value.name in heard and len(value.uses()) == 1 and not value.is_graph_output() and not smoothed:
             outliers = find(node.name.rpartition("/")[0], heard[value.name])
             if outliers is not None:
                 _beside(model, node, outliers)

@@ -18,6 +18,7 @@ from whisper_lab.export.int8 import LEVELS
 # How much of the difficulty moves from the activations to the weights; 0 is none. The paper takes 0.5 everywhere; here
 # the strength with the smallest error is taken for each LayerNorm.
 STRENGTHS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SUFFIX = "_smoothed"
 TINY = 1e-5  # a channel that is always 0 gets a finite factor
 
 
@@ -93,11 +94,11 @@ def _fold(model: ir.Model, front: ir.Node, layers: list[ir.Node], factors: np.nd
         _scale(model, front, 1, 1 / factors)
     for layer in layers:
         _scale(model, layer, 1, factors[:, None])
-    front.outputs[0].name = f"{front.outputs[0].name}_smoothed"
+    front.outputs[0].name = f"{front.outputs[0].name}{SUFFIX}"
 
 
 def _scale(model: ir.Model, node: ir.Node, index: int, factors: np.ndarray) -> None:
     """Multiply a weight that only this node reads."""
     old = node.inputs[index]
-    new = graphs.lazy_constant(model, f"{old.name}_smoothed", old.const_value, old.dtype, lambda array: array * factors)
+    new = graphs.lazy_constant(model, f"{old.name}{SUFFIX}", old.const_value, old.dtype, lambda array: array * factors)
     node.replace_input_with(index, new)
