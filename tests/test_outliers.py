@@ -209,3 +209,20 @@ def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
     switched, right = graph.run(["encoder_hidden_states"], feeds)[0], hidden(tmp_path / "one.onnx", sounds[0])
     assert sqnr_db(in_float, switched) < 60  # int8 it is
     assert sqnr_db(right - in_float, switched - in_float) > 20  # and the export's own error
+
+
+def test_the_comparison_says_what_became_of_each_weight(tiny, written):
+    """04 knows int4's layers of 8 bits, and the outliers' weights: stored in int8, computed in float."""
+    import onnx
+
+    from whisper_lab.compare import quantized
+
+    models = {precision: onnx.load(written / naming.graph_file(tiny.checkpoint.name, "encoder", precision))
+              for precision in ("fp32", "int8", "int4")}
+    rows = {precision: {row["name"]: row for row in quantized.weights(model)} for precision, model in models.items()}
+    assert set(rows["fp32"]) <= set(rows["int8"])  # no weight changed its name on the way
+    assert rows["int4"]["encoder.layers.0.self_attn.v_proj.weight"]["reason"].startswith("8 bits in blocks")
+    assert rows["int4"]["encoder.layers.0.self_attn.q_proj.weight"]["reason"].startswith("4 bits in blocks")
+    attention = {precision: next(row["count"] for row in quantized.kept_operators(model) if row["operator"] == "MatMul")
+                 for precision, model in models.items()}
+    assert attention["int8"] == attention["fp32"]  # the float product of the outliers is none of attention's

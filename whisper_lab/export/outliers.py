@@ -46,13 +46,12 @@ def split(model: ir.Model, heard: dict[str, Inputs]) -> list[Outliers]:
     """
     found = []
     for node in graphs.weight_matmuls(model):
-        value, smoothed = node.inputs[0], node.inputs[1].name.endswith(smooth.SUFFIX)
-        if value.name in heard and len(value.uses()) == 1 and not value.is_graph_output() and not smoothed:
+        value = node.inputs[0]  # a smoothed one has another name than what was heard
+        if value.name in heard and len(value.uses()) == 1 and not value.is_graph_output():
             outliers = find(node.name.rpartition("/")[0], heard[value.name])
             if outliers is not None:
                 _beside(model, node, outliers)
                 found.append(outliers)
-    graphs.drop_unused(model)
     return found
 
 
@@ -72,18 +71,16 @@ def _beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
     x, path, weight, chosen = node.inputs[0], f"{outliers.layer}/outliers", node.inputs[1], outliers.channels
     quiet = np.ones(int(weight.shape[0]), np.float32)
     quiet[chosen] = 0
-    silenced = graphs.insert(model, node, "Mul", [x, graphs.constant(model, f"{path}/quiet", quiet)],
+    silenced = graphs.insert(model, node, "Mul", [x, graphs.constant(model, f"{path}/silence_scale", quiet)],
                              f"{path}/silenced", dtype=FLOAT)
     silenced.shape = x.shape
     channels = graphs.constant(model, f"{path}/channels", np.array(chosen))
     loud = graphs.insert(model, node, "Gather", [x, channels], f"{path}/loud", dtype=FLOAT, axis=-1)
-    rows = int8.store_rows(model, node, f"{path}.weight", f"{path}/weight", weight.const_value.numpy()[chosen])
+    rows = int8.store_rows(model, node, f"{path}.weight", f"{path}/MatMul_weight", weight.const_value.numpy()[chosen])
     beside = graphs.insert(model, node, "MatMul", [loud, rows], f"{path}/MatMul", dtype=FLOAT)
     # The rows of silenced channels become 0: they shall not widen the steps of their columns.
-    rest = graphs.lazy_constant(model, f"{weight.name}_rest", weight.const_value, weight.dtype,
-                                lambda array: array * quiet[:, None])
+    smooth.scale(weight, quiet[:, None])
     node.replace_input_with(0, silenced)
-    node.replace_input_with(1, rest)
     _join(model, node, beside, path)
 
 

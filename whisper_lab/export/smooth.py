@@ -11,7 +11,6 @@ float32 graph computes exactly what it did.
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs
 from whisper_lab.export.calibration import Inputs
 from whisper_lab.export.int8 import LEVELS
 
@@ -41,9 +40,8 @@ def encoder(model: ir.Model, heard: dict[str, Inputs]) -> dict[str, float]:
             continue
         strength, factors = choose(heard_here, [layer.inputs[1].const_value.numpy() for layer in layers])
         if strength:
-            _fold(model, front, layers, factors)
+            _fold(front, layers, factors)
             done[front.name.rpartition("/")[0]] = strength
-    graphs.drop_unused(model)
     return done
 
 
@@ -81,24 +79,25 @@ def noise(inputs: Inputs, weights: list[np.ndarray], factors: np.ndarray) -> flo
     return total
 
 
-def _fold(model: ir.Model, front: ir.Node, layers: list[ir.Node], factors: np.ndarray) -> None:
-    """Divide weight and bias of what is in front, multiply the layers' rows; the value gets a name of its own.
+def _fold(front: ir.Node, layers: list[ir.Node], factors: np.ndarray) -> None:
+    """Divide weight and bias of what is in front, multiply the layers' rows; what lies between gets a name of its own.
 
     Who compares graphs value by value must not take the smoothed one for the old.
     """
     if front.op_type == "LayerNormalization":
-        _scale(model, front, 1, 1 / factors)
-        _scale(model, front, 2, 1 / factors)
+        divided = front.inputs[1:3]
     else:  # v_proj: MatMul, then Add of the bias
-        _scale(model, front.inputs[0].producer(), 1, 1 / factors)
-        _scale(model, front, 1, 1 / factors)
+        divided = front.inputs[0].producer().inputs[1], front.inputs[1]
+    for weight in divided:
+        scale(weight, 1 / factors)
     for layer in layers:
-        _scale(model, layer, 1, factors[:, None])
-    front.outputs[0].name = f"{front.outputs[0].name}{SUFFIX}"
+        scale(layer.inputs[1], factors[:, None])
+    for value in dict.fromkeys((front.outputs[0], layers[0].inputs[0])):
+        value.name = f"{value.name}{SUFFIX}"
 
 
-def _scale(model: ir.Model, node: ir.Node, index: int, factors: np.ndarray) -> None:
-    """Multiply a weight that only this node reads."""
-    old = node.inputs[index]
-    new = graphs.lazy_constant(model, f"{old.name}{SUFFIX}", old.const_value, old.dtype, lambda array: array * factors)
-    node.replace_input_with(index, new)
+def scale(weight: ir.Value, factors: np.ndarray) -> None:
+    """Multiply an initializer in place; computed only while it is written, as graphs.lazy_constant."""
+    old = weight.const_value
+    weight.const_value = ir.LazyTensor(lambda: ir.tensor(old.numpy() * factors, name=weight.name), dtype=old.dtype,
+                                       shape=old.shape, name=weight.name)
