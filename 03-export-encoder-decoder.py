@@ -65,26 +65,31 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
     return f"{count} nodes compute in float16" if mode == "full" else f"{count} weights stored in float16"
 
 
-def prepare(encoder: Path, folder: Path, spec, args) -> tuple[dict[str, Path], dict]:
-    """The float32 encoder once more, the same function made easier for 8 bits; returns it, and what was done.
+def prepare(fp32: dict[str, Path], folder: Path, runtime, args) -> tuple[dict[str, Path], dict]:
+    """The float32 graphs once more, the same functions made easier for 8 bits; returns them, and what was done.
 
     A few channels of a trained Whisper's activations are a hundred times louder than the rest: outliers. 256 steps laid
-    over all of them leave two or three for the rest. So (1) behind a LayerNorm the loud channels are divided down and
-    the next weight's rows multiplied up, and (2) elsewhere they are computed in float beside the int8 product.
-    Which channels is found by listening, here, to clips and noise; a model of random weights has none.
+    over all of them leave two or three for the rest. So (1) behind a LayerNorm of the encoder the loud channels are
+    divided down and the next weight's rows multiplied up, and (2) elsewhere they are computed in float beside the int8
+    product. Which channels is found by listening, here, to clips and noise; a model of random weights has none.
     """
     from whisper_lab.export import calibration, graphs, outliers, smooth
 
-    heard = calibration.listen(encoder, calibration.sounds(spec, args.seed), args.threads)
-    model = graphs.load(encoder)
-    smoothed, found = smooth.encoder(model, heard), outliers.split(model, heard)
+    sounds, easier, smoothed, found = calibration.sounds(runtime.spec, args.seed), {}, {}, []
+    feeds = {"encoder": [{"input_features": sound} for sound in sounds],
+             "decoder": calibration.spoken(fp32, sounds[:2], runtime, args.threads)}  # noise says nothing
+    folder.mkdir()
+    for part, path in fp32.items():
+        heard, model = calibration.listen(path, feeds[part], args.threads), graphs.load(path)
+        if part == "encoder":
+            smoothed = smooth.encoder(model, heard)
+        found += outliers.split(model, heard, outliers.LOUD[part])
+        easier[part] = folder / path.name
+        graphs.save(model, easier[part])
     console.note("activations", f"{len(smoothed)} smoothed", "loud channels divided down, their weights multiplied up")
     for each in found:
         console.note(f"outliers in {each.layer}", f"{len(each.channels)} channels stay in float", each.reason)
-    folder.mkdir()
-    graphs.save(model, folder / encoder.name)
-    facts = {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
-    return {"encoder": folder / encoder.name}, facts
+    return easier, {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
 
 
 def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
@@ -248,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
         precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
         easier, facts = {}, {}
         if "int8" in precisions or args.optimize or args.sensitivity:
-            easier, facts = prepare(fp32["encoder"], folder / "prepared", work.runtime.spec, args)
+            easier, facts = prepare(fp32, folder / "prepared", work.runtime, args)
         for precision in precisions:
             start, pair = time.perf_counter(), naming.pair(folder / precision, checkpoint.name, precision)
             (folder / precision).mkdir(exist_ok=True)

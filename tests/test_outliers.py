@@ -28,6 +28,10 @@ def sounds(tiny) -> list[np.ndarray]:
     return calibration.sounds(tiny.runtime.spec)
 
 
+def listen(path: Path, sounds: list[np.ndarray]) -> dict[str, Inputs]:
+    return calibration.listen(path, [{"input_features": sound} for sound in sounds], 1)
+
+
 @pytest.fixture(scope="module")
 def planted(tiny, tmp_path_factory) -> Path:
     """The tiny encoder with a channel in front of `LAYER` that is 60 times louder, and a loud channel of `NORM`."""
@@ -53,9 +57,10 @@ def hidden(path: Path, features: np.ndarray) -> np.ndarray:
     return session(path, 1).run(["encoder_hidden_states"], {"input_features": features})[0]
 
 
-def prepare(tiny, encoder: Path, folder: Path) -> tuple[Path, dict]:
-    graph, facts = script().prepare(encoder, folder, tiny.runtime.spec, SimpleNamespace(seed=0, threads=1))
-    return graph["encoder"], facts
+def prepare(tiny, encoder: Path, folder: Path, decoder: Path | None = None) -> tuple[Path, dict]:
+    pair = {"encoder": encoder, "decoder": decoder or tiny.pairs["fp32"]["decoder"]}
+    easier, facts = script().prepare(pair, folder, tiny.runtime, SimpleNamespace(seed=0, threads=1))
+    return easier["decoder" if decoder else "encoder"], facts
 
 
 def test_a_planted_outlier_is_found_and_its_reason_told(tiny, planted, tmp_path, monkeypatch):
@@ -87,14 +92,32 @@ def test_without_them_int8_hears_better(tiny, planted, sounds, tmp_path):
     assert decibels[1] > decibels[0] + 8, decibels
 
 
+def test_a_decoder_s_outliers_are_found_in_what_it_writes(tiny, tmp_path):
+    """Its calibration is its own text; a prompt at once, whose tokens share a scale, gains most."""
+    source, layer = tiny.pairs["fp32"]["decoder"], "decoder.layers.0.fc2"
+    model = graphs.load(source)
+    change(model, "decoder.layers.0.fc1.bias", lambda array: array.__setitem__(CHANNEL, 80))
+    change(model, f"{layer}.weight", lambda array: array.__setitem__(CHANNEL, array[CHANNEL] / 40))
+    graphs.save(model, tmp_path / source.name)
+    path, facts = prepare(tiny, tiny.pairs["fp32"]["encoder"], tmp_path / "prepared", tmp_path / source.name)
+    assert list(facts["outliers"]) == [layer] and CHANNEL in facts["outliers"][layer]
+    feeds = calibration.spoken(tiny.pairs["fp32"], calibration.sounds(tiny.runtime.spec)[:1], tiny.runtime, 1)[0]
+    assert feeds["input_ids"].shape[1] > 4
+    right, decibels = session(tmp_path / source.name, 1).run(["logits"], feeds)[0], []
+    for name, graph in (("plain", tmp_path / source.name), ("prepared", path)):
+        script().to_int8(graph, tmp_path / f"{name}.onnx", [], reduce_range=False)
+        decibels.append(sqnr_db(right, session(tmp_path / f"{name}.onnx", 1).run(["logits"], feeds)[0]))
+    assert decibels[1] > decibels[0] + 3, decibels
+
+
 def test_smoothing_changes_no_bit_of_the_float_graph(tiny, planted, sounds, tmp_path):
     """Its factors are powers of two."""
     model = graphs.load(planted)
-    done = smooth.encoder(model, calibration.listen(planted, sounds, 1))
+    done = smooth.encoder(model, listen(planted, sounds))
     graphs.save(model, tmp_path / "smooth.onnx")
     assert NORM in done and any(place.endswith("v_proj") for place in done)
     np.testing.assert_array_equal(hidden(tmp_path / "smooth.onnx", sounds[0]), hidden(planted, sounds[0]))
-    before, after = (calibration.listen(path, sounds[:1], 1) for path in (planted, tmp_path / "smooth.onnx"))
+    before, after = (listen(path, sounds[:1]) for path in (planted, tmp_path / "smooth.onnx"))
     value = f"{NORM}/LayerNormalization"
     assert before[value].largest.max() > 10 * np.median(before[value].largest)
     assert after[f"{value}_smoothed"].largest.max() < 5 * np.median(after[f"{value}_smoothed"].largest)
@@ -104,7 +127,7 @@ def test_the_last_layer_norm_is_left_alone(tiny, sounds):
     """It is an output of the graph."""
     path = tiny.pairs["fp32"]["encoder"]
     model = graphs.load(path)
-    assert "encoder.layer_norm" not in smooth.encoder(model, calibration.listen(path, sounds, 1))
+    assert "encoder.layer_norm" not in smooth.encoder(model, listen(path, sounds))
 
 
 def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
@@ -112,7 +135,7 @@ def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
     for smoothed in (True, False):
         model = graphs.load(tiny.pairs["fp32"]["encoder"])
         layer, value = "encoder.layers.0.self_attn.out_proj", "encoder.layers.0.self_attn/Reshape_3"
-        heard = calibration.listen(tiny.pairs["fp32"]["encoder"], sounds, 1)
+        heard = listen(tiny.pairs["fp32"]["encoder"], sounds)
         heard[value].high[0] = heard[value].rows[:, 0] = 100
         assert not smoothed or "encoder.layers.0.self_attn.v_proj" in smooth.encoder(model, heard)
         assert (layer in [each.layer for each in outliers.split(model, heard)]) != smoothed
@@ -123,7 +146,7 @@ def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
     largest = np.linspace(0.5, 1, 128).astype(np.float32)
     largest[7] = loud
     inputs = Inputs(np.zeros(128, np.float32), largest, np.zeros((1, 128), np.float32))
-    result = outliers.find("layer", inputs)
+    result = outliers.find("layer", inputs, outliers.LOUD["encoder"])
     assert (result is not None) == found
     assert not found or (7 in result.channels and result.others == pytest.approx(largest[126]))
 
@@ -131,8 +154,8 @@ def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
 def test_all_of_what_is_heard_counts(tiny, sounds):
     """Ranges are those of all sounds together, whatever their order; some rows of each are kept."""
     path, value = tiny.pairs["fp32"]["encoder"], "encoder.layers.0.activation_fn/Gelu"
-    alone = [calibration.listen(path, [sound], 1)[value] for sound in sounds]
-    together = calibration.listen(path, sounds[::-1], 1)[value]
+    alone = [listen(path, [sound])[value] for sound in sounds]
+    together = listen(path, sounds[::-1])[value]
     np.testing.assert_array_equal(together.high, np.max([each.high for each in alone], axis=0))
     np.testing.assert_array_equal(together.low, np.min([each.low for each in alone], axis=0))
     assert together.rows.shape == (sum(len(each.rows) for each in alone), 128)

@@ -14,6 +14,7 @@ from whisper_lab.export import graphs
 from whisper_lab.export.reference import MEDIA, vowels
 from whisper_lab.features import FeatureSpec, log_mel
 
+TOKENS = 48  # that the decoder writes down for each sound
 ROWS = 96  # positions kept of each sound: enough to weigh errors by, small enough for the largest model
 
 
@@ -48,8 +49,30 @@ def _clips(spec: FeatureSpec) -> list[np.ndarray]:
     return [audio.load(path).samples for path in sorted(MEDIA.glob("*.wav"))] or [vowels(spec.sampling_rate)]
 
 
-def listen(path: Path, features: list[np.ndarray], threads: int | None = None) -> dict[str, Inputs]:
-    """Run a float32 encoder graph over the sounds; returns, by the name of the value, what its linear layers are fed.
+def spoken(pair: dict[str, Path], features: list[np.ndarray], runtime, threads: int | None = None) -> list[dict]:
+    """What a float32 decoder is fed while it writes down these sounds: its own tokens, all at once, and the caches.
+
+    runtime: whose token rules to use (TorchWhisper).
+    """
+    from whisper_lab.decoding import Options, decode_encoded
+    from whisper_lab.export.pair import GraphPair
+
+    graph, feeds = GraphPair(*pair.values(), threads=threads, like=runtime), []
+    options = Options(language=next(iter(runtime.rules.languages), None), temperatures=(0.0,),
+                      max_tokens=min(TOKENS, runtime.rules.max_positions // 2))
+    heads, width = graph.cache_shape
+    nothing = np.zeros((1, heads, 0, width), np.float32)
+    for sound in features:
+        cross = graph.encode(sound)
+        result = decode_encoded(graph, cross, 1, options)[0]
+        feeds.append({"input_ids": np.array([[*result.prompt, *result.tokens]], np.int64),
+                      **dict.fromkeys(graph.self_names, nothing),
+                      **dict(zip(graph.cross_names, cross, strict=True))})
+    return feeds
+
+
+def listen(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | None = None) -> dict[str, Inputs]:
+    """Run a float32 graph on these inputs; returns, by the name of the value, what its linear layers are fed.
 
     Reduced inside the graph: all activations of a large encoder are gigabytes.
     """
@@ -62,7 +85,7 @@ def listen(path: Path, features: list[np.ndarray], threads: int | None = None) -
     try:
         ir.save(model, copy)
         run = session(copy, threads)
-        found = [run.run(asked, {"input_features": sound}) for sound in features]
+        found = [run.run(asked, one) for one in feeds]
     finally:
         copy.unlink(missing_ok=True)
     return {name: _join([one[3 * i:3 * i + 3] for one in found]) for i, name in enumerate(names)}
@@ -76,8 +99,9 @@ def _ask(model: ir.Model, names: list[str]) -> list[str]:
                         for what, number in (("first", 0), ("end", np.iinfo(np.int64).max), ("axis", 1)))
     asked = []
     for name in names:
-        positions = int(values[name].shape[1])
-        every = graphs.constant(model, f"{name}/every", np.array([max(1, positions // ROWS)]))
+        positions = values[name].shape[1]  # of a decoder's few tokens, as many as there are: all are kept
+        step = max(1, positions // ROWS) if isinstance(positions, int) else 1
+        every = graphs.constant(model, f"{name}/every", np.array([step]))
         for op, inputs, attributes in (("ReduceMin", [axes], {"keepdims": 0}), ("ReduceMax", [axes], {"keepdims": 0}),
                                        ("Slice", [first, end, axis, every], {})):
             node = ir.node(op, [values[name], *inputs], attributes, name=f"{name}/{op}")

@@ -2,7 +2,8 @@
 
 DynamicQuantizeLinear lays 256 steps over the whole range of an activation. In the trained Whispers the second
 feed-forward layer of the upper encoder blocks gets about ten channels of 2,048 that reach 80 or 190, where the median
-channel never passes 1.5: one step is then as large as most of what is to be told apart, and words are lost.
+channel never passes 1.5: one step is then as large as most of what is to be told apart, and words are lost. So it is
+in the decoder with the first token of a prompt, whose scale all tokens of the prompt share.
 
 So the loud channels are left out of the 8-bit product and computed beside it in float, as LLM.int8() does (Dettmers et
 al. 2022, arXiv 2208.07339): Mul by 0 silences them in one path, Gather picks them for the other, Add joins both.
@@ -18,7 +19,9 @@ from whisper_lab.export import graphs, int8, smooth
 from whisper_lab.export.calibration import Inputs
 
 SHARE = 64  # one channel in 64 may be computed in float: 32 of whisper-base's 2,048
-LOUD = 2.0  # times louder than the loudest of the others: steps twice as fine are 6 dB less noise
+# Times louder than the loudest of the others: steps that much finer. More is asked of a decoder's layer: beside its
+# product of one row, even four small nodes cost time.
+LOUD = {"encoder": 2.0, "decoder": 4.0}
 FLOAT = ir.DataType.FLOAT
 
 
@@ -39,7 +42,7 @@ class Outliers:
                 f"median channel's {self.median:.2g}")
 
 
-def split(model: ir.Model, heard: dict[str, Inputs]) -> list[Outliers]:
+def split(model: ir.Model, heard: dict[str, Inputs], loud: float = LOUD["encoder"]) -> list[Outliers]:
     """Take the outlier channels of a float32 graph's layers out of what will become int8; returns what was taken.
 
     Only where the input feeds this layer alone, and was not smoothed: that costs nothing (smooth.py).
@@ -47,20 +50,21 @@ def split(model: ir.Model, heard: dict[str, Inputs]) -> list[Outliers]:
     found = []
     for node in graphs.weight_matmuls(model):
         value = node.inputs[0]  # a smoothed one has another name than what was heard
-        if value.name in heard and len(value.uses()) == 1 and not value.is_graph_output():
-            outliers = find(node.name.rpartition("/")[0], heard[value.name])
+        alone = len(value.uses()) == 1 and not value.is_graph_output()
+        if value.name in heard and alone and node.inputs[1].is_initializer():  # the embedding has another use
+            outliers = find(node.name.rpartition("/")[0], heard[value.name], loud)
             if outliers is not None:
                 _beside(model, node, outliers)
                 found.append(outliers)
     return found
 
 
-def find(layer: str, inputs: Inputs) -> Outliers | None:
-    """The loudest channels, where they are LOUD times louder than all others; None where they are not."""
+def find(layer: str, inputs: Inputs, loud: float) -> Outliers | None:
+    """The loudest channels, where the first is `loud` times louder than all others; None where it is not."""
     largest = inputs.largest
     count = len(largest) // SHARE
     order = np.argsort(-largest, kind="stable")
-    if not count or largest[order[0]] < LOUD * largest[order[count]]:
+    if not count or largest[order[0]] < loud * largest[order[count]]:
         return None
     return Outliers(layer, sorted(order[:count].tolist()), float(largest[order[0]]), float(largest[order[count]]),
                     float(np.median(largest)))
