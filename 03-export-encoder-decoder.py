@@ -16,6 +16,7 @@ from pathlib import Path
 from whisper_lab import console
 
 ENCODER_DIMS = ({0: "batch"},)
+EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 bits
 
 
 def decoder_dims(layers: int) -> tuple:
@@ -64,6 +65,33 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
     return f"{count} nodes compute in float16" if mode == "full" else f"{count} weights stored in float16"
 
 
+def prepare(fp32: dict[str, Path], folder: Path, runtime, args) -> tuple[dict[str, Path], dict]:
+    """The float32 graphs once more, the same functions made easier for 8 bits; returns them, and what was done.
+
+    A few channels of a trained Whisper's activations are a hundred times louder than the rest: outliers. 256 steps laid
+    over all of them leave two or three for the rest. So (1) behind a LayerNorm of the encoder the loud channels are
+    divided down and the next weight's rows multiplied up, and (2) elsewhere they are computed in float beside the int8
+    product. Which channels is found by listening, here, to clips and noise; a model of random weights has none.
+    """
+    from whisper_lab.export import calibration, graphs, outliers, smooth
+
+    sounds, easier, smoothed, found = calibration.sounds(runtime.spec, args.seed), {}, {}, []
+    feeds = {"encoder": [{"input_features": sound} for sound in sounds],
+             "decoder": calibration.spoken(fp32, sounds[:2], runtime, args.threads)}  # noise says nothing
+    folder.mkdir()
+    for part, path in fp32.items():
+        heard, model = calibration.listen(path, feeds[part], args.threads), graphs.load(path)
+        if part == "encoder":
+            smoothed = smooth.encoder(model, heard)
+        found += outliers.split(model, heard, outliers.LOUD[part])
+        easier[part] = folder / path.name
+        graphs.save(model, easier[part])
+    console.note("activations", f"{len(smoothed)} smoothed", "loud channels divided down, their weights multiplied up")
+    for each in found:
+        console.note(f"outliers in {each.layer}", f"{len(each.channels)} channels stay in float", each.reason)
+    return easier, {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
+
+
 def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
     """A quarter of the bytes: each activation is quantized while it runs, each weight once and for all, here.
 
@@ -83,16 +111,23 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
 
 
 def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
-    """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel."""
+    """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel.
+
+    The values of attention, and the layers that add to what all later layers read, get 8 bits: an error there stays,
+    where one in a query or key only shifts an average. The decoder's fc2 does with 4: its every byte costs time.
+    """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     from whisper_lab.export import graphs, trace
 
+    fine, model = excluded_layers(source, EIGHT_BITS), onnx.load(source)
     with trace.quiet():
-        quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=4, block_size=32, is_symmetric=True, accuracy_level=4,
-                                         nodes_to_exclude=["proj_out/MatMul"])
-        quantizer.process()
+        for bits, later in ((4, fine), (8, [])):  # what the first round leaves out, the second takes
+            quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4,
+                                             nodes_to_exclude=["proj_out/MatMul", *later])
+            quantizer.process()
+            model = quantizer.model.model
         quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
     return finish_small(target, reduce_range)
 
@@ -154,7 +189,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, 
 
 
 def excluded_layers(source: Path, pattern: str | None) -> list[str]:
-    """Names of the linear layers that --int8-exclude keeps in float32."""
+    """Names of the linear layers that match, such as those that --int8-exclude keeps in float32."""
     from whisper_lab.export import graphs
 
     names = [node.name for node in graphs.weight_matmuls(graphs.load(source))] if pattern else []
@@ -165,7 +200,8 @@ def recipe(precision: str, args) -> dict:
     """How a precision was made, for the metadata: what someone needs to make the same bytes again."""
     return {"fp32": {}, "fp16": {"mode": args.fp16_mode},
             "int8": {"exclude": args.int8_exclude, "reduce_range": args.reduce_range, "weights": "int8 per channel"},
-            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range},
+            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range,
+                     "eight_bits": EIGHT_BITS},
             }[precision]
 
 
@@ -214,13 +250,18 @@ def main(argv: list[str] | None = None) -> int:
         start = time.perf_counter()
         fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
         work.fp32_done(fp32, time.perf_counter() - start)
-        for precision in naming.PRECISIONS if args.precision == "all" else [args.precision]:
+        precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
+        easier, facts = {}, {}
+        if "int8" in precisions or args.optimize or args.sensitivity:
+            easier, facts = prepare(fp32, folder / "prepared", work.runtime, args)
+        for precision in precisions:
             start, pair = time.perf_counter(), naming.pair(folder / precision, checkpoint.name, precision)
             (folder / precision).mkdir(exist_ok=True)
-            done, kept = convert(precision, fp32, pair, args)
+            done, kept = convert(precision, fp32 | easier if precision == "int8" else fp32, pair, args)
             seconds = time.perf_counter() - start
             # Metadata, the gates, and if they pass: into place.
-            placed = work.finish(precision, pair, recipe(precision, args), done, kept, seconds)
+            made = recipe(precision, args) | (facts if precision == "int8" else {})
+            placed = work.finish(precision, pair, made, done, kept, seconds)
             fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
             if args.layout == "genai":
                 genai.write(checkpoint, work.model.config, work.runtime.spec, placed, precision)
@@ -228,11 +269,11 @@ def main(argv: list[str] | None = None) -> int:
             (folder / "optimized").mkdir()
             start = time.perf_counter()
             pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
-            done, kept = convert("int8", fp32, pair, args, work.model.config)
-            work.finish("int8", pair, recipe("int8", args) | {"fused": "every attention"}, done, kept,
-                        time.perf_counter() - start, optimized=True)
+            done, kept = convert("int8", fp32 | easier, pair, args, work.model.config)
+            made = recipe("int8", args) | facts | {"fused": "every attention"}
+            work.finish("int8", pair, made, done, kept, time.perf_counter() - start, optimized=True)
         if args.sensitivity:
-            work.sensitivity(fp32, folder / "sensitivity")
+            work.sensitivity(fp32 | easier, folder / "sensitivity")
     work.report()
     return 0
 

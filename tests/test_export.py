@@ -74,7 +74,7 @@ def test_nano_end_to_end(nano_export):
     assert len(report["graphs"]) == 10 and all(gate["passed"] for row in report["graphs"] for gate in row["gates"])
     ratios = {(row["part"], row["precision"]): row["ratio"] for row in report["graphs"] if not row["optimized"]}
     for part in ("encoder", "decoder"):  # nano's names and biases weigh more than base's: 0.25 + 0.02
-        assert ratios[part, "fp16"] < 0.51 and ratios[part, "int8"] < 0.28 and ratios[part, "int4"] < 0.195
+        assert ratios[part, "fp16"] < 0.51 and ratios[part, "int4"] < ratios[part, "int8"] < 0.28
 
 
 def test_the_same_input_gives_the_same_bytes(tiny, here):
@@ -440,8 +440,9 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
     assert ranked[0]["kl_divergence"] > 3 * ranked[1]["kl_divergence"]
 
 
-@pytest.mark.parametrize("layer", ["decoder.layers.0.fc1/MatMul", "proj_out/MatMul"])
-def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer):
+@pytest.mark.parametrize("layer,file", [("decoder.layers.0.fc1/MatMul", "decoder.onnx"),
+                                        ("proj_out/MatMul", "decoder_alone.onnx")])
+def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer, file):
     """With --reduce-range 7 bits, whichever layer it is."""
     from whisper_lab.export import sensitivity
     from whisper_lab.export.session import Export
@@ -451,6 +452,6 @@ def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer
         args = SimpleNamespace(threads=1, reduce_range=reduce_range)
         work = SimpleNamespace(args=args, checkpoint=tiny.checkpoint, runtime=tiny.runtime, sounds=tiny.sounds[:1])
         Export.sensitivity(work, tiny.pairs["fp32"], here / f"scan-{most}")
-        weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(here / f"scan-{most}/decoder.onnx")
+        weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(here / f"scan-{most}" / file)
                    .graph.initializer if one.data_type == onnx.TensorProto.INT8 and one.dims]
         assert max(int(abs(array.astype(int)).max()) for array in weights) == most

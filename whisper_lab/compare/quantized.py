@@ -46,7 +46,7 @@ def weights(model: onnx.ModelProto) -> list[dict]:
         if elements(tensor) < WORTH_ASKING or tensor.name.endswith(ROLES):
             continue
         uses = sorted(set(_uses(tensor.name, readers)))
-        state, reason = _judge(type_name(tensor), uses, len(tensor.dims))
+        state, reason = _judge(type_name(tensor), uses, len(tensor.dims), tensor.name)
         rows.append(asdict(Weight(layer_name(tensor.name), type_name(tensor), tensor_bytes(tensor),
                                   ", ".join(uses) or "nothing", state, reason)))
     return rows
@@ -79,12 +79,16 @@ def _uses(name: str, readers: dict) -> list[str]:
     """Types of the operators that compute with a constant, looking through casts, transposes and scaling."""
     found = []
     for node in readers[name]:
-        scaling = node.op_type == "Mul" and "_weight" in node.name
-        if node.op_type in ON_THE_WAY or scaling:
+        if _carries(node):
             found += _uses(node.output[0], readers)
         else:
             found.append(node.op_type)
     return found
+
+
+def _carries(node: onnx.NodeProto) -> bool:
+    """Does a constant go through this node on its way? A Mul that gives a stored weight its scale is one, too."""
+    return node.op_type in ON_THE_WAY or (node.op_type == "Mul" and "_weight" in node.name)
 
 
 def _sources(node: onnx.NodeProto, model: onnx.ModelProto) -> list[str]:
@@ -92,19 +96,20 @@ def _sources(node: onnx.NodeProto, model: onnx.ModelProto) -> list[str]:
     makers = {output: maker for maker in model.graph.node for output in maker.output}
     found = []
     for name in node.input:
-        while name in makers and makers[name].op_type in ON_THE_WAY and makers[name].input:
+        while name in makers and _carries(makers[name]) and makers[name].input:
             name = makers[name].input[0]
         found.append(name)
     return found
 
 
-def _judge(kind: str, uses: list[str], dims: int) -> tuple[str, str]:
+def _judge(kind: str, uses: list[str], dims: int, name: str) -> tuple[str, str]:
     """(state, reason)"""
     if any(use in INTEGER for use in uses):
         blocks = any(INTEGER.get(use) == "blocks" for use in uses)
         shared = ", shared with the lookup (Gather)" if "Gather" in uses else ""
-        return "quantized", ("4 bits in blocks with a scale each; the kernel quantizes the activations" if blocks else
-                             f"8 bits times 8 bits in the product{shared}")
+        bits = 8 if name.endswith("_Q8") else 4
+        return "quantized", (f"{bits} bits in blocks with a scale each; the kernel quantizes the activations"
+                             if blocks else f"8 bits times 8 bits in the product{shared}")
     if kind in SMALL:
         why = "the float convolution is faster than ConvInteger" if "Conv" in uses else "scaled back before use"
         return "stored small", f"stored in {kind}, computed in float: {why}"

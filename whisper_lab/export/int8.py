@@ -88,15 +88,20 @@ def shrink_convolutions(model: ir.Model, only: str | None = None) -> list[str]:
     names = []
     for node in [node for node in model.graph if node.op_type == "Conv" and only in (None, node.name)]:
         weight = node.inputs[1]
-        array = weight.const_value.numpy()
-        scales = row_scales(array)
-        stored = graphs.constant(model, f"{weight.name}_quantized", round_rows(array, scales))
-        scale = graphs.constant(model, f"{weight.name}_scale", scales.reshape(-1, 1, 1))
-        wide = graphs.insert(model, node, "Cast", [stored], f"{node.name}_weight_cast", dtype=FLOAT, to=FLOAT)
-        node.replace_input_with(1, graphs.insert(model, node, "Mul", [wide, scale], f"{node.name}_weight", dtype=FLOAT))
+        wide = store_rows(model, node, weight.name, f"{node.name}_weight", weight.const_value.numpy())
+        node.replace_input_with(1, wide)
         names.append(weight.name)
     graphs.drop_unused(model)
     return names
+
+
+def store_rows(model: ir.Model, before: ir.Node, name: str, path: str, array: np.ndarray) -> ir.Value:
+    """A weight [rows, ...] stored as int8 with a scale per row; returns it in float32, as `before` shall compute."""
+    scales = row_scales(array)
+    small = graphs.constant(model, f"{name}_quantized", round_rows(array, scales))
+    scale = graphs.constant(model, f"{name}_scale", scales.reshape(-1, *[1] * (array.ndim - 1)))
+    wide = graphs.insert(model, before, "Cast", [small], f"{path}_cast", dtype=FLOAT, to=FLOAT)
+    return graphs.insert(model, before, "Mul", [wide, scale], path, dtype=FLOAT)
 
 
 def shrink_positions(model: ir.Model) -> list[str]:

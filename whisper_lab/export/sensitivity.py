@@ -1,15 +1,18 @@
 """--sensitivity: which layer pays for int8? Quantize one at a time, measure the KL divergence of the logits, rank.
 
 A cost near zero says: int8 is free here. The layers at the top are the first candidates for --int8-exclude.
+One graph with a switch at every layer is opened once (switches.py): making a graph per layer took most of the time.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from whisper_lab import console, files
-from whisper_lab.export import graphs, int8, trace
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export import graphs, int8, switches
+from whisper_lab.export.pair import GraphPair, session
 from whisper_lab.tokens import log_softmax
 
 SHOWN = 25  # bars
@@ -19,13 +22,22 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
          reduce_range: bool) -> list[dict]:
     """[{"part", "layer", "kl_divergence"}] in nats, dearest first; mean over PyTorch's own tokens on all sounds."""
     folder.mkdir()
+    levels = int8.REDUCED if reduce_range else int8.LEVELS
+    found = {part: layers(path) for part, path in fp32.items()}
+    switched = {part: [layer for layer in names if is_switched(layer)] for part, names in found.items()}
+    paths = {part: folder / f"{part}.onnx" for part in fp32}
+    for part, path in fp32.items():
+        switches.write(path, paths[part], switched[part], levels)
+    pair = GraphPair(*paths.values(), threads=threads, like=runtime)
+    pair.encoder, pair.decoder = switches.Switched(pair.encoder), switches.Switched(pair.decoder)
+    encoded = [pair.encode(sound.features) for sound in sounds]
     scores = []
-    work = [(part, layer) for part, path in fp32.items() for layer in layers(path)]
+    work = [(part, layer) for part, names in found.items() for layer in names]
     for part, layer in console.progress(work, description="sensitivity", unit="layer"):
-        target = folder / f"{part}.onnx"
-        quantize_only(fp32[part], target, layer, reduce_range)
-        pair = GraphPair(*(fp32 | {part: target}).values(), threads=threads, like=runtime)
-        scores.append({"part": part, "layer": layer.rpartition("/")[0], "kl_divergence": divergence(pair, sounds)})
+        alone = folder / f"{part}_alone.onnx"
+        with quantized(pair, part, layer, switched[part], fp32[part], alone, levels, threads):
+            cost = divergence(pair, sounds, encoded if part == "decoder" else None)
+        scores.append({"part": part, "layer": layer.rpartition("/")[0], "kl_divergence": cost})
     return sorted(scores, key=lambda score: -score["kl_divergence"])
 
 
@@ -36,32 +48,51 @@ def layers(path: Path) -> list[str]:
     return [node.name for node in model.graph if node.op_type == "Conv" or node in products]
 
 
-def quantize_only(source: Path, target: Path, layer: str, reduce_range: bool) -> None:
-    """The float32 graph with one layer as the int8 graph has it."""
-    if layer.endswith("/MatMul") and layer != "proj_out/MatMul":
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+def is_switched(layer: str) -> bool:
+    """The linear layers have a switch; convolutions and the embedding (lookup and logits) get a graph of their own."""
+    return layer.endswith("/MatMul") and layer != "proj_out/MatMul"
 
-        with trace.quiet():
-            quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True,
-                             reduce_range=reduce_range, nodes_to_quantize=[layer], weight_type=QuantType.QInt8,
-                             extra_options={"MatMulConstBOnly": True},
-                             use_external_data_format=graphs.is_large(source))
-        return
+
+@contextlib.contextmanager
+def quantized(pair: GraphPair, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
+              threads: int | None) -> Iterator[None]:
+    """The pair with this one layer as the int8 graph has it; in float again afterwards.
+
+    source: the float32 graph; target: where one without a switch is written.
+    """
+    before = getattr(pair, part)
+    if is_switched(layer):
+        before.layer = switched.index(layer)
+    else:
+        quantize_only(source, target, layer, levels)
+        setattr(pair, part, session(target, threads))
+    try:
+        yield
+    finally:
+        before.layer = -1
+        setattr(pair, part, before)
+
+
+def quantize_only(source: Path, target: Path, layer: str, levels: int) -> None:
+    """The float32 graph with a convolution, or the embedding, as the int8 graph has it."""
     model = graphs.load(source)
     if layer == "proj_out/MatMul":
-        # lookup and logits: they are one tensor
-        int8.share_embedding(model, int8.REDUCED if reduce_range else int8.LEVELS)
+        int8.share_embedding(model, levels)  # lookup and logits: they are one tensor
     else:
         int8.shrink_convolutions(model, only=layer)
     graphs.save(model, target)
 
 
-def divergence(pair: GraphPair, sounds: list) -> float:
-    """Mean KL divergence in nats of the pair's next-token distributions from PyTorch's, PyTorch's tokens as history."""
+def divergence(pair: GraphPair, sounds: list, encoded: list | None = None) -> float:
+    """Mean KL divergence in nats of the pair's next-token distributions from PyTorch's, PyTorch's tokens as history.
+
+    encoded: the cross caches of each sound, where the encoder has nothing new to say.
+    """
     found = []
-    for sound in sounds:
+    for i, sound in enumerate(sounds):
         reference = log_softmax(sound.logits[0])
-        test = log_softmax(pair.step(sound.forced, pair.encode(sound.features), None)[0][0])
+        cross = pair.encode(sound.features) if encoded is None else encoded[i]
+        test = log_softmax(pair.step(sound.forced, cross, None)[0][0])
         found.append((np.exp(reference) * (reference - test)).sum(axis=-1))
     return max(0.0, float(np.concatenate(found).mean()))  # below 0 is rounding
 
