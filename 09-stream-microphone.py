@@ -239,8 +239,8 @@ def arguments(argv: list[str] | None):
         parser.error("--rate and --channels describe --stdin")
     args.rate = 16_000 if args.rate is None else args.rate
     args.channels = 1 if args.channels is None else args.channels
-    if args.rate < 1000 or args.rate > 384_000 or not 1 <= args.channels <= 64:
-        parser.error("--rate is 1000 to 384000 Hz, --channels 1 to 64")
+    if args.rate < 2000 or args.rate > 384_000 or not 1 <= args.channels <= 64:
+        parser.error("--rate is 2000 to 384000 Hz, --channels 1 to 64")
     return args
 
 

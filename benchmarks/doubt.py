@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, checkpoints, console, doubt, files, machine  # noqa: E402
+from whisper_lab import audio, checkpoints, console, doubt, files, machine, references  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.tokens import log_softmax  # noqa: E402
@@ -100,14 +100,9 @@ def corpus(folder: Path) -> list[tuple[Path, str, str, str]]:
 
     Rows without a text are left out. Raises LabError where there is no such file.
     """
-    try:
-        found = json.loads((folder / "references.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LabError(f"{folder} has no references.json that can be read: {error}",
-                       "name folders of clips, each with its references.json") from error
-    if isinstance(found, dict):
-        found = [{"file": name, "group": folder.name, **row} for name, row in found.items()]
-    return [(folder / row["file"], row["text"], row["language"], row["group"]) for row in found if row.get("text")]
+    found = references.read(folder / "references.json")
+    return [(folder / name, row["text"], row["language"], row.get("group", folder.name))
+            for name, row in found.items() if row["text"]]
 
 
 class Babble:

@@ -307,6 +307,94 @@ def test_cut_compressed_file_uses_what_is_there_and_warns(tmp_path, name, second
     assert name == "a.webm" or any("warning" in note for note in sound.notes)
 
 
+# Limits
+
+
+@pytest.mark.parametrize("rate", [1, 1999, 800_000, 2**31 - 1])
+def test_a_rate_that_carries_no_speech_is_refused_before_anything_is_read(tmp_path, rate):
+    """One second at 1 Hz would become 16 000 samples: 20 MB of file 640 GB."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(10_000_000, np.int16), RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[:24] + rate.to_bytes(4, "little") + data[28:])
+    tracemalloc.start()
+    try:
+        expect_error(path, "claims .* samples a second: speech needs 2000", "play it")
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_two_kilohertz_are_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(2000), 2000)
+    assert_is_tone(audio.load(tmp_path / "a.wav").samples, tolerance=5e-3)
+
+
+def test_longer_than_a_working_day_is_refused(tmp_path, monkeypatch):
+    """Silence packs into nothing: a small file can last for weeks."""
+    monkeypatch.setattr("whisper_lab.audio_decode.LONGEST_S", 60.0)
+    soundfile.write(tmp_path / "a.flac", np.zeros(61 * 8000), 8000)
+    expect_error(tmp_path / "a.flac", "lasts longer than 1 minutes", "cut it")
+
+
+def test_values_beyond_all_sound_are_refused(tmp_path):
+    samples = tone(seconds=3.0)
+    samples[40_000] = 3e38
+    soundfile.write(tmp_path / "a.wav", samples, RATE, "FLOAT")
+    expect_error(tmp_path / "a.wav", r"values up to 3e\+38 times full scale, first at 2\.500 s", "record it again")
+
+
+@pytest.mark.parametrize("gain", [-1.0, -0.9])
+def test_channels_of_opposite_phase(tmp_path, gain):
+    """A cable soldered the wrong way round: in the average both are gone."""
+    soundfile.write(tmp_path / "a.wav", np.stack([gain * tone(), tone()], axis=1), RATE, "PCM_24")
+    sound = audio.load(tmp_path / "a.wav")
+    assert_is_tone(sound.samples)
+    assert "channel 2 alone" in sound.notes[1] and not audio.level(sound.samples).silent
+
+
+def test_channels_of_a_quarter_turn_are_averaged(tmp_path):
+    turned = 0.5 * np.cos(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(), turned], axis=1), RATE, "PCM_24")
+    assert "2 channels averaged" in audio.load(tmp_path / "a.wav").notes
+
+
+# stream
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: soundfile.write(path, tone(44_100, 3.0), 44_100),
+    lambda path: soundfile.write(path, 40 * np.stack([tone(), -tone()], axis=1), RATE, "FLOAT"),
+    lambda path: write_with_pyav(path, "aac"),
+], ids=["wav", "opposite", "aac"])
+def test_a_stream_has_the_samples_of_the_whole(tmp_path, write, request):
+    path = tmp_path / ("a.mp4" if "aac" in request.node.name else "a.wav")
+    write(path)
+    whole, parts = audio.load(path), audio.stream(path)
+    assert len(parts) == len(whole.samples) and parts.notes == whole.notes and parts.duration == whole.duration
+    taken, at = [], 0
+    for count in [1, 1600, 7, 5000] * 100:
+        taken.append(parts[at:min(at + count, len(parts))])
+        at += len(taken[-1])
+    np.testing.assert_allclose(np.concatenate(taken), whole.samples, atol=1e-7)
+    with pytest.raises(ValueError, match="in order"):
+        parts[0:10]
+
+
+def test_a_stream_takes_the_memory_of_a_block(tmp_path):
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", RATE, 1) as out:
+        for _ in range(30):
+            out.write(tone(seconds=60.0))
+    tracemalloc.start()
+    try:
+        parts = audio.stream(tmp_path / "a.flac")
+        for at in range(0, len(parts), RATE):
+            parts[at:min(at + RATE, len(parts))]
+        assert tracemalloc.get_traced_memory()[1] < 4e6  # all of it is 115 MB
+    finally:
+        tracemalloc.stop()
+
+
 # find
 
 
@@ -316,7 +404,7 @@ def test_the_suffix_raw_says_nothing(tmp_path):
     shutil.copy("media/digits.wav", path)
     np.testing.assert_array_equal(audio.load(path).samples, audio.load("media/digits.wav").samples)
     path.write_text("this is not sound\n" * 20)
-    with pytest.raises(LabError, match="clip.raw has no sound track"):
+    with pytest.raises(LabError, match="clip.raw is not sound that can be read"):
         audio.load(path)
 
 

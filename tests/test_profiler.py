@@ -336,7 +336,7 @@ def test_references_beside_a_file(tmp_path):
         assert (sample.reference, sample.language) == expected
     for broken in ("{", "[1]"):
         beside.write_text(broken)
-        with pytest.raises(LabError, match="cannot read the manifest"):
+        with pytest.raises(LabError, match="cannot read references"):
             samples.from_files([str(tmp_path / "a.wav")])
 
 

@@ -202,3 +202,18 @@ def test_the_microphone_counts_what_was_lost(monkeypatch):
     samples = source.take(0.1)
     assert source.dropouts == 1 and len(samples) == pytest.approx(SAMPLE_RATE, abs=5)
     assert np.median(samples) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_of_a_long_stream_only_the_count_is_kept(monkeypatch):
+    """Hours of sound for a comparison that no one waits for."""
+    from whisper_lab.stream import log
+
+    monkeypatch.setattr(log, "KEPT_S", 2.0)
+    diary = log.Log(Clock(), 0.5)
+    for _ in range(20):
+        with diary.work(speech(0.1)):
+            pass
+    assert len(diary.heard) == diary.count == 32_000
+    with diary.work(speech(0.1)):
+        pass
+    assert len(diary.heard) == 0 and diary.count == 33_600

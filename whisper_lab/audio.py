@@ -12,7 +12,11 @@ Decisions on unusual samples:
   the peaks off would add tones that nobody spoke.
 - NaN or infinity: an error. They are a fault of the program that wrote the file, one of them spreads over everything
   near it when resampled, and a guess in its place would be heard as speech.
-- A file that ends before its header says so: what is there is used, with a warning.
+- A file that ends before its header or its structure says so (sound_ends.py): what is there is used, with a warning.
+- A header whose length is still zero, with sound behind it: all of that sound is used.
+- Channels of opposite phase, as of a microphone wired the wrong way round: nothing is left of them in their average, so
+  the louder one is taken alone.
+- Rates that carry no speech, and recordings of more than 8 hours: an error.
 """
 
 import io
@@ -23,10 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from whisper_lab import files
-from whisper_lab.audio_decode import RECORD_AGAIN, SAMPLE_RATE, Mono, blocks, read_with_libsndfile, read_with_pyav
+from whisper_lab import console, files
+from whisper_lab.audio_decode import RECORD_AGAIN, SAMPLE_RATE, Mono, blocks, decode
 from whisper_lab.console import LabError
 
 SUFFIXES = frozenset(".wav .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .caf .w64 .rf64 "
@@ -71,46 +74,111 @@ class Level:
 def load(path: str | Path, limit_s: float | None = None) -> Audio:
     """Read any sound file as float32 mono 16 kHz; see the top of this file for what happens to unusual ones.
 
-    limit_s: refuse what lasts longer, without reading on; None: no limit. Raises LabError: no such file, a folder,
-    unreadable, empty, no sound in it, no samples, NaN or infinity, too long.
+    limit_s: refuse what lasts longer, without reading on; None: 8 hours. Raises LabError: no such file, a folder,
+    unreadable, empty, no sound in it, no samples, an unlikely rate, NaN or infinity, too long.
     """
-    path = Path(path)
+    mono = _decoded(Path(path), limit_s, keep=True)
+    samples = mono.take()
+    if mono.peak > 1.0:
+        samples /= mono.peak
+    return Audio(samples, mono.rate, mono.channels, mono.source_format, mono.notes)
+
+
+def stream(path: str | Path) -> "Streamed":
+    """The same, a block at a time, for whoever goes through a recording once: memory is that of a block.
+
+    The file is read twice: first to its end, to find what `load` would say and the loudest sample. Raises as `load`.
+    """
+    return Streamed(_decoded(Path(path), None, keep=False))
+
+
+class Streamed:
+    """The samples of a file, to be sliced from the beginning on, without gaps: `streamed[0:n]`, `streamed[n:m]`, ..."""
+
+    def __init__(self, mono: Mono):
+        """mono: of a first reading, to its end."""
+        self.duration, self.source_format, self.notes = mono.samples / SAMPLE_RATE, mono.source_format, mono.notes
+        self._samples, self._peak = mono.samples, max(1.0, mono.peak)
+        self._mono = Mono(mono.path, channel=mono.channel)
+        self._mono.through_ffmpeg = mono.through_ffmpeg
+        self._blocks = decode(mono.path, self._mono)
+        self._position, self._rest = 0, np.zeros(0, np.float32)
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, wanted: slice) -> np.ndarray:
+        """float32 [n] in -1..1. Raises ValueError for a slice that does not go on where the last one ended."""
+        if wanted.start != self._position:
+            raise ValueError(f"samples come in order: {self._position} is next, not {wanted.start}")
+        parts, count = [self._rest], wanted.stop - wanted.start
+        while sum(map(len, parts)) < count and self._more():
+            parts.append(self._mono.take() / np.float32(self._peak))
+        joined = np.concatenate(parts)
+        self._rest, self._position = joined[count:].copy(), self._position + min(count, len(joined))
+        return joined[:count]
+
+    def _more(self) -> bool:
+        """Read on; False once there is nothing left to take."""
+        before = self._mono.samples
+        if next(self._blocks, self) is self:
+            return self._mono.samples > before  # the resampler's last
+        return True
+
+
+def _decoded(path: Path, limit_s: float | None, keep: bool) -> Mono:
+    """A file read to its end, with its warnings given. keep: with the samples."""
     _check_file(path)
-    mono = Mono(path, limit_s)
-    try:
-        with soundfile.SoundFile(path) as source:
-            source_format = read_with_libsndfile(source, mono)
-    except (soundfile.LibsndfileError, TypeError) as error:  # another format, or damaged: FFmpeg gets more out of both
-        # TypeError: the name ends in .raw, which soundfile takes for samples without a header.
-        mono = Mono(path, limit_s)
-        source_format = read_with_pyav(path, mono, str(error))
-    samples = mono.finish()
-    if not len(samples):
+    mono = _read(Mono(path, limit_s), keep)
+    if (loudest := mono.cancelled()) is not None:
+        mono = _read(Mono(path, limit_s, loudest), keep)
+    if not mono.samples:
         raise LabError(f"{path} holds no samples", RECORD_AGAIN)
-    return Audio(samples, mono.rate, mono.channels, source_format, mono.notes)
+    for note in mono.notes:
+        if note.startswith("warning: "):
+            console.warn(f"{path}: {note.removeprefix('warning: ')}")
+    return mono
+
+
+def _read(mono: Mono, keep: bool) -> Mono:
+    for _ in decode(mono.path, mono):
+        if not keep:
+            mono.take()
+    return mono
 
 
 def find(paths: list[str | Path]) -> list[Path]:
     """Sound files for what a user named: files as they are, folders as the sound files directly in them.
 
-    Raises LabError where one does not exist, a folder cannot be read or holds no sound, or nothing was named.
+    Raises LabError where a folder cannot be read or holds no sound, where nothing was named, or where none of the files
+    can be opened. Where some can, the others are among what is returned: each is told in its turn, by `load`.
     """
     found: list[Path] = []
+    wrong: list[LabError] = []
     for path in map(Path, paths):
-        if not os.path.isdir(path):  # unlike Path.is_dir, never raises
-            _check_file(path)
-            found.append(path)
+        if os.path.isdir(path):  # unlike Path.is_dir, never raises
+            found += _sounds_in(path)
             continue
+        found.append(path)
         try:
-            inside = sorted(p for p in path.iterdir() if _is_sound(p))
-        except OSError as error:
-            raise LabError(f"cannot read folder {path}: {error.strerror}", "check its permissions: ls -ld") from error
-        if not inside:
-            raise LabError(f"no sound files in the folder {path}", f"{RECORD} (subfolders are not searched)")
-        found += inside
+            _check_file(path)
+        except LabError as error:
+            wrong.append(error)
     if not found:
         raise LabError("no sound file was named", RECORD)
+    if len(wrong) == len(found):
+        raise wrong[0]
     return found
+
+
+def _sounds_in(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(p for p in folder.iterdir() if _is_sound(p))
+    except OSError as error:
+        raise LabError(f"cannot read folder {folder}: {error.strerror}", "check its permissions: ls -ld") from error
+    if not inside:
+        raise LabError(f"no sound files in the folder {folder}", f"{RECORD} (subfolders are not searched)")
+    return inside
 
 
 def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> int:

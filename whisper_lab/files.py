@@ -65,9 +65,12 @@ def inside(folder: Path, name: object) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text atomically; returns the path."""
+    """Write UTF-8 text atomically; returns the path.
+
+    Half characters, as in a file's name that is no UTF-8, are written out as `\\udcff`, which JSON reads as the same.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from whisper_lab import console, doubt, files, subtitles
+from whisper_lab import console, doubt, files, references, subtitles
 from whisper_lab.console import LabError
 from whisper_lab.long_form import Segment, Transcript
 from whisper_lab.metrics import Errors, aligned_rows, word_errors
@@ -118,27 +118,25 @@ def show_errors(errors: Errors) -> None:
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
 
-    The JSON maps file names to a text or to an object with a text. Raises LabError for a file that cannot be read and
-    for a clip it does not name.
+    Forms and encodings are those of references.py. Raises LabError for a file that cannot be read and for a clip that
+    it does not name.
     """
     path = Path(argument)
     try:
         is_file = path.is_file()
-    except OSError:  # a sentence may be too long for a file name
+    except (OSError, ValueError):  # a sentence may be too long for a file name
         is_file = False
     if not is_file:
         return dict.fromkeys(clips, argument)
-    try:
-        content = path.read_text(encoding="utf-8")
-        if path.suffix != ".json":
-            return dict.fromkeys(clips, content.strip())
-        known = json.loads(content)
-        return {clip: entry["text"] if isinstance(entry := known[clip.name], dict) else entry for clip in clips}
-    except KeyError as error:
-        raise LabError(f"{path} has no reference for {error}", "add it, or leave out that clip") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise LabError(f"cannot read references from {path}: {error}", "give a UTF-8 text file, or JSON as in media/") \
-            from error
+    if path.suffix.lower() != ".json":
+        return dict.fromkeys(clips, references.read_text(path).strip())
+    known, found = references.read(path), {}
+    for clip in clips:
+        text = (references.of_clip(known, path.parent, clip) or {}).get("text")
+        if text is None:
+            raise LabError(f"{path} has no reference for '{clip.name}'", "add it, or leave out that clip")
+        found[clip] = text
+    return found
 
 
 def _segment(segment: Segment, model: str) -> dict:

@@ -7,13 +7,12 @@ are compared at once, so a difference counts only from p = 0.01 on.
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, references
 from whisper_lab.console import LabError
 from whisper_lab.metrics import word_errors
 from whisper_lab.transcripts import read_reference
@@ -71,12 +70,10 @@ def with_languages(clips: list[Clip], found: list) -> list[Clip]:
 def manifest(path: Path) -> dict[Path, dict]:
     """{file: {"text", "language"}}"""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        made = {files.inside(path.parent, name): {"text": entry} if isinstance(entry, str) else
-                {key: entry.get(key) for key in ("text", "language")} for name, entry in entries.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise LabError(f"cannot read the manifest {path}: {error}",
-                       'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}') from error
+        made = {files.inside(path.parent, name): {key: entry[key] for key in ("text", "language")}
+                for name, entry in references.read(path).items()}
+    except ValueError as error:
+        raise LabError(f"cannot read references from {path}: {error}", references.FORM) from error
     if not made:
         raise LabError(f"the manifest {path} names no clips", "add some, or name sound files")
     return made

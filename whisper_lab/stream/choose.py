@@ -49,7 +49,7 @@ def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
         paths = audio.find(args.file)
         for path in paths:
             try:
-                sound = audio.load(path)
+                sound = audio.stream(path)  # played once: an hours-long recording takes no memory
             except LabError as error:
                 if len(paths) == 1:
                     raise
@@ -58,7 +58,7 @@ def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
                 continue
             console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format,
                                                                                      *sound.notes]))
-            yield path.name, lambda clock, stop, sound=sound: sources.Played(sound.samples, args.realtime, clock, stop)
+            yield path.name, lambda clock, stop, sound=sound: sources.Played(sound, args.realtime, clock, stop)
     elif args.stdin:
         blocks = sources.pcm(args.rate, args.channels)
         console.note("listening", f"standard input, {args.rate} Hz, {args.channels} channels, 16 bit", "Ctrl-C ends it")

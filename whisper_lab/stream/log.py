@@ -11,6 +11,8 @@ from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.stream.ear import Unit
 from whisper_lab.stream.sources import Clock
 
+KEPT_S = 1800.0  # s of sound kept for the comparison, 115 MB; a longer stream is not compared
+
 
 @dataclass
 class Commit:
@@ -33,7 +35,8 @@ class Log:
     skipped: int = 0  # hypotheses left out because an earlier one took longer than a hop
     busy_s: float = 0.0
     utterances: list[list[Commit]] = field(default_factory=lambda: [[]])
-    samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison at the end
+    samples: list[np.ndarray] = field(default_factory=list)  # all the sound, for the comparison; none after KEPT_S
+    count: int = 0  # samples heard
     spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
     likely: list[float | None] = field(default_factory=list)  # mean log-probability of each line's tokens
     _goes_on: bool = False
@@ -42,7 +45,10 @@ class Log:
     def work(self, block: np.ndarray | None = None) -> Iterator[None]:
         """Around what is done when a block has come; waiting for it does not count."""
         if block is not None:
+            self.count += len(block)
             self.samples.append(block)
+            if self.count > KEPT_S * SAMPLE_RATE:
+                self.samples.clear()
         started = self.clock.now()
         yield
         self.busy_s += self.clock.now() - started
@@ -92,7 +98,7 @@ class Log:
 
     @property
     def heard(self) -> np.ndarray:
-        """All the sound, float32 [n]."""
+        """All the sound, float32 [n]; nothing where it lasted longer than KEPT_S."""
         return np.concatenate([*self.samples, np.zeros(0, np.float32)])
 
 

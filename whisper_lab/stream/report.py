@@ -10,6 +10,7 @@ from whisper_lab import audio, console, doubt, files, long_form, machine
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import normalize, real_time_factor, word_errors
+from whisper_lab.stream.log import KEPT_S
 from whisper_lab.transcripts import read_reference
 
 SCHEMA = "whisper-onnx-lab/stream/1"
@@ -43,8 +44,8 @@ class Report:
         """Compare with the batch transcript and say what was measured."""
         log, ear = stream.log, stream.ear
         heard = log.heard
-        duration = len(heard) / SAMPLE_RATE
-        if not len(heard):
+        duration = log.count / SAMPLE_RATE
+        if not log.count:
             console.warn(f"no sound came from {label}")
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
@@ -69,6 +70,8 @@ class Report:
         nothing = {"batch": None, "batch_by_utterance": None, "latency": None, "reference": None}
         if self.args.no_batch:
             return nothing | {"reason": "--no-batch"}
+        if stream.log.count > len(heard):
+            return nothing | {"reason": f"it lasted longer than {KEPT_S / 60:g} minutes: its sound was not kept"}
         log, language = stream.log, stream.ear.language
         text = " ".join(log.lines)
         try:

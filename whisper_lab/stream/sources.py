@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from whisper_lab import console
-from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
 
 SLICE = 0.1  # s; how long a wait may keep Ctrl-C waiting
@@ -37,8 +37,8 @@ class Clock:
 class Played:
     """A recording, in real time as if it were spoken now, or as fast as it is taken."""
 
-    def __init__(self, samples: np.ndarray, realtime: bool, clock: Clock, stop: threading.Event):
-        """samples: float32 [n] at 16 kHz"""
+    def __init__(self, samples: np.ndarray | Streamed, realtime: bool, clock: Clock, stop: threading.Event):
+        """samples: float32 [n] at 16 kHz, or audio.Streamed"""
         self.samples, self.realtime, self.clock, self.stop = samples, realtime, clock, stop
         self.position = 0  # samples handed out
         self.largest_backlog = 0  # samples that waited
