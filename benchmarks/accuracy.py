@@ -181,7 +181,7 @@ def ask(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path | None, s
     """Have the system transcribe, in a process of its own; each answer goes to the cache at once."""
     python = prepare.environment(system.environment)
     artefact = graphs or prepare.artefact(system.artefact, checkpoint.folder)
-    listed = cache.with_suffix(".clips.json")
+    listed, log = (cache.with_suffix(f".{os.getpid()}.{kind}") for kind in ("json", "log"))  # another run may go on
     files.write_json(listed, [{"id": sound.key, "wav": str(sound.wav), "language": sound.clip.language,
                                "long": sound.long, "seconds": sound.seconds} for sound in sounds])
     job = {"clips": str(listed.resolve()), "checkpoint": str(checkpoint.folder.resolve()),
@@ -193,7 +193,7 @@ def ask(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path | None, s
     # Appended line by line, not replaced as a whole: whatever interrupts the run, what was heard is kept.
     cache.parent.mkdir(parents=True, exist_ok=True)
     with bar, cache.open("a", encoding="utf-8") as kept:
-        for line in answers(command, max(lengths.values()), args.threads, cache.with_suffix(".log")):
+        for line in answers(command, max(lengths.values()), args.threads, log):
             where = {"threads": args.threads} | ({"machine": machine_name()} if "versions" in line else {})
             kept.write(json.dumps(line | where, ensure_ascii=False) + "\n")
             kept.flush()

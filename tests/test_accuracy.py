@@ -358,6 +358,12 @@ def test_an_interrupted_run_goes_on(stage):
     assert len(stage.asked) == 3 and len(stage.asked[-1]) == 12
 
 
+def test_one_system_alone_has_nothing_to_compare(stage):
+    document = stage("--systems", "lab fp32")
+    assert document["verdicts"] == [] and not (stage.folder / "out" / "accuracy.png").exists()
+    assert "accuracy.png" not in (stage.folder / "out" / "ACCURACY.md").read_text(encoding="utf-8")
+
+
 def test_new_graphs_are_measured_again(stage):
     stage("--systems", "lab fp32")
     (stage.folder / "graphs" / "whisper-nano_decoder.onnx").write_bytes(b"another graph")
