@@ -92,7 +92,8 @@ def markdown(document: dict) -> str:
         f"{document['reference']} holds {100 * bootstrap['level']:.0f} % of {bootstrap['draws']} draws of the clips, "
         f"both systems on the same draw (long recordings in stretches of {bootstrap['stretch_words']} words). "
         f"{SEVERAL.strip()}: fewer than {FEW} words, where one error moves the rate by half a point or more.", "",
-        *pool_tables(document), *published(document), *verdicts(document), "## By group", "", *group_table(document), "", "## Measured with", "",
+        *pool_tables(document), *published(document), *verdicts(document), "## By group", "",
+        *group_table(document), "", "## Measured with", "",
         f"{machine.one_line(document['machine'])}; each clip {count(document['settings']['repeats'], 'time')}, after a "
         "transcript that is not timed.", "", *versions(document), ""]
     return "\n".join(lines)
