@@ -63,7 +63,8 @@ def test_weights_with_a_damaged_header(checkpoint, header):
 
 
 @pytest.mark.parametrize("content", [DEEP, "null", "[]", "{}", "{", '{"a": "\\ud800'])
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "generation_config.json",
+                                  "preprocessor_config.json"])
 def test_json_that_is_no_such_file(checkpoint, file, content):
     (checkpoint / file).write_text(content)
     if (file, content) != ("generation_config.json", "{}"):  # config.json has all of it
