@@ -115,7 +115,10 @@ def _check_places(path: Path, command: str) -> None:
 
 def _facts(path: Path, session, part: str, command: str) -> dict:
     """A graph's metadata; JSON values read. Raises LabError where it is not a graph of 03's, or the other part."""
-    found = session.get_modelmeta().custom_metadata_map
+    try:
+        found = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is damaged: its metadata is no text", f"write both again: {command}") from error
     if found.get("producer") != PRODUCER:
         raise LabError(f"{path} was not written by this lab: it does not name its checkpoint", f"write it: {command}")
     if found.get("part") != part:
