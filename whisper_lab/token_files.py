@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
+from whisper_lab.files import read_json
 
 AGAIN = "download it again, or choose another with --model"
 
@@ -55,7 +55,7 @@ def tokenizer_document(folder: str | Path) -> dict:
 
 def _read_json(path: Path, required: bool = True) -> dict:
     try:
-        found = files.read_json(path)
+        found = read_json(path)
         if not isinstance(found, dict):
             raise ValueError(f"it holds {type(found).__name__}, not an object")
         return found
@@ -94,6 +94,18 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
     }
 
 
+def _languages(ids: dict[str, int]) -> dict[str, int]:
+    """Language tokens stand between <|startoftranscript|> and the tasks."""
+    first, last = ids["<|startoftranscript|>"], min(ids["<|translate|>"], ids["<|transcribe|>"])
+    return {name: i for name, i in ids.items() if first < i < last}
+
+
+def _upper_heads(model: dict) -> list[tuple[int, int]]:
+    """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
+    layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
+    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+
+
 def _check_ranges(fields: dict) -> None:
     """Raises ValueError for ids that the vocabulary does not have: they would be an error at the first window."""
     vocab = fields["vocab_size"]
@@ -112,18 +124,6 @@ def _check_ranges(fields: dict) -> None:
     if not all(type(value) is int and value >= low for value, low in ((most or 0, 0), (width, 1), (positions, 8))):
         raise ValueError(f"max_initial_timestamp_index {most!r}, median_filter_width {width!r} or "
                          f"max_target_positions {positions!r} is no such number")
-
-
-def _languages(ids: dict[str, int]) -> dict[str, int]:
-    """Language tokens stand between <|startoftranscript|> and the tasks."""
-    first, last = ids["<|startoftranscript|>"], min(ids["<|translate|>"], ids["<|transcribe|>"])
-    return {name: i for name, i in ids.items() if first < i < last}
-
-
-def _upper_heads(model: dict) -> list[tuple[int, int]]:
-    """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
-    layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
-    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
 
 
 def byte_alphabet() -> list[str]:
