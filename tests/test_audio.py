@@ -391,6 +391,9 @@ def test_a_stream_takes_the_memory_of_a_block(tmp_path):
         for at in range(0, len(parts), RATE):
             parts[at:min(at + RATE, len(parts))]
         assert tracemalloc.get_traced_memory()[1] < 4e6  # all of it is 115 MB
+        parts = audio.stream(tmp_path / "a.flac")
+        kept = [parts[at:at + 100] for at in range(0, 60 * RATE, 100)]
+        assert tracemalloc.get_traced_memory()[0] < 2 * sum(block.nbytes for block in kept) + 2e6
     finally:
         tracemalloc.stop()
 

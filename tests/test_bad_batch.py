@@ -77,11 +77,13 @@ def test_09(call_script, nano_export, batch, tmp_path):
 
 def test_06(call_script, nano, batch, tmp_path):
     status, _, err = call_script("06-profile-energy.py", "--model", "nano", "--threads", 1, "--repeats", 1, "--warm-up",
-                                 0, "--idle-seconds", 0, "--quiet", "--audio-file", *batch, "--output-file",
+                                 0, "--idle-seconds", 0, "--quiet", "--audio-file", tmp_path, "--output-file",
                                  tmp_path / "o.json")
-    check_errors(status, err)
+    bad = [f"{kind}.wav" for kind in BAD if kind != "missing"] + ["\\udcff.wav"]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 1 and sorted(line.split()[2].rstrip(":") for line in lines) == sorted(bad)
     document = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
-    assert document["failed_samples"] == len(BAD) + 1
+    assert document["failed_samples"] == len(bad) and document["total_samples"] == 2
 
 
 def test_all_bad_is_one_error(call_script, nano, batch, tmp_path):

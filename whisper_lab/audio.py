@@ -114,9 +114,9 @@ class Streamed:
         parts, count = [self._rest], wanted.stop - wanted.start
         while sum(map(len, parts)) < count and self._more():
             parts.append(self._mono.take() / np.float32(self._peak))
-        joined = np.concatenate(parts)
-        self._rest, self._position = joined[count:].copy(), self._position + min(count, len(joined))
-        return joined[:count]
+        joined = np.concatenate(parts) if len(parts) > 1 else self._rest
+        self._rest, self._position = joined[count:], self._position + min(count, len(joined))
+        return joined[:count].copy()  # whoever keeps it must not keep the whole block with it
 
     def _more(self) -> bool:
         """Read on; False once there is nothing left to take."""

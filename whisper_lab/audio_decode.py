@@ -150,11 +150,17 @@ class Patched:
 
     def __init__(self, file: BinaryIO, patch: tuple[int, bytes] | None = None):
         self.file, (self.at, self.bytes) = file, patch or (0, b"")
-        self.seek, self.tell = file.seek, file.tell
+        self.tell, self.size = file.tell, os.fstat(file.fileno()).st_size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """A damaged header leads anywhere: to the nearest end, then. The readers are C, and can take no exception."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.size}[whence]
+        return self.file.seek(min(max(0, base + offset), self.size))
 
     def read(self, count: int = -1) -> bytes:
         begin = self.tell()
-        data = self.file.read(count)
+        rest = max(0, self.size - begin)
+        data = self.file.read(min(count, rest) if count >= 0 else rest)
         low, high = max(begin, self.at), min(begin + len(data), self.at + len(self.bytes))
         if low >= high:
             return data

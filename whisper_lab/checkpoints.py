@@ -32,6 +32,10 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Files that every checkpoint of their format has: such a file is called what its folder is called.
 WEIGHT_FILES = {"model.bin", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                 "pytorch_model.bin.index.json"}
+# What config.json may say; several times what the largest Whisper has, and small enough to be made without harm.
+LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "encoder_attention_heads": 256, "decoder_attention_heads": 256,
+           "d_model": 16_384, "encoder_ffn_dim": 65_536, "decoder_ffn_dim": 65_536, "vocab_size": 1_000_000,
+           "num_mel_bins": 1024, "max_source_positions": 100_000, "max_target_positions": 100_000}
 DEFAULT = "base"
 RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
 
@@ -206,7 +210,7 @@ def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Ch
     if problem := problem_with(folder):
         raise LabError(problem, "restore it from the repository: git checkout -- whisper_model_dir/whisper-nano"
                        if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = files.read_json(folder / "config.json")
     snapshot = folder.resolve() if folder.resolve().parent.name == "snapshots" else None  # .../snapshots/<commit>
     return Checkpoint(name or name_of(folder), folder, source, reason, snapshot.name if snapshot else None,
                       config.get(RANDOM_WEIGHTS_KEY) is True)
@@ -217,7 +221,7 @@ def problem_with(folder: Path) -> str | None:
     if not folder.is_dir():
         return f"{folder} is a file, not a checkpoint folder" if folder.exists() else f"there is no folder {folder}"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = files.read_json(folder / "config.json")
     except FileNotFoundError:
         return f"{folder} is no checkpoint: it has no config.json"
     except (OSError, ValueError) as error:
@@ -225,11 +229,19 @@ def problem_with(folder: Path) -> str | None:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "whisper":
         return f"{folder} is not a Whisper checkpoint: model_type in its config.json is {json.dumps(kind)}"
+    for key, most in LARGEST.items():  # before anything of that size is made
+        if not _is_size(config.get(key, 1), most):
+            says = json.dumps(config[key])[:40]
+            return f"{folder} is no Whisper checkpoint: {key} in its config.json is {says}, not 1 to {most}"
     if not (folder / "tokenizer.json").is_file() and not _has(folder, "vocab.json", "merges.txt"):
         return f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt"
     if not _has(folder, "preprocessor_config.json") and not _has(folder, "processor_config.json"):
         return f"{folder} has no preprocessor_config.json, so the window and the mel bins are unknown"
     return _problem_with_weights(folder)
+
+
+def _is_size(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
 
 
 def _has(folder: Path, *names: str) -> bool:
@@ -242,12 +254,16 @@ def _problem_with_weights(folder: Path) -> str | None:
             return _damage(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             try:
+                shards = set(files.read_json(index)["weight_map"].values())
                 for shard in shards:
                     files.inside(folder, shard)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 return f"{index} is no list of weight files: {error}"
+            except (TypeError, KeyError, AttributeError):
+                return f"{index} is no list of weight files: it has no weight_map of names"
+            if not shards:
+                return f"{index} is no list of weight files: it names none"
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             if missing:
                 return f"{folder} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}"
@@ -269,11 +285,13 @@ def _damage(weights: Path) -> str | None:
         length = struct.unpack("<Q", start)[0]
         try:
             header = json.loads(file.read(length)) if length < size else None
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
-    if not isinstance(header, dict):
+    try:
+        ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError):
         return f"{weights} is not a safetensors file, or is cut off in its header"
-    expected = 8 + length + max((t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"), default=0)
+    expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{weights} has {size} bytes where its header promises {expected}: cut off?"
 
 

@@ -14,6 +14,7 @@ A script looks like this::
 """
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,8 @@ from collections.abc import Callable
 from whisper_lab import languages
 
 log = logging.getLogger("whisper_lab")
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 
 # What a terminal obeys instead of showing: control characters (C0, DEL, C1), the marks that turn the direction of what
 # follows, the separators that some programs take for line ends, and half characters, which no stream can encode.
@@ -188,6 +191,7 @@ def run(main: Callable[[], int | None]) -> None:
     """
     try:
         status = main() or 0
+        sys.stdout.flush()  # here, where an error can still be told
     except LabError as problem:
         if log.level == logging.DEBUG:
             log.exception("traceback of the error below")
@@ -201,6 +205,11 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except Exception as fault:  # one that nobody foresaw
+        if isinstance(fault, OSError) and fault.errno in NO_ROOM and fault.filename is None:
+            # No file of ours, those say their names: what was printed went into a file on a full disk.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            error(LabError(f"cannot write the output: {fault.strerror}", "free some disk space, or print elsewhere"))
+            sys.exit(1)
         if log.level == logging.DEBUG:
             sys.excepthook = _show_plain
             raise

@@ -9,13 +9,13 @@ mel filters, logarithm. Equal to transformers' WhisperFeatureExtractor (a test h
 """
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from whisper_lab import files
 from whisper_lab.console import LabError
 
 POWER_FLOOR = 1e-10  # power; -100 dB re full scale: keeps log10 away from 0
@@ -27,6 +27,10 @@ FRAMES_AT_ONCE = 128  # x 400 samples x 4 bytes = 200 KiB: stays in a core's cac
 # OpenBLAS wakes its worker threads for products of more than 2^18 multiplications, and they keep spinning
 # for a while after: the encoder, next in line, then runs on fewer cores. Smaller products stay on this thread.
 SINGLE_THREAD_PRODUCT = 2**18  # multiplications
+
+
+# Many times what any Whisper asks for; the window: ten minutes at 48 kHz.
+LARGEST = {"n_mels": 1024, "n_fft": 16_384, "hop_length": 16_384, "sampling_rate": 768_000, "n_samples": 28_800_000}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class FeatureSpec:
             path = path.with_name("processor_config.json")  # as transformers 5 saves it
         remedy = "name the folder of a Whisper checkpoint with --model, or download it again"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = files.read_json(path)
             config = config["feature_extractor"] if inside else config
             rate, seconds = config["sampling_rate"], config["chunk_length"]
             spec = cls(config["feature_size"], config["n_fft"], config["hop_length"], rate, seconds * rate)
@@ -72,7 +76,7 @@ class FeatureSpec:
             raise LabError(f"{path} is no feature extractor's configuration: {error}", remedy) from error
         # Noise added on purpose, or padding that is not silence: no Whisper has it, and then the features would differ.
         unusual = {key: config[key] for key in ("dither", "padding_value") if config.get(key)}
-        if unusual or not all(isinstance(value, int) and value > 0 for value in vars(spec).values()):
+        if unusual or not all(type(value) is int and 0 < value <= LARGEST[key] for key, value in vars(spec).items()):
             raise LabError(f"{path} asks for features this lab does not compute: {unusual or spec}", remedy)
         return spec
 

@@ -64,6 +64,14 @@ def inside(folder: Path, name: object) -> Path:
     return folder / name
 
 
+def read_json(path: str | Path) -> object:
+    """A JSON document. Raises OSError where it cannot be read, ValueError for anything that is no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("too many brackets within brackets") from error
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically; returns the path.
 

@@ -12,6 +12,7 @@ from whisper_lab.console import LabError
 from whisper_lab.export import naming
 
 PRODUCER = "whisper-onnx-lab"  # what 03 writes into every graph it makes
+NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
 
 
 def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None,
@@ -114,18 +115,26 @@ def _check_places(path: Path, command: str) -> None:
 
 def _facts(path: Path, session, part: str, command: str) -> dict:
     """A graph's metadata; JSON values read. Raises LabError where it is not a graph of 03's, or the other part."""
-    found = session.get_modelmeta().custom_metadata_map
+    try:
+        found = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is damaged: its metadata is no text", f"write both again: {command}") from error
     if found.get("producer") != PRODUCER:
         raise LabError(f"{path} was not written by this lab: it does not name its checkpoint", f"write it: {command}")
     if found.get("part") != part:
         raise LabError(f"{path} holds the {found.get('part')}, not the {part}", f"write both again: {command}")
-    return {key: _value(text) for key, text in found.items()}
+    facts = {key: _value(text) for key, text in found.items()}
+    missing = [key for key in NEEDED if key not in facts]
+    if missing or not isinstance(facts["cache_types"], dict) or "cross" not in facts["cache_types"]:
+        raise LabError(f"{path} was not written whole: its metadata has no {(missing or ['cache_types'])[0]}",
+                       f"write both again: {command}")
+    return facts
 
 
 def _value(text: str):
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -46,7 +46,11 @@ class OnnxWhisper:
         self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
                                                            shared_pool)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
-        self._read_signature()
+        try:
+            self._read_signature()
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise LabError(f"the graphs of {name} have other inputs and outputs than 03 gives them: {error}",
+                           f"write both again: {self.command}") from error
 
     def _read_runtime_files(self, files: Path) -> None:
         """What the checkpoint says of tokens and sound."""

@@ -69,6 +69,9 @@ def examine(file: BinaryIO) -> Ends:
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
+    """Raises ValueError for a place that no file has."""
+    if not 0 <= at < 2**40:
+        raise ValueError(f"there is no byte {at}")
     file.seek(at)
     return file.read(count)
 

@@ -8,6 +8,9 @@ import numpy as np
 from whisper_lab import languages
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
+from whisper_lab.files import read_json
+
+AGAIN = "download it again, or choose another with --model"
 
 
 def read(folder: str | Path, tokenizer=None) -> dict:
@@ -19,15 +22,19 @@ def read(folder: str | Path, tokenizer=None) -> dict:
     folder = Path(folder)
     spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
     generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
-    if tokenizer is None:
-        ids = {token["content"]: token["id"] for token in tokenizer_document(folder)["added_tokens"]}
-    else:
-        ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+    document = tokenizer_document(folder) if tokenizer is None else None
     try:
-        return _from_config(generation, model, spec.window_s, ids)
-    except (KeyError, TypeError, IndexError) as error:
-        raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}",
-                       "download it again, or choose another with --model") from error
+        if tokenizer is None:
+            ids = {token["content"]: token["id"] for token in document["added_tokens"]}
+        else:
+            ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
+        fields = _from_config(generation, model, spec.window_s, ids)
+        _check_ranges(fields)
+        return fields
+    except KeyError as error:
+        raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}", AGAIN) from error
+    except (TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
+        raise LabError(f"{folder} is no sound Whisper checkpoint: {error}", AGAIN) from error
 
 
 def tokenizer_document(folder: str | Path) -> dict:
@@ -49,7 +56,10 @@ def tokenizer_document(folder: str | Path) -> dict:
 
 def _read_json(path: Path, required: bool = True) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}, not an object")
+        return found
     except FileNotFoundError:
         if not required:
             return {}
@@ -103,6 +113,26 @@ def _upper_heads(model: dict) -> list[tuple[int, int]]:
     """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
     layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+
+
+def _check_ranges(fields: dict) -> None:
+    """Raises ValueError for ids that the vocabulary does not have: they would be an error at the first window."""
+    vocab = fields["vocab_size"]
+    named = {name: fields[name] for name in ("start", "end", "no_timestamps", "no_speech")}
+    named |= {} if fields["previous"] is None else {"previous": fields["previous"]}
+    named |= fields["languages"] | fields["tasks"]
+    for name, token in named.items():
+        if type(token) is not int or not 0 <= token < vocab:
+            raise ValueError(f"token {token!r} of '{name}' is outside the vocabulary of {vocab}")
+    for name in ("suppress", "begin_suppress"):
+        outside = fields[name][(fields[name] < 0) | (fields[name] >= vocab)]
+        if fields[name].ndim != 1 or len(outside):
+            raise ValueError(f"{name}_tokens holds {outside[:3].tolist()}, outside the vocabulary of {vocab}")
+    most, width, positions = (fields[name] for name in ("max_initial_timestamp", "median_filter_width",
+                                                        "max_positions"))
+    if not all(type(value) is int and value >= low for value, low in ((most or 0, 0), (width, 1), (positions, 8))):
+        raise ValueError(f"max_initial_timestamp_index {most!r}, median_filter_width {width!r} or "
+                         f"max_target_positions {positions!r} is no such number")
 
 
 def byte_alphabet() -> list[str]:
