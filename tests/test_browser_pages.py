@@ -99,7 +99,7 @@ def test_the_comparison_renders_without_errors_or_requests(chromium, references)
     assert page.trouble == [], err
     loaded = page.evaluate("() => [...document.images].map((one) => one.complete && one.naturalWidth)")
     assert loaded == [1280] * 5
-    assert page.locator("h2").all_inner_texts()[:3] == ["Verdict", "Identity", "Size"]
+    assert page.locator("h2").all_inner_texts()[:3] == ["Verdict", "Size", "Text"]
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 1280
     page.locator("details summary").first.click()
     assert page.locator("details[open] table").first.is_visible()

@@ -1,6 +1,7 @@
 """What a checkpoint's files say of its tokens: tokenizer.json, generation_config.json, config.json."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +90,23 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
         "max_initial_timestamp": generation.get("max_initial_timestamp_index"),
         "max_positions": model["max_target_positions"],
         "vocab_size": model["vocab_size"],
-        "timestamp_end": no_timestamps + 1 + model["max_source_positions"],  # a timestamp a position, and the end
+        "timestamp_end": _last_timestamp(no_timestamps + 1, ids) or no_timestamps + 1 + model["max_source_positions"],
         "language": _language(generation, multilingual),
         "condition_on_previous": generation.get("condition_on_prev_tokens") is not False,
         "timestamp_step": window_s / model["max_source_positions"],
         "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
         "median_filter_width": model.get("median_filter_width", 7),
     }
+
+
+def _last_timestamp(first: int, ids: dict[str, int]) -> int | None:
+    """The last of the tokens <|0.00|>, <|0.02|>, ... from `first` on; None where the vocabulary does not name them.
+
+    Such a tokenizer (those of 2022) has a timestamp for each position of the encoder, and the end.
+    """
+    times = {i for name, i in ids.items() if re.fullmatch(r"<\|\d+\.\d\d\|>", name)}
+    last = next((i for i in range(first, first + len(times) + 1) if i not in times), first) - 1
+    return last if last >= first else None
 
 
 def _language(generation: dict, multilingual: bool) -> str | None:

@@ -68,10 +68,11 @@ def layer_errors(pairs, fp32, int8, heard) -> list[dict]:
     """Signal to noise at the end of each module, int8 against fp32, each fed by its own encoder."""
     from whisper_lab.compare import numbers
 
-    feeds = [{"encoder": {"input_features": heard.features},
-              "decoder": runtime.feeds(heard.forced, numbers.hidden_and_cross(runtime, heard.features)[1], None)}
-             for runtime in (int8, fp32)]
-    rows = numbers.layer_errors(pairs["int8"], pairs["fp32"], feeds[0], common.THREADS, feeds[1])
+    feeds, base_feeds = ({"encoder": {"input_features": heard.features},
+                          "decoder": runtime.feeds(heard.forced, numbers.hidden_and_cross(runtime, heard.features)[1],
+                                                   None)} for runtime in (int8, fp32))
+    rows = numbers.layer_errors({"int8": pairs["int8"]}, pairs["fp32"], {"int8": feeds}, base_feeds,
+                                common.THREADS)["int8"]
     return [row for row in rows if row["sqnr_db"] is not None]
 
 
