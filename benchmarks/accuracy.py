@@ -126,7 +126,7 @@ def measure(system: Peer, checkpoint: checkpoints.Checkpoint, sounds: list[Sound
     found = {"name": system.name, "reason": "", "versions": {}, "machines": [], "threads": [], "rows": {}}
     try:
         graphs = graphs_of(system, checkpoint, args)
-        cache = Path(args.cache) / f"{slug(system, checkpoint)}-{fingerprint(system, checkpoint, graphs, args)}.jsonl"
+        cache = Path(args.cache) / f"{slug(system)}-{fingerprint(system, checkpoint, graphs, args)}.jsonl"
         if not args.resume:
             cache.unlink(missing_ok=True)
         kept = read_cache(cache)
@@ -171,9 +171,9 @@ def fingerprint(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path |
     return prepare.short_digest("\n".join(parts))
 
 
-def slug(system: Peer, checkpoint: checkpoints.Checkpoint) -> str:
-    """`whisper-base-this-lab-int8-optimized`, for a file's name."""
-    return re.sub(r"[^\w.]+", "-", f"{checkpoint.name} {system.name}")
+def slug(system: Peer) -> str:
+    """`this-lab-int8-optimized`, for a file's name; the checkpoint's name, which may change, is no part of it."""
+    return re.sub(r"[^\w.]+", "-", system.name)
 
 
 def ask(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path | None, sounds: list[Sound], cache: Path,

@@ -9,7 +9,6 @@ names to such rows, as in media/.
 """
 
 import io
-import json
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import prepare
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, references
 from whisper_lab.console import LabError
 
 # name -> (repository on the Hub, arguments of load_dataset, column of the text)
@@ -57,7 +56,7 @@ def read(corpus: str, limit: int | None = None) -> tuple[list[Clip], list[str]]:
     folder = Path(corpus).expanduser()
     if not folder.exists() and ":" in corpus:
         folder = fetch(corpus, limit)
-    rows = list(rows_of(folder))
+    rows = rows_of(folder)
     known = [row for row in rows if isinstance(row.get("text"), str) and row["text"].strip()]
     left_out = [f"{len(rows) - len(known)} of the corpus without a text"] if len(known) < len(rows) else []
     clips = [clip(folder, row) for row in known[:limit]]
@@ -70,26 +69,13 @@ def read(corpus: str, limit: int | None = None) -> tuple[list[Clip], list[str]]:
     return clips, left_out
 
 
-def rows_of(folder: Path) -> Iterator[dict]:
+def rows_of(folder: Path) -> list[dict]:
     """The rows of references.json in both shapes, each with its `file`."""
     path = folder / "references.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LabError(f"{folder} is not a corpus: {error.strerror} ({path.name})",
-                       "give a folder with references.json such as media, or librispeech:test-other") from error
-    except ValueError as error:
-        raise LabError(f"{path} is not JSON: {error}", "write it as media/references.json is written") from error
-    rows = found if isinstance(found, list) else [{"file": name, **as_row(row)} for name, row in found.items()]
-    for row in rows:
-        if not (isinstance(row, dict) and isinstance(row.get("file"), str)):
-            raise LabError(f"{path}: a row names no file: {str(row)[:80]}", "give each row a file, a text, a language")
-        yield row
-
-
-def as_row(row) -> dict:
-    """What a file is mapped to: an object, or the text alone."""
-    return row if isinstance(row, dict) else {"text": row}
+    if not path.is_file():
+        raise LabError(f"{folder} is not a corpus: it has no {path.name}",
+                       "give a folder with references.json such as media, or librispeech:test-other")
+    return [{"file": name, **entry} for name, entry in references.read(path).items()]
 
 
 def clip(folder: Path, row: dict) -> Clip:

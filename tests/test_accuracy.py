@@ -74,7 +74,7 @@ def test_a_clip_without_a_text_is_left_out_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("content, problem", [
-    (None, "is not a corpus"), ("{", "is not JSON"), ('[{"text": "no file"}]', "names no file"),
+    (None, "is not a corpus"), ("{", "cannot read references"), ('[{"text": "no file"}]', "a row has no 'file'"),
     ('[{"file": "gone.wav", "text": "hello"}]', "gone.wav, which is not there"), ("{}", "no clip of .* has a text")])
 def test_a_corpus_that_cannot_be_used_says_why(tmp_path, content, problem):
     if content:
