@@ -17,6 +17,7 @@ from tests.export_tiny import exported
 from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import graphs, naming, publish, single_gates, single_graph, single_mel, single_text
+from whisper_lab.export.gates import NEAR_TIE
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.features import FeatureSpec, log_mel
 
@@ -304,10 +305,10 @@ def test_a_token_wrongly_allowed_is_seen_though_no_clip_says_it(refused, monkeyp
 
 def test_a_near_tie_is_allowed_and_said_and_no_more():
     """The mel's last digit decides between tokens that are nearly tied: as whisper-base in int8 does on noise."""
-    gate = single_gates._from_samples([(0.0, "kitchen"), (0.4, "noise")], "int8")
+    gate = single_gates._same_tokens("t", [(0.0, "kitchen"), (0.4, "noise")], NEAR_TIE["int8"])
     assert gate.passed and "near tie, allowed: noise (0.4 nats)" in gate.detail
-    assert not single_gates._from_samples([(0.0, "kitchen"), (4.0, "noise")], "int8").passed
-    assert not single_gates._from_samples([(0.4, "noise")], "fp32").passed
+    assert not single_gates._same_tokens("t", [(0.0, "kitchen"), (4.0, "noise")], NEAR_TIE["int8"]).passed
+    assert not single_gates._same_tokens("t", [(0.4, "noise")], NEAR_TIE["fp32"]).passed
 
 
 def test_a_wrong_character_is_seen(refused, monkeypatch):

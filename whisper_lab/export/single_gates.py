@@ -104,25 +104,26 @@ def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, p
         ours, theirs = probe.run(None, fed)[0], log_mel(samples, runtime.spec)[None]
         mel.append((float(np.abs(ours - theirs).max()), name))
         alone, result = (two_graphs(runtime, features, limit) for features in (ours, theirs))
-        if tokens.tolist() != alone.tokens:
-            same.append(name)
+        same.append((margin(runtime, ours, alone, tokens.tolist()), name))
         if written[0] != runtime.rules.text(runtime.tokenizer, tokens):
             words.append(name)
         apart.append((margin(runtime, theirs, result, tokens.tolist()), name))
     return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
-            Gate("tokens from the same mel", not same, len(same), 0, f"differ on: {listed(set(same))}"),
+            # onnxruntime packs int4 weights for another kernel where they are not inside a loop: its digits differ.
+            _same_tokens("tokens from the same mel", same, NEAR_TIE[precision] if precision in MICROSOFT else 0),
             Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
-            _from_samples(apart, precision)]
+            # The mel's last digit may decide between two tokens that are nearly tied, and nothing else.
+            _same_tokens("tokens from samples", apart, NEAR_TIE[precision])]
 
 
-def _from_samples(apart: list[tuple[float, str]], precision: str) -> Gate:
-    """Of the same sound: the mel's last digit may decide between two tokens that are nearly tied, and nothing else."""
+def _same_tokens(name: str, apart: list[tuple[float, str]], limit: float) -> Gate:
+    """apart: by how many nats the pair's token was likelier where the graph first chose another, and on which sound."""
     worst, where = max(apart)
-    ties = [f"{name} ({nats:.2g} nats)" for nats, name in apart if 0 < nats <= NEAR_TIE[precision]]
+    ties = [f"{sound} ({nats:.2g} nats)" for nats, sound in apart if 0 < nats <= limit]
     detail = f"pair prefers another token: widest on {where}" if worst else "the pair's tokens on every sound"
     if ties:
         detail += f"; near tie, allowed: {', '.join(ties)}"
-    return below("tokens from samples", worst, NEAR_TIE[precision], detail, unit="nats")
+    return below(name, worst, limit, detail, unit="nats")
 
 
 def first(runtime) -> str | None:
