@@ -35,6 +35,12 @@ NUMBERS = (0, 1, -1, 2, 255, 2**15, 2**31 - 1, 2**32 - 1, 2**63, 10**30, 1.5, fl
            [[1]], {"a": 1}, "\ud800", "../x", "/etc/passwd")
 
 
+@pytest.fixture(autouse=True)
+def notes_as_in_a_new_program(monkeypatch):
+    """Another test's handler writes to a stream that pytest has closed since."""
+    monkeypatch.setattr(console.log, "handlers", [])
+
+
 # Damage --------------------------------------------------------------------------------------------------------------
 
 def damaged(draw: random.Random, data: bytes) -> bytes:

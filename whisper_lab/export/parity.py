@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from whisper_lab.export import rounding
-from whisper_lab.export.gates import ARITHMETIC, BATCH, ROUNDING, SIGNAL, Gate, above, below, relative_error
+from whisper_lab.export.gates import ARITHMETIC, BATCH, ORDER, ROUNDING, SIGNAL, Gate, above, below, relative_error
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.export.reference import Sound, own_errors, yardsticks
 from whisper_lab.export.rounding import Pool
@@ -131,7 +131,7 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
                                f"{detail}; off by {pool.error:.1e}, PyTorch by {own:.1e}", part, TIMES))
         else:
             gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
-    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds)]
+    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds), order(graphs, long, sounds)]
 
 
 def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
@@ -156,6 +156,31 @@ def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
     more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
     return above("recordings in a batch = alone", float(more), BATCH,
                  f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
+
+
+def order(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+    """The same batch in the opposite order: the same words. int8's scales are those of all its rows, in any order.
+
+    Sharper than `batch` where scales are shared: a graph in which all hear the first recording hears another one now.
+    """
+    past, changed, heard = sounds[0].prompt_length - 1, Pool(), Pool()
+    firsts = np.arange(0, len(long.ids), max(SWEEP_BEAMS))  # a beam of each recording
+
+    def step(turn: slice) -> np.ndarray:
+        rows, audios = firsts[turn], list(range(len(firsts)))[turn]
+        cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
+        cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
+        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
+
+    forth, back = step(slice(None)), step(slice(None, None, -1))
+    if not (np.ndim(forth) and np.ndim(back)):  # a graph that cannot run the batch
+        return above("recordings in another order", -float("inf"), ORDER, "the batch does not run", "decoder", "dB")
+    changed.add(back[::-1], forth)
+    heard.add(np.roll(forth, 1, axis=0), forth)
+    more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
+    more = more if np.isfinite(changed.noise) else -float("inf")
+    return above("recordings in another order", float(more), ORDER,
+                 f"{len(firsts)} recordings; how different they are over what their order changes", "decoder", "dB")
 
 
 def pooled(pools) -> Pool:
