@@ -606,17 +606,20 @@ def test_a_pt_file_of_a_published_vocabulary(rows, languages, first):
 
 # --- the table of the engines -----------------------------------------------------------------------------------------
 
-def test_the_table_of_engines_says_what_was_not_measured():
+
+def test_the_table_of_engines_is_that_of_its_numbers():
+    """FORMATS.md is rendered from formats.json; a row whose engine was not there says why."""
     from dataclasses import asdict
 
     from benchmarks import formats as table
 
-    rows = [table.Row("A", "f16", "engine", "float32", 1.5, 20, 19, 2.5e-6, 0.0),
-            table.Row("B", "q8_0", "other", "float32", note="not measured: no module")]
-    document = {"checkpoint": "whisper-x", "clip": "a.wav", "seconds": 3.2, "positions": 20, "rounding": 1.7e-5,
-                "versions": {"torch": "2", "absent": None}, "machine": machine.card(),
-                "rows": [asdict(row) for row in rows]}
-    lines = table.markdown(document).splitlines()
-    assert "| A | f16 | 1.5 | engine | float32 | 2.5e-06 | 19 of 20 | 0 |" in lines
-    assert "| B | q8_0 |  | other | float32 | not measured: no module |  |  |" in lines
-    assert any("is 1.7e-05" in line for line in lines) and not any("absent" in line for line in lines)
+    document = json.loads(table.RESULT.read_text(encoding="utf-8"))
+    assert table.TABLE.read_text(encoding="utf-8") == table.markdown(document)
+    missing = table.Row("X", "y", "engine", "float32", note="not measured: no module")
+    assert "not measured: no module" in table.markdown(document | {"rows": [asdict(missing)]})
+    measured = [row for row in document["rows"] if row["relative"] is not None]
+    assert {row["format"] for row in measured} == {"Hugging Face", "openai-whisper", "CTranslate2", "whisper.cpp"}
+    for row in measured:
+        if row["arithmetic"] == "float32":  # the same weights in the same precision: rounding is all that may differ
+            assert row["relative"] < 10 * document["rounding"] and row["same_tokens"] == row["positions"], row
+    assert all(row["weights"] == 0 for row in document["rows"] if row["weights"] is not None)
