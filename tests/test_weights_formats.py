@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import weight_files as made_files
-from whisper_lab import checkpoints, console, machine
+from whisper_lab import checkpoints, console
 from whisper_lab.console import LabError
 from whisper_lab.weights import formats, ggml, huggingface, openai_tokenizer, published, vocabulary
 from whisper_lab.weights.model import check_weights
