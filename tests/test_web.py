@@ -14,6 +14,7 @@ import web
 
 from whisper_lab import audio, knows
 from whisper_lab.export import single_graph
+from whisper_lab.metrics import word_errors
 
 pytestmark = pytest.mark.browser
 MEDIA = Path(__file__).resolve().parent.parent / "media"
@@ -87,7 +88,9 @@ def test_the_microphone(page, python, references):
     page.locator("#record").click()
     result = web.wait_for_result(page, before + 1)
     assert 3 < len(result["samples"]) / 16000 < 8 and max(result["samples"]) > 0.05
-    assert result["text"] == python(result["samples"])
+    right = word_errors(python(result["samples"]), result["text"], "en")
+    assert right.hits >= 4  # the recording ends anywhere in the sentence: its last word is a guess, and may be a near tie
+    assert right.substitutions + right.insertions + right.deletions <= 1
     assert set(result["text"].split()) & set(references["kitchen.wav"]["text"].lower().split()), result["text"]
 
 
