@@ -89,7 +89,7 @@ def test_the_microphone(page, python, references):
     result = web.wait_for_result(page, before + 1)
     assert 3 < len(result["samples"]) / 16000 < 8 and max(result["samples"]) > 0.05
     right = word_errors(python(result["samples"]), result["text"], "en")
-    assert right.hits >= 4  # the recording ends anywhere in the sentence: its last word is a guess, and may be a near tie
+    assert right.hits >= 4  # the recording may end inside a word: that one is a guess, and may be a near tie
     assert right.substitutions + right.insertions + right.deletions <= 1
     assert set(result["text"].split()) & set(references["kitchen.wav"]["text"].lower().split()), result["text"]
 
