@@ -109,7 +109,7 @@ def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, p
             words.append(name)
         apart.append((margin(runtime, theirs, result, tokens.tolist()), name))
     return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
-            # onnxruntime packs int4 weights for another kernel where they are not inside a loop: its digits differ.
+            # int4's kernel gives slightly other digits inside a loop than outside; why was not established.
             _same_tokens("tokens from the same mel", same, NEAR_TIE[precision] if precision in MICROSOFT else 0),
             Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
             # The mel's last digit may decide between two tokens that are nearly tied, and nothing else.
