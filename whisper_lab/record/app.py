@@ -18,6 +18,9 @@ from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
+# What the browser makes of a recording. Opus, the codec of most, works at this rate whatever the microphone has: only
+# the lesson converts the sound then, and "arrived as" is true.
+RECORDED_RATE = 48_000  # Hz
 HERE = Path(__file__).resolve().parent
 LARGEST_COPY = 3600 * 2 * audio.SAMPLE_RATE + 1_000_000  # bytes: an hour of 16-bit sound, and a picture
 
@@ -82,10 +85,15 @@ class Recorder:
             if not mine.download.is_file():
                 raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
             sound = audio.load(mine.download)
-            text, how = self.listener.transcribe(sound.samples, choice)
+            heard = self.listener.transcribe(sound.samples, choice)
         except LabError as error:
-            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
-        return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]
+            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", "", ""]
+        doubt = facts.warning(heard.warning) if heard.warning else ""
+        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how]
+
+    def announce(self, choice: str) -> tuple[str, str, str]:
+        """At once, before `transcribe`: no old text, and what is being waited for."""
+        return "", "", self.listener.waiting(choice)
 
     def _keep(self, arrived: str | None) -> Mine:
         door.check_room(self.folder, LARGEST_COPY)
@@ -118,14 +126,17 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)
-            player, image, choice, transcribe_button, text, how = _right(listener)
+            choice, transcribe_button, doubt, text, how, player, image = _right(listener)
         gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
         results = [mine, report, download, player, image]
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        transcribe_button.click(recorder.transcribe, [sound, mine, choice], [*results, text, how],
-                                api_name="transcribe")
+        answer = [doubt, text, how]
+        announced = transcribe_button.click(recorder.announce, choice, answer, api_visibility="private",
+                                            show_progress="hidden")
+        announced.then(recorder.transcribe, [sound, mine, choice], [*results, *answer], api_name="transcribe",
+                       show_progress="minimal", show_progress_on=text)
         buttons = [save_button, transcribe_button]
         sound.start_recording(None, None, buttons, js=REST)
         for arrival in (sound.change, sound.clear):
@@ -141,7 +152,7 @@ def _left(limit_s: float) -> tuple:
     with gradio.Column(min_width=340):
         sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
                              label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
-                             waveform_options=gradio.WaveformOptions(sample_rate=audio.SAMPLE_RATE), buttons=[])
+                             waveform_options=gradio.WaveformOptions(sample_rate=RECORDED_RATE), buttons=[])
         sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
         save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
         report = gradio.HTML(elem_id="report")
@@ -150,20 +161,21 @@ def _left(limit_s: float) -> tuple:
 
 
 def _right(listener: Listener) -> tuple:
-    """Player, picture, the choice of a runtime, Transcribe, the text and how it came about."""
+    """The choice of a runtime, Transcribe, the warning above the text, how it came about; player, picture."""
     import gradio
 
     with gradio.Column(min_width=340, scale=2):
+        with gradio.Row(equal_height=True):
+            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
+        doubt = gradio.HTML(elem_id="doubt")
+        text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
+        how = gradio.Markdown(elem_id="how")
         player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                               interactive=False, buttons=[], elem_id="player")
         image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
                              interactive=False, buttons=["fullscreen"], elem_id="picture")
-        with gradio.Row(equal_height=True):
-            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
-            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
-        text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
-        how = gradio.Markdown(elem_id="how")
-    return player, image, choice, transcribe_button, text, how
+    return choice, transcribe_button, doubt, text, how, player, image
 
 
 def own(arrived: str | None, folder: Path) -> Path:

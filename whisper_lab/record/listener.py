@@ -5,6 +5,7 @@ Nothing is loaded before somebody asks; then it stays. One transcription at a ti
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ from whisper_lab.silence import is_silent
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A transcript for the page."""
+
+    text: str
+    how: str  # one line of Markdown: model, runtime, seconds, language
+    warning: str | None = None  # where the model itself finds the text unlikely, or it goes round in a loop
 
 
 class Listener:
@@ -51,12 +61,18 @@ class Listener:
         named = graph_name(self.model) if self.model else ""
         return knows.in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
-    def transcribe(self, samples: np.ndarray, choice: str) -> tuple[str, str]:
-        """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
+    def waiting(self, choice: str) -> str:
+        """What the page says until the transcript is there; nothing for what is no choice."""
+        if choice not in self.choices():
+            return ""
+        return "Listening ..." if choice in self._opened else f"Loading the model ({choice}); then it stays loaded ..."
+
+    def transcribe(self, samples: np.ndarray, choice: str) -> Heard:
+        """Samples float32 [n] at 16 kHz to their text. Raises LabError as the runtimes do."""
         if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
             raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
         if is_silent(samples):
-            return "", "silence: the model was not asked"
+            return Heard("", "silence: the model was not asked")
         with self._one_at_a_time:
             runtime, name = self._open(choice)
             started = time.perf_counter()
@@ -67,8 +83,8 @@ class Listener:
             how += f"; language {found.language}, detected with probability {found.language_probability:.2f}"
         model = name.split(" ")[0]  # without the remark about random weights
         if doubtful := doubt.warning(found.segments, model):
-            how = f"**Warning:** {doubtful}. {knows.in_words(model, self.language)}\n\n{how}"
-        return found.text, how
+            doubtful = f"{doubtful}. {knows.in_words(model, self.language)}".strip()
+        return Heard(found.text, how, doubtful)
 
     def _open(self, choice: str):
         """The runtime of a choice and its model's name; opened once."""
