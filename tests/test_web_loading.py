@@ -220,8 +220,11 @@ def test_nothing_from_elsewhere_and_nothing_inline(visitor, large):
     assert found["refused"].count("script-src-elem") == 2 and {"frame-src", "script-src"} <= set(found["refused"])
 
 
-def test_a_text_in_a_loop_is_marked(visitor, large):
-    """The ratio is the lab's own, and the warning stands above the text."""
+def test_a_text_in_a_loop_is_marked(visitor, large, tmp_path):
+    """The ratio is the lab's own, and the warning stands above the text. Nano makes a row of nines out of a bleep."""
+    time = np.arange(10 * audio.SAMPLE_RATE) / audio.SAMPLE_RATE
+    bleep = 0.3 * np.sin(2 * np.pi * 300 * time) * (np.sin(2 * np.pi * 3 * time) > 0)
+    audio.write_wav(tmp_path / "bleep.wav", bleep.astype(np.float32))
     texts = ["", "Turn on the lights in the kitchen.", "1,5," * 40, "Ja, dat is goed. " * 12, "héé ñ 日本 " * 9]
     with browser.served(large) as address:
         visitor.goto(address)
@@ -230,6 +233,17 @@ def test_a_text_in_a_loop_is_marked(visitor, large):
         assert found[0] == doubt.LOOPS
         assert found[1:] == pytest.approx([metrics.compression_ratio(text) for text in texts], rel=0.03)
         assert found[2] < doubt.LOOPS < found[3]
+        visitor.locator("#load").click(timeout=20_000)
+        web.wait_until_loaded(visitor)
+        for count, (clip, looping) in enumerate([(tmp_path / "bleep.wav", 1), (MEDIA / "kitchen.wav", 0)], start=1):
+            visitor.set_input_files("#file", clip)
+            result = web.wait_for_result(visitor, count)
+            assert (result["compression_ratio"] > doubt.LOOPS) == looping
+            entry = visitor.locator("#results li").first
+            entry.locator("small", has_text=clip.name).wait_for(timeout=5_000)
+            assert entry.locator(".warning").count() == looping
+        marked = visitor.locator("#results li").nth(1).locator("p").all_inner_texts()
+        assert marked[0].startswith("Warning: whisper-nano repeats itself: the text may be invented")
 
 
 def test_what_is_not_said_is_said(visitor, large):
