@@ -128,6 +128,13 @@ def test_a_level_at_full_scale_is_not_praised(lesson, tmp_path):
     assert "good" not in page and "lab-advice" not in page
 
 
+@pytest.mark.parametrize(("gain", "said"), [(0.99, "peak -0.1 dBFS, not clipped, but a louder word would be"),
+                                            (0.5, "peak -6.0 dBFS, not clipped"), (0.0, "peak digital silence")])
+def test_the_level_line_names_the_peak(gain, said):
+    line = facts.level_line(audio.level(tone(gain=gain).astype(np.float32)))
+    assert line.startswith(f"level: {said}") and ("louder" in line) == (gain > 0.9)
+
+
 # What is kept --------------------------------------------------------------------------------------------------------
 
 def test_the_previous_recording_is_kept_under_the_time_it_was_made(tmp_path):

@@ -7,6 +7,8 @@ from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE, L
 from whisper_lab.console import LabError
 from whisper_lab.record.save import KEPT, Saved
 
+EDGE_DBFS = -1.0  # peak; above it there is no room left for a louder word
+
 
 def rows(saved: Saved) -> list[tuple[str, str]]:
     """(what, value) pairs."""
@@ -46,7 +48,9 @@ def as_html(saved: Saved) -> str:
 
 def level_line(level: Level) -> str:
     """`level: peak -6.0 dBFS, not clipped`: of the level only. No praise: the text beside it may be invented."""
-    clipped = _clipping(level.clipped_fraction) if level.clipped_fraction else "not clipped"
+    at_the_edge = level.peak_dbfs is not None and level.peak_dbfs > EDGE_DBFS
+    edge = ", but a louder word would be" if at_the_edge else ""
+    clipped = _clipping(level.clipped_fraction) if level.clipped_fraction else f"not clipped{edge}"
     return f"level: peak {_decibels(level.peak_dbfs)}, {clipped}"
 
 
