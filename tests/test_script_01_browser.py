@@ -153,6 +153,11 @@ def test_a_doubtful_text_has_its_warning_above_it_and_no_praise_beside_it(addres
         page.locator("#transcribe").click()
         page.wait_for_function("() => /kitchen/i.test(document.querySelector('#text textarea').value)", timeout=90_000)
         assert warning.count() == 0
+        with page.expect_download() as waiting:
+            page.locator("#captions").click()
+        lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
+        assert waiting.value.suggested_filename == "speech.srt" and lines[0] == "1" and " --> 00:00:0" in lines[1]
+        assert lines[2] == text.input_value()
 
 
 def slow_line(page):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
 from whisper_lab.record import door, facts, picture
-from whisper_lab.record.listener import Listener
+from whisper_lab.record.listener import Heard, Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
@@ -87,13 +87,13 @@ class Recorder:
             sound = audio.load(mine.download)
             heard = self.listener.transcribe(sound.samples, choice)
         except LabError as error:
-            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", "", ""]
+            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), *_no_text()]
         doubt = facts.warning(heard.warning) if heard.warning else ""
-        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how]
+        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how, _captions(mine, heard)]
 
-    def announce(self, choice: str) -> tuple[str, str, str]:
+    def announce(self, choice: str) -> list:
         """At once, before `transcribe`: no old text, and what is being waited for."""
-        return "", "", self.listener.waiting(choice)
+        return _no_text(self.listener.waiting(choice))
 
     def _keep(self, arrived: str | None) -> Mine:
         door.check_room(self.folder, LARGEST_COPY)
@@ -114,6 +114,23 @@ def _shown(mine: Mine) -> list:
     return [gradio.update(value=str(path), visible=True) for path in paths]
 
 
+def _no_text(how: str = "") -> list:
+    """Warning, text, how, subtitles: nothing."""
+    import gradio
+
+    return ["", "", how, gradio.update(visible=False)]
+
+
+def _captions(mine: Mine, heard: Heard):
+    """The button that downloads the subtitles, once there are any; they lie beside the recording, and go with it."""
+    import gradio
+
+    if not heard.srt:
+        return gradio.update(visible=False)
+    path = files.write_text(mine.download.with_suffix(".srt"), heard.srt)
+    return gradio.update(value=str(path), visible=True)
+
+
 def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float):
     """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads."""
     import gradio
@@ -126,13 +143,13 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)
-            choice, transcribe_button, doubt, text, how, player, image = _right(listener)
+            choice, transcribe_button, doubt, text, how, captions, player, image = _right(listener)
         gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
         results = [mine, report, download, player, image]
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        answer = [doubt, text, how]
+        answer = [doubt, text, how, captions]
         announced = transcribe_button.click(recorder.announce, choice, answer, api_visibility="private",
                                             show_progress="hidden")
         announced.then(recorder.transcribe, [sound, mine, choice], [*results, *answer], api_name="transcribe",
@@ -161,7 +178,7 @@ def _left(limit_s: float) -> tuple:
 
 
 def _right(listener: Listener) -> tuple:
-    """The choice of a runtime, Transcribe, the warning above the text, how it came about; player, picture."""
+    """Choice of a runtime, Transcribe, the warning above the text, how it came about, subtitles; player, picture."""
     import gradio
 
     with gradio.Column(min_width=340, scale=2):
@@ -171,11 +188,12 @@ def _right(listener: Listener) -> tuple:
         doubt = gradio.HTML(elem_id="doubt")
         text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
         how = gradio.Markdown(elem_id="how")
+        captions = gradio.DownloadButton("Download subtitles, speech.srt", visible=False, elem_id="captions", size="sm")
         player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                               interactive=False, buttons=[], elem_id="player")
         image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
                              interactive=False, buttons=["fullscreen"], elem_id="picture")
-    return choice, transcribe_button, doubt, text, how, player, image
+    return choice, transcribe_button, doubt, text, how, captions, player, image
 
 
 def own(arrived: str | None, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, doubt, knows, long_form
+from whisper_lab import checkpoints, console, doubt, knows, long_form, subtitles
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
@@ -30,6 +30,7 @@ class Heard:
     text: str
     how: str  # one line of Markdown: model, runtime, seconds, language
     warning: str | None = None  # where the model itself finds the text unlikely, or it goes round in a loop
+    srt: str = ""  # the same as subtitles
 
 
 class Listener:
@@ -84,7 +85,7 @@ class Listener:
         model = name.split(" ")[0]  # without the remark about random weights
         if doubtful := doubt.warning(found.segments, model):
             doubtful = f"{doubtful}. {knows.in_words(model, self.language)}".strip()
-        return Heard(found.text, how, doubtful)
+        return Heard(found.text, how, doubtful, subtitles.srt(found.segments))
 
     def _open(self, choice: str):
         """The runtime of a choice and its model's name; opened once."""
