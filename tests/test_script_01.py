@@ -234,6 +234,11 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
     heard = listener.transcribe(samples, PYTORCH)
     assert listener.waiting(PYTORCH) == "Listening ..."
     assert heard.text == references["kitchen.wav"]["text"] and "language en, detected" in heard.how
+    forced = listener.transcribe(samples, PYTORCH, "nl")
+    assert "detected" not in forced.how and "detected" in listener.transcribe(samples, PYTORCH, "").how
+    with pytest.raises(LabError, match="xx"):
+        listener.transcribe(samples, PYTORCH, "xx")
+    assert listener.languages()[0][1] == "" and ("Dutch", "nl") in listener.languages()
     runtime = listener._opened[PYTORCH][0]
     assert heard.text == long_form.transcribe(runtime, samples, Options(language="en")).text
 

@@ -75,7 +75,7 @@ class Recorder:
             return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
         return [mine, facts.as_html(mine.saved), *_shown(mine)]
 
-    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str):
+    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str, language: str | None = None):
         """The button Transcribe: what was saved; saves first where something new was recorded."""
         import gradio
 
@@ -85,7 +85,7 @@ class Recorder:
             if not mine.download.is_file():
                 raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
             sound = audio.load(mine.download)
-            heard = self.listener.transcribe(sound.samples, choice)
+            heard = self.listener.transcribe(sound.samples, choice, language)
         except LabError as error:
             return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), *_no_text()]
         doubt = facts.warning(heard.warning) if heard.warning else ""
@@ -143,7 +143,7 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)
-            choice, transcribe_button, doubt, text, how, captions, player, image = _right(listener)
+            choice, language, transcribe_button, doubt, text, how, captions, player, image = _right(listener)
         gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
@@ -152,7 +152,7 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         answer = [doubt, text, how, captions]
         announced = transcribe_button.click(recorder.announce, choice, answer, api_visibility="private",
                                             show_progress="hidden")
-        announced.then(recorder.transcribe, [sound, mine, choice], [*results, *answer], api_name="transcribe",
+        announced.then(recorder.transcribe, [sound, mine, choice, language], [*results, *answer], api_name="transcribe",
                        show_progress="minimal", show_progress_on=text)
         buttons = [save_button, transcribe_button]
         sound.start_recording(None, None, buttons, js=REST)
@@ -184,6 +184,8 @@ def _right(listener: Listener) -> tuple:
     with gradio.Column(min_width=340, scale=2):
         with gradio.Row(equal_height=True):
             choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+            language = gradio.Dropdown(listener.languages(), value=listener.language or "", label="Language",
+                                       elem_id="language")
             transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
         doubt = gradio.HTML(elem_id="doubt")
         text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
@@ -193,7 +195,7 @@ def _right(listener: Listener) -> tuple:
                               interactive=False, buttons=[], elem_id="player")
         image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
                              interactive=False, buttons=["fullscreen"], elem_id="picture")
-    return choice, transcribe_button, doubt, text, how, captions, player, image
+    return choice, language, transcribe_button, doubt, text, how, captions, player, image
 
 
 def own(arrived: str | None, folder: Path) -> Path:

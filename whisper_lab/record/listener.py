@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, doubt, knows, long_form, subtitles
+from whisper_lab import checkpoints, console, doubt, knows, languages, long_form, subtitles
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
@@ -68,8 +68,17 @@ class Listener:
             return ""
         return "Listening ..." if choice in self._opened else f"Loading the model ({choice}); then it stays loaded ..."
 
-    def transcribe(self, samples: np.ndarray, choice: str) -> Heard:
-        """Samples float32 [n] at 16 kHz to their text. Raises LabError as the runtimes do."""
+    def languages(self) -> list[tuple[str, str]]:
+        """(name, code) of every language that a Whisper knows, and the page's own; "" first: the model finds it."""
+        codes = {*languages.NAMES, self.language or "en"}
+        return [("found by the model", ""), *sorted((languages.name(code), code) for code in codes)]
+
+    def transcribe(self, samples: np.ndarray, choice: str, language: str | None = None) -> Heard:
+        """Samples float32 [n] at 16 kHz to their text. language: None for the page's own, "" to detect it.
+
+        Raises LabError as the runtimes do, also for a language that the model does not know.
+        """
+        language = self.language if language is None else language or None
         if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
             raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
         if is_silent(samples):
@@ -77,14 +86,17 @@ class Listener:
         with self._one_at_a_time:
             runtime, name = self._open(choice)
             started = time.perf_counter()
-            found = long_form.transcribe(runtime, samples, Options(language=self.language))
+            found = long_form.transcribe(runtime, samples, Options(language=language))
             seconds = time.perf_counter() - started
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
-        if found.language_probability is not None:
-            how += f"; language {found.language}, detected with probability {found.language_probability:.2f}"
         model = name.split(" ")[0]  # without the remark about random weights
-        if doubtful := doubt.warning(found.segments, model):
-            doubtful = f"{doubtful}. {knows.in_words(model, self.language)}".strip()
+        doubtful = doubt.warning(found.segments, model)
+        if found.language_probability is not None:
+            how += f"; language {found.language}, detected"
+            # Under an invented text a 1.00 would look as if it vouched for it.
+            how += "" if doubtful else f" with probability {found.language_probability:.2f}"
+        if doubtful:
+            doubtful = f"{doubtful}. {knows.in_words(model, language)}".strip()
         return Heard(found.text, how, doubtful, subtitles.srt(found.segments))
 
     def _open(self, choice: str):
