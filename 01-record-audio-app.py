@@ -34,8 +34,8 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
     """
     # 0. In the browser, before Python sees anything: the microphone's samples, usually 48 000 a second, may pass echo
     #    cancelling, noise suppression and automatic gain; they are packed with loss, as Opus in webm in most browsers;
-    #    and the page unpacks that to a 16-bit WAV at 16 kHz. So what arrives is not, bit by bit, what the microphone
-    #    heard, though few ears would notice. An uploaded file arrives as it was.
+    #    and the page unpacks that to a 16-bit WAV at 48 kHz, Opus's own rate. So what arrives is not, bit by bit, what
+    #    the microphone heard, though few ears would notice. An uploaded file arrives as it was.
 
     # 1. Decode. Whole numbers are divided by the full scale of their kind, 32 768 for 16 bits, so that -1..1 means the
     #    same loudness in every format: divide those of a 32-bit file by 32 768, and it is 65 536 times too loud.

@@ -58,10 +58,17 @@ def _is_outside(url: str) -> bool:
                                "https://127.0.0.1:"))
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Python's own server of a folder, without a line per request."""
+
+    def log_message(self, *arguments):
+        pass
+
+
 @contextlib.contextmanager
-def served(folder: Path):
+def served(folder: Path, handler: type[Quiet] = Quiet):
     """A folder on a free port, as any web server hands it out; yields the address."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(handler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -70,11 +77,6 @@ def served(folder: Path):
     finally:
         server.shutdown()
         server.server_close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def web_page(chromium) -> None:
     """The page of edge/web after three clips; needs nano's single graph: 08 --model nano --precision int8."""
     graph = ROOT / "whisper_model_dir" / "whisper-nano_end_to_end_int8.onnx"
     with browser.served(web.built(graph)) as address:
-        page = browser.page(chromium, WIDTH, HEIGHT)
+        page = browser.page(chromium, WIDTH, HEIGHT + 140)
         page.goto(address)
         web.wait_until_loaded(page)
         for count, clip in enumerate(("time", "nederlands", "hello"), start=1):

@@ -170,10 +170,11 @@ def test_01_page_warns_and_offers_sentences(nano, tmp_path):
     listener = Listener("nano", str(tmp_path), "en", 1)
     assert "four seven two nine one eight" in listener.introduction()
     samples = audio.load(FREE_SPEECH).samples
-    text, how = listener.transcribe(samples, PYTORCH)
-    assert text and "**Warning:** whisper-nano itself finds" in how and "Read aloud:" in how
-    kitchen = audio.load(MEDIA / "kitchen.wav").samples
-    assert "Warning" not in listener.transcribe(kitchen, PYTORCH)[1]
+    heard = listener.transcribe(samples, PYTORCH)
+    assert heard.text and heard.warning.startswith("whisper-nano itself finds") and "Read aloud:" in heard.warning
+    assert "probability" not in listener.transcribe(samples, PYTORCH, "").how  # that of the language vouches for none
+    heard = listener.transcribe(audio.load(MEDIA / "kitchen.wav").samples, PYTORCH, "")
+    assert heard.warning is None and "detected with probability" in heard.how
 
 
 def test_a_page_of_another_model_has_no_such_introduction(tmp_path):

@@ -111,9 +111,28 @@ def test_advice(lesson, tmp_path, gain, advice):
     saved, _ = lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
     assert advice in saved.level.advice if advice else saved.level.advice is None
     page, rows = facts.as_html(saved), dict(facts.rows(saved))
-    assert (advice or "good level") in page
+    assert (advice or "level: peak -12.0 dBFS, not clipped") in page and "good" not in page
     assert ("nothing above" in rows["silence"]) == (gain < 0.001) and (rows["clipping"] == "no") == (gain < 1)
     json.dumps(saved.document(), allow_nan=False)
+
+
+def test_a_level_at_full_scale_is_not_praised(lesson, tmp_path):
+    """One sample too loud is no reason for advice, but it is said; a peak of 0.0 dBFS was called a good level."""
+    samples = tone()
+    samples[1000] = 1.0
+    soundfile.write(tmp_path / "in.wav", samples, RATE)
+    saved, _ = lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
+    assert saved.level.advice is None
+    page = facts.as_html(saved)
+    assert "level: peak 0.0 dBFS, 0.0031 % of the samples at full scale, too few to be heard" in page
+    assert "good" not in page and "lab-advice" not in page
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.99, "peak -0.1 dBFS, not clipped, but a louder word would be"),
+                                            (0.5, "peak -6.0 dBFS, not clipped"), (0.0, "peak digital silence")])
+def test_the_level_line_names_the_peak(gain, said):
+    line = facts.level_line(audio.level(tone(gain=gain).astype(np.float32)))
+    assert line.startswith(f"level: {said}") and ("louder" in line) == (gain > 0.9)
 
 
 # What is kept --------------------------------------------------------------------------------------------------------
@@ -196,13 +215,14 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
     samples = tone(seconds=0.9, gain=0.3).astype(np.float32)
     found = {choice: listener.transcribe(samples, choice) for choice in
              (GRAPHS + "fp32", PYTORCH)}
-    assert found[GRAPHS + "fp32"][0] == found[PYTORCH][0] != ""
-    assert all(f"{NAME}, " in how and "0.90 s of sound" in how for _, how in found.values())
+    assert found[GRAPHS + "fp32"].text == found[PYTORCH].text != ""
+    assert all(f"{NAME}, " in heard.how and "0.90 s of sound" in heard.how for heard in found.values())
     for other in ("", "int8", GRAPHS + "../../x", GRAPHS + "fp32/../../x", None, ["fp32"]):
         with pytest.raises(LabError, match="no way to transcribe"):
             listener.transcribe(samples, other)
+        assert listener.waiting(other) == ""
     silence = np.zeros(RATE, np.float32)
-    assert listener.transcribe(silence, PYTORCH)[0] == ""
+    assert listener.transcribe(silence, PYTORCH).text == ""
 
 
 def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, monkeypatch):
@@ -210,10 +230,17 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
     listener = Listener(None, str(tmp_path), None, 1)
     assert listener.choices() == [PYTORCH] and listener.spec()[1] == "whisper-nano"
     samples = audio.load(ROOT / "media" / "kitchen.wav").samples
-    text, how = listener.transcribe(samples, PYTORCH)
-    assert text == references["kitchen.wav"]["text"] and "language en, detected" in how
+    assert listener.waiting(PYTORCH).startswith("Loading the model (PyTorch)")
+    heard = listener.transcribe(samples, PYTORCH)
+    assert listener.waiting(PYTORCH) == "Listening ..."
+    assert heard.text == references["kitchen.wav"]["text"] and "language en, detected" in heard.how
+    forced = listener.transcribe(samples, PYTORCH, "nl")
+    assert "detected" not in forced.how and "detected" in listener.transcribe(samples, PYTORCH, "").how
+    with pytest.raises(LabError, match="xx"):
+        listener.transcribe(samples, PYTORCH, "xx")
+    assert listener.languages()[0][1] == "" and ("Dutch", "nl") in listener.languages()
     runtime = listener._opened[PYTORCH][0]
-    assert text == long_form.transcribe(runtime, samples, Options(language="en")).text
+    assert heard.text == long_form.transcribe(runtime, samples, Options(language="en")).text
 
 
 # Who may come in -----------------------------------------------------------------------------------------------------

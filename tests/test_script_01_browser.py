@@ -17,6 +17,7 @@ from whisper_lab import audio, metrics
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent
+FREE_SPEECH = ROOT / "tests" / "fixtures" / "free-speech.ogg"  # a sentence that nano does not know
 RATE = 16_000  # Hz
 API = "gradio_api"
 
@@ -75,6 +76,7 @@ def test_record_save_download(address, folder, tmp_path):
         assert 1.5 < sound.duration < 5.5 and -45 < level.rms_dbfs < -1
         assert rows["saved"] == f"speech.wav: {sound.duration:.2f} s, 16000 Hz, mono, 16-bit"
         assert f"{level.peak_dbfs + 0.0:.1f} dBFS at the loudest" in rows["level"] and "mono" in rows["arrived as"]
+        assert "48000 Hz" in rows["arrived as"] and "48000 Hz -> 16000 Hz" in rows["converted"]
         with page.expect_download() as waiting:
             page.locator("#download").click()
         assert waiting.value.suggested_filename == "speech.wav"
@@ -126,6 +128,36 @@ def test_an_upload_and_what_the_page_says_about_it(address, tmp_path):
         assert "move closer to the microphone" in page.locator(".lab-advice").inner_text()
         # Gradio's own page warns so when it has shown an upload's progress.
         assert [text for text in page.trouble if text != "Method not implemented."] == []
+
+
+def test_a_doubtful_text_has_its_warning_above_it_and_no_praise_beside_it(address):
+    """Free speech, which nano does not know; the page says what it waits for, and shows the text without scrolling."""
+    with browser.chromium() as chromium:
+        page = browser.page(chromium, 1280, 800)
+        page.goto(address)
+        page.locator("#recorder button[aria-label='Upload file']").click()
+        page.locator("#recorder input[type=file]").set_input_files(FREE_SPEECH)
+        page.locator("#recorder button[aria-label='Play']").first.wait_for(timeout=20_000)
+        page.locator("#transcribe").click()
+        page.locator("#how", has_text=re.compile(r"Loading the model|Listening")).wait_for(timeout=20_000)
+        page.locator("#how", has_text="of sound").wait_for(timeout=90_000)
+        warning, text = page.locator("#doubt .lab-advice"), page.locator("#text textarea")
+        assert "whisper-nano itself finds this text unlikely" in warning.inner_text() and text.input_value()
+        above, below = warning.bounding_box(), text.bounding_box()
+        assert above["y"] + above["height"] <= below["y"] and below["y"] + below["height"] < 800
+        assert page.locator("#report .lab-level").inner_text().startswith("level: peak ")
+        assert not re.search(r"\bgood\b(?! morning)", page.locator("body").inner_text())
+        page.locator("#recorder button[aria-label='Clear']").click()
+        page.locator("#recorder input[type=file]").set_input_files(ROOT / "media" / "kitchen.wav")
+        page.locator("#recorder button[aria-label='Play']").first.wait_for(timeout=20_000)
+        page.locator("#transcribe").click()
+        page.wait_for_function("() => /kitchen/i.test(document.querySelector('#text textarea').value)", timeout=90_000)
+        assert warning.count() == 0
+        with page.expect_download() as waiting:
+            page.locator("#captions").click()
+        lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
+        assert waiting.value.suggested_filename == "speech.srt" and lines[0] == "1" and " --> 00:00:0" in lines[1]
+        assert lines[2] == text.input_value()
 
 
 def slow_line(page):

@@ -1,8 +1,10 @@
-"""The page of edge/web in a real Chromium: a file, the microphone, no network, and things that are no sound."""
+"""The page of edge/web in a real Chromium: a file, the microphone, no network, and things that are no sound.
+
+How it loads, and what it loads, is in test_web_loading.py.
+"""
 
 import json
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -139,13 +141,15 @@ def test_it_works_without_the_server_after_the_first_load(chromium, graph, pytho
 
 
 def test_a_graph_that_does_not_open_is_told(chromium, graph, tmp_path):
-    folder = shutil.copytree(web.built(graph), tmp_path / "dist")
-    (folder / graph.name).write_bytes(graph.read_bytes()[:100_000])
-    with browser.served(folder) as address:
+    strange = onnx.load(graph)
+    strange.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(strange, tmp_path / "strange.onnx")
+    with browser.served(web.built(tmp_path / "strange.onnx")) as address:
         opened = browser.page(chromium)
         opened.goto(address)
-        opened.locator("#status.error", has_text="The graph cannot be used here").wait_for(timeout=60_000)
-        assert opened.locator("#record").is_disabled()
+        opened.locator("#trouble", has_text="The graph cannot be used here").wait_for(timeout=60_000)
+        assert "NoSuchOperator" in opened.locator("#trouble").inner_text()
+        assert opened.locator("#load").inner_text() == "Retry" and opened.locator("#record").is_disabled()
 
 
 def test_the_build_says_what_is_missing(graph, tmp_path):
@@ -163,7 +167,7 @@ def test_the_build_says_what_is_missing(graph, tmp_path):
     (tmp_path / "cut.onnx").write_bytes(graph.read_bytes()[:5000])
     done = web.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is no ONNX graph" in done.stderr
-    assert web.build("--weights", "x").returncode == 2
+    assert web.build("--weights", "x").returncode == 2 and web.build("--ask-above", "ten").returncode == 2
 
 
 def test_the_lock_file_pins_and_names_no_registry():

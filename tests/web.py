@@ -29,11 +29,11 @@ def needs_npm() -> None:
 
 
 @functools.cache
-def built(graph: Path) -> Path:
-    """The page with this graph: its folder."""
+def built(graph: Path, *options: object) -> Path:
+    """The page with this graph: its folder. Nobody writes into it."""
     needs_npm()
     folder = Path(tempfile.mkdtemp(prefix="web-")) / "dist"
-    done = build("--model", graph, "--out", folder)
+    done = build("--model", graph, "--out", folder, *options)
     assert done.returncode == 0, done.stderr
     return folder
 

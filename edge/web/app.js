@@ -1,32 +1,27 @@
 // The page: a clip or the microphone in, text out; what it cost beside it. The graph runs in worker.js.
+import { start } from "./loading.js";
+import { compressionRatio, LOOPS } from "./loops.js";
+import { $, say, seconds, show } from "./page.js";
 import { decode, resample, windows } from "./windows.js";
 
-const $ = (id) => document.getElementById(id);
-const seconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} s`;
-const started = performance.now();
-const worker = new Worker("worker.js", { type: "module" });
 const waiting = new Map();
 const lab = (window.lab = { results: [] }); // for whoever looks from the console, and for the tests
-let manifest;
+let worker, manifest;
 
-function say(text, error = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("error", error);
-}
-
-// Loading -------------------------------------------------------------------------------------------------------------
-
-async function open() {
-  manifest = await (await fetch("manifest.json")).json();
-  $("about").textContent = `${manifest.name}, ${manifest.precision}: one ONNX graph from samples to text. ` +
-    "Your sound does not leave this page.";
+start((loaded) => {
+  worker = loaded;
+  worker.onmessage = ({ data }) => answered(data);
+  worker.onerror = (event) => say(`The graph stopped: ${event.message ?? "no reason given"}. Reload the page.`, true);
+  $("file").disabled = $("record").disabled = false;
+}, (read) => {
+  manifest = read;
   if (manifest.knows) introduce(manifest.name, manifest.knows);
-  worker.postMessage({ load: manifest });
-}
+});
 
 // A narrow model answers every sentence with one of its own: say which it knows before somebody speaks.
 function introduce(name, { what, sentences }) {
   $("what").textContent = `${name} knows ${what}.`;
+  $("sentences").replaceChildren();
   for (const [language, texts] of Object.entries(sentences)) {
     for (const text of texts) {
       const entry = $("sentences").appendChild(document.createElement("li"));
@@ -37,56 +32,6 @@ function introduce(name, { what, sentences }) {
   $("knows").hidden = false;
 }
 
-async function keepForOffline() {
-  if (!navigator.serviceWorker) return "no: needs https or localhost";
-  await navigator.serviceWorker.register("sw.js");
-  await navigator.serviceWorker.ready;
-  const cache = await caches.open(manifest.version);
-  const kept = await Promise.all([manifest.wasm, manifest.graph].map((file) => cache.match(file)));
-  return kept.every(Boolean) ? "yes" : "no: the browser kept no copy";
-}
-
-async function ready(cost) {
-  $("loading").hidden = true;
-  $("file").disabled = $("record").disabled = false;
-  lab.load = { ...cost, total_s: (performance.now() - started) / 1000 };
-  show("loaded in", `${seconds(lab.load.total_s)}${cost.from_cache ? " from the cache" : ""}`);
-  show("of which opening", seconds(cost.open_s));
-  show("threads", cost.threads);
-  lab.offline = await keepForOffline().catch((error) => `no: ${error.message}`);
-  show("works offline", lab.offline);
-}
-
-function show(name, value) {
-  let entry = [...$("facts").children].find((each) => each.dataset.name === name);
-  if (!entry) {
-    entry = $("facts").appendChild(document.createElement("div"));
-    entry.dataset.name = name;
-    entry.append(document.createElement("dt"), document.createElement("dd"));
-    entry.firstChild.textContent = name;
-  }
-  entry.lastChild.textContent = value;
-}
-
-worker.onmessage = ({ data }) => {
-  if (data.progress !== undefined) {
-    $("bar").value = data.progress;
-    $("phase").textContent = data.progress < 1
-      ? `Loading: ${(data.loaded / 1e6).toFixed(1)} of ${(data.total / 1e6).toFixed(1)} MB` : "Opening the graph";
-  } else if (data.ready) ready(data.ready);
-  else if (waiting.has(data.id)) {
-    const { resolve, reject } = waiting.get(data.id);
-    waiting.delete(data.id);
-    data.error ? reject(new Error(data.error)) : resolve(data);
-  } else fatal(data.error);
-};
-worker.onerror = (event) => fatal(event.message);
-
-function fatal(reason) {
-  $("loading").hidden = true;
-  say(`The graph cannot be used here: ${reason ?? "its worker did not start"}`, true);
-}
-
 // Transcribing ----------------------------------------------------------------------------------------------------------
 
 let count = 0;
@@ -94,6 +39,12 @@ function ask(samples) {
   const id = ++count;
   worker.postMessage({ id, samples });
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+function answered({ id, error, ...answer }) {
+  const { resolve, reject } = waiting.get(id);
+  waiting.delete(id);
+  error ? reject(new Error(error)) : resolve(answer);
 }
 
 async function transcribe(name, samples) {
@@ -107,6 +58,7 @@ async function transcribe(name, samples) {
                    sound_s: samples.length / manifest.sampleRate, seconds: parts.reduce((sum, part) => sum + part.seconds, 0),
                    samples };
   result.real_time_factor = result.seconds / result.sound_s;
+  result.compression_ratio = Math.max(...(await Promise.all(parts.map((part) => compressionRatio(part.text)))));
   lab.results.push(result);
   add(result);
   show("real-time factor", result.real_time_factor.toFixed(2));
@@ -118,8 +70,18 @@ function add(result) {
   text.textContent = result.text || "(nothing heard)";
   about.textContent = `${result.name}: ${seconds(result.sound_s)} of sound in ${seconds(result.seconds)}, ` +
     `real-time factor ${result.real_time_factor.toFixed(2)}`;
+  if (result.compression_ratio > LOOPS) entry.append(warning(result.compression_ratio));
   entry.append(text, about);
   $("results").prepend(entry);
+}
+
+// Above the text, so that nobody reads it without.
+function warning(ratio) {
+  const line = document.createElement("p");
+  line.className = "warning";
+  line.textContent = `Warning: ${manifest.name} repeats itself: the text may be invented ` +
+    `(compression ratio ${ratio.toFixed(1)}, doubtful above ${LOOPS}).`;
+  return line;
 }
 
 let busy = Promise.resolve(); // one after the other, in the order they came
@@ -194,5 +156,3 @@ async function stop() {
   await context.close();
   queue(async () => transcribe("microphone", await resample(samples, context.sampleRate, manifest.sampleRate)));
 }
-
-open().catch((error) => fatal(error.message));

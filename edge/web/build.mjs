@@ -1,18 +1,23 @@
-// Puts the page together: npm run build [-- --model GRAPH.onnx --out DIR]
+// Puts the page together: npm run build [-- --model GRAPH.onnx --out DIR --ask-above MB]
 //
 // Nothing is compiled: dist/ holds the files beside this one, onnxruntime-web's WebAssembly, and the graph.
 // Any web server can hand them out; none of them talks to one again once they are loaded.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { megabytes } from "./page.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const PAGE = ["index.html", "style.css", "app.js", "worker.js", "recorder.js", "windows.js"];
+const PAGE = ["index.html", "icon.svg", "style.css", "app.js", "loading.js", "loops.js", "page.js", "worker.js", "recorder.js",
+              "windows.js"];
 const RUNTIME = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"];
 const DEFAULT = join(here, "..", "..", "whisper_model_dir", "whisper-nano_end_to_end_int8.onnx");
 const KNOWS = join(here, "..", "..", "whisper_lab", "knows.json");
+// MB of a graph above which the page asks before it loads. Any page loads the runtime's 14 MB, and a smaller graph does
+// not double that; a larger one may cost its reader money or minutes: whisper-base takes one at 10 Mbit/s.
+const ASK_ABOVE = 10;
 
 function fail(problem, remedy, status = 1) {
   console.error(`error: ${problem}\n  try: ${remedy}`);
@@ -20,12 +25,12 @@ function fail(problem, remedy, status = 1) {
 }
 
 function options(argv) {
-  const found = { model: DEFAULT, out: join(here, "dist") };
+  const found = { model: DEFAULT, out: join(here, "dist"), "ask-above": ASK_ABOVE };
   for (let i = 0; i < argv.length; i += 2) {
-    const name = argv[i].replace(/^--/, "");
-    if (!(name in found) || argv[i + 1] === undefined)
-      fail(`cannot understand ${argv.slice(i).join(" ")}`, "npm run build -- --model GRAPH.onnx --out DIR", 2);
-    found[name] = resolve(process.env.INIT_CWD ?? ".", argv[i + 1]);
+    const name = argv[i].replace(/^--/, ""), value = argv[i + 1], number = name === "ask-above";
+    if (!(name in found) || value === undefined || (number && !(Number(value) >= 0)))
+      fail(`cannot understand ${argv.slice(i).join(" ")}`, "npm run build -- --model GRAPH.onnx --out DIR --ask-above MB", 2);
+    found[name] = number ? Number(value) : resolve(process.env.INIT_CWD ?? ".", value);
   }
   return found;
 }
@@ -74,11 +79,21 @@ function describe(path) {
   }
   if (facts.part !== "end_to_end" || JSON.parse(facts.recipe).input === "wav")
     fail(`${path} is not a single graph from samples to text`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
-  return { name: facts.model, precision: facts.precision, sampleRate: Number(facts.sample_rate),
+  return { name: facts.model, precision: facts.precision, englishOnly: facts.is_multilingual === "false",
+           sampleRate: Number(facts.sample_rate),
            windowSamples: Math.round(facts.n_audio_ctx * facts.timestamp_step * facts.sample_rate) };
 }
 
-const { model, out } = options(process.argv.slice(2));
+// What the page says from its first moment, before any script runs. Names come from the graph: they are text, not markup.
+function fillIn(page, about, sizes) {
+  const escaped = (text) => String(text).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+  const language = about.englishOnly ? " It understands English only." : "";
+  const said = { ABOUT: `${about.name}, ${about.precision}: one ONNX graph from samples to text.${language}`,
+                 SIZE: `${megabytes(sizes.graph)}, and ${megabytes(sizes.runtime)} for onnxruntime-web, which runs it.` };
+  return page.replace(/@(ABOUT|SIZE)@/g, (_, key) => escaped(said[key]));
+}
+
+const { model, out, "ask-above": askAbove } = options(process.argv.slice(2));
 if (!existsSync(model))
   fail(`there is no graph ${model}`, "write it in the lab's folder: python 08-single-onnx-model.py --model nano --precision int8");
 if (existsSync(`${model}.data`))
@@ -95,7 +110,11 @@ mkdirSync(join(out, "ort"), { recursive: true });
 for (const file of PAGE) copyFileSync(join(here, file), join(out, file));
 for (const file of RUNTIME) copyFileSync(join(runtime, file), join(out, "ort", file));
 copyFileSync(model, join(out, basename(model)));
-const everything = [...PAGE, ...RUNTIME.map((file) => `ort/${file}`), basename(model)];
+const graph = basename(model), runtimeFiles = RUNTIME.map((file) => `ort/${file}`);
+const bytesOf = (file) => statSync(join(out, file)).size;
+const load = { graph: bytesOf(graph), runtime: runtimeFiles.reduce((sum, file) => sum + bytesOf(file), 0) };
+writeFileSync(join(out, "index.html"), fillIn(readFileSync(join(here, "index.html"), "utf8"), about, load));
+const everything = [...PAGE, ...runtimeFiles, graph];
 const digest = createHash("sha256");
 const sizes = {};
 for (const file of everything) {
@@ -106,12 +125,15 @@ for (const file of everything) {
 // What a narrow model knows and what to read aloud to it; null for any other.
 const knows = JSON.parse(readFileSync(KNOWS, "utf8"))[about.name] ?? null;
 // What the page has to know, and the version under which the browser keeps it all.
-const manifest = { ...about, version: digest.digest("hex").slice(0, 16), graph: basename(model),
-                   wasm: "ort/ort-wasm-simd-threaded.wasm", sizes, knows };
+const wasm = "ort/ort-wasm-simd-threaded.wasm";
+const sha256 = (file) => createHash("sha256").update(readFileSync(join(out, file))).digest("hex");
+const manifest = { ...about, version: digest.digest("hex").slice(0, 16), graph, wasm, load, knows, sizes,
+                   asksFirst: load.graph > askAbove * 1e6, digests: { [graph]: sha256(graph), [wasm]: sha256(wasm) } };
 writeFileSync(join(out, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
 const shell = ["./", ...everything.filter((file) => file !== manifest.graph && file !== manifest.wasm), "manifest.json"];
 writeFileSync(join(out, "sw.js"), readFileSync(join(here, "sw.js"), "utf8")
   .replace('"@VERSION@"', JSON.stringify(manifest.version)).replace('"@SHELL@"', JSON.stringify(shell)));
 const total = Object.values(sizes).reduce((sum, size) => sum + size, 0);
 console.log(`${out}: ${about.name} ${about.precision}, ${(total / 1e6).toFixed(1)} MB in ${everything.length + 2} files`);
+if (manifest.asksFirst) console.log(`the page asks before it loads the graph: ${megabytes(load.graph)} (--ask-above ${askAbove})`);
 console.log(`look at it: python3 -m http.server --bind 127.0.0.1 --directory ${out} 8000   then open http://127.0.0.1:8000`);

@@ -63,7 +63,7 @@ def html(title: str, under: str, sections: list[Section], pictures: dict[str, Pa
     """The report as a page that needs nothing but itself."""
     links = "".join(f'<a href="#s{i}">{_text(section.title)}</a>' for i, section in enumerate(sections))
     body = "\n".join(_section(i, section, pictures) for i, section in enumerate(sections))
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<link rel="icon" href="data:,">\n'

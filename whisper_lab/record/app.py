@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
 from whisper_lab.record import door, facts, picture
-from whisper_lab.record.listener import Listener
+from whisper_lab.record.listener import Heard, Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
+# What the browser makes of a recording. Opus, the codec of most, works at this rate whatever the microphone has: only
+# the lesson converts the sound then, and "arrived as" is true.
+RECORDED_RATE = 48_000  # Hz
 HERE = Path(__file__).resolve().parent
 LARGEST_COPY = 3600 * 2 * audio.SAMPLE_RATE + 1_000_000  # bytes: an hour of 16-bit sound, and a picture
 
@@ -72,7 +75,7 @@ class Recorder:
             return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
         return [mine, facts.as_html(mine.saved), *_shown(mine)]
 
-    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str):
+    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str, language: str | None = None):
         """The button Transcribe: what was saved; saves first where something new was recorded."""
         import gradio
 
@@ -82,10 +85,15 @@ class Recorder:
             if not mine.download.is_file():
                 raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
             sound = audio.load(mine.download)
-            text, how = self.listener.transcribe(sound.samples, choice)
+            heard = self.listener.transcribe(sound.samples, choice, language)
         except LabError as error:
-            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), "", ""]
-        return [mine, facts.as_html(mine.saved), *_shown(mine), text, how]
+            return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), *_no_text()]
+        doubt = facts.warning(heard.warning) if heard.warning else ""
+        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how, _captions(mine, heard)]
+
+    def announce(self, choice: str) -> list:
+        """At once, before `transcribe`: no old text, and what is being waited for."""
+        return _no_text(self.listener.waiting(choice))
 
     def _keep(self, arrived: str | None) -> Mine:
         door.check_room(self.folder, LARGEST_COPY)
@@ -106,6 +114,23 @@ def _shown(mine: Mine) -> list:
     return [gradio.update(value=str(path), visible=True) for path in paths]
 
 
+def _no_text(how: str = "") -> list:
+    """Warning, text, how, subtitles: nothing."""
+    import gradio
+
+    return ["", "", how, gradio.update(visible=False)]
+
+
+def _captions(mine: Mine, heard: Heard):
+    """The button that downloads the subtitles, once there are any; they lie beside the recording, and go with it."""
+    import gradio
+
+    if not heard.srt:
+        return gradio.update(visible=False)
+    path = files.write_text(mine.download.with_suffix(".srt"), heard.srt)
+    return gradio.update(value=str(path), visible=True)
+
+
 def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float):
     """The page as gradio.Blocks. convert: 01's lesson; folder: for uploads and downloads."""
     import gradio
@@ -118,14 +143,17 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
             sound, save_button, report, download = _left(limit_s)
-            player, image, choice, transcribe_button, text, how = _right(listener)
+            choice, language, transcribe_button, doubt, text, how, captions, player, image = _right(listener)
         gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
         results = [mine, report, download, player, image]
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        transcribe_button.click(recorder.transcribe, [sound, mine, choice], [*results, text, how],
-                                api_name="transcribe")
+        answer = [doubt, text, how, captions]
+        announced = transcribe_button.click(recorder.announce, choice, answer, api_visibility="private",
+                                            show_progress="hidden")
+        announced.then(recorder.transcribe, [sound, mine, choice, language], [*results, *answer], api_name="transcribe",
+                       show_progress="minimal", show_progress_on=text)
         buttons = [save_button, transcribe_button]
         sound.start_recording(None, None, buttons, js=REST)
         for arrival in (sound.change, sound.clear):
@@ -141,7 +169,7 @@ def _left(limit_s: float) -> tuple:
     with gradio.Column(min_width=340):
         sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
                              label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
-                             waveform_options=gradio.WaveformOptions(sample_rate=audio.SAMPLE_RATE), buttons=[])
+                             waveform_options=gradio.WaveformOptions(sample_rate=RECORDED_RATE), buttons=[])
         sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
         save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
         report = gradio.HTML(elem_id="report")
@@ -150,20 +178,24 @@ def _left(limit_s: float) -> tuple:
 
 
 def _right(listener: Listener) -> tuple:
-    """Player, picture, the choice of a runtime, Transcribe, the text and how it came about."""
+    """Choice of a runtime, Transcribe, the warning above the text, how it came about, subtitles; player, picture."""
     import gradio
 
     with gradio.Column(min_width=340, scale=2):
+        with gradio.Row(equal_height=True):
+            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+            language = gradio.Dropdown(listener.languages(), value=listener.language or "", label="Language",
+                                       elem_id="language")
+            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
+        doubt = gradio.HTML(elem_id="doubt")
+        text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
+        how = gradio.Markdown(elem_id="how")
+        captions = gradio.DownloadButton("Download subtitles, speech.srt", visible=False, elem_id="captions", size="sm")
         player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                               interactive=False, buttons=[], elem_id="player")
         image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
                              interactive=False, buttons=["fullscreen"], elem_id="picture")
-        with gradio.Row(equal_height=True):
-            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
-            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
-        text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
-        how = gradio.Markdown(elem_id="how")
-    return player, image, choice, transcribe_button, text, how
+    return choice, language, transcribe_button, doubt, text, how, captions, player, image
 
 
 def own(arrived: str | None, folder: Path) -> Path:

@@ -3,9 +3,11 @@
 import html
 
 from whisper_lab import console
-from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE
+from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE, Level
 from whisper_lab.console import LabError
 from whisper_lab.record.save import KEPT, Saved
+
+EDGE_DBFS = -1.0  # peak; above it there is no room left for a louder word
 
 
 def rows(saved: Saved) -> list[tuple[str, str]]:
@@ -36,12 +38,25 @@ def show(saved: Saved) -> None:
 
 
 def as_html(saved: Saved) -> str:
-    """The rows and the advice for the page; everything is escaped."""
+    """The level or the advice on it, and the rows, for the page; everything is escaped."""
     advice = saved.level.advice
-    head = f'<p class="lab-advice">{html.escape(advice)}</p>' if advice else '<p class="lab-good">good level</p>'
+    head = f'<p class="{"lab-advice" if advice else "lab-level"}">{html.escape(advice or level_line(saved.level))}</p>'
     cells = "".join(f"<tr><th>{html.escape(what)}</th><td>{html.escape(value)}</td></tr>"
                     for what, value in rows(saved))
     return f'{head}<table class="lab-facts">{cells}</table>'
+
+
+def level_line(level: Level) -> str:
+    """`level: peak -6.0 dBFS, not clipped`: of the level only. No praise: the text beside it may be invented."""
+    at_the_edge = level.peak_dbfs is not None and level.peak_dbfs > EDGE_DBFS
+    edge = ", but a louder word would be" if at_the_edge else ""
+    clipped = _clipping(level.clipped_fraction) if level.clipped_fraction else f"not clipped{edge}"
+    return f"level: peak {_decibels(level.peak_dbfs)}, {clipped}"
+
+
+def warning(text: str) -> str:
+    """A warning about the transcript for the page; everything is escaped."""
+    return f'<p class="lab-advice"><b>Warning:</b> {html.escape(text)}</p>'
 
 
 def trouble(error: LabError, arrived: str | None = None) -> str:

@@ -5,11 +5,12 @@ Nothing is loaded before somebody asks; then it stays. One transcription at a ti
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, doubt, knows, long_form
+from whisper_lab import checkpoints, console, doubt, knows, languages, long_form, subtitles
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
@@ -20,6 +21,16 @@ from whisper_lab.silence import is_silent
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A transcript for the page."""
+
+    text: str
+    how: str  # one line of Markdown: model, runtime, seconds, language
+    warning: str | None = None  # where the model itself finds the text unlikely, or it goes round in a loop
+    srt: str = ""  # the same as subtitles
 
 
 class Listener:
@@ -51,24 +62,42 @@ class Listener:
         named = graph_name(self.model) if self.model else ""
         return knows.in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
-    def transcribe(self, samples: np.ndarray, choice: str) -> tuple[str, str]:
-        """Samples float32 [n] at 16 kHz to the text and one line about how. Raises LabError as the runtimes do."""
+    def waiting(self, choice: str) -> str:
+        """What the page says until the transcript is there; nothing for what is no choice."""
+        if choice not in self.choices():
+            return ""
+        return "Listening ..." if choice in self._opened else f"Loading the model ({choice}); then it stays loaded ..."
+
+    def languages(self) -> list[tuple[str, str]]:
+        """(name, code) of every language that a Whisper knows, and the page's own; "" first: the model finds it."""
+        codes = {*languages.NAMES, self.language or "en"}
+        return [("found by the model", ""), *sorted((languages.name(code), code) for code in codes)]
+
+    def transcribe(self, samples: np.ndarray, choice: str, language: str | None = None) -> Heard:
+        """Samples float32 [n] at 16 kHz to their text. language: None for the page's own, "" to detect it.
+
+        Raises LabError as the runtimes do, also for a language that the model does not know.
+        """
+        language = self.language if language is None else language or None
         if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
             raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
         if is_silent(samples):
-            return "", "silence: the model was not asked"
+            return Heard("", "silence: the model was not asked")
         with self._one_at_a_time:
             runtime, name = self._open(choice)
             started = time.perf_counter()
-            found = long_form.transcribe(runtime, samples, Options(language=self.language))
+            found = long_form.transcribe(runtime, samples, Options(language=language))
             seconds = time.perf_counter() - started
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
-        if found.language_probability is not None:
-            how += f"; language {found.language}, detected with probability {found.language_probability:.2f}"
         model = name.split(" ")[0]  # without the remark about random weights
-        if doubtful := doubt.warning(found.segments, model):
-            how = f"**Warning:** {doubtful}. {knows.in_words(model, self.language)}\n\n{how}"
-        return found.text, how
+        doubtful = doubt.warning(found.segments, model)
+        if found.language_probability is not None:
+            how += f"; language {found.language}, detected"
+            # Under an invented text a 1.00 would look as if it vouched for it.
+            how += "" if doubtful else f" with probability {found.language_probability:.2f}"
+        if doubtful:
+            doubtful = f"{doubtful}. {knows.in_words(model, language)}".strip()
+        return Heard(found.text, how, doubtful, subtitles.srt(found.segments))
 
     def _open(self, choice: str):
         """The runtime of a choice and its model's name; opened once."""
