@@ -59,13 +59,13 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
             "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
 
 
-def layer_inputs(runtime, base, heard, cross: list) -> dict[str, dict]:
+def layer_inputs(runtime, heard, names: list[str], cross: list) -> dict[str, dict]:
     """What encoder and decoder of a pair are given, so that their layers can be set beside fp32's.
 
-    base: fp32's pair; cross: what its encoder made of the sound that was heard.
+    names, cross: of the cross caches that fp32's encoder made of the sound that was heard.
     """
     # The decoders get fp32's cross caches, so that their own noise shows; int8 caches only their own encoder makes.
-    cross = cross if runtime.cross_outputs == base.cross_outputs else runtime.encode(heard.features)
+    cross = cross if runtime.cross_outputs == names else runtime.encode(heard.features)
     return {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
             "decoder": runtime.feeds(heard.forced, cross, None)}
 
@@ -85,29 +85,31 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
 # 5 and 6. The text, the clock ----------------------------------------------------------------------------------------
 
 def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, dict, dict]:
-    """Numbers, layers, texts and times of each pair. At most two are open at a time, fp32's and another.
+    """Numbers, layers, texts and times of each pair. Each is alone, but for the times, where fp32's is open beside it.
 
     present: variants.Variant, fp32's first; said: what PyTorch said (witness.Testimony).
     """
     from whisper_lab import machine
     from whisper_lab.compare import numbers, texts, timing
 
-    written, measured, inputs, rounds = {PYTORCH: said.texts}, {}, {}, {PYTORCH: said.rounds}
-    base = present[0].open(args.threads)
-    cross = base.encode(said.sounds[0].features)
-    rights = [numbers.choices(base.rules, heard, heard.logits) for heard in said.sounds]
+    written, measured, inputs, rounds, known = {PYTORCH: said.texts}, {}, {}, {PYTORCH: said.rounds}, None
     for variant in console.progress(present, description="comparing", unit="precision"):
-        runtime = base if variant is present[0] else variant.open(args.threads)
+        runtime = variant.open(args.threads)
+        known = known or (runtime.cross_outputs, runtime.encode(said.sounds[0].features))
+        rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
-        inputs[variant.name] = layer_inputs(runtime, base, said.sounds[0], cross)
+        inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
         written[variant.name] = [one.text for one in texts.transcribe(runtime, clips)]
-        if runtime is not base:
-            rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats)
         del runtime
         machine.give_back_memory()
-    del base
-    machine.give_back_memory()
-    return measured, compare_layers(present, inputs, args.threads), written, rounds
+    layers = compare_layers(present, inputs, args.threads)
+    base = present[0].open(args.threads) if args.repeats else None
+    for variant in console.progress(present[1:] if args.repeats else [], description="timing", unit="precision"):
+        runtime = variant.open(args.threads)
+        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats)
+        del runtime
+        machine.give_back_memory()
+    return measured, layers, written, rounds
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
@@ -124,11 +126,12 @@ def compare(args) -> dict:
         args.fail_if.require([variant.name for variant in present if variant.name != BASELINE])
     clips = texts.load(args.audio, args.reference, args.language)
     graphs: dict[str, dict] = {}
-    for variant in present:
-        graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
-                                for part, path in variant.paths.items()}
-    machine.give_back_memory()
-    said = witness.ask(args)
+    with witness.asked(args) as answer:
+        for variant in present:  # while PyTorch loads
+            graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
+                                    for part, path in variant.paths.items()}
+        machine.give_back_memory()
+        said = answer()
     clips = texts.with_languages(clips, said.languages)
     measured, layers, written, rounds = compare_pairs(present, clips, said, args)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}

@@ -403,9 +403,9 @@ def test_pytorch_and_the_graphs_never_share_a_process(comparison):
 
 def test_what_stops_pytorch_is_told_in_its_own_words(exported, tmp_path):
     args = SimpleNamespace(model=str(exported.checkpoint.folder), model_dir=tmp_path, threads=1, language="en",
-                           audio=[str(ROOT / "media" / "digits.wav")], repeats=0)
-    with pytest.raises(LabError, match="there is no encoder") as error:
-        witness.ask(args)
+                           audio=[str(ROOT / "media" / "digits.wav")], repeats=6)
+    with witness.asked(args) as answer, pytest.raises(LabError, match="there is no encoder") as error:
+        answer()
     assert "03-export-encoder-decoder.py" in error.value.remedy
 
 

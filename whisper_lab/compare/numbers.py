@@ -141,6 +141,7 @@ def _session(path: Path, names: list[str], threads: int | None):
     options = session_options("decoder", threads, shared_pool=False)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False  # a pool, which grows to twice what is needed, is for sessions that run often
     copy = path.with_name(f".{path.stem}.probe.onnx")
     try:
         graph, outside = _with_outputs(path, names)

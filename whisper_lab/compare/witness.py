@@ -3,12 +3,14 @@
     python -m whisper_lab.compare.witness --model nano --model-dir whisper_model_dir --audio media --folder FOLDER
 
 PyTorch and transformers take more memory than two pairs of whisper-base's graphs, and give none of it back within a
-process. So it says everything at the beginning, in FOLDER, and its process ends before the graphs are compared.
+process. So it says everything at the beginning, in FOLDER, and its process ends before the first pair is opened.
 """
 
+import contextlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,18 +36,30 @@ class Testimony:
     memory: dict  # as probe.run has it
 
 
-def ask(args) -> Testimony:
-    """Let a fresh process hear the clips of 04's command line. Raises LabError where it fails, with its own words."""
+@contextlib.contextmanager
+def asked(args) -> Iterator[Callable[[], Testimony]]:
+    """Let a fresh process hear the clips of 04's command line; gives a function that waits for what it says.
+
+    That raises LabError where the process fails, with its own words.
+    """
     with tempfile.TemporaryDirectory(prefix="whisper-lab-pytorch-") as folder:
         command = [sys.executable, "-m", "whisper_lab.compare.witness", "--folder", folder, "--quiet",
                    "--repeats", str(args.repeats), *probe.options(args, args.audio)]
-        status = subprocess.run(command, env=children.environment()).returncode
-        if (problem := Path(folder) / PROBLEM).is_file():
-            raise LabError(**files.read_json(problem))
-        if status:
-            raise LabError(f"PyTorch's process stopped with status {status}",
-                           "see its own message above; where there is none, memory may have run out")
-        return _read(Path(folder))
+        with subprocess.Popen(command, env=children.environment()) as process:
+            try:
+                yield lambda: _answer(process, Path(folder))
+            finally:
+                process.kill()  # nothing where it has ended; where 04 stopped before, no one waits for it
+
+
+def _answer(process: subprocess.Popen, folder: Path) -> Testimony:
+    status = process.wait()
+    if (problem := folder / PROBLEM).is_file():
+        raise LabError(**files.read_json(problem))
+    if status:
+        raise LabError(f"PyTorch's process stopped with status {status}",
+                       "see its own message above; where there is none, memory may have run out")
+    return _read(folder)
 
 
 def testify(args) -> None:
@@ -60,8 +74,10 @@ def testify(args) -> None:
     languages = [clip.language for clip in texts.with_languages(clips, [one.language for one in found])]
     sounds = [numbers.listen(reference, clip.name, clip.samples, language)
               for clip, language in zip(clips[:numbers.MOST_CLIPS], languages, strict=False)]
-    base = known(args.model_dir, checkpoint.name)[0].open(args.threads)
-    rounds = timing.in_turns(base, reference, sounds[0], args.repeats)
+    rounds: tuple = [], []
+    if args.repeats:
+        base = known(args.model_dir, checkpoint.name)[0].open(args.threads)
+        rounds = timing.in_turns(base, reference, sounds[0], args.repeats)
     _write(Path(args.folder), Testimony([one.text for one in found], languages, sounds, rounds, memory))
 
 
