@@ -103,6 +103,8 @@ def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, d
         del runtime
         machine.give_back_memory()
     layers = compare_layers(present, inputs, args.threads)
+    del inputs, known
+    machine.give_back_memory()
     base = present[0].open(args.threads) if args.repeats else None
     for variant in console.progress(present[1:] if args.repeats else [], description="timing", unit="precision"):
         runtime = variant.open(args.threads)

@@ -7,6 +7,7 @@ process. So it says everything at the beginning, in FOLDER, and its process ends
 """
 
 import contextlib
+import gc
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import children, console, files
+from whisper_lab import children, console, files, machine
 from whisper_lab.compare import numbers, probe, texts, timing
 from whisper_lab.compare.variants import known
 from whisper_lab.console import LabError
@@ -76,6 +77,8 @@ def testify(args) -> None:
               for clip, language in zip(clips[:numbers.MOST_CLIPS], languages, strict=False)]
     rounds: tuple = [], []
     if args.repeats:
+        gc.collect()  # the checkpoint's own copy, where it was stored in half precision: it refers to itself
+        machine.give_back_memory()
         base = known(args.model_dir, checkpoint.name)[0].open(args.threads)
         rounds = timing.in_turns(base, reference, sounds[0], args.repeats)
     _write(Path(args.folder), Testimony([one.text for one in found], languages, sounds, rounds, memory))
