@@ -59,13 +59,13 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
             "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
 
 
-def layer_inputs(runtime, base, heard) -> dict[str, dict]:
-    """What encoder and decoder of a pair are given, so that their layers can be set beside fp32's (`base`)."""
-    from whisper_lab.compare import numbers
+def layer_inputs(runtime, heard, names: list[str], cross: list) -> dict[str, dict]:
+    """What encoder and decoder of a pair are given, so that their layers can be set beside fp32's.
 
+    names, cross: of the cross caches that fp32's encoder made of the sound that was heard.
+    """
     # The decoders get fp32's cross caches, so that their own noise shows; int8 caches only their own encoder makes.
-    same = runtime.cross_outputs == base.cross_outputs
-    _, cross = numbers.hidden_and_cross(base if same else runtime, heard.features)
+    cross = cross if runtime.cross_outputs == names else runtime.encode(heard.features)
     return {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
             "decoder": runtime.feeds(heard.forced, cross, None)}
 
@@ -82,42 +82,45 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
     return rows
 
 
-# 5. The text ---------------------------------------------------------------------------------------------------------
+# 5 and 6. The text, the clock ----------------------------------------------------------------------------------------
 
-def transcribe(runtime, clips: list) -> list:
-    """What a runtime hears in each clip, greedily: a Transcript each."""
-    from whisper_lab import long_form
-    from whisper_lab.decoding import Options
+def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, dict, dict]:
+    """Numbers, layers, texts and times of each pair. Each is alone, but for the times, where fp32's is open beside it.
 
-    return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,)))
-            for clip in clips]
+    present: variants.Variant, fp32's first; said: what PyTorch said (witness.Testimony).
+    """
+    from whisper_lab import machine
+    from whisper_lab.compare import numbers, texts, timing
 
-
-# 6. The clock --------------------------------------------------------------------------------------------------------
-
-def measure_speed(base, other, heard, repeats: int) -> tuple[list[dict], list[dict]]:
-    """Time fp32 and another in turn, round after round, so that whatever else the machine does strikes both alike."""
-    from whisper_lab.compare.timing import one_window
-
-    times: tuple[list, list] = [], []
-    for i in range(-1, repeats):
-        for k in (0, 1) if i % 2 else (1, 0):  # neither always comes first
-            measured = one_window((base, other)[k], heard.features, heard.forced, heard.prompt_length)
-            if i >= 0:  # the first round warms up: memory is mapped, threads are started
-                times[k].append(measured)
-    return times
+    written, measured, inputs, rounds, known = {PYTORCH: said.texts}, {}, {}, {PYTORCH: said.rounds}, None
+    for variant in console.progress(present, description="comparing", unit="precision"):
+        runtime = variant.open(args.threads)
+        known = known or (runtime.cross_outputs, runtime.encode(said.sounds[0].features))
+        rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
+        measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
+        inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
+        written[variant.name] = [one.text for one in texts.transcribe(runtime, clips)]
+        del runtime
+        machine.give_back_memory()
+    layers = compare_layers(present, inputs, args.threads)
+    del inputs, known
+    machine.give_back_memory()
+    base = present[0].open(args.threads) if args.repeats else None
+    for variant in console.progress(present[1:] if args.repeats else [], description="timing", unit="precision"):
+        runtime = variant.open(args.threads)
+        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats)
+        del runtime
+        machine.give_back_memory()
+    return measured, layers, written, rounds
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
 
 def compare(args) -> dict:
-    """All seven points for one checkpoint. At most two runtimes are open at a time, fp32's graphs and another."""
-    import torch
-
-    from whisper_lab import checkpoints
-    from whisper_lab.compare import numbers, probe, report, texts, timing, variants
-    from whisper_lab.export.graphs import release_memory
-    from whisper_lab.torch_whisper import TorchWhisper
+    """All seven points for one checkpoint. PyTorch speaks first, in a process that ends before graphs are opened."""
+    from whisper_lab import checkpoints, machine
+    from whisper_lab.compare import probe, report, texts, timing, variants, witness
+    from whisper_lab.features import FeatureSpec
 
     checkpoint = checkpoints.resolve(args.model)
     present, missing = variants.find(args.model_dir, checkpoint.name, args.precisions)
@@ -125,38 +128,20 @@ def compare(args) -> dict:
         args.fail_if.require([variant.name for variant in present if variant.name != BASELINE])
     clips = texts.load(args.audio, args.reference, args.language)
     graphs: dict[str, dict] = {}
-    for variant in present:
-        graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
-                                for part, path in variant.paths.items()}
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    reference = TorchWhisper.load(checkpoint)
-    spec, found = reference.spec, transcribe(reference, clips)
-    clips = texts.with_languages(clips, found)
-    written, measured, inputs, rounds = {PYTORCH: [one.text for one in found]}, {}, {}, {}
-    sounds = [numbers.listen(reference, clip.name, clip.samples, clip.language) for clip in clips[:numbers.MOST_CLIPS]]
-    rights = [numbers.choices(reference.rules, heard, heard.logits) for heard in sounds]
-    base = present[0].open(args.threads)
-    rounds[PYTORCH] = measure_speed(base, reference, sounds[0], args.repeats)
-    del reference  # the float32 weights once more
-    release_memory()
-    for variant in console.progress(present, description="comparing", unit="precision"):
-        runtime = base if variant is present[0] else variant.open(args.threads)
-        measured[variant.name] = compare_numbers(runtime, sounds, rights)
-        inputs[variant.name] = layer_inputs(runtime, base, sounds[0])
-        written[variant.name] = [one.text for one in transcribe(runtime, clips)]
-        if runtime is not base:
-            rounds[variant.name] = measure_speed(base, runtime, sounds[0], args.repeats)
-            del runtime
-            release_memory()
-    del base
-    release_memory()
-    layers = compare_layers(present, inputs, args.threads)
+    with witness.asked(args) as answer:
+        for variant in present:  # while PyTorch loads
+            graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
+                                    for part, path in variant.paths.items()}
+        machine.give_back_memory()
+        said = answer()
+    clips = texts.with_languages(clips, said.languages)
+    measured, layers, written, rounds = compare_pairs(present, clips, said, args)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
     loudest = next((path for path in report.sound_files(args.audio) if path.name == clips[0].name), None)
-    memory = {} if args.no_memory else {
-        name: probe.run(name, args, loudest)
-        for name in console.progress(list(scores), description="measuring memory", unit="process")}
+    memory = {} if args.no_memory else {PYTORCH: said.memory} | {
+        variant.name: probe.run(variant.name, args, loudest)
+        for variant in console.progress(present, description="measuring memory", unit="process")}
+    spec = FeatureSpec.from_folder(checkpoint.folder)
     return report.document(args, checkpoint, spec, missing, clips, graphs, measured, layers, scores,
                            timing.of_pairs(rounds, BASELINE, spec.window_s), memory)
 

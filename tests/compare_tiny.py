@@ -11,6 +11,28 @@ from tests import export_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Runs a script, and writes down how many sessions were open at once and which packages were needed for that.
+WATCHED = """
+import json, runpy, sys, weakref
+import onnxruntime
+
+live, most, start = weakref.WeakSet(), 0, onnxruntime.InferenceSession.__init__
+
+def watched(self, *arguments, **options):
+    global most
+    live.add(self)
+    most = max(most, len(live))
+    start(self, *arguments, **options)
+
+onnxruntime.InferenceSession.__init__ = watched
+report, *sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    with open(report, "w") as file:
+        json.dump({"sessions": most, "packages": sorted({"torch", "transformers"} & set(sys.modules))}, file)
+"""
+
 
 @functools.cache
 def comparison() -> tuple[int, str, str, Path, str]:
@@ -26,7 +48,8 @@ def comparison() -> tuple[int, str, str, Path, str]:
         for part, path in made.pairs[precision].items():
             _finish(shutil.copy(path, folder / path.name), facts, part, precision)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "04-compare-precisions.py"), "--model", str(made.checkpoint.folder), "--model-dir",
+        [sys.executable, "-c", WATCHED, str(folder / "watched.json"), str(ROOT / "04-compare-precisions.py"),
+         "--model", str(made.checkpoint.folder), "--model-dir",
          str(folder), "--audio", str(ROOT / "media" / "digits.wav"), "--reference", "four seven two nine one eight",
          "--language", "en", "--output-dir", str(folder), "--threads", "1", "--repeats", "2",
          "--fail-if", "size_ratio>0.01 and int8.nonfinite<1"],

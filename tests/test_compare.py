@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,10 +21,12 @@ from whisper_lab.compare import (
     timing,
     variants,
     verdict,
+    witness,
 )
 from whisper_lab.console import LabError
 
 SCRIPT = "04-compare-precisions.py"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def small_graph(path, *, hidden=32, operators=("MatMul", "Relu"), outside=False):
@@ -151,6 +155,18 @@ def test_first_divergence_and_its_margin():
     assert numbers.first_divergence(Tokenizer(), heard, right, right + 1) is None
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_inner_values_are_made_outputs_of_a_graph_as_it_stands(tmp_path, outside):
+    """An output that is there already does not come twice, which onnxruntime refuses, and the file is not changed."""
+    path = small_graph(tmp_path / "a.onnx", outside=outside)
+    before, x = path.read_bytes(), np.ones((2, 64), np.float32)
+    found = numbers.exposed(path, ["layer/MatMul", "y"], {"x": x}, 1)
+    weight = numpy_helper.to_array(onnx.load(path).graph.initializer[0])
+    np.testing.assert_allclose(found["layer/MatMul"], x @ weight, rtol=1e-5)
+    np.testing.assert_allclose(found["y"], np.maximum(x @ weight, 0) + 1, rtol=1e-5)
+    assert path.read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
 # Texts ---------------------------------------------------------------------------------------------------------------
 
 def clip(reference, name="a.wav", language="en"):
@@ -214,8 +230,6 @@ def test_few_words_are_warned_of():
 
 
 def test_manifest_folder_and_single_file(tmp_path, references):
-    from conftest import ROOT
-
     shutil.copy(ROOT / "media" / "digits.wav", tmp_path)
     manifest = tmp_path / "references.json"
     manifest.write_text('{"digits.wav": "four seven"}', encoding="utf-8")
@@ -379,6 +393,20 @@ def test_the_script_end_to_end(comparison):
     for picture in ("sizes", "operators-encoder", "operators-decoder", "layers", "pareto"):
         assert f"(compare-{name}-{picture}.png)" in report
         assert (folder / f"compare-{name}-{picture}.png").stat().st_size > 10_000
+
+
+def test_pytorch_and_the_graphs_never_share_a_process(comparison):
+    """PyTorch alone takes more than two pairs of whisper-base's graphs; and of those no more than two are open."""
+    watched = json.loads((comparison[3] / "watched.json").read_text(encoding="utf-8"))
+    assert watched == {"sessions": 4, "packages": []}
+
+
+def test_what_stops_pytorch_is_told_in_its_own_words(exported, tmp_path):
+    args = SimpleNamespace(model=str(exported.checkpoint.folder), model_dir=tmp_path, threads=1, language="en",
+                           audio=[str(ROOT / "media" / "digits.wav")], repeats=6)
+    with witness.asked(args) as answer, pytest.raises(LabError, match="there is no encoder") as error:
+        answer()
+    assert "03-export-encoder-decoder.py" in error.value.remedy
 
 
 @pytest.fixture(scope="module")

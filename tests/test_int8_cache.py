@@ -148,7 +148,8 @@ def test_the_comparison_reads_int8_caches(exported, plain, small, mel):
     assert hidden.shape[0] == 1 and small.decoder.run(["logits"], small.feeds(forced, cross, None))
     plain_pair, pair = naming.pair(exported, NAME, "int8"), naming.pair(exported, NAME, "int8", optimized=True)
     variants = [SimpleNamespace(name=name, paths=paths) for name, paths in (("a", plain_pair), ("b", pair))]
-    inputs = {name: script.layer_inputs(runtime, plain, heard) for name, runtime in (("a", plain), ("b", small))}
+    inputs = {name: script.layer_inputs(runtime, heard, plain.cross_outputs, plain.encode(heard.features))
+              for name, runtime in (("a", plain), ("b", small))}
     rows = script.compare_layers(variants, inputs, 1)["b"]
     assert {row["part"] for row in rows} == {"encoder", "decoder"}
     assert min(row["sqnr_db"] for row in rows if row["sqnr_db"] is not None) > 20

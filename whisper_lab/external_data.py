@@ -200,6 +200,33 @@ def pieces(graph: Path) -> Iterator[Piece]:
         raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
 
 
+def names(graph: Path) -> tuple[list[str], list[str]]:
+    """What the nodes of a graph make, in the order of computation, and its outputs: its weights are passed over.
+
+    ModelProto.graph is field 7, GraphProto.node 1 and output 12, NodeProto.output 2, ValueInfoProto.name 1. Raises
+    LabError where the file cannot be read or is no protobuf message.
+    """
+    made, outputs = [], []
+    try:
+        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for start, end in _inside(data, 0, len(data), 7):
+                for node in _inside(data, start, end, 1):
+                    made += [str(data[slice(*name)], "utf-8") for name in _inside(data, *node, 2)]
+                for output in _inside(data, start, end, 12):
+                    outputs += [str(data[slice(*name)], "utf-8") for name in _inside(data, *output, 1)]
+    except OSError as error:
+        raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
+            from error
+    except (ValueError, IndexError) as error:
+        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+    return made, outputs
+
+
+def _inside(data, at: int, end: int, wanted: int) -> list[tuple[int, int]]:
+    """Where the texts and messages of one field are in a message."""
+    return [(start, stop) for field, wire, start, stop in _fields(data, at, end) if field == wanted and wire == 2]
+
+
 def _walk(data, at: int, end: int, kind: str, depth: int) -> Iterator[Piece]:
     """The pieces within one message, data[at:end]. Raises ValueError or IndexError where it is no such message."""
     if depth > 4 * DEEPEST:

@@ -7,10 +7,12 @@
 """
 
 import functools
+import importlib.util
 import unicodedata
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -66,14 +68,18 @@ def normalize(text: str) -> str:
 def english_normalizer() -> Callable[[str], str]:
     """Whisper's own for English (Radford et al. 2022, appendix C), as transformers ships it: "thirty" and "30" are one.
 
-    Without the checkpoint's list of British spellings: "colour" and "color" stay two words.
+    Without the checkpoint's list of British spellings: "colour" and "color" stay two words. Its file is read by itself:
+    it needs nothing of its package, which would bring in PyTorch, 300 MB and seconds. Raises LabError without it.
     """
-    from whisper_lab.checkpoints import import_transformers
-
-    import_transformers()
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    return EnglishTextNormalizer({})
+    package = importlib.util.find_spec("transformers")
+    if package is None:
+        raise LabError("Whisper's English normalizer is in transformers, which is not installed",
+                       "pip install transformers")
+    file = Path(package.submodule_search_locations[0]) / "models" / "whisper" / "english_normalizer.py"
+    spec = importlib.util.spec_from_file_location("whisper_english_normalizer", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EnglishTextNormalizer({})
 
 
 def word_errors(reference: str, hypothesis: str, language: str | None = None, numerals: bool = True) -> Errors:

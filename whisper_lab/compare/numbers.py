@@ -12,7 +12,8 @@ from whisper_lab.decoding import Options, decode_encoded
 from whisper_lab.export import naming
 from whisper_lab.features import log_mel
 
-AT_ONCE = 32  # values made outputs in one run; all of a large model at once would need gigabytes
+# Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
+AT_ONCE = {"encoder": 32, "decoder": 256}
 MOST_TOKENS = 48
 MOST_CLIPS = 8  # whose scores of every token are kept; the text is compared on all of them
 
@@ -89,9 +90,9 @@ def layer_errors(variants: dict[str, dict[str, Path]], base_paths: dict[str, Pat
     rows: dict[str, list[dict]] = {name: [] for name in variants}
     for part, base in base_paths.items():
         shared = {name: places(base, paths[part]) for name, paths in variants.items() if part in paths}
-        every = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs))
-        for start in range(0, len(every), AT_ONCE):
-            _compare_few(part, every[start:start + AT_ONCE], shared, variants, base, feeds, base_feeds, threads, rows)
+        every, few = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs)), AT_ONCE[part]
+        for start in range(0, len(every), few):
+            _compare_few(part, every[start:start + few], shared, variants, base, feeds, base_feeds, threads, rows)
     return rows
 
 
@@ -109,11 +110,11 @@ def _compare_few(part: str, layers: list[str], shared: dict, variants: dict, bas
 
 def places(base: Path, test: Path) -> dict[str, str]:
     """Module -> the value that is its output in both graphs."""
-    first, second = (onnx.load(path, load_external_data=False).graph for path in (base, test))
-    there = {name for node in second.node for name in node.output}
-    found = naming.module_outputs(name for node in first.node for name in node.output if name in there)
-    ends = {value.name for value in first.output} & {"encoder_hidden_states", "logits"} & there
-    return found | {name: name for name in ends}
+    (first, outputs), (second, _) = (external_data.names(path) for path in (base, test))
+    there = set(second)
+    found = naming.module_outputs(name for name in first if name in there)
+    ends = {"encoder_hidden_states", "logits"} & set(outputs) & there
+    return found | {name: name for name in sorted(ends)}
 
 
 def _error(right: np.ndarray, test: np.ndarray) -> dict:
@@ -140,6 +141,7 @@ def _session(path: Path, names: list[str], threads: int | None):
     options = session_options("decoder", threads, shared_pool=False)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False  # a pool, which grows to twice what is needed, is for sessions that run often
     copy = path.with_name(f".{path.stem}.probe.onnx")
     try:
         graph, outside = _with_outputs(path, names)
@@ -154,12 +156,14 @@ def _session(path: Path, names: list[str], threads: int | None):
 
 
 def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
-    """The graph's bytes with more outputs, and whether its weights stay in a file beside it."""
-    outside = bool(external_data.check(path))
-    model = onnx.load(path, load_external_data=False)
-    outputs = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    return model.SerializeToString(), outside
+    """The graph's bytes with more outputs, and whether its weights stay in a file beside it.
+
+    Two protobuf messages one behind the other are read as one, whose lists are joined: so nothing is read and written
+    again, which would take the graph's size three times over.
+    """
+    outside, (_, outputs) = bool(external_data.check(path)), external_data.names(path)
+    more = onnx.GraphProto(output=[onnx.ValueInfoProto(name=name) for name in names if name not in outputs])
+    return path.read_bytes() + onnx.ModelProto(graph=more).SerializeToString(), outside
 
 
 def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:

@@ -61,10 +61,19 @@ def load(paths: list[str], reference: str | None, language: str | None) -> list[
     return clips
 
 
-def with_languages(clips: list[Clip], found: list) -> list[Clip]:
-    """The clips with the language that PyTorch detected (`found`: its transcripts) where nobody named one."""
-    return [dataclasses.replace(clip, language=clip.language or transcript.language)
-            for clip, transcript in zip(clips, found, strict=True)]
+def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:
+    """The clips with the languages that PyTorch `found` in them where no one named one."""
+    return [dataclasses.replace(clip, language=clip.language or language)
+            for clip, language in zip(clips, found, strict=True)]
+
+
+def transcribe(runtime, clips: list[Clip]) -> list:
+    """What a runtime hears in each clip, greedily: a Transcript each."""
+    from whisper_lab import long_form
+    from whisper_lab.decoding import Options
+
+    return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,)))
+            for clip in clips]
 
 
 def manifest(path: Path) -> dict[Path, dict]:

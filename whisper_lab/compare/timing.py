@@ -29,6 +29,20 @@ def one_window(runtime, features: np.ndarray, forced: np.ndarray, prompt_length:
             "token_ms": 1e3 * (end - prompted) / len(tokens), "window_ms": 1e3 * (end - start)}
 
 
+def in_turns(base, other, heard, repeats: int) -> tuple[list[dict], list[dict]]:
+    """Time fp32 and another in turn, round after round, so that whatever else the machine does strikes both alike.
+
+    heard: the window and its tokens (numbers.Heard); returns the rounds of each.
+    """
+    times: tuple[list, list] = [], []
+    for i in range(-1, repeats):
+        for k in (0, 1) if i % 2 else (1, 0):  # neither always comes first
+            measured = one_window((base, other)[k], heard.features, heard.forced, heard.prompt_length)
+            if i >= 0:  # the first round warms up: memory is mapped, threads are started
+                times[k].append(measured)
+    return times
+
+
 def summary(rounds: list[dict[str, float]], window_s: float) -> dict:
     """Median, quartiles, smallest and largest of each time over the rounds, and the real-time factor of the median."""
     made = {name: _spread([one[name] for one in rounds]) for name in rounds[0]}
