@@ -14,9 +14,11 @@ import single_nano
 
 from whisper_lab import console, content, external_data, onnx_session
 from whisper_lab.console import LabError
+from whisper_lab.decoding import Options, decode, rate
 from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
 
+ROOT = Path(__file__).resolve().parent.parent
 FLIPS = 60  # over all kinds of files
 NAME = nano_pair.NAME
 
@@ -178,13 +180,55 @@ def test_sealing_again_is_no_change(nano_export, tmp_path):
 
 # Numbers that are none -----------------------------------------------------------------------------------------------
 
-def spoiled(path: Path, wanted: str) -> None:
-    """A graph with NaN in its largest float32 weight whose name contains `wanted`, and sealed as if 03 had made it."""
+@pytest.fixture(scope="module")
+def spoiled(nano_export, tmp_path_factory) -> OnnxWhisper:
+    """nano's float32 pair with a single NaN, in the embedding of a token that no one says; sealed as if 03 wrote it."""
+    folder = nano_pair.take(nano_export, tmp_path_factory.mktemp("spoiled"))
+    path = naming.pair(folder, NAME)["decoder"]
     model = onnx.load(path)
-    weight = max((tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT
-                  and wanted in tensor.name), key=lambda tensor: len(tensor.raw_data))
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = onnx.numpy_helper.to_array(weight).copy()
-    values.flat[::3] = np.nan
+    token = values.shape[0] // 3
+    values[token, 0] = np.nan
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, path)
     content.seal(path)
+    return OnnxWhisper(folder, NAME, threads=1)
+
+
+@pytest.mark.parametrize("options", [
+    Options(language="en"), Options(language="en", beams=3), Options(), Options(language="en", timestamps=True),
+    Options(language="en", temperatures=(0.4,))], ids=["greedy", "beams", "detection", "timestamps", "sampling"])
+def test_scores_that_are_no_numbers_are_an_error(spoiled, options):
+    features = np.zeros((1, spoiled.spec.n_mels, spoiled.spec.n_frames), np.float32)
+    error = refused(lambda: decode(spoiled, features, options))
+    assert "not numbers" in error.problem and "python 03-export-encoder-decoder.py --model nano" in error.remedy
+
+
+def test_so_they_are_while_someone_speaks(spoiled):
+    from whisper_lab.stream.ear import Ear
+
+    features = np.zeros((spoiled.spec.n_mels, spoiled.spec.n_frames), np.float32)
+    assert "not numbers" in refused(lambda: Ear(spoiled, "en").listen(features, 1.0)).problem
+
+
+def test_so_they_are_where_pytorch_found_the_tokens(spoiled):
+    cross = spoiled.encode(np.zeros((1, spoiled.spec.n_mels, spoiled.spec.n_frames), np.float32))
+    assert "not numbers" in refused(lambda: rate(spoiled, cross, spoiled.rules.prompt("en"), [100, 101])).problem
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("script", ["02-whisper-huggingface.py", "03-export-encoder-decoder.py"])
+def test_a_checkpoint_whose_weights_are_no_numbers(nano, tmp_path, call_script, monkeypatch, script, value):
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(nano, tmp_path / "spoiled"))
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("decoder.layers.0.fc1.weight"))
+    weights[name] = weights[name].copy()
+    weights[name][3, 4] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    monkeypatch.chdir(tmp_path)
+    sound = ["--audio", ROOT / "media" / "kitchen.wav"] if script.startswith("02") else []
+    status, out, err = call_script(script, "--model", folder, *sound)
+    assert status == 1 and not out and "decoder.layers.0.fc1.weight holds numbers that are not finite" in err
