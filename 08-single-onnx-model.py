@@ -97,14 +97,14 @@ def export(args, name: str) -> dict:
         path = single_graph.file_of(folder, name, args.precision, args.input)
         graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)
         single_graph.describe(path, pair, not args.no_verify, args.input)
-        row = {"file": path.name, "precision": args.precision, "size_bytes": graphs.size(path),
+        row = {"file": path.name, "precision": args.precision,
                "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
                "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
         if not args.no_verify:
             session, gates = single_graph.check(path, pair, whisper, args)
             row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper, args.input)}
-        publish.publish([path], Path(args.model_dir))
-    return row
+        placed = publish.publish([path], Path(args.model_dir))
+    return row | {"size_bytes": graphs.size(placed[0])}  # as it now is, its seal included
 
 
 def compare_times(session, whisper, given: str = "samples") -> dict:
