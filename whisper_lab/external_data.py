@@ -188,6 +188,22 @@ def _holes(path: Path, parts: list[Piece]) -> int:
 
 # The graph as bytes --------------------------------------------------------------------------------------------------
 
+def metadata(graph: Path) -> dict[str, str]:
+    """A graph's metadata_props, read from the file alone: its nodes and weights are skipped.
+
+    Raises LabError where the file cannot be read or is no protobuf message.
+    """
+    try:
+        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return dict(_entry(data, start, stop) for field, wire, start, stop in _fields(data, 0, len(data))
+                        if field == METADATA and wire == 2)
+    except OSError as error:
+        raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
+            from error
+    except (ValueError, IndexError) as error:
+        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+
+
 def pieces(graph: Path) -> Iterator[Piece]:
     """Every tensor with external data in a graph file, wherever it is: loops, functions, attributes, sparse tensors.
 
@@ -201,22 +217,6 @@ def pieces(graph: Path) -> Iterator[Piece]:
             return
         with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield from _walk(data, 0, size, "model", 0)
-    except OSError as error:
-        raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
-            from error
-    except (ValueError, IndexError) as error:
-        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
-
-
-def metadata(graph: Path) -> dict[str, str]:
-    """A graph's metadata_props, read from the file alone: its nodes and weights are skipped.
-
-    Raises LabError where the file cannot be read or is no protobuf message.
-    """
-    try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return dict(_entry(data, start, stop) for field, wire, start, stop in _fields(data, 0, len(data))
-                        if field == METADATA and wire == 2)
     except OSError as error:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
             from error
