@@ -159,6 +159,18 @@ def test_damage_opens_where_someone_asks_for_it(pair, tmp_path):
     assert module.arguments(["a.wav", "--no-verify"]).no_verify
 
 
+def test_programs_that_only_show_graphs_warn(pair, tmp_path, call_script, monkeypatch):
+    left, right = naming.pair(Path(shutil.copytree(pair, tmp_path / "graphs")), NAME, "int8").values()
+    monkeypatch.chdir(tmp_path)
+    assert "damaged" not in call_script("04-compare-precisions.py", "--graphs", left, right)[2]
+    flipped(right, random.Random(1), *largest_weight(right))
+    status, _, err = call_script("04-compare-precisions.py", "--graphs", left, right)
+    assert status == 0 and f"warning: {right} is damaged, or was changed" in err and str(left) not in err
+    with monkeypatch.context() as patch:  # without a server
+        patch.setattr(importlib.import_module("05-explore-in-netron"), "serve", lambda *_: None)
+        assert f"warning: {right} is damaged" in call_script("05-explore-in-netron.py", "--graphs", left, right)[2]
+
+
 def test_the_seal_changes_nothing_else(nano_export):
     """onnx and onnxruntime read a sealed graph as before; sealing twice changes nothing; metadata has the digest."""
     path = naming.pair(nano_export / "graphs", NAME)["decoder"]
