@@ -183,6 +183,7 @@ def load_model(args):
     model = checkpoints.load_model(checkpoint, dtype=getattr(torch, dtype)).to(device)
     lab = TorchWhisper(model, checkpoint.folder)
     lab.checkpoint = checkpoint
+    lab.complete_settings()
     lab.keep_states()
     lab.processor = transformers.WhisperProcessor.from_pretrained(checkpoint.folder)
     lab.prompt = lab.rules.prompt_tokens(lab.tokenizer, args.prompt or "")

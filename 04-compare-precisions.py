@@ -148,9 +148,12 @@ def compare(args) -> dict:
 
 def compare_files(args) -> dict:
     """Points 1 to 3 for two files given by hand; the first is the one that is compared with."""
+    from whisper_lab import content
     from whisper_lab.compare import report
 
     first, second = map(Path, args.graphs)
+    for path in (first, second):
+        content.warn(path)
     base = look_at_graph(first, None)
     return report.files_document(args, base, look_at_graph(second, base))
 

@@ -149,7 +149,11 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Choose, then draw or serve."""
     args = arguments(argv)
+    from whisper_lab import content
+
     left, right, title = choose(args)
+    for path in dict.fromkeys((left, right)):
+        content.warn(path)
     if args.picture:
         pictures([left, right], args.output_dir)
     else:

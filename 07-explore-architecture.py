@@ -233,8 +233,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--untrained goes with --transcribe or --trace")
     if working and (args.preset not in ("class", "nano") or args.swap_encoder or args.swap_decoder):
         parser.error("--transcribe and --trace run the miniature: they go with no other preset and no swap")
-    from whisper_lab import files
+    from whisper_lab import adapters, files
     from whisper_lab.speech_llm import ASRError
+
+    for folder in filter(None, (args.swap_encoder, args.swap_decoder, args.speech_llm)):
+        adapters.refuse(folder)
 
     if args.threads:
         import torch

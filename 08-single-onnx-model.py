@@ -92,18 +92,19 @@ def export(args, name: str) -> dict:
     # Opens both and compares their metadata: only graphs that were made together belong in one.
     whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
     with publish.stage(args.model_dir) as folder:
-        console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}", "what 03 wrote and checked")
+        console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
+                     f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
         path = single_graph.file_of(folder, name, args.precision, args.input)
         graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)
         single_graph.describe(path, pair, not args.no_verify, args.input)
-        row = {"file": path.name, "precision": args.precision, "size_bytes": graphs.size(path),
+        row = {"file": path.name, "precision": args.precision,
                "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
                "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
         if not args.no_verify:
             session, gates = single_graph.check(path, pair, whisper, args)
             row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper, args.input)}
-        publish.publish([path], Path(args.model_dir))
-    return row
+        placed = publish.publish([path], Path(args.model_dir))
+    return row | {"size_bytes": graphs.size(placed[0])}  # as it now is, its seal included
 
 
 def compare_times(session, whisper, given: str = "samples") -> dict:
@@ -144,14 +145,13 @@ def run(args) -> int:
     from whisper_lab.onnx_whisper import chosen_name
 
     clip, *given = map(Path, args.run[1:])
-    name = given[0].name.split("_")[0] if given else chosen_name(args.model, args.model_dir)
-    model = given[0] if given else single_graph.file_of(args.model_dir, name, args.precision, args.input)
-    facts = single_graph.facts(model, f"python 08-single-onnx-model.py --model {name.removeprefix('whisper-')} "
-                                      f"--precision {args.precision} --input {args.input}")
+    model = given[0] if given else single_graph.file_of(
+        args.model_dir, chosen_name(args.model, args.model_dir), args.precision, args.input)
+    facts = single_graph.facts(model)
     sound = audio.load(clip)
     if sound.duration > facts["window_s"]:
         raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
-                       f"cut it, or let windows do it: python -m whisper_lab.onnx_whisper {clip}")
+                       f"cut it, or let windows do it: {single_graph.pair_command(model, facts, clip)}")
     console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
     lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
     if not args.quiet:
@@ -163,7 +163,7 @@ def run(args) -> int:
                               encoding="utf-8", env=single_graph.plain_environment())
     if done.returncode:
         raise LabError(f"these lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
-                       "write the graph again with 03 and 08, or open a graph that 08 wrote")
+                       f"write the graph again: {single_graph.command(model)}")
     console.result(done.stdout.rstrip("\n"))
     return 0
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests import export_tiny
+from whisper_lab import content
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,3 +68,4 @@ def _finish(path: str, facts: dict, part: str, precision: str) -> None:
     from whisper_lab.export import metadata
 
     metadata.write(Path(path), facts, part, precision, {}, verified=False)
+    content.seal(Path(path))

@@ -31,6 +31,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
+def no_model_given_before(monkeypatch):
+    """A program is given one model, and remembers it for its messages; a test process many."""
+    monkeypatch.setattr("whisper_lab.checkpoints._given", {})
+
+
+@pytest.fixture(autouse=True)
 def no_pool_for_the_whole_process(monkeypatch):
     """onnxruntime's shared pool is for programs: once made, every later session of the test process would be in it."""
     monkeypatch.setattr("whisper_lab.onnx_session._make_pool", lambda threads: None)

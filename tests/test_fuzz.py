@@ -21,7 +21,7 @@ import soundfile
 from test_sound_ends import OF_FFMPEG, OF_LIBSNDFILE
 from test_sound_ends import write as write_sound
 
-from whisper_lab import audio, checkpoints, console, external_data, features, onnx_session, references
+from whisper_lab import audio, checkpoints, console, content, external_data, features, onnx_session, references
 from whisper_lab.console import LabError
 from whisper_lab.tokens import TokenRules
 
@@ -169,7 +169,7 @@ class Graphs:
         value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
         graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", value[:1], value[1:], [weights])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        helper.set_model_props(model, {"producer": onnx_session.PRODUCER, "part": "encoder", "model": "m",
+        helper.set_model_props(model, {"producer": content.PRODUCER, "part": "encoder", "model": "m",
                                        "revision": "null", "random_weights": "false", "weights_sha256": "0",
                                        "precision": "fp32", "format": "1", "cache_types": '{"cross": "float32"}'})
         self.path, self.data = folder / "a.onnx", model.SerializeToString()

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from onnx_grain import NAME, exported
 
-from whisper_lab import console, long_form
+from whisper_lab import console, content, long_form
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
+from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper, chosen_name, graph_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 40
@@ -168,10 +168,10 @@ def test_missing_graph_names_the_command(tmp_path):
     assert "python 03-export-encoder-decoder.py --model nano --precision int8" in error.remedy
 
 
-@pytest.mark.parametrize("content", [b"", b"not a graph at all", None])
-def test_corrupt_graph(copied, content):
+@pytest.mark.parametrize("written", [b"", b"not a graph at all", None])
+def test_corrupt_graph(copied, written):
     path = naming.pair(copied, NAME)["decoder"]
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    path.write_bytes(path.read_bytes()[:5000] if written is None else written)
     error = refused(copied)
     assert str(path) in error.problem and "python 03-export-encoder-decoder.py" in error.remedy
 
@@ -197,6 +197,7 @@ def edit_metadata(path: Path, **facts: str | None) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {key: value for key, value in kept.items() if value is not None})
     onnx.save(model, path)
+    content.seal(path)
 
 
 def test_checkpoints_mixed(copied):
@@ -215,17 +216,19 @@ def test_graph_of_another_program(copied):
 def test_runtime_files_of_another_checkpoint(copied, name, key, value):
     path = naming.runtime_folder(copied, NAME) / name
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    content.write_manifest(path.parent, list(RUNTIME_FILES))
     assert "belongs to another checkpoint than the graphs" in refused(copied).problem
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "preprocessor_config.json"])
-@pytest.mark.parametrize("content", [None, "", "[1]"])
-def test_runtime_files_missing_or_broken(copied, name, content):
+@pytest.mark.parametrize("written", [None, "", "[1]"])
+def test_runtime_files_missing_or_broken(copied, name, written):
     path = naming.runtime_folder(copied, NAME) / name
     path.unlink()
-    if content is not None:
-        path.write_text(content)
-    assert "python 03-export-encoder-decoder.py" in refused(copied).remedy
+    if written is not None:
+        path.write_text(written)
+    error = refused(copied)
+    assert str(path) in error.problem and "python 03-export-encoder-decoder.py" in error.remedy
 
 
 def test_no_alignment_output(fp32, noise_features, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab.tokens import TokenRules, log_softmax
+from whisper_lab.tokens import log_softmax, require_numbers
 
 GROUP = 64  # tokens whose largest score is looked at first
 
@@ -68,7 +68,7 @@ def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: 
     live = np.arange(len(windows))
     for step in range(room):
         batch = [windows[i] for i in live]
-        best = _continuations(runtime.rules, logits, batch, options)
+        best = _continuations(runtime, logits, batch, options)
         offsets = np.cumsum([0] + [len(window.tokens) for window in batch])  # first row of each window
         rows = [offsets[i] + window.advance(*best[i], runtime.rules.end, step + 1 == room)
                 for i, window in enumerate(batch)]
@@ -85,10 +85,12 @@ def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: 
     return [(window.finished[0][1], window.finished[0][0]) if window.finished else ([], 0.0) for window in windows]
 
 
-def _continuations(rules: TokenRules, logits: np.ndarray, batch: list[_Window], options: Any) -> list[tuple]:
+def _continuations(runtime: Any, logits: np.ndarray, batch: list[_Window], options: Any) -> list[tuple]:
     """Per window its 2 * beams best continuations: scores, beams they continue, tokens; best first."""
     generated = np.array([tokens for window in batch for tokens in window.tokens], np.int64)
-    scores = rules.apply(log_softmax(logits), generated.reshape(len(logits), -1), options.timestamps)
+    scores = log_softmax(logits)
+    require_numbers(runtime, scores[:, 0])
+    scores = runtime.rules.apply(scores, generated.reshape(len(logits), -1), options.timestamps)
     scores += np.concatenate([window.scores for window in batch])[:, None]
     scores = scores.reshape(len(batch), -1)  # [audio, beams * vocab]
     top, values = _largest(scores, min(2 * options.beams, scores.shape[1]))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import console, files, hub
+from whisper_lab import adapters, console, files, hub
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index, store
 
@@ -68,6 +68,8 @@ def resolve(model: str | None) -> Checkpoint:
     if wanted is None and os.environ.get("WHISPER_LAB_MODEL"):
         wanted, why = os.environ["WHISPER_LAB_MODEL"], "WHISPER_LAB_MODEL says so"
     checkpoint = _find(wanted, why) if wanted is not None else _find_default()
+    if wanted is not None:
+        _remember(checkpoint.name, wanted)
     console.note("checkpoint", checkpoint.name, checkpoint.reason)
     if checkpoint.random_weights:
         console.warn(f"{checkpoint.name} has random weights: sizes and speeds are real, its transcripts mean nothing")
@@ -107,6 +109,7 @@ def _from_path(path: Path, why: str) -> Checkpoint:
     """A checkpoint folder as it is; a file or folder of another runtime by way of the store."""
     from whisper_lab.weights import formats
 
+    adapters.refuse(path)
     kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
     if kind is None:
         raise formats.unreadable(path)
@@ -151,7 +154,31 @@ def _repository_name(repository: str) -> str:
 
 
 def name_for(model: str) -> str:
-    """What `resolve(model)` will call it, found without looking for weights: the name in the graphs' file names."""
+    """What `resolve(model)` will call it, found without looking for weights: the name in the graphs' file names.
+
+    Raises LabError for an adapter's folder.
+    """
+    adapters.refuse(model)
+    name = _name_for(model)
+    _remember(name, model)
+    return name
+
+
+_given: dict[str, str] = {}  # name in file names -> the path or Hub id that --model was, so that remedies can be typed
+
+
+def given(name: str) -> str:
+    """The --model that leads to graphs of this name: what was given in this process, else the shortest that does."""
+    size = name.removeprefix("whisper-")
+    return _given.get(name) or (size if size in ("nano", *SIZES) else name)
+
+
+def _remember(name: str, model: str) -> None:
+    if model.removeprefix("whisper-") not in ("nano", *PUBLISHED):
+        _given[name] = model
+
+
+def _name_for(model: str) -> str:
     size = model.removeprefix("whisper-")
     if size == "nano":
         return "whisper-nano"
@@ -207,6 +234,7 @@ def _whole_copy(repository: str) -> Path | None:
 
 
 def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Checkpoint:
+    adapters.refuse(folder)
     if problem := problem_with(folder):
         raise LabError(problem, "restore it from the repository: git checkout -- whisper_model_dir/whisper-nano"
                        if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
@@ -326,7 +354,7 @@ def load_model(checkpoint: Checkpoint, **kwargs):
     """The checkpoint as transformers.WhisperForConditionalGeneration: float32 unless `dtype` says else, eval mode.
 
     `kwargs` go to from_pretrained. transformers fills weights that are missing with random numbers and only warns:
-    here a missing or misshapen weight raises LabError.
+    here a missing or misshapen weight raises LabError, and so does one with numbers that are not finite.
     """
     transformers = import_transformers()
     import torch
@@ -343,4 +371,17 @@ def load_model(checkpoint: Checkpoint, **kwargs):
             first = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)[0]
             raise LabError(f"the checkpoint {checkpoint.name} {what} {len(names)} of its weights, such as {first}",
                            "fetch the checkpoint again, or use --model nano")
+    _require_numbers(checkpoint, model)
     return model.eval()
+
+
+def _require_numbers(checkpoint: Checkpoint, model) -> None:
+    """Raises LabError for a weight with NaN or infinity in it: its transcripts would be "!!!!"."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        least, most = torch.aminmax(weight.detach())  # of numbers with NaN among them both are NaN
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            raise LabError(f"the weights of {checkpoint.name} are damaged, or too large for {str(weight.dtype)[6:]}: "
+                           f"{name} holds numbers that are not finite",
+                           "fetch the checkpoint again, or use --model nano")

@@ -13,7 +13,7 @@ import numpy as np
 
 from whisper_lab import doubt
 from whisper_lab.metrics import compression_ratio
-from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbers
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -119,6 +119,7 @@ def detect_language(runtime: Runtime, cross: Any, audios: int) -> list[dict[str,
     start = np.full((audios, 1), runtime.rules.start, np.int64)
     logits, _ = runtime.step(start, cross, None)
     codes = list(runtime.rules.languages)
+    require_numbers(runtime, logsumexp(logits[:, -1]))
     probabilities = np.exp(log_softmax(logits[:, -1, [runtime.rules.languages[code] for code in codes]]))
     return [dict(zip(codes, row.tolist(), strict=True)) for row in probabilities]
 
@@ -155,7 +156,9 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
     for i, row in enumerate(scores):
         rules.apply(row[None], np.array([tokens[:i]], np.int64), timestamps)
     said = [*tokens, rules.end][:rules.max_positions - len(prompt)]  # the end token counts where there was room for it
-    each = scores[np.arange(len(said)), said] - logsumexp(scores[:len(said)])
+    total = logsumexp(scores[:len(said)])
+    require_numbers(runtime, total)
+    each = scores[np.arange(len(said)), said] - total
     at_start = logits[0, list(prompt).index(rules.start)]
     text = rules.text(runtime.tokenizer, tokens)
     return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
@@ -231,6 +234,7 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
         scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
         chosen = choose(scores, temperature, [generators[i] for i in live])
         likely, is_text = scores[np.arange(len(live)), chosen] - logsumexp(scores), ~rules.is_timestamp(chosen)
+        require_numbers(runtime, likely)
         totals[live] += likely
         of_text[live] += np.where(is_text, likely, 0)
         count[live] += is_text

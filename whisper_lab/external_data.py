@@ -12,6 +12,7 @@ graph are skipped, not read.
 import mmap
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ CHILDREN = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
+METADATA = 14  # field of the model
 DIMS, DATA_TYPE, NAME, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 13, 14  # fields of a tensor
 KEYS = {"location", "offset", "length", "checksum", "basepath"}  # all that the standard and its tools write
 # Bits of one element, by TensorProto.DataType; strings (8) cannot be external.
@@ -104,10 +106,16 @@ def _plain_file(graph: Path, path: Path, shown: str, found: os.stat_result) -> P
         raise LabError(f"{graph.name} keeps its weights in {shown}, which is no plain file", MOVE)
     if found.st_nlink > 1:  # an archive can hold a hard link to any file of the one who unpacks it
         raise LabError(f"{graph.name} keeps its weights in {shown}, which is also a file elsewhere (a hard link)",
-                       f"make it a file of its own: cp {shown} copy && mv copy {shown}")
+                       f"make it a file of its own: {_copied(path)}")
     if not path.resolve().is_relative_to(graph.parent.resolve()):
         raise LabError(f"{graph.name} keeps its weights in {shown}, outside its folder", MOVE)
     return path
+
+
+def _copied(path: Path) -> str:
+    """The shell command that makes a file one of its own."""
+    own, copy = shlex.quote(str(path)), shlex.quote(f"{path}.copy")
+    return f"cp {own} {copy} && mv {copy} {own}"
 
 
 def _refuse_collisions(graph: Path, files: dict[Path, list[Piece]]) -> None:
@@ -179,6 +187,22 @@ def _holes(path: Path, parts: list[Piece]) -> int:
 
 
 # The graph as bytes --------------------------------------------------------------------------------------------------
+
+def metadata(graph: Path) -> dict[str, str]:
+    """A graph's metadata_props, read from the file alone: its nodes and weights are skipped.
+
+    Raises LabError where the file cannot be read or is no protobuf message.
+    """
+    try:
+        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return dict(_entry(data, start, stop) for field, wire, start, stop in _fields(data, 0, len(data))
+                        if field == METADATA and wire == 2)
+    except OSError as error:
+        raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
+            from error
+    except (ValueError, IndexError) as error:
+        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+
 
 def pieces(graph: Path) -> Iterator[Piece]:
     """Every tensor with external data in a graph file, wherever it is: loops, functions, attributes, sparse tensors.

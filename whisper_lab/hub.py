@@ -10,7 +10,7 @@ import re
 import threading
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import adapters, console
 from whisper_lab.console import LabError
 
 REACH_TIMEOUT = 3.0  # seconds, name look-up included: a lab machine without internet must not feel stuck
@@ -122,6 +122,9 @@ def needed_files(names: list[str]) -> list[str]:
     weights: list[str] = []
     for pattern in WEIGHT_PATTERNS:
         weights = weights or [name for name in names if re.fullmatch(pattern, name)]
+    if not weights and adapters.FILE in names:
+        raise LabError("the repository holds an adapter (PEFT, LoRA), not a whole model",
+                       "merge it with peft: merge_and_unload(), then save_pretrained(FOLDER), and pass --model FOLDER")
     if not weights:
         raise LabError("the repository holds no PyTorch weights (model.safetensors or pytorch_model.bin)",
                        "choose another checkpoint, such as --model base")

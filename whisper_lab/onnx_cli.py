@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for."""
     name = chosen_name(args.model, args.model_dir)
-    return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True)
+    return OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True,
+                       verify=not args.no_verify)
 
 
 def transcribe_all(runtime: OnnxWhisper, clips: list[Path], args) -> list[dict]:
@@ -116,6 +117,8 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32", help="(default: %(default)s)")
     parser.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
+    parser.add_argument("--no-verify", action="store_true",
+                        help="open graphs and files beside them that have changed since 03 wrote them, or are damaged")
     parser.add_argument("--task", choices=["transcribe", "translate"], default="transcribe",
                         help="translate writes English whatever is spoken (default: %(default)s)")
     parser.add_argument("--beams", type=int, default=1, metavar="N",

@@ -4,32 +4,44 @@ onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
 import json
+import re
+import shlex
 from pathlib import Path
 
-from whisper_lab import external_data, machine
-from whisper_lab.checkpoints import SIZES
+from whisper_lab import checkpoints, console, content, external_data, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 
-PRODUCER = "whisper-onnx-lab"  # what 03 writes into every graph it makes
 NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None,
-              shared_pool: bool = False):
+              shared_pool: bool = False, checks: dict[str, content.Check] | None = None):
     """Encoder and decoder session, and their metadata with values read from JSON: (encoder, decoder, facts).
 
-    threads: None takes all cores; shared_pool: see session_options. Raises LabError where a graph is missing, cannot
-    be read, was not written by 03, or where the two were not made together.
+    threads: None takes all cores; shared_pool: see session_options; checks: of `begin_checks`, {} to open what is
+    damaged. Raises LabError where a graph is missing, cannot be read, is not as 03 wrote it, or where the two were not
+    made together.
     """
     paths, command = find_pair(folder, name, precision, optimized), export_command(folder, name, precision, optimized)
-    sessions = {}
+    checks, sessions = begin_checks(paths) if checks is None else checks, {}
     for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
+        if part in checks:
+            checks[part].require(command)
         sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command)
         machine.give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command)
+    if checks and any(content.sealed(path) is None for path in paths.values()):
+        console.warn(f"the graphs of {name} were written before this lab sealed graphs: damage to them cannot be "
+                     f"noticed; to write them again: {command}")
     return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
+
+
+def begin_checks(paths: dict[str, Path]) -> dict[str, content.Check]:
+    """Start to compare the content of both graphs with their seals."""
+    return {part: content.Check(path) for part, path in paths.items()}
 
 
 def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
@@ -43,11 +55,10 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
 
 
 def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
-    """The command that writes these graphs."""
-    size = name.removeprefix("whisper-")
-    model = size if size in {"nano", "turbo", *SIZES} else name
+    """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
-    place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {folder}"
+    place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {shlex.quote(str(folder))}"
+    model = shlex.quote(checkpoints.given(name))
     return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
 
 
@@ -100,8 +111,25 @@ def _open(path: Path, options, command: str):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
-        reason = str(error).strip().splitlines()[0][:200]
-        raise LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}") from error
+        raise _open_failure(path, str(error), command) from error
+
+
+TOO_OLD = (  # what an onnxruntime says to a graph that is newer than itself
+    ("opset", re.compile(r"Opset (\d+) is under development.*?till opset (\d+)", re.DOTALL)),
+    ("IR version", re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")))
+
+
+def _open_failure(path: Path, said: str, command: str) -> LabError:
+    """The error for a graph that onnxruntime does not open, by what it said."""
+    import onnxruntime
+
+    for what, pattern in TOO_OLD:
+        if found := pattern.search(said):
+            return LabError(f"onnxruntime {onnxruntime.__version__} is too old for {path}: it reads {what} up to "
+                            f"{found[2]}, and the graph needs {what} {found[1]}",
+                            "bring it up to date: python -m pip install --upgrade onnxruntime")
+    reason = " ".join(said.split())  # whole: what matters may be at its end
+    return LabError(f"{path} cannot be opened as a graph: {reason}", f"write it again: {command}")
 
 
 def _check_places(path: Path, command: str) -> None:
@@ -119,11 +147,15 @@ def _facts(path: Path, session, part: str, command: str) -> dict:
         found = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise LabError(f"{path} is damaged: its metadata is no text", f"write both again: {command}") from error
-    if found.get("producer") != PRODUCER:
+    if found.get("producer") != content.PRODUCER:
         raise LabError(f"{path} was not written by this lab: it does not name its checkpoint", f"write it: {command}")
     if found.get("part") != part:
         raise LabError(f"{path} holds the {found.get('part')}, not the {part}", f"write both again: {command}")
     facts = {key: _value(text) for key, text in found.items()}
+    if SHA256.fullmatch(digest := found.get("weights_sha256", "")):
+        facts["weights_sha256"] = digest  # a text, also where it could be a number
+    else:
+        facts.pop("weights_sha256", None)  # absent is not equal to absent: the two may be of different checkpoints
     missing = [key for key in NEEDED if key not in facts]
     if missing or not isinstance(facts["cache_types"], dict) or "cross" not in facts["cache_types"]:
         raise LabError(f"{path} was not written whole: its metadata has no {(missing or ['cache_types'])[0]}",

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, int8_decoder
+from whisper_lab import checkpoints, console, content, int8_decoder
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.onnx_session import check_runtime_files, export_command, find_pair, open_pair
+from whisper_lab.onnx_session import begin_checks, check_runtime_files, export_command, find_pair, open_pair
 from whisper_lab.tokens import TokenRules
 
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8,
                "tensor(uint8)": np.uint8}
+RUNTIME_FILES = ("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json")
 
 
 class OnnxWhisper:
@@ -33,18 +34,22 @@ class OnnxWhisper:
     """
 
     def __init__(self, folder: str | Path = "whisper_model_dir", name: str = "whisper-nano", precision: str = "fp32",
-                 threads: int | None = None, optimized: bool = False, shared_pool: bool = False):
+                 threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True):
         """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
-        for this whole process, a little faster where nobody else in it uses onnxruntime.
+        for this whole process, a little faster where nobody else in it uses onnxruntime; verify: refuse files that
+        have changed since 03 wrote them.
 
-        Raises LabError where a file is missing, cannot be read, or does not belong to the others.
+        Raises LabError where a file is missing, cannot be read, has changed, or does not belong to the others.
         """
         self.command = export_command(folder, name, precision, optimized)
-        find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
+        paths = find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
+        checks = begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
         files = naming.runtime_folder(folder, name)
+        if verify:
+            content.check_files(files, RUNTIME_FILES, content.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
         self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
-                                                           shared_pool)
+                                                           shared_pool, checks)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         try:
             self._read_signature()

@@ -1,16 +1,18 @@
 """What a checkpoint's files say of its tokens: tokenizer.json, generation_config.json, config.json."""
 
+import functools
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import languages
+from whisper_lab import console, languages
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.files import read_json
 
+ENGLISH_END = 50256  # <|endoftext|> in GPT-2's vocabulary, which the English-only models have unchanged
 AGAIN = "download it again, or choose another with --model"
 
 
@@ -30,6 +32,7 @@ def read(folder: str | Path, tokenizer=None) -> dict:
         else:
             ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
         fields = _from_config(generation, model, spec.window_s, ids)
+        fields["alignment_heads"] = _heads(folder, generation, model)
         _check_ranges(fields)
         return fields
     except KeyError as error:
@@ -74,7 +77,9 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
     """generation_config.json first, then the tokenizer's names."""
     no_timestamps = generation.get("no_timestamps_token_id") or ids["<|notimestamps|>"]
     end = generation["eos_token_id"]
-    multilingual = generation.get("is_multilingual", "<|nl|>" in ids)
+    multilingual = generation.get("is_multilingual")
+    if multilingual is None:  # the tokenizers of the English-only models name languages too
+        multilingual = "<|nl|>" in ids and ids.get("<|endoftext|>", end) != ENGLISH_END
     languages = generation.get("lang_to_id") or _languages(ids)
     tasks = generation.get("task_to_id") or {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
     return {
@@ -94,7 +99,6 @@ def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, 
         "language": _language(generation, multilingual),
         "condition_on_previous": generation.get("condition_on_prev_tokens") is not False,
         "timestamp_step": window_s / model["max_source_positions"],
-        "alignment_heads": tuple(tuple(pair) for pair in generation.get("alignment_heads") or _upper_heads(model)),
         "median_filter_width": model.get("median_filter_width", 7),
     }
 
@@ -120,10 +124,34 @@ def _languages(ids: dict[str, int]) -> dict[str, int]:
     return {name: i for name, i in ids.items() if first < i < last}
 
 
-def _upper_heads(model: dict) -> list[tuple[int, int]]:
+def _heads(folder: Path, generation: dict, model: dict) -> tuple[tuple[int, int], ...]:
+    """The checkpoint's alignment heads; those of the upper half where it names none, or some that it does not have."""
+    layers, heads, named = model["decoder_layers"], model["decoder_attention_heads"], generation.get("alignment_heads")
+    found = valid_heads(named, layers, heads)
+    if named and not found:
+        _warn_of_heads(str(folder), layers, heads)
+    return found or upper_heads(layers, heads)
+
+
+@functools.cache  # the files of a checkpoint are read more than once
+def _warn_of_heads(folder: str, layers: int, heads: int) -> None:
+    console.warn(f"the alignment heads in {folder} are not of this decoder of {layers} layers with {heads} heads each "
+                 "(perhaps of the model it was distilled from): word times come from all heads of its upper half")
+
+
+def valid_heads(named: object, layers: int, heads: int) -> tuple[tuple[int, int], ...] | None:
+    """Alignment heads as (layer, head), or None where they are no heads of a decoder of this size."""
+    try:
+        pairs = tuple((int(layer), int(head)) for layer, head in named)
+    except (TypeError, ValueError):
+        return None
+    inside = all(0 <= layer < layers and 0 <= head < heads for layer, head in pairs)
+    return pairs if pairs and inside else None
+
+
+def upper_heads(layers: int, heads: int) -> tuple[tuple[int, int], ...]:
     """Where nobody chose alignment heads: all heads of the upper half of the decoder, as openai-whisper does."""
-    layers, heads = model["decoder_layers"], model["decoder_attention_heads"]
-    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+    return tuple((layer, head) for layer in range(layers // 2, layers) for head in range(heads))
 
 
 def _check_ranges(fields: dict) -> None:

@@ -192,6 +192,20 @@ def logsumexp(scores: np.ndarray) -> np.ndarray:
         return np.log(np.exp(scores - finite).sum(axis=-1)) + finite[..., 0]
 
 
+def require_numbers(runtime, likely: np.ndarray | float) -> None:
+    """Raises LabError where `likely`, which was divided by the sum of a row's exponentials, is not finite.
+
+    One NaN or infinity among a row's scores makes that sum one, so there is no need to look at the whole row. Argmax
+    would take a NaN for the likeliest token, and write "!!!!". runtime: a decoding.Runtime, which the error is about.
+    """
+    if np.isfinite(likely).all():
+        return
+    command = getattr(runtime, "command", None)  # of graphs: what writes them
+    raise LabError("the model's scores are not numbers (NaN or infinity): its weights are damaged, or float16 has no "
+                   "room for what it computes", f"write the graphs again: {command}" if command else
+                   "fetch the checkpoint again; where --dtype is float16, try --dtype float32")
+
+
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """Log-probabilities over the last axis, float32."""
     return (scores - logsumexp(scores)[..., None]).astype(np.float32, copy=False)

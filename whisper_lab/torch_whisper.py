@@ -33,6 +33,28 @@ class TorchWhisper:
         self.spec = FeatureSpec.from_folder(folder)
         self.tokenizer = Tokenizer.from_str(json.dumps(tokenizer_document(folder)))
 
+    def complete_settings(self) -> None:
+        """Give model.generate what an old or a missing generation_config.json does not say: what our rules say.
+
+        Noted where something was missing. A prompt that an old configuration forces is left out: rules.prompt makes it.
+        """
+        rules, settings = self.rules, self.model.generation_config
+        known = {"is_multilingual": bool(rules.languages), "no_timestamps_token_id": rules.no_timestamps,
+                 "decoder_start_token_id": rules.start, "eos_token_id": rules.end, "pad_token_id": rules.end,
+                 "prev_sot_token_id": rules.previous, "alignment_heads": [list(pair) for pair in rules.alignment_heads]}
+        if rules.languages:
+            known |= {"lang_to_id": {f"<|{code}|>": token for code, token in rules.languages.items()},
+                      "task_to_id": dict(rules.tasks)}
+        missing = [key for key, value in known.items() if value is not None and getattr(settings, key, None) is None]
+        for key in missing:
+            setattr(settings, key, known[key])
+        settings.suppress_tokens = rules.suppress.tolist() or None
+        settings.begin_suppress_tokens = rules.begin_suppress.tolist() or None
+        settings.forced_decoder_ids = self.model.config.forced_decoder_ids = None
+        if {"is_multilingual", "lang_to_id"} & {*missing}:
+            console.note("generation settings", "languages, tasks and timestamps from the tokenizer",
+                         f"generation_config.json has no {', '.join(missing)}")
+
     def keep_states(self) -> None:
         """From now on `self.states` is what the encoder made of the last window, whoever asked it: also `generate`."""
         def keep(encoder, inputs, output) -> None:

@@ -120,5 +120,5 @@ def check_folder(path: str | Path) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         raise LabError(f"there is no results folder {folder}",
-                       "python 06-profile-energy.py sweep --profiling-mode baseline --num-runs 3 makes one")
+                       "make one: python 06-profile-energy.py sweep --profiling-mode baseline --num-runs 3")
     return folder

@@ -228,7 +228,7 @@ def collect(argv: list[str]) -> int:
     folder = layout.check_folder(args.folder)
     if (made := plan.load(folder)) is None:
         raise LabError(f"{folder} holds no {layout.PLAN}: this lab's sweep did not make it",
-                       f"python 06-profile-energy.py analyze {folder}")
+                       f"python 06-profile-energy.py analyze {shlex.quote(str(folder))}")
     return _finish(made, folder, args)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from whisper_lab import content
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
@@ -71,12 +72,14 @@ def _is_running(pid: int) -> bool:
 
 
 def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
-    """Rename checked graphs into place, sidecars before the graphs that name them; returns the new paths.
+    """Seal checked graphs, rename them into place, sidecars before the graphs that name them; returns the new paths.
 
     A graph whose weights fit in one file gets them; it is then copied, and the working copy stays where it was.
     A sidecar of an older export that the new graph does not need is removed.
     """
     graphs = [_in_one_file(graph) for graph in graphs]
+    for graph in graphs:
+        content.seal(graph)
     for graph in graphs:
         if naming.sidecar(graph).exists():
             os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
@@ -119,6 +122,7 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
             os.replace(naming.sidecar(graph), naming.sidecar(target))
         graph.write_bytes(model.SerializeToString())
         os.replace(graph, target)
+        content.seal(target)
         rejected.append(target)
     return rejected
 

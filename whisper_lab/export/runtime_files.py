@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from whisper_lab import files
+from whisper_lab import content, files
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.token_files import tokenizer_document
@@ -16,7 +16,10 @@ COPIED = ("config.json", "preprocessor_config.json", "generation_config.json", "
 
 
 def write(checkpoint, model, output_dir: Path) -> list[Path]:
-    """Write the four files; what the checkpoint lacks is made from what it has. Raises LabError where that fails."""
+    """Write the four files and a list of their digests; what the checkpoint lacks is made from what it has.
+
+    Raises LabError where that fails.
+    """
     folder, made = naming.runtime_folder(output_dir, checkpoint.name), []
     for name in COPIED:
         source, target = checkpoint.folder / name, folder / name
@@ -26,6 +29,7 @@ def write(checkpoint, model, output_dir: Path) -> list[Path]:
         else:
             files.write_text(target, _make(name, checkpoint, model))
         made.append(target)
+    content.write_manifest(folder, list(COPIED))
     return made
 
 

@@ -128,7 +128,8 @@ class Export:
         path = files.write_json(REPORTS / f"export-{self.checkpoint.name}.json", document)
         if self.args.output_json:
             files.write_json(self.args.output_json, document)
-        console.note("report", path, "every gate with its value and limit")
+        console.note("report", path, "no gate was run: --no-verify" if self.args.no_verify else
+                     "every gate with its value and limit")
 
     def _document(self) -> dict:
         return {"schema": SCHEMA, "machine": machine.card(self.args.threads),

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import console, external_data, files, machine
+from whisper_lab import checkpoints, console, content, external_data, files, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata, naming, publish, single_gates
 from whisper_lab.export.blocks import Block, typed
@@ -20,6 +21,25 @@ REPORTS = Path("reports")
 def file_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
     """`<folder>/whisper-base_end_to_end_int8.onnx`; `..._end_to_end_wav_int8.onnx` where a WAV file is given."""
     return Path(folder) / naming.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
+
+
+def command(path: Path) -> str:
+    """The command that writes the single graph of this name, as a shell takes it."""
+    name, _, rest = path.stem.partition(f"_{PART}")
+    precision = rest.rpartition("_")[2]
+    words = ["python", "08-single-onnx-model.py", "--model", checkpoints.given(name),
+             *(["--precision", precision] if precision in naming.PRECISIONS else []),
+             *(["--input", "wav"] if rest.startswith("_wav") else []),
+             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+    return shlex.join(words)
+
+
+def pair_command(path: Path, notes: dict, clip: Path) -> str:
+    """The command that transcribes a clip of any length with the pair that a single graph was made of."""
+    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", checkpoints.given(notes["model"]),
+             "--precision", notes["precision"],
+             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+    return shlex.join(words)
 
 
 # The graph's ends ----------------------------------------------------------------------------------------------------
@@ -69,16 +89,18 @@ def census(path: Path) -> dict:
     return {"nodes": sum(types.values()), "node_types": dict(types.most_common()), "operators": operators(path)}
 
 
-def facts(path: Path, command: str) -> dict:
+def facts(path: Path) -> dict:
     """{"window_s": 30.0, "input": "samples", ...} of a graph that 08 wrote. Raises LabError where it is none."""
     if not path.is_file():
-        raise LabError(f"there is no graph {path}", f"write it: {command}")
+        raise LabError(f"there is no graph {path}", f"write it: {command(path)}")
     try:
         found = metadata.read(path)
     except Exception as error:  # protobuf's DecodeError is no subclass of anything useful
-        raise LabError(f"{path} is no ONNX graph", f"write it: {command}") from error
+        raise LabError(f"{path} is no ONNX graph", f"write it: {command(path)}") from error
+    if problem := content.fault(path):
+        raise LabError(f"{path} {problem}", f"write it again: {command(path)}")
     if found.get("part") != PART:
-        raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command}")
+        raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command(path)}")
     return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"]),
                     "input": json.loads(found["recipe"]).get("input", "samples")}
 
@@ -112,7 +134,9 @@ def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
         left = publish.reject([path], Path(args.model_dir))
         seen = "; ".join(filter(None, [broken[0].said(), broken[0].detail]))
         raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({seen})",
-                       f"look at it with 05-explore-in-netron.py: {left[0].name}; --no-verify writes it regardless")
+                       "look at it beside the encoder: python 05-explore-in-netron.py --graphs "
+                       f"{shlex.quote(str(left[0]))} {shlex.quote(str(pair['encoder']))}; --no-verify writes it "
+                       "regardless")
     console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
     return session, gates
 
@@ -136,7 +160,8 @@ def report(row: dict, args, name: str) -> None:
     files.write_json(path, document)
     if args.output_json:
         files.write_json(args.output_json, document)
-    console.note("report", path, "every gate with its value and limit")
+    console.note("report", path, "no gate was run: --no-verify" if args.no_verify else
+                 "every gate with its value and limit")
 
 
 def plain_environment() -> dict[str, str]:

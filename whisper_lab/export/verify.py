@@ -1,5 +1,6 @@
 """All parity gates of one pair of graphs, in the order in which a fault is cheapest to find."""
 
+import shlex
 from pathlib import Path
 
 from whisper_lab import console
@@ -55,6 +56,6 @@ def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, s
 
 def failure(explanation: str, rejected: list[Path]) -> LabError:
     """The error that ends an export whose gate failed."""
+    look = shlex.join(["python", "05-explore-in-netron.py", "--graphs", *map(str, rejected)])
     return LabError(f"the export is not faithful: {explanation}",
-                    f"look at it with 05-explore-in-netron.py: {', '.join(path.name for path in rejected)}; "
-                    "--no-verify writes it regardless")
+                    f"look at them: {look}; --no-verify writes them regardless")

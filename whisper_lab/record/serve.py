@@ -7,6 +7,7 @@ import hmac
 import io
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -246,7 +247,8 @@ def _from_file(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise LabError(f"others can read {path}", f"choose another password, and: chmod 600 {path}")
+                raise LabError(f"others can read {path}",
+                               f"choose another password, and: chmod 600 {shlex.quote(str(path))}")
             return file.readline(1000).rstrip("\r\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"

@@ -21,7 +21,7 @@ from whisper_lab.decoding import (
 from whisper_lab.languages import name
 from whisper_lab.long_form import split
 from whisper_lab.metrics import compression_ratio
-from whisper_lab.tokens import logsumexp
+from whisper_lab.tokens import logsumexp, require_numbers
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
@@ -226,6 +226,7 @@ class Ear:
             scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
             token = int(choose(scores, temperature, [generator])[0])
             likely.append(float(scores[0, token] - logsumexp(scores)[0]))
+            require_numbers(runtime, likely[-1])
             if token == rules.end:
                 break
             said.append(token)

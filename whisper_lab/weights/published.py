@@ -67,11 +67,6 @@ def alignment_heads(size: str) -> list[list[int]]:
     return [[int(number) for number in pair.split(".")] for pair in ALIGNMENT_HEADS[size].split()]
 
 
-def upper_heads(layers: int, heads: int) -> list[list[int]]:
-    """Where nobody chose: all heads of the upper half of the decoder's layers, as openai-whisper does."""
-    return [[layer, head] for layer in range(layers // 2, layers) for head in range(heads)]
-
-
 def same_sizes(size: str, dimensions: Dimensions) -> bool:
     """Whether `dimensions` are those of the published model of that size."""
     made = ARCHITECTURES[size]
