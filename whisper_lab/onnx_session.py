@@ -57,13 +57,14 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
     Threads of a pool spin (wait awake for work) for a while when theirs is done. Those of the encoder must not take
     the processor from the decoder that comes next: either both sessions share one pool, or the encoder's stop at once.
     onnxruntime makes the shared pool once per process, and from then on *every* session there has to use it, also
-    those that other libraries open: so it is for programs that have their process to themselves.
+    those that other libraries open: so it is for programs that have their process to themselves. Python can ask for it
+    since onnxruntime 1.23; below, two pools do.
     """
     import onnxruntime
 
     if threads is not None and threads < 1:
         raise LabError(f"--threads {threads} leaves nobody to work", "give 1 or more, or leave it out for all cores")
-    if shared_pool and not _pool:
+    if shared_pool and not _pool and hasattr(onnxruntime, "set_global_thread_pool_sizes"):
         _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
