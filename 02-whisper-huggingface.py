@@ -1,4 +1,4 @@
-"""Speech to text with Hugging Face Transformers, in the four steps of every Whisper program.
+"""Step 3: speech to text with Hugging Face Transformers, in the four steps of every Whisper program.
 
     python 02-whisper-huggingface.py                                    # speech.wav -> text
     python 02-whisper-huggingface.py --model nano --audio media --language en --timestamps segment

@@ -1,4 +1,4 @@
-"""Step 4 and 6: Whisper's encoder and decoder as two ONNX graphs, in four precisions, each proven against PyTorch.
+"""Steps 4 and 6: Whisper's encoder and decoder as two ONNX graphs, in four precisions, each proven against PyTorch.
 
     python 03-export-encoder-decoder.py                          # float32 -> whisper_model_dir/
     python 03-export-encoder-decoder.py --precision int8         # a quarter of the size

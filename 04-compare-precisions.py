@@ -1,4 +1,4 @@
-"""Step 5 and 7: see what quantization did: to the files, the graphs, the numbers, the text and the clock.
+"""Step 7: see what quantization did: to the files, the graphs, the numbers, the text and the clock.
 
     python 04-compare-precisions.py --model nano --audio media            # all precisions that 03 wrote
     python 04-compare-precisions.py --model base --audio speech.wav --reference "what I said"

@@ -1,4 +1,4 @@
-"""Step 8: walk through the graphs in Netron, two of them side by side, with a guided tour.
+"""Steps 5 and 8: walk through the graphs in Netron, two of them side by side, with a guided tour.
 
     python 05-explore-in-netron.py --model nano                        # the encoder: fp32 beside int8
     python 05-explore-in-netron.py --model base --part decoder --precision int4

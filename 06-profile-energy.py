@@ -1,4 +1,4 @@
-"""Step 8: what one transcript costs, in seconds, bytes and joules.
+"""The next labs: what one transcript costs, in seconds, bytes and joules.
 
     python 06-profile-energy.py                                           # one short clip of speech
     python 06-profile-energy.py --benchmark --num-samples 4 --output-file run.json --trace run_profile.csv

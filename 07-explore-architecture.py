@@ -1,4 +1,4 @@
-"""Class 2: the end-to-end architecture. A 7-billion-parameter system as a blueprint, and a miniature that works.
+"""The next labs: the end-to-end architecture. An 8-billion-parameter system as a blueprint, and a miniature that works.
 
     python 07-explore-architecture.py                                     # configuration, modules, parameters, shapes
     python 07-explore-architecture.py --swap-encoder openai/whisper-base --swap-decoder Qwen/Qwen2-0.5B-Instruct

@@ -1,4 +1,4 @@
-"""Step 8: the whole of Whisper in one ONNX graph, from samples to text; onnxruntime alone runs it.
+"""The next labs: the whole of Whisper in one ONNX graph, from samples to text; onnxruntime alone runs it.
 
     python 08-single-onnx-model.py --model nano --precision int8      # needs what 03 wrote; -> whisper_model_dir/
     python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8

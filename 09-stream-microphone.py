@@ -1,4 +1,4 @@
-"""Transcription while somebody speaks, with the two graphs of 03: no word waits for the end of the sentence.
+"""The next labs: text while someone speaks, with the two graphs of 03: no word waits for the end of the sentence.
 
     python 09-stream-microphone.py                                            # your microphone; Enter or Ctrl-C ends it
     python 09-stream-microphone.py --model nano --file media/kitchen.wav --realtime

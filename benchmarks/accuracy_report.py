@@ -172,7 +172,7 @@ def versions(document: dict) -> list[str]:
 
 
 def table(document: dict) -> str:
-    """For a README: one line for each system, WER and difference in each pool, and what it was measured on."""
+    """For a document: one line for each system, WER and difference in each pool, and what it was measured on."""
     pools = [pool for pool in pools_of(document) if pool != "short"] or pools_of(document)
     lines = ["| WER % (difference in points) | " + " | ".join(pools) + " |", "|---|" + "---|" * len(pools)]
     for system in document["systems"]:

@@ -72,7 +72,6 @@ def listen(args) -> int:
     torch.set_num_threads(args.threads or machine.usable_cores())
     checkpoint = checkpoints.resolve(args.model)
     runtime = TorchWhisper.load(checkpoint)
-    runtime.model.set_attn_implementation("eager")  # the fused kernels keep the attention's weights to themselves
     clips = [clip for folder in args.corpora for clip in corpus(Path(folder))]
     noise, draw = Babble(clips), np.random.default_rng(args.seed)
     rows = []

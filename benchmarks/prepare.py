@@ -73,7 +73,7 @@ def environment(name: str | None) -> Path:
     return python
 
 
-def checkpoint(size: str) -> Path:
+def random_checkpoint(size: str) -> Path:
     """A random-weight checkpoint of a published size."""
     folder = WORK / f"whisper-{size}-random"
     if not (folder / "config.json").is_file():

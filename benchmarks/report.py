@@ -38,15 +38,15 @@ def summary(row: dict) -> dict | None:
 def markdown(document: dict) -> str:
     """The whole of RESULTS.md."""
     found = {row["name"]: summary(row) for row in document["peers"]}
-    settings = document["settings"]
+    settings, random = document["settings"], document["model"]["random_weights"]
     lines = [
         "# This lab beside its peers", "",
-        f"{document['model']['name']} (random weights: the text means nothing), 30 s of sound, {settings['tokens']} "
-        f"greedy tokens after a prompt of four, {settings['threads']} threads. {settings['rounds']} rounds of fresh "
-        f"processes in turn, in each one cold and {settings['repeats']} warm transcripts; medians. Made by "
-        f"`make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
+        f"{document['model']['name']}{' (random weights: the text means nothing)' if random else ''}, "
+        f"30 s of speech, {settings['tokens']} greedy tokens after a prompt of four, {settings['threads']} threads. "
+        f"{settings['rounds']} rounds of fresh processes in turn, in each one cold and {settings['repeats']} warm "
+        f"transcripts; medians. Made by `make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
         machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}.", "",
-        *table(document["peers"], found), "", *agreement(found), "",
+        *table(document["peers"], found), "", *agreement(found, random), "",
         "## Goals", "",
         "Set before anything was measured here, from a trial on two cores of a Xeon with AVX512-VNNI and AMX.",
         "", *goals(found, document["graph_bytes"]), "",
@@ -72,7 +72,7 @@ def table(rows: list[dict], found: dict) -> list[str]:
             "it.", *(["", *notes] if notes else [])]
 
 
-def agreement(found: dict) -> list[str]:
+def agreement(found: dict, random: bool) -> list[str]:
     """Do the peers write the tokens that transformers writes in float32? Then they did the same work."""
     if not (reference := found.get("transformers fp32")):
         return []
@@ -83,8 +83,9 @@ def agreement(found: dict) -> list[str]:
             first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
             same.append(f"{name} {first}")
     return [f"Tokens equal to those of transformers fp32 before the first that differs, of {len(reference['tokens'])} "
-            "(with random weights the first near tie decides, so this tells for float32 alone): " + ", ".join(same)
-            + "."]
+            + ("(with random weights the first near tie decides, so this tells for float32 alone)" if random
+               else "(the end token is forbidden: after the speech comes what the model would never write)")
+            + ": " + ", ".join(same) + "."]
 
 
 def goals(found: dict, sizes: dict[str, int]) -> list[str]:

@@ -1,11 +1,12 @@
-"""This lab beside its peers: the same checkpoint, the same 30 s of sound, the same number of greedy tokens.
+"""This lab beside its peers: the same checkpoint, the same 30 s of speech, the same number of greedy tokens.
 
     python benchmarks/run.py                               # make benchmark: everything, -> benchmarks/RESULTS.md
     python benchmarks/run.py --only 'lab|faster' --rounds 1 --tokens 8 --output-dir /tmp/trial
+    python benchmarks/run.py --random small                # random weights, for a size that cannot be had
 
 Each measurement is a fresh process: one cold transcript, then warm ones. The peers take turns, round after round, so
-that a machine that slows down slows all of them. The end token is forbidden, so every peer writes as many tokens; the
-weights are random, so the text means nothing, and the float32 peers must still write the very same tokens.
+that a machine that slows down slows all of them. The end token is forbidden, so that every peer writes as many tokens,
+and those of the float32 peers must be the same. Words are not counted here: benchmarks/accuracy.py does that.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import prepare  # noqa: E402
 import report  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 
-from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab import checkpoints, console, files, machine  # noqa: E402
 
 TIMEOUT = 600  # s for one process; the slowest peer needs 10 on two idle cores
 SECONDS = 30  # of sound: one window of the published models
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     started, load = time.time(), os.getloadavg()[0]
     if load > 0.5:
         console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
-    source = prepare.checkpoint(args.size)
+    source, random_weights = checkpoint(args)
     clip = write_clip(prepare.WORK / "clip.wav")
     chosen = [peer for peer in PEERS if re.search(args.only, peer.name)]
     rows = {peer.name: {**asdict(peer), "runs": []} for peer in chosen}
@@ -88,13 +89,21 @@ def main(argv: list[str] | None = None) -> int:
         measure(peer, job, rows[peer.name])
     document = {"schema": "whisper-onnx-lab/benchmark/1", "machine": machine.card(args.threads),
                 "load_before": round(load, 2), "duration_s": round(time.time() - started), "limits": limits,
-                "model": {"name": source.name, "random_weights": True, "config": model_config(source)},
-                "settings": {key: getattr(args, key) for key in ("rounds", "repeats", "tokens", "threads", "size")},
+                "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
+                "settings": {key: getattr(args, key) for key in ("rounds", "repeats", "tokens", "threads")},
                 "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values())}
     files.write_json(Path(args.output_dir) / "results.json", document)
     files.write_text(Path(args.output_dir) / "RESULTS.md", report.markdown(document))
     print(f"{args.output_dir}/RESULTS.md and results.json after {document['duration_s']} s")
     return 0
+
+
+def checkpoint(args: argparse.Namespace) -> tuple[Path, bool]:
+    """The folder of the weights, and whether they are random. Raises LabError where --model cannot be had."""
+    if args.random:
+        return prepare.random_checkpoint(args.random), True
+    found = checkpoints.resolve(args.model)
+    return found.folder, found.random_weights
 
 
 def job_of(peer: Peer, source: Path, clip: Path, args, row: dict) -> tuple[Peer, dict] | None:
@@ -163,25 +172,21 @@ def graph_sizes(source: Path) -> dict[str, int]:
 
 
 def write_clip(path: Path) -> Path:
-    """30 s of a voice-like buzz with noise, from a seed; its content does not change how long anything takes."""
-    import numpy as np
-
+    """The first 30 s of the longest clip in media/; the number of tokens is given, so other speech takes as long."""
     from whisper_lab import audio
 
-    t = np.arange(SECONDS * audio.SAMPLE_RATE) / audio.SAMPLE_RATE
-    buzz = 0.2 * np.sin(2 * np.pi * 180 * t * (1 + 0.1 * np.sin(t))) * (0.6 + 0.4 * np.sin(9 * t))
-    sound = buzz + 0.02 * np.random.default_rng(0).standard_normal(t.size)
-    audio.write_wav(path, sound.astype(np.float32))
+    samples = audio.load(HERE.parent / "media" / "long.flac").samples
+    audio.write_wav(path, samples[:SECONDS * audio.SAMPLE_RATE])
     return path
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = console.parser(__doc__, "threads", "output_dir", "quiet", "log_level", output_dir=str(HERE))
+    parser = console.parser(__doc__, "model", "threads", "output_dir", "quiet", "log_level", output_dir=str(HERE))
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes for each peer (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="warm transcripts in each (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="greedy tokens (default: %(default)s)")
-    parser.add_argument("--size", default="base", help="published size of the checkpoint (default: %(default)s)")
+    parser.add_argument("--random", metavar="SIZE", help="random weights of this published size, in place of --model")
     parser.add_argument("--only", default="", metavar="REGEX", help="peers to run (default: all)")
     args = console.parse(parser, argv)
     args.threads = args.threads or machine.usable_cores()

@@ -48,8 +48,8 @@ def document() -> dict:
     return {"machine": machine.card(2), "load_before": 0.1, "duration_s": 600, "peers": peers,
             "limits": {"float32_flops": 4e11, "bfloat16_flops": 2e12, "int8_ops": 2.3e12,
                        "read_bytes_per_s": {str(32 << 20): 54e9, str(512 << 20): 31e9}},
-            "model": {"name": "whisper-base-random", "config": config}, "settings": {
-                "rounds": 3, "repeats": 2, "tokens": 10, "threads": 2, "size": "base"},
+            "model": {"name": "whisper-base", "random_weights": False, "config": config}, "settings": {
+                "rounds": 3, "repeats": 2, "tokens": 10, "threads": 2},
             "cross_types": {"decoder": "float32", "decoder_int8": "int8"},
             "graph_bytes": {"encoder": 1000, "decoder": 200, "encoder_int8": 264, "decoder_int8": 60}}
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 from conftest import NANO
 
+import whisper_lab
 from whisper_lab import console
 
 SCRIPTS = ("02-whisper-huggingface x.wav", "03-export-encoder-decoder", "04-compare-precisions", "06-profile-energy",
@@ -155,3 +156,18 @@ def test_live_text_is_text():
     out = io.StringIO()
     Screen(out).close([SimpleNamespace(text="a\x1b[2J")])
     assert out.getvalue() == "a\\u001b[2J\n"
+
+
+@pytest.mark.parametrize("script", ("01-record-audio-app", "05-explore-in-netron",
+                                    *(script.split()[0] for script in SCRIPTS)))
+def test_every_script_tells_its_version(script, call_script):
+    status, out, _ = call_script(script, "--version")
+    assert status == 0 and out == f"Whisper ONNX Lab {whisper_lab.__version__}\n"
+
+
+@pytest.mark.parametrize("script", ("01-record-audio-app", "05-explore-in-netron",
+                                    *(script.split()[0] for script in SCRIPTS)))
+def test_help_fits_eighty_columns(script, call_script, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = call_script(script, "--help")
+    assert status == 0 and [line for line in out.splitlines() if len(line) > 80] == []

@@ -77,7 +77,7 @@ def test_every_document_with_a_generated_block_is_looked_after():
     tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     generated = {name for name in tracked.splitlines() if "<!-- begin " in (ROOT / name).read_text(encoding="utf-8")}
     generated.remove("workbook/instructors.md")  # workbook.generate fills and checks that one
-    assert "README.md" in generated and generated <= set(documents.DOCUMENTS)
+    assert "docs/benchmarks.md" in generated and generated <= set(documents.DOCUMENTS)
 
 
 def test_drift_is_seen(monkeypatch):
@@ -88,7 +88,22 @@ def test_drift_is_seen(monkeypatch):
         documents.refreshed("<!-- begin other -->\n<!-- end other -->")
 
 
-def test_links_lead_somewhere():
-    for name in documents.DOCUMENTS:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
-            assert ((ROOT / name).parent / target).exists(), f"{name} points to {target}"
+@pytest.mark.parametrize("name", [*documents.DOCUMENTS, "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", (ROOT / name).read_text(encoding="utf-8")):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), f"{name} points to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.M)
+            assert anchor in map(_anchor, headings), f"{name} points to {target}#{anchor}"
+
+
+def _anchor(heading: str) -> str:
+    """The name that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_readme_is_short_and_begins_with_a_transcript():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 10_000
+    assert "Turn on the lights in the kitchen." in "\n".join(text.splitlines()[:40])

@@ -1,4 +1,4 @@
-"""Every command that the workbook prints is executed: here, with README's, or by the evidence's own tests."""
+"""Every command that the workbook prints is executed: here, with the documents', or by the evidence's own tests."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import workbook_tiny
-from test_documents import BLOCK
+from test_documents import BLOCK, blocks
 from test_documents import clone as clone  # the tracked files in a folder of their own
 
 from workbook import generate, questions
@@ -18,16 +18,15 @@ ROOT = HERE.parent
 EVIDENCE = re.compile(r"python -m workbook\.evidence\.(\w+)")
 
 
-def in_readme() -> set[str]:
+def run_elsewhere() -> set[str]:
     """Command lines that tests/test_documents.py runs."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return {line for match in BLOCK.finditer(text) if not match["reason"] for line in match["commands"].splitlines()}
+    return {line for block in blocks() for line in block.values[0].splitlines()}
 
 
 def commands() -> list[str]:
-    """Each command of a question once, but for those that README has word for word."""
+    """Each command of a question once, but for those that a document has word for word."""
     asked = [one.command for one in questions.load().questions.values() if one.command]
-    return [command for command in dict.fromkeys(asked) if command not in in_readme()]
+    return [command for command in dict.fromkeys(asked) if command not in run_elsewhere()]
 
 
 def instructions() -> list[str]:
@@ -35,7 +34,7 @@ def instructions() -> list[str]:
     text = (HERE / "instructors.md").read_text(encoding="utf-8")
     text = re.sub(r"^   ", "", text, flags=re.M)  # blocks within a list are indented
     found = [match["commands"].strip() for match in BLOCK.finditer(text) if not match["reason"]]
-    return [commands for commands in found if commands not in in_readme()]
+    return [commands for commands in found if commands not in run_elsewhere()]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@
 
 Held-out voices, sentences and speakers of the corpus, degraded by means that training does not use (real codecs, a
 Butterworth telephone band); then a minute of silence and noise, in which every word is a false one. Writes
-`evaluation.json` and `evaluation.md` into the output folder; README and the model card take their tables from there.
+`evaluation.json` and `evaluation.md` into the output folder, from which docs/benchmarks.md and the model card take
+their tables.
 """
 
 import io

@@ -15,14 +15,16 @@ A script looks like this::
 
 import argparse
 import errno
+import itertools
 import logging
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 
-from whisper_lab import languages
+from whisper_lab import __version__, languages
 
 log = logging.getLogger("whisper_lab")
 
@@ -96,9 +98,36 @@ class LabError(Exception):
 
 def parser(description: str, *flags: str, **defaults) -> argparse.ArgumentParser:
     """An ArgumentParser with the named common flags; `defaults` overrides their default values."""
-    made = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = _Parser(description=description, formatter_class=_Help)
+    made.add_argument("--version", action="version", version=f"Whisper ONNX Lab {__version__}")
     add_flags(made, *flags, **defaults)
     return made
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """A docstring folded to the terminal's width: prose flows, indented lines (commands, lists) stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for indented, group in itertools.groupby(text.strip().splitlines(), lambda line: line[:1] in ("", " ")):
+            paragraph = "\n".join(group)
+            for line in (paragraph if indented else paragraph.replace("\n", " ")).split("\n"):
+                lines += _folded(line, width)
+        return "\n".join(lines) + "\n"
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """A line that is too long, in several: a command's remark goes above it, and it can still be typed as it is."""
+    if len(line) <= width:
+        return [line]
+    indent = line[:len(line) - len(line.lstrip())]
+    command, mark, remark = line.partition("  # ")
+    if mark:
+        return [f"{indent}# {remark.strip()}", command.rstrip()]
+    command = line.strip().startswith("python ")
+    parts = textwrap.wrap(line.strip(), width - 2 * command, initial_indent=indent, break_long_words=False,
+                          subsequent_indent=indent and f"{indent}    ", break_on_hyphens=False)
+    return (" \\\n" if command else "\n").join(parts).split("\n")
 
 
 class _Parser(argparse.ArgumentParser):

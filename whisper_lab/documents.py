@@ -15,7 +15,8 @@ from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/profiling.md", "workbook/architecture/README.md")
+DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
+             "docs/profiling.md", "workbook/architecture/README.md")
 
 
 def nano_table() -> str:

@@ -62,8 +62,8 @@ def _add_run(group) -> None:
 def _add_energy(group) -> None:
     from whisper_lab.energy.meters import SOURCES
 
-    group.add_argument("--meter", choices=["auto", *SOURCES, "none"], default="auto",
-                       help="source of the joules (default: auto, the best one that sees the device)")
+    group.add_argument("--meter", choices=["auto", *SOURCES, "none"], default="auto", metavar="SOURCE",
+                       help="of the joules: %(choices)s (default: auto, the best one that sees the device)")
     group.add_argument("--power-file", metavar="CSV",
                        help="log of an external meter: seconds since 1970, watts; may still be growing")
     group.add_argument("--assume-watts", metavar="W", help="estimate with this power, or a range such as 10-25, where "

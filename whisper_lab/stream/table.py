@@ -1,4 +1,4 @@
-"""The README's latency table, from the JSON that 09 --output-json wrote (benchmarks/streaming.json)."""
+"""The latency table of docs/benchmarks.md, from the JSON that 09 --output-json wrote (benchmarks/streaming.json)."""
 
 from whisper_lab import machine, markup
 from whisper_lab.stream.report import percent, percentile
