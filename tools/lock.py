@@ -14,6 +14,7 @@ with --require-hashes:
     locks/dev.txt         what the tests need on top
     locks/nodeps.txt      what is installed without what it needs itself
     locks/tools.txt       uv and pip-audit, for an environment of their own
+    locks/oldest.txt      the oldest onnxruntime, for the test that runs it
 
 The usual package index does not have torch's CPU builds, so uv cannot ask for their digests: they are in
 locks/torch-cpu.sha256, one line a file as `sha256sum` prints it, to be renewed by hand with the pin of torch.
@@ -41,8 +42,9 @@ DIGEST = re.compile(r"--hash=(sha256:[0-9a-f]{64})(?![0-9a-f])")
 FOR_CUDA = re.compile(r"nvidia-.*|cuda-.*|triton")
 # Which files of locks/ have to contain the pins of which file.
 SOURCES = {"requirements.txt": ("lab.txt", "torch.txt"), "requirements-dev.txt": ("dev.txt", "lab.txt"),
-           "requirements-nodeps.txt": ("nodeps.txt",), "requirements-tools.txt": ("tools.txt",)}
-INSTALLS = ("lab.txt", "torch-cpu.txt", "torch.txt", "dev.txt", "nodeps.txt", "tools.txt")
+           "requirements-nodeps.txt": ("nodeps.txt",), "requirements-tools.txt": ("tools.txt",),
+           "requirements-oldest.txt": ("oldest.txt",)}
+INSTALLS = ("lab.txt", "torch-cpu.txt", "torch.txt", "dev.txt", "nodeps.txt", "tools.txt", "oldest.txt")
 
 
 def canonical(name: str) -> str:
@@ -108,8 +110,11 @@ def cpu_torch(version: str, listing: Path) -> str:
 
 def make(uv: str, upgrade: bool) -> dict[str, str]:
     """The text of each lock file, by name."""
-    before = "" if upgrade else "".join(path.read_text(encoding="utf-8") for path in sorted(
-        (ROOT / "locks").glob("*.txt")) if path.name != "torch-cpu.txt")
+    def kept(*names: str) -> str:
+        paths = () if upgrade else [ROOT / "locks" / name for name in names]
+        return "".join(path.read_text(encoding="utf-8") for path in paths if path.exists())
+
+    before = kept("lab.txt", "torch.txt", "dev.txt")
     everything = resolve(uv, ROOT / "requirements-dev.txt", before)
     lab = resolve(uv, ROOT / "requirements.txt", "".join(everything.values()))
     lab = {name: everything[name] for name in lab}
@@ -120,8 +125,9 @@ def make(uv: str, upgrade: bool) -> dict[str, str]:
         "torch-cpu.txt": [cpu_torch(own["torch"], ROOT / "locks" / "torch-cpu.sha256")],
         "torch.txt": [lab[name] for name in sorted(torch)],
         "dev.txt": [entry for name, entry in everything.items() if name not in lab],
-        "nodeps.txt": list(resolve(uv, ROOT / "requirements-nodeps.txt", before, "--no-deps").values()),
-        "tools.txt": list(resolve(uv, ROOT / "requirements-tools.txt", before).values()),
+        "nodeps.txt": list(resolve(uv, ROOT / "requirements-nodeps.txt", "", "--no-deps").values()),
+        "tools.txt": list(resolve(uv, ROOT / "requirements-tools.txt", kept("tools.txt")).values()),
+        "oldest.txt": list(resolve(uv, ROOT / "requirements-oldest.txt", "", "--no-deps").values()),
     }
     header = "# Made by `make lock` from requirements*.txt. Not to be edited: tools/lock.py says what is what.\n"
     return {name: header + "".join(parts[name]) for name in INSTALLS}

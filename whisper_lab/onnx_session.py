@@ -4,6 +4,7 @@ onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
 import json
+import re
 from pathlib import Path
 
 from whisper_lab import external_data, machine
@@ -12,6 +13,10 @@ from whisper_lab.console import LabError
 from whisper_lab.export import naming
 
 PRODUCER = "whisper-onnx-lab"  # what 03 writes into every graph it makes
+# The first onnxruntime that opens the graphs of a precision; benchmarks/OLD-RUNTIMES.md has what was tried. int4 keeps
+# the embedding in 8 bits, which MatMulNBits knows since 1.22; the optimized pair has an int8 cross cache for
+# GroupQueryAttention, which knows it since 1.30.
+OLDEST = {"fp32": (1, 17), "fp16": (1, 17), "int8": (1, 17), "int4": (1, 22), "int8 optimized": (1, 30)}
 NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
 
 
@@ -23,6 +28,7 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     be read, was not written by 03, or where the two were not made together.
     """
     paths, command = find_pair(folder, name, precision, optimized), export_command(folder, name, precision, optimized)
+    check_version(f"{precision} optimized" if optimized else precision)
     sessions = {}
     for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
         sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command)
@@ -40,6 +46,25 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
             raise LabError(f"there is no {part} {path}",
                            f"write it: {export_command(folder, name, precision, optimized)}")
     return paths
+
+
+def check_version(graphs: str) -> None:
+    """Raises LabError where the onnxruntime that is installed is too old for `graphs`, a key of OLDEST."""
+    import onnxruntime
+
+    oldest, here = OLDEST.get(graphs), version_of(onnxruntime.__version__)
+    if oldest is None or here is None or here >= oldest:
+        return
+    wanted = ".".join(map(str, oldest))
+    instead = "leave out --optimized" if graphs.endswith("optimized") else "take --precision int8"
+    raise LabError(f"the {graphs} graphs need onnxruntime {wanted} or newer, and this is {onnxruntime.__version__}",
+                   f"pip install 'onnxruntime>={wanted}'" + (f", or {instead}" if here >= OLDEST["int8"] else ""))
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """`1.22.1` -> (1, 22); None for what does not begin like that."""
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
