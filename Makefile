@@ -27,12 +27,12 @@ SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
 	END { if (tty) printf "\r\033[K" }'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 # Every file is compared with its digest in locks/, and nothing but finished wheels is unpacked, so that no package runs
-# while it is installed. LOCK=no takes what the index offers for the pins: for a system that the lock does not cover.
+# while it is installed. LOCK=no installs what the index offers for the pins: for a system that the lock does not cover.
 LOCK ?= yes
 CHECKED := --require-hashes --only-binary :all:
 UNCHECKED := { echo "note: LOCK=no: the digests of the packages are not checked"; }
 FAILED := { echo "error: the packages were not installed: pip says above why"; \
-	echo "  try: make again; where it says that hashes do not match, read \"Packages\" in SECURITY.md before anything else"; \
+	echo "  try: make again; where it says that hashes do not match, SECURITY.md says what that means"; \
 	exit 1; }
 # torch's CPU build where this machine's index offers one: without it Linux gets CUDA's libraries too (gigabytes).
 CPU_TORCH = $$(sed -n 's/^torch==//p' requirements.txt)+cpu

@@ -3,7 +3,8 @@
     python 03-export-encoder-decoder.py --model nano --precision all
     python 03-export-encoder-decoder.py --model nano --precision int8 --optimize
     python 08-single-onnx-model.py --model nano --precision int8
-    python benchmarks/old_runtimes.py                  # a minute, and 25 MB a version in benchmarks/.envs
+    python benchmarks/old_runtimes.py                      # some minutes, and 25 MB a version in benchmarks/.envs
+    python benchmarks/old_runtimes.py --versions 1.22.0    # one; the others stay as they were measured
 
 Each version hears the same clip with each pair of graphs, with 09, and with the single graph of 08. "same text" is the
 text of the version that the lab pins; otherwise the first words of the error. Such a folder contains onnxruntime and
@@ -66,44 +67,48 @@ def hear(program: list[str], folder: Path | None) -> subprocess.CompletedProcess
                           env=os.environ | path)
 
 
-def answer(done: subprocess.CompletedProcess, text: str) -> str:
-    """A cell of the table."""
+def said(done: subprocess.CompletedProcess) -> dict[str, str]:
+    """{"text": ...} of a program that ended well, else {"error": ...}."""
     if done.returncode == 0:
-        return "same text" if done.stdout.strip() == text else f"other text: {done.stdout.strip()}"
+        return {"text": done.stdout.strip()}
     errors = re.findall(r"^error: (.*)", done.stderr, re.MULTILINE) or done.stderr.strip().splitlines()[-1:]
-    needs = re.search(r"need (onnxruntime \S+ or newer)", " ".join(errors))
-    return f"needs {needs[1]}" if needs else f"error: {' '.join(errors)[:80]}"
+    return {"error": " ".join(errors)}
 
 
-def measure(versions: list[str]) -> dict[str, dict[str, str]]:
-    """version -> program -> cell. Raises LabError where the pinned version itself does not hear the clip."""
-    from whisper_lab import machine
+def measure(version: str | None) -> dict[str, dict[str, str]]:
+    """program -> what it said with this onnxruntime; None: with the one that the lab pins.
 
-    current = {}
-    for name, program in PROGRAMS.items():
-        done = hear(program, None)
-        if done.returncode:
-            raise LabError(f"{name} does not run with the pinned onnxruntime: {done.stderr.strip()[:200]}",
-                           "write the graphs first: the commands at the top of benchmarks/old_runtimes.py")
-        current[name] = done.stdout.strip()
-    table = {}
-    for version in versions:
-        folder = HERE / ".envs" / f"onnxruntime-{version}"
-        if reason := install([f"onnxruntime=={version}", numpy_for(version)], folder):
-            table[version] = dict.fromkeys(PROGRAMS, f"not to be had: {reason[:80]}")
-            continue
-        table[version] = {name: answer(hear(program, folder), current[name]) for name, program in PROGRAMS.items()}
-        console.log.info("onnxruntime %s: %s", version, table[version])
-    return table | {machine.version("onnxruntime"): dict.fromkeys(PROGRAMS, "same text")}
+    Raises LabError where the pinned one does not hear the clip, or an old wheel cannot be had.
+    """
+    folder = HERE / ".envs" / f"onnxruntime-{version}" if version else None
+    if folder and (reason := install([f"onnxruntime=={version}", numpy_for(version)], folder)):
+        raise LabError(f"onnxruntime {version} cannot be had: {reason[:200]}",
+                       "another Python may have it; or leave it out with --versions")
+    found = {name: said(hear(program, folder)) for name, program in PROGRAMS.items()}
+    if version is None and (failed := [name for name in found if "error" in found[name]]):
+        raise LabError(f"{failed[0]} does not run with the pinned onnxruntime: {found[failed[0]]['error'][:200]}",
+                       "write the graphs first: the commands at the top of benchmarks/old_runtimes.py")
+    return found
 
 
-def page(table: dict[str, dict[str, str]]) -> str:
+def cell(found: dict[str, str], text: str) -> str:
+    """What a program said, beside what it says with the pinned onnxruntime."""
+    if "text" in found:
+        return "same text" if found["text"] == text else f"other text: {found['text']}"
+    needs = re.search(r"need (onnxruntime \S+) or newer", found["error"])
+    return f"needs {needs[1]}" if needs else f"error: {found['error'][:80]}"
+
+
+def page(measured: dict) -> str:
     """The document."""
+    pinned, rows = measured["pinned"], measured["heard"]
     lines = ["# Old onnxruntimes", "",
              "Which version opens which graphs of whisper-nano, and whether the text is that of the pinned one",
-             f"(the last row). Written by `benchmarks/old_runtimes.py`; Python {sys.version.split()[0]}.", "",
+             f"({pinned}). Written by `benchmarks/old_runtimes.py`; Python {measured['python']}.", "",
              f"| onnxruntime | {' | '.join(PROGRAMS)} |", f"|---{'|---' * len(PROGRAMS)}|"]
-    lines += [f"| {version} | {' | '.join(cells[name] for name in PROGRAMS)} |" for version, cells in table.items()]
+    for version in sorted(rows, key=lambda text: tuple(map(int, text.split(".")))):
+        cells = [cell(rows[version][name], rows[pinned][name].get("text", "")) for name in PROGRAMS]
+        lines.append(f"| {version} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,9 +118,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--versions", nargs="+", default=VERSIONS, metavar="X.Y.Z",
                         help="(default: those of the table)")
     args = parser.parse_args(argv)
-    text = page(measure(args.versions))
-    files.write_text(HERE / "OLD-RUNTIMES.md", text)
-    console.result(text)
+    from whisper_lab import machine
+
+    kept, pinned = HERE / "old-runtimes.json", machine.version("onnxruntime")
+    before = files.read_json(kept) if kept.exists() else {}
+    heard = before["heard"] if before.get("pinned") == pinned else {}
+    measured = {"pinned": pinned, "python": sys.version.split()[0], "heard": heard}
+    for version in args.versions if pinned in heard else [pinned, *args.versions]:
+        heard[version] = measure(None if version == pinned else version)
+        files.write_json(kept, measured)
+        files.write_text(HERE / "OLD-RUNTIMES.md", page(measured))
+    console.result(page(measured))
     return 0
 
 
