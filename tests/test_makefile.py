@@ -26,8 +26,8 @@ def project(tmp_path) -> Path:
     for folder in ("tools", "locks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "whisper_lab").symlink_to(ROOT / "whisper_lab")
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "requirements-tools.txt"):
-        (tmp_path / name).write_text("")
+    for path in ROOT.glob("requirements*.txt"):
+        (tmp_path / path.name).write_text("")
     (tmp_path / "requirements.txt").write_text("no-such-package-anywhere==1.0\n")
     (tmp_path / "locks" / "lab.txt").write_text(f"no-such-package-anywhere==1.0 --hash=sha256:{'0' * 64}\n")
     return tmp_path
