@@ -26,8 +26,24 @@ SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
 	                          print "  unpacking " NF - 3 (NF > 53 ? " packages (about a minute)" : " more"); fflush() } \
 	END { if (tty) printf "\r\033[K" }'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
+# Every file is compared with its digest in locks/, and nothing but finished wheels is unpacked, so that no package runs
+# while it is installed. LOCK=no installs what the index offers for the pins: for a system that the lock does not cover.
+LOCK ?= yes
+CHECKED := --require-hashes --only-binary :all:
+UNCHECKED := { echo "note: LOCK=no: the digests of the packages are not checked"; }
+FAILED := { echo "error: the packages were not installed: pip says above why"; \
+	echo "  try: make again; where it says that hashes do not match, SECURITY.md says what that means"; \
+	exit 1; }
+# torch's CPU build where this machine's index offers one: without it Linux gets CUDA's libraries too (gigabytes).
+CPU_TORCH = $$(sed -n 's/^torch==//p' requirements.txt)+cpu
+TORCH_LOCK = $$(if $(BIN)/python -m pip index versions torch 2>/dev/null | grep -F " $(CPU_TORCH)" >/dev/null; \
+	then echo locks/torch-cpu.txt; else echo locks/torch.txt; fi)
+# uv and pip-audit, which are no part of the lab.
+TOOLS := .tools
+UPGRADE ?= no
+AUDIT ?=
 
-.PHONY: install doctor demo test fuzz benchmark workbook lint clean distclean help
+.PHONY: install doctor demo test fuzz benchmark workbook lint lock audit clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
@@ -77,13 +93,19 @@ workbook: $(VENV)/.dev $(VENV)/.doctor ## measure the workbook's evidence, and m
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .
 
+lock: $(TOOLS)/.uv ## locks/ again from requirements*.txt: versions and digests (UPGRADE=yes: newer ones behind the pins)
+	@$(TOOLS)/bin/python tools/lock.py --uv $(TOOLS)/bin/uv $(if $(filter yes,$(UPGRADE)),--upgrade)
+
+audit: $(TOOLS)/.all ## known faults of the locked packages (status 1: there are some; 3: nothing could be asked)
+	@$(TOOLS)/bin/python tools/audit.py --pip-audit $(TOOLS)/bin/pip-audit $(AUDIT)
+
 clean: ## remove what the scripts wrote: reports, exported graphs, caches (not recordings, not checkpoints)
 	rm -rf reports .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data \
 		whisper_model_dir/*_runtime whisper_model_dir/*_genai
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(TOOLS)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,17 +119,42 @@ $(VENV)/.python:
 		{ echo "error: this Python cannot make virtual environments"; echo "  try: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/.lab: $(VENV)/.python requirements.txt
+$(VENV)/.lab: $(VENV)/.python requirements.txt locks/lab.txt locks/torch.txt locks/torch-cpu.txt
 	@echo "== installing the lab's packages, pinned in requirements.txt (2 GB, some minutes)"
-	@$(PIP) -r requirements.txt | $(SHOW)
+ifeq ($(LOCK),no)
+	@$(UNCHECKED)
+	@$(PIP) -r requirements.txt | $(SHOW) || $(FAILED)
+else
+	@$(BIN)/python tools/lock.py --check
+	@$(PIP) $(CHECKED) -r locks/lab.txt -r $(TORCH_LOCK) | $(SHOW) || $(FAILED)
+endif
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.lab requirements-dev.txt requirements-nodeps.txt
+# openai-whisper is offered as source alone: it is built with the setuptools that is here already, and checked.
+$(VENV)/.dev: $(VENV)/.lab requirements-dev.txt requirements-nodeps.txt locks/dev.txt locks/nodeps.txt
 	@echo "== installing what the tests need"
-	@$(PIP) -r requirements-dev.txt | $(SHOW)
-	@$(PIP) --no-deps -r requirements-nodeps.txt | $(SHOW)
+ifeq ($(LOCK),no)
+	@$(UNCHECKED)
+	@$(PIP) -r requirements-dev.txt | $(SHOW) || $(FAILED)
+	@$(PIP) --no-deps -r requirements-nodeps.txt | $(SHOW) || $(FAILED)
+else
+	@$(PIP) $(CHECKED) -r locks/dev.txt | $(SHOW) || $(FAILED)
+	@$(PIP) --require-hashes --no-deps --no-build-isolation -r locks/nodeps.txt | $(SHOW) || $(FAILED)
+endif
 	@touch $@
 
 $(VENV)/.doctor: $(VENV)/.lab
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
+	@touch $@
+
+$(TOOLS)/bin/python:
+	@$(PYTHON) -m venv $(TOOLS)
+
+# `make lock` has to work where the lock is not right yet, so uv alone is taken by its pin.
+$(TOOLS)/.uv: $(TOOLS)/bin/python requirements-tools.txt
+	@$(subst $(BIN),$(TOOLS)/bin,$(PIP)) -qq "$$(grep ^uv== requirements-tools.txt)" || $(FAILED)
+	@touch $@
+
+$(TOOLS)/.all: $(TOOLS)/bin/python locks/tools.txt
+	@$(subst $(BIN),$(TOOLS)/bin,$(PIP)) -qq $(CHECKED) -r locks/tools.txt || $(FAILED)
 	@touch $@

@@ -23,7 +23,13 @@ def make(*arguments: str, cwd: Path = ROOT, **environment) -> subprocess.Complet
 def project(tmp_path) -> Path:
     """The Makefile over a project whose one requirement exists nowhere."""
     shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("tools", "locks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "whisper_lab").symlink_to(ROOT / "whisper_lab")
+    for path in ROOT.glob("requirements*.txt"):
+        (tmp_path / path.name).write_text("")
     (tmp_path / "requirements.txt").write_text("no-such-package-anywhere==1.0\n")
+    (tmp_path / "locks" / "lab.txt").write_text(f"no-such-package-anywhere==1.0 --hash=sha256:{'0' * 64}\n")
     return tmp_path
 
 
@@ -50,7 +56,8 @@ def test_demo_without_a_clip_says_so(project):
     (project / ".venv").mkdir()
     for stamp in (".python", ".lab", ".doctor"):
         (project / ".venv" / stamp).touch()
-    os.utime(project / "requirements.txt", (0, 0))
+    for needed in (project / "requirements.txt", *(project / "locks").iterdir()):
+        os.utime(needed, (0, 0))
     done = make("demo", cwd=project)
     assert done.returncode != 0 and "error: there is no sound file media/kitchen.wav\n  try: " in done.stdout
 

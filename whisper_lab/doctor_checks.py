@@ -94,6 +94,27 @@ def judge_package(name: str, pin: str, installed: str | None, failure: str | Non
     return Check(OK, name, installed)
 
 
+def check_runtime() -> Iterator[Check]:
+    """runtime: what the installed onnxruntime can open; the runtime alone does with older ones than the pinned."""
+    installed = machine.version("onnxruntime")
+    if installed is not None:
+        yield judge_runtime(installed)
+
+
+def judge_runtime(installed: str) -> Check:
+    """Old images, a Raspberry Pi's for instance, have an old onnxruntime: most graphs run there, some do not."""
+    from whisper_lab.onnx_session import OLDEST, version_of
+
+    here = version_of(installed) or max(OLDEST.values())
+    too_new = {graphs: needed for graphs, needed in OLDEST.items() if needed > here}
+    name, oldest, newest = "graphs here", *(".".join(map(str, find(OLDEST.values()))) for find in (min, max))
+    if not too_new:
+        return Check(OK, name, f"onnxruntime {installed} opens all of them ({oldest} is the oldest that opens any)")
+    missing = ", ".join(f"{graphs} needs {major}.{minor}" for graphs, (major, minor) in too_new.items())
+    return Check(FAIL if len(too_new) == len(OLDEST) else WARN, name, f"onnxruntime {installed} is old: {missing}",
+                 f"pip install 'onnxruntime>={newest}'")
+
+
 def check_torch_pair() -> Iterator[Check]:
     """torch and torchaudio: builds that fit each other, or torchaudio's native files out of the way."""
     name, torch = "torch with torchaudio", machine.version("torch")
@@ -231,5 +252,5 @@ def writable(folder: Path, name: str) -> Check:
     return Check(OK, f"write to {name}", "allowed")
 
 
-GROUPS = [check_python, check_packages, check_torch_pair, check_media, check_checkpoints, check_processor,
-          check_energy, check_disk]
+GROUPS = [check_python, check_packages, check_runtime, check_torch_pair, check_media, check_checkpoints,
+          check_processor, check_energy, check_disk]

@@ -12,6 +12,10 @@ from whisper_lab import checkpoints, console, content, external_data, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 
+# The first onnxruntime that opens the graphs of a precision; benchmarks/OLD-RUNTIMES.md has what was tried. int4 keeps
+# the embedding in 8 bits, which MatMulNBits knows since 1.22; the optimized pair has an int8 cross cache for
+# GroupQueryAttention, which knows it since 1.30.
+OLDEST = {"fp32": (1, 17), "fp16": (1, 17), "int8": (1, 17), "int4": (1, 22), "int8 optimized": (1, 30)}
 NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -25,6 +29,7 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     made together.
     """
     paths, command = find_pair(folder, name, precision, optimized), export_command(folder, name, precision, optimized)
+    check_version(f"{precision} optimized" if optimized else precision)
     checks, sessions = begin_checks(paths) if checks is None else checks, {}
     for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
         if part in checks:
@@ -54,6 +59,25 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     return paths
 
 
+def check_version(graphs: str) -> None:
+    """Raises LabError where the onnxruntime that is installed is too old for `graphs`, a key of OLDEST."""
+    import onnxruntime
+
+    oldest, here = OLDEST.get(graphs), version_of(onnxruntime.__version__)
+    if oldest is None or here is None or here >= oldest:
+        return
+    wanted = ".".join(map(str, oldest))
+    instead = "leave out --optimized" if graphs.endswith("optimized") else "take --precision int8"
+    raise LabError(f"the {graphs} graphs need onnxruntime {wanted} or newer, and this is {onnxruntime.__version__}",
+                   f"pip install 'onnxruntime>={wanted}'" + (f", or {instead}" if here >= OLDEST["int8"] else ""))
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """`1.22.1` -> (1, 22); None for what does not begin like that."""
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
     """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
@@ -68,13 +92,14 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
     Threads of a pool spin (wait awake for work) for a while when theirs is done. Those of the encoder must not take
     the processor from the decoder that comes next: either both sessions share one pool, or the encoder's stop at once.
     onnxruntime makes the shared pool once per process, and from then on *every* session there has to use it, also
-    those that other libraries open: so it is for programs that have their process to themselves.
+    those that other libraries open: so it is for programs that have their process to themselves. Python can ask for it
+    since onnxruntime 1.23; below, two pools do.
     """
     import onnxruntime
 
     if threads is not None and threads < 1:
         raise LabError(f"--threads {threads} leaves nobody to work", "give 1 or more, or leave it out for all cores")
-    if shared_pool and not _pool:
+    if shared_pool and not _pool and hasattr(onnxruntime, "set_global_thread_pool_sizes"):
         _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
