@@ -79,8 +79,8 @@ def test_nobody_saves_between_keeping_the_old_recording_and_replacing_it(tmp_pat
 def test_where_the_disk_has_no_locks_the_new_one_is_kept_first(tmp_path):
     count = int(os.environ.get("SAVES", 40))
     found = savers(tmp_path, count, LAB_NO_LOCKS="1")
-    kept = sorted(heard(path) for path in found if path.name != "speech.wav")
-    assert kept == [*range(count), *range(1000, 1000 + count)] and heard(tmp_path / "speech.wav") in kept
+    kept = {heard(path) for path in found if path.name != "speech.wav"}  # one may be kept twice, none is lost
+    assert kept == {*range(count), *range(1000, 1000 + count)} and heard(tmp_path / "speech.wav") in kept
 
 
 # Temporary folders ---------------------------------------------------------------------------------------------------
