@@ -91,7 +91,7 @@ def export(args, name: str) -> dict:
     pair = onnx_session.find_pair(args.model_dir, name, args.precision)
     # Opens both and compares their metadata: only graphs that were made together belong in one.
     whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
-    with publish.stage(args.model_dir) as folder:
+    with publish.stage(args.model_dir, "--model-dir") as folder:
         console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}", "what 03 wrote and checked")
         path = single_graph.file_of(folder, name, args.precision, args.input)
         graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)

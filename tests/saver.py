@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, claims  # noqa: E402
+from whisper_lab import audio, claims, console  # noqa: E402
 
 
 def sound(number: int) -> np.ndarray:
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -245,10 +245,8 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except Exception as fault:  # one that nobody foresaw
-        if isinstance(fault, OSError) and fault.errno in NO_ROOM and fault.filename is None:
-            # No file of ours, those say their names: what was printed went into a file on a full disk.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            error(LabError(f"cannot write the output: {fault.strerror}", "free some disk space, or print elsewhere"))
+        if (full := _disk_is_full(fault)) is not None:
+            error(full)
             sys.exit(1)
         if log.level == logging.DEBUG:
             sys.excepthook = _show_plain
@@ -257,6 +255,20 @@ def run(main: Callable[[], int | None]) -> None:
               "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
         status = 1
     sys.exit(status)
+
+
+def _disk_is_full(fault: Exception) -> LabError | None:
+    """What to say where there is no room: for a file, for temporary files, or for what is printed; None: not that."""
+    if isinstance(fault, FileNotFoundError) and "temporary directory" in str(fault):  # tempfile's way to say it
+        return LabError("cannot write temporary files: there is no room, or no right to",
+                        "free some disk space, or name a folder on another disk: export TMPDIR=FOLDER")
+    if not isinstance(fault, OSError) or fault.errno not in NO_ROOM:
+        return None
+    if fault.filename is not None:
+        return LabError(f"cannot write {fault.filename}: {fault.strerror}", "free some disk space, or write elsewhere")
+    # No file of ours, those say their names: what was printed went into a file on a full disk.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return LabError(f"cannot write the output: {fault.strerror}", "free some disk space, or print elsewhere")
 
 
 def _show_plain(kind, fault, trace) -> None:

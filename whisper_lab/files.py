@@ -30,6 +30,7 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     Raises LabError where the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    named = path.parent.parent / path.name if path.parent.name.startswith(PREFIX) else path  # within another such block
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # In a folder of its own, under its own name: soundfile and matplotlib choose the format from the suffix.
@@ -42,7 +43,7 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
             os.replace(temporary, path)
     except OSError as error:
         raise LabError(
-            f"cannot write {path}: {error.strerror or error}",
+            f"cannot write {named}: {error.strerror or error}",
             "free some disk space or choose another folder that you may write to",
         ) from error
 

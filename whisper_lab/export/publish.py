@@ -21,8 +21,10 @@ FULL = 1 << 20  # bytes left below which a failure of a library that hides its e
 
 
 @contextlib.contextmanager
-def stage(output_dir: str | Path) -> Iterator[Path]:
+def stage(output_dir: str | Path, flag: str = "--output-dir") -> Iterator[Path]:
     """Yield a hidden folder inside `output_dir`; it is gone afterwards, whatever happened; so are abandoned ones.
+
+    flag: the option that names another folder.
 
     Raises LabError where the folder cannot be written or the disk is full.
     """
@@ -38,7 +40,7 @@ def stage(output_dir: str | Path) -> Iterator[Path]:
             raise
         reason = getattr(error, "strerror", None) or "the disk is full"
         raise LabError(f"cannot write graphs to {output_dir}: {reason}",
-                       "free some disk space, or choose a folder you may write to with --output-dir") from error
+                       f"free some disk space, or choose a folder you may write to with {flag}") from error
 
 
 def _is_disk_error(error: Exception, folder: Path) -> bool:
