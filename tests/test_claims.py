@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,13 +86,13 @@ def test_where_the_disk_has_no_locks_the_new_one_is_kept_first(tmp_path):
 
 # Temporary folders ---------------------------------------------------------------------------------------------------
 
-def killed(code: str, folder: Path) -> None:
-    """Run Python code in a process that is killed as soon as it prints a line."""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, text=True,
+def start(code: str, folder: Path) -> subprocess.Popen:
+    """Run Python code in a process; returns when it has printed `here`."""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdin=subprocess.PIPE, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
-    assert process.stdout.readline() == "here\n"
-    process.kill()
-    process.communicate()
+    assert process.stdout.readline() == "here\n", process.communicate()[1]
+    return process
 
 
 BLOCKS = {"file": "files.atomic('report.json')", "graphs": "publish.stage('.')",
@@ -102,9 +103,11 @@ HERE = {"file": lambda folder: files.atomic(folder / "other.txt"), "graphs": pub
 
 def killed_in(kind: str, folder: Path) -> Path:
     """What is left where a program is killed in the middle of writing."""
-    killed("import time; from pathlib import Path; from whisper_lab import files; from whisper_lab.export import "
-           f"publish; from whisper_lab.weights import huggingface\nwith {BLOCKS[kind]} as place:\n"
-           "    print('here', flush=True); time.sleep(60)", folder)
+    process = start("import time; from pathlib import Path; from whisper_lab import files\n"
+                    "from whisper_lab.export import publish; from whisper_lab.weights import huggingface\n"
+                    f"with {BLOCKS[kind]} as place:\n    print('here', flush=True); time.sleep(60)", folder)
+    process.kill()
+    process.communicate()
     left, = folder.iterdir()
     assert left.name.startswith(".") and ".partial" in left.name
     return left
@@ -117,6 +120,22 @@ def test_the_next_one_removes_what_a_killed_program_left(tmp_path, kind):
         assert not left.exists()
         place.is_dir() or place.write_text("new")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("number, status, name", [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C"),
+                                                  (signal.SIGHUP, 129, "SIGHUP")])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_who_is_asked_to_stop_leaves_nothing(tmp_path, kind, number, status, name):
+    code = ("import time; from pathlib import Path; from whisper_lab import console, files\n"
+            "from whisper_lab.export import publish; from whisper_lab.weights import huggingface\n"
+            f"def main():\n    with {BLOCKS[kind]} as place:\n        print('here', flush=True); time.sleep(60)\n"
+            "console.run(main)")
+    process = start(code, tmp_path)
+    process.send_signal(number)
+    err = process.communicate(timeout=20)[1]
+    assert process.returncode == status and err == (
+        f"\nstopped by {name}; files are either complete or as they were before\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
