@@ -28,6 +28,7 @@ ROOT = TESTS.parent
 sys.path[:0] = [str(ROOT), str(TESTS)]
 TOKEN = "LAB_KILLS"  # in the environment of all that is started here
 PATIENCE_S = 5.0  # for a process that is to end by itself
+WHOLE_S = 600.0  # within which a whole run ends
 EVERY = 8  # kills between two whole runs
 ENDS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}  # negative: while Python starts
 
@@ -122,7 +123,11 @@ def run(program: Program) -> None:
     """Let it run to its end; afterwards nothing is hidden in its folder."""
     begin = time.monotonic()
     process = start(program)
-    status = process.wait(300)
+    try:
+        status = process.wait(WHOLE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
     program.seconds = time.monotonic() - begin
     if status:
         process.errors.seek(0)
