@@ -91,7 +91,7 @@ def export(args, name: str) -> dict:
     pair = onnx_session.find_pair(args.model_dir, name, args.precision)
     # Opens both and compares their metadata: only graphs that were made together belong in one.
     whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
-    with publish.stage(args.model_dir) as folder:
+    with publish.stage(args.model_dir, "--model-dir") as folder:
         console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
                      f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
         path = single_graph.file_of(folder, name, args.precision, args.input)
@@ -140,7 +140,7 @@ def run(args) -> int:
     import sys
     import tempfile
 
-    from whisper_lab import audio
+    from whisper_lab import audio, claims
     from whisper_lab.export import single_graph
     from whisper_lab.onnx_whisper import chosen_name
 
@@ -156,8 +156,8 @@ def run(args) -> int:
     lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
     if not args.quiet:
         console.result(lines)
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "clip.wav"
+    with claims.folder(Path(tempfile.gettempdir()), "whisper-lab-run-") as folder:
+        ready = folder / "clip.wav"
         audio.write_wav(ready, sound.samples)
         done = subprocess.run([sys.executable, "-c", lines, str(model), str(ready)], capture_output=True, text=True,
                               encoding="utf-8", env=single_graph.plain_environment())

@@ -17,6 +17,7 @@ DEMO_TAKES = $(if $(filter found,$(DEMO_MODEL)),$$(cat $(DEMO_FOUND)),$(DEMO_MOD
 CLIP ?= media/kitchen.wav
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
+KILLS ?= 200
 
 # pip tells about every file it looks at. Shown: one line that counts (on a terminal), or one in twenty (in a log).
 SHOW := awk -v tty=$$([ -t 1 ] && echo 1 || echo 0) ' \
@@ -43,7 +44,7 @@ TOOLS := .tools
 UPGRADE ?= no
 AUDIT ?=
 
-.PHONY: install doctor demo test fuzz benchmark workbook lint lock audit clean distclean help
+.PHONY: install doctor demo test fuzz kills benchmark workbook lint lock audit clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
@@ -82,6 +83,9 @@ test: $(VENV)/.dev $(VENV)/.doctor ## the whole test suite: two processes, a fil
 fuzz: $(VENV)/.dev $(VENV)/.doctor ## damaged files, new ones for FUZZ_SECONDS (60): a result or two lines, no more
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -q \
 		--timeout=0 tests/test_fuzz.py
+
+kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08 and 09: nothing lost or left
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python tests/kills.py --kills $(KILLS)
 
 benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
 	$(OFFLINE) $(BIN)/python benchmarks/run.py

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 CONFIGURATION = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -94,13 +96,34 @@ def cluster(folder: Path):
         with contextlib.suppress(Exception):
             subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, timeout=10,
                            capture_output=True)
-        for daemon in reversed(daemons):
-            daemon.terminate()
-        for daemon in reversed(daemons):
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+        # A job's own process tells slurmctld that the job has ended, and asks munged to sign that. Where these are gone
+        # it tries for ever: so it comes first, and one daemon after the other.
+        with contextlib.suppress(TimeoutError):
+            wait_for(lambda: not steps(folder), 20, "a job did not end")
+        for process in [*steps(folder), *reversed(daemons)]:
+            end(process)
+
+
+def steps(folder: Path) -> list[psutil.Process]:
+    """The processes (slurmstepd) of this cluster's jobs: no child of ours, but they have its log open."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error):
+            if process.info["name"] == "slurmstepd" and any(
+                    Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                found.append(process)
+    return found
+
+
+def end(process: subprocess.Popen | psutil.Process) -> None:
+    """Ask it to end, and make it after a while."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.terminate()
+        try:
+            process.wait(10)
+        except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
+            process.kill()
+            process.wait(10)
 
 
 def said(environment: dict, *command: str) -> str:

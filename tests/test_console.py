@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import shutil
+import signal
 import sys
 
 import pytest
@@ -77,9 +78,22 @@ def test_other_ends(capsys):
 
     status, err = ended(stopped, capsys)
     assert status == 130 and "stopped by Ctrl-C" in err
+    for number, name, status in ((signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "SIGHUP", 129)):
+        line = f"\nstopped by {name}; files are either complete or as they were before\n"
+        assert ended(lambda number=number: signal.raise_signal(number), capsys) == (status, line)
+        assert signal.getsignal(number) == signal.SIG_DFL
     assert ended(foreseen, capsys) == (1, "error: a\n  try: b\n")
     assert ended(lambda: None, capsys) == (0, "") and ended(lambda: 1, capsys) == (1, "")
     assert ended(lambda: sys.exit(2), capsys) == (2, "")
+
+
+def test_a_signal_that_is_ignored_stays_so(capsys):
+    """As after nohup: the terminal may be closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ended(lambda: signal.raise_signal(signal.SIGHUP), capsys) == (0, "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # Foreign text --------------------------------------------------------------------------------------------------------

@@ -341,16 +341,6 @@ def test_ctrl_c_leaves_nothing_half_written(tiny, traced, here, monkeypatch):
         "whisper-tiny-random_decoder.onnx", "whisper-tiny-random_encoder.onnx", "whisper-tiny-random_runtime"]
 
 
-def test_the_remains_of_a_killed_export_are_cleared(tiny, here):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for pid in (dead.pid, os.getpid()):
-        (Path("out") / f"{publish.PREFIX}{pid}-x{publish.SUFFIX}").mkdir(parents=True)
-    with publish.stage("out"):
-        pass
-    assert [path.name for path in Path("out").iterdir()] == [f"{publish.PREFIX}{os.getpid()}-x{publish.SUFFIX}"]
-
-
 def test_a_file_in_the_place_of_the_output_folder(tiny, here):
     Path("out").write_text("not a folder")
     with pytest.raises(LabError, match="cannot write"):

@@ -20,7 +20,7 @@ from bad_sound import KINDS, bad_file
 from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
-from whisper_lab import audio, long_form
+from whisper_lab import audio, claims, console, long_form
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.features import FeatureSpec
@@ -398,16 +398,18 @@ def test_without_openssl_the_other_ways_are_named(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_app_left_behind_is_removed(tmp_path, monkeypatch):
+    """Voices: at once, not when they are old. Those of a page that is still up stay."""
     monkeypatch.setattr(serve.tempfile, "tempdir", str(tmp_path))
-    old, young, living = (tmp_path / f"{serve.FOLDER}{pid}-x" for pid in (2**22 + 1, 2**22 + 2, os.getpid()))
-    for folder in (old, young, living):
-        folder.mkdir()
-        (folder / "voice.wav").write_bytes(b"voice")
-    for folder in (old, living):
-        os.utime(folder, (1e9, 1e9))
-    with serve.own_folder() as mine:
-        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
-    assert not old.exists() and young.exists() and living.exists() and not mine.exists()
+    dead = tmp_path / f"{serve.FOLDER}{claims.machine()}-abcdefgh.partial"
+    dead.mkdir()
+    (dead / "voice.wav").write_bytes(b"voice")
+    with serve.own_folder() as living:
+        (living / "voice.wav").write_bytes(b"voice")
+        with serve.own_folder() as mine:
+            assert not dead.exists() and (living / "voice.wav").exists()
+            assert stat.S_IMODE(mine.parent.stat().st_mode) == 0o700
+        assert (living / "voice.wav").exists() and not mine.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 # The command line ----------------------------------------------------------------------------------------------------
@@ -449,19 +451,19 @@ def test_no_public_address_is_one_line(capsys):
     assert capsys.readouterr().out.splitlines()[1] == "* Running on public URL: https://abc.gradio.live"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_while_starting(tmp_path, number):
+@pytest.mark.parametrize("number, status, how", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_stopped_while_starting(tmp_path, number, status, how):
     """Before the page is up it ends at once, and leaves nothing behind."""
     (tmp_path / "tmp").mkdir()
     process = subprocess.Popen([sys.executable, str(ROOT / SCRIPT), "--port", "0", "--model", "nano"], cwd=tmp_path,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "TMPDIR": str(tmp_path / "tmp")})
     until = time.monotonic() + 30
-    while not list(tmp_path.glob("tmp/*/sounds")) and time.monotonic() < until:
+    while not list(tmp_path.glob("tmp/*/*/sounds")) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and out == "" and "stopped by Ctrl-C" in err
+    assert process.returncode == status and out == "" and f"stopped by {how}" in err
     assert list(tmp_path.glob("tmp/*")) == []
 
 
@@ -479,7 +481,7 @@ def test_a_library_that_swallows_the_signal_does_not_keep_it_alive(tmp_path, mon
     monkeypatch.setattr(serve.tempfile, "gettempdir", lambda: str(tmp_path))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(console.Stopped):
             serve.serve(settings(port=0), lambda _: None)
     finally:
         for number, handler in before.items():

@@ -15,8 +15,10 @@ def slurm(tmp_path_factory):
     """The environment of a cluster of one node that is ours."""
     if reason := slurm_cluster.why_not():
         pytest.skip(reason)
-    with slurm_cluster.cluster(tmp_path_factory.mktemp("slurm")) as environment:
+    folder = tmp_path_factory.mktemp("slurm")
+    with slurm_cluster.cluster(folder) as environment:
         yield {name: environment[name] for name in ("SLURM_CONF", "PATH")}
+    assert not slurm_cluster.steps(folder), "a job outlived its cluster"
 
 
 def bytes_and_times(folder) -> dict:

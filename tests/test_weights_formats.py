@@ -1,11 +1,9 @@
 """Weights of every format become the same Hugging Face folder; what is damaged, hostile or foreign is one error."""
 
 import json
-import os
 import pickle
 import re
 import struct
-import time
 import zipfile
 from pathlib import Path
 
@@ -320,14 +318,6 @@ def test_where_the_move_fails_the_old_folder_stays(tmp_path):
             tmp_path / "out", lambda folder: True, "x", "y") as temporary:
         temporary.rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "a").read_text() == "old"
-
-
-def test_what_a_killed_conversion_left_is_removed_a_day_later(tmp_path):
-    for name, age_s in ((".out.old.partial", 90000), (".out.new.partial", 60), (".other.old.partial", 90000)):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
-    huggingface.remove_abandoned(tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.old.partial", ".out.new.partial"]
 
 
 @pytest.mark.parametrize("generation", ['{"eos_token_id": "x"}', '{"temperature": NaN}', '{"bos_token_id": "\\ud800"}'])

@@ -14,15 +14,18 @@ A script looks like this::
 """
 
 import argparse
+import contextlib
 import errno
 import itertools
 import logging
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from whisper_lab import __version__, languages
 
@@ -86,6 +89,14 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
+
+
+class Stopped(SystemExit):
+    """A signal asks the program to end; the exit status is 128 and its number, as shells have it."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
 
 
 class LabError(Exception):
@@ -213,13 +224,38 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
                 file=sys.stderr, leave=False)
 
 
+def stop(number: int, _frame=None) -> None:
+    """A signal's handler: raises what ends the program, so that `finally` blocks run and temporary files go."""
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP (kill, scancel, a closed terminal) end the block as Ctrl-C does.
+
+    One that is ignored stays so: after nohup a closed terminal stops nothing.
+    """
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))
+               and signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C).
+    """Run a script's main and turn what it raises into two lines and an exit status (1; 130 for Ctrl-C, 143 for kill).
 
     With --log-level DEBUG the traceback comes as well, or instead where nobody foresaw the error.
     """
     try:
-        status = main() or 0
+        with _stoppable():
+            status = main() or 0
         sys.stdout.flush()  # here, where an error can still be told
     except LabError as problem:
         if log.level == logging.DEBUG:
@@ -229,15 +265,17 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C; files are either complete or as they were before", file=sys.stderr)
         status = 130
+    except Stopped as end:
+        with contextlib.suppress(OSError):  # the terminal that was closed
+            print(f"\nstopped by {end.name}; files are either complete or as they were before", file=sys.stderr)
+        status = end.code
     except BrokenPipeError:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except Exception as fault:  # one that nobody foresaw
-        if isinstance(fault, OSError) and fault.errno in NO_ROOM and fault.filename is None:
-            # No file of ours, those say their names: what was printed went into a file on a full disk.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            error(LabError(f"cannot write the output: {fault.strerror}", "free some disk space, or print elsewhere"))
+        if (full := _disk_is_full(fault)) is not None:
+            error(full)
             sys.exit(1)
         if log.level == logging.DEBUG:
             sys.excepthook = _show_plain
@@ -246,6 +284,20 @@ def run(main: Callable[[], int | None]) -> None:
               "  try: run it again with --log-level DEBUG, and report what it prints", file=sys.stderr)
         status = 1
     sys.exit(status)
+
+
+def _disk_is_full(fault: Exception) -> LabError | None:
+    """What to say where there is no room: for a file, for temporary files, or for what is printed; None: not that."""
+    if isinstance(fault, FileNotFoundError) and "temporary directory" in str(fault):  # tempfile's way to say it
+        return LabError("cannot write temporary files: there is no room, or no right to",
+                        "free some disk space, or name a folder on another disk: export TMPDIR=FOLDER")
+    if not isinstance(fault, OSError) or fault.errno not in NO_ROOM:
+        return None
+    if fault.filename is not None:
+        return LabError(f"cannot write {fault.filename}: {fault.strerror}", "free some disk space, or write elsewhere")
+    # No file of ours, those say their names: what was printed went into a file on a full disk.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return LabError(f"cannot write the output: {fault.strerror}", "free some disk space, or print elsewhere")
 
 
 def _show_plain(kind, fault, trace) -> None:

@@ -3,10 +3,10 @@
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from whisper_lab import claims
 from whisper_lab.console import LabError
 
 
@@ -16,6 +16,7 @@ def _umask() -> int:
     return mask
 
 
+PREFIX = ".write-"
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
 
@@ -23,29 +24,28 @@ UMASK = _umask()  # read here, once, before there are threads: it belongs to the
 def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is renamed to `path`, on any error removed.
 
+    What a killed program left half written in that folder is removed first.
+
     private: only you may read it, as somebody's voice; otherwise the umask says who may. A private file stays private.
     Raises LabError where the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = None
+    named = path.parent.parent / path.name if path.parent.name.startswith(PREFIX) else path  # within another such block
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays: writers such as soundfile and matplotlib choose the format from it.
-        handle, name = tempfile.mkstemp(prefix=".", suffix=f".partial{path.suffix}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        if not private and not _is_private(path):
-            temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files private; a report is not
-        os.replace(temporary, path)
+        # In a folder of its own, under its own name: soundfile and matplotlib choose the format from the suffix.
+        with claims.folder(path.parent, PREFIX) as folder:
+            temporary = folder / path.name
+            temporary.touch(0o600)
+            yield temporary
+            if not private and not _is_private(path):
+                temporary.chmod(0o666 & ~UMASK)  # a report is not private
+            os.replace(temporary, path)
     except OSError as error:
         raise LabError(
-            f"cannot write {path}: {error.strerror or error}",
+            f"cannot write {named}: {error.strerror or error}",
             "free some disk space or choose another folder that you may write to",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _is_private(path: Path) -> bool:

@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import os
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,18 +229,3 @@ def locked(clocks: Clocks, mhz: int | None) -> Iterator[None]:
     finally:
         clocks.release()
         atexit.unregister(clocks.release)
-
-
-@contextlib.contextmanager
-def termination_raises() -> Iterator[None]:
-    """SIGTERM and SIGHUP (kill, scancel, a closed terminal) become SystemExit, so that `finally` blocks run."""
-    def stop(number, _frame):
-        raise SystemExit(128 + number)
-
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

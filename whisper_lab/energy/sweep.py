@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import claims, console, files
 from whisper_lab.console import LabError
+from whisper_lab.energy import leash, orphans, profiles
 from whisper_lab.energy import plan as plans
-from whisper_lab.energy import profiles
 from whisper_lab.energy.clocks import Clocks, locked
 from whisper_lab.energy.layout import RunKey, read_json
 
@@ -38,6 +38,7 @@ def missing(plan: dict, folder: Path) -> list[dict]:
 
 def run_all(plan: dict, entries: list[dict], folder: Path, clocks: Clocks) -> list[dict]:
     """Run these entries in order; returns their records. A run that fails is recorded and the sweep goes on."""
+    orphans.end_left_running()
     start_c, records = clocks.temperature_c(), []
     for number, entry in enumerate(entries, 1):
         key = plans.key(plan, entry)
@@ -69,17 +70,16 @@ def cool_down(clocks: Clocks, start_c: float | None, profiling: dict) -> float:
 
 @contextlib.contextmanager
 def alone(folder: Path, key: RunKey) -> Iterator[None]:
-    """Only one process makes a run: the kernel drops the lock when its holder dies. Raises LabError."""
-    import fcntl
-
-    path = folder / f".{key.stem}.lock"
-    with path.open("w") as handle:
+    """Only one process makes a run. Raises LabError."""
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(claims.alone(folder / f".{key.stem}.lock", wait=False))
+        except BlockingIOError as error:
             raise LabError(f"{key.stem} is being run by another process", "wait for it, then call again") from error
+        except OSError as error:
+            raise LabError(f"cannot write into {folder}: {error.strerror or error}",
+                           "free some disk space, or choose another --output-dir") from error
         yield
-        path.unlink(missing_ok=True)
 
 
 def run_one(plan: dict, key: RunKey, folder: Path, clocks: Clocks, cooled: float = 0.0) -> dict:
@@ -111,9 +111,12 @@ def run_one(plan: dict, key: RunKey, folder: Path, clocks: Clocks, cooled: float
 def execute(command: list[str], log: Path, timeout_s: float,
             variables: dict[str, str] | None = None) -> tuple[int | None, str]:
     """Run a command in a process group of its own, its output in `log`; (exit status, success|failed|timeout)."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   start_new_session=True, env=os.environ | (variables or {}))
+    reader, writer = os.pipe()  # closes with this process, however it ends, and the leash ends the program
+    leashed = [sys.executable, "-I", "-S", leash.__file__, str(reader), *command]
+    with log.open("wb") as output, open(reader, "rb"), open(writer, "wb"):
+        process = subprocess.Popen(leashed, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   start_new_session=True, pass_fds=[reader],
+                                   env=os.environ | (variables or {}) | orphans.mark())
         try:
             status = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -121,6 +124,8 @@ def execute(command: list[str], log: Path, timeout_s: float,
         finally:  # also on Ctrl-C and SIGTERM: no run outlives its sweep
             if process.poll() is None:
                 stop(process)
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left, or zombies (macOS)
+                os.killpg(process.pid, signal.SIGKILL)  # what the program left would be measured with the next run
     return status, "success" if status == 0 else "failed"
 
 

@@ -172,15 +172,14 @@ def sweep(argv: list[str]) -> int:
 
 
 def _here(args, plan: dict, folder: Path, chosen) -> int:
-    from whisper_lab.energy import clocks, sweep
+    from whisper_lab.energy import sweep
 
-    with clocks.termination_raises():
-        sweep.run_all(plan, plan["order"], folder, chosen.clocks)
+    sweep.run_all(plan, plan["order"], folder, chosen.clocks)
     return _finish(plan, folder, args, chosen.notes)
 
 
 def _one_of_array(args) -> int:
-    from whisper_lab.energy import choose, clocks, plan, sweep
+    from whisper_lab.energy import choose, plan, sweep
 
     folder = choose.folder(args, args.gpu_type)
     made = plan.load(folder) if folder.is_dir() else None
@@ -191,8 +190,7 @@ def _one_of_array(args) -> int:
     if not 0 <= args.run_index < len(made["order"]):
         raise LabError(f"there is no run {args.run_index}: the plan has {len(made['order'])}",
                        f"submit with --array=0-{len(made['order']) - 1}")
-    with clocks.termination_raises():
-        records = sweep.run_all(made, [made["order"][args.run_index]], folder, chosen.clocks)
+    records = sweep.run_all(made, [made["order"][args.run_index]], folder, chosen.clocks)
     if not sweep.missing(made, folder):
         _finish(made, folder, args)  # the last one to end
     return int(records[0]["status"] != "success")

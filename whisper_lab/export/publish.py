@@ -4,35 +4,35 @@ import contextlib
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 
-from whisper_lab import content
+from whisper_lab import claims, content
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
 
-PREFIX, SUFFIX = ".export-", ".partial"
+PREFIX = ".export-"
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG,
         errno.EIO, errno.ENAMETOOLONG}
 FULL = 1 << 20  # bytes left below which a failure of a library that hides its errno is put down to the disk
 
 
 @contextlib.contextmanager
-def stage(output_dir: str | Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `output_dir`; it is gone afterwards, whatever happened.
+def stage(output_dir: str | Path, flag: str = "--output-dir") -> Iterator[Path]:
+    """Yield a hidden folder inside `output_dir`; it is gone afterwards, whatever happened; so are abandoned ones.
+
+    flag: the option that names another folder.
 
     Raises LabError where the folder cannot be written or the disk is full.
     """
-    output_dir, folder = Path(output_dir), None
+    output_dir = Path(output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(output_dir)
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", suffix=SUFFIX, dir=output_dir))
-        yield folder
+        with claims.folder(output_dir, PREFIX) as folder:
+            yield folder
     except LabError:
         raise
     except Exception as error:
@@ -40,10 +40,7 @@ def stage(output_dir: str | Path) -> Iterator[Path]:
             raise
         reason = getattr(error, "strerror", None) or "the disk is full"
         raise LabError(f"cannot write graphs to {output_dir}: {reason}",
-                       "free some disk space, or choose a folder you may write to with --output-dir") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+                       f"free some disk space, or choose a folder you may write to with {flag}") from error
 
 
 def _is_disk_error(error: Exception, folder: Path) -> bool:
@@ -51,24 +48,6 @@ def _is_disk_error(error: Exception, folder: Path) -> bool:
         return True
     there = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
     return shutil.disk_usage(there).free < FULL
-
-
-def _remove_abandoned(output_dir: Path) -> None:
-    """Folders of exports that were killed: their process is no more."""
-    for folder in output_dir.glob(f"{PREFIX}*{SUFFIX}"):
-        pid = folder.name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and not _is_running(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's process
-    return True
 
 
 def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:

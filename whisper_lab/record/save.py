@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from whisper_lab import files
+from whisper_lab import claims, files
 from whisper_lab.audio import SAMPLE_RATE, Level
 from whisper_lab.console import LabError
 
 KEPT = "recordings"  # the folder beside speech.wav
 SCHEMA = "whisper-onnx-lab/recording/1"
-_one_at_a_time = threading.Lock()  # two people may press Save in the same second
+_one_at_a_time = threading.Lock()  # two people may press Save in the same second, also where the disk has no locks
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,31 @@ def replacing(path: Path) -> Iterator[Place]:
             place = Place(temporary)
             yield place
             after.enter_context(_one_at_a_time)  # until the new file has its name
+            locked = after.enter_context(claims.alone(path.with_name(f".{path.name}.lock")))
             place.previous = keep(path)
+            if not locked:  # another program may replace the new file before it has seen it: kept first, none is lost
+                keep(temporary, path)
 
 
-def keep(path: Path) -> Path | None:
+def keep(path: Path, named: Path | None = None) -> Path | None:
     """Give the recording at `path` a second name: recordings/speech-2026-11-21-091530.wav, after when it was made.
 
-    None where there is no recording yet. Raises LabError where recordings/ cannot be written.
+    named: where it is going to be, if it is not there yet. None where there is no recording yet. Raises LabError where
+    recordings/ cannot be written.
     """
+    named = named or path
     try:
         made = datetime.fromtimestamp(path.stat().st_mtime)
     except FileNotFoundError:
         return None
-    folder = path.parent / KEPT
+    folder = named.parent / KEPT
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         _only_mine(folder, 0o700)
         _only_mine(path, 0o600)  # of a version of before, or of another program; its second name with it
-        for number in range(1, 1000):  # two recordings within a second
+        for number in range(1, 10_000):  # two recordings within a second
             more = "" if number == 1 else f"-{number}"
-            kept = folder / f"{path.stem}-{made:%Y-%m-%d-%H%M%S}{more}{path.suffix}"
+            kept = folder / f"{named.stem}-{made:%Y-%m-%d-%H%M%S}{more}{named.suffix}"
             if kept.exists() and kept.samefile(path):  # killed between keeping and renaming: kept already
                 return kept
             with contextlib.suppress(FileExistsError):

@@ -8,7 +8,6 @@ import io
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -19,7 +18,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from whisper_lab import console, guard, hub
+from whisper_lab import claims, console, guard, hub
 from whisper_lab.console import LabError
 from whisper_lab.record import certificate, door
 
@@ -43,13 +42,13 @@ Ctrl-C ends it."""
 def serve(args, convert: Callable) -> None:
     """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
-    stop = threading.Event()
-    on_signals(lambda *_: _stop_starting(stop))
+    stop, asked = threading.Event(), []
+    on_signals(lambda number, _: _stop_starting(number, asked))
     with own_folder() as folder:
         page, options = prepare(args, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
-        if stop.is_set():
-            raise KeyboardInterrupt
+        if asked:
+            console.stop(*asked)
         public = launch(page, options, rules(args, folder / "sounds"))
         on_signals(lambda *_: stop.set())
         threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
@@ -72,10 +71,10 @@ def on_signals(handler: Callable) -> None:
         signal.signal(number, handler)
 
 
-def _stop_starting(stop: threading.Event) -> None:
-    """Until the page is up both end the program at once; the flag is for libraries that swallow what is raised."""
-    stop.set()
-    raise KeyboardInterrupt
+def _stop_starting(number: int, asked: list[int]) -> None:
+    """Until the page is up both end the program at once; the list is for libraries that swallow what is raised."""
+    asked[:] = [number]
+    console.stop(number)
 
 
 def prepare(args, convert: Callable, folder: Path):
@@ -185,18 +184,10 @@ def remove_older(folder: Path, moment: float) -> None:
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """A private folder for uploads that goes when the program does; also clears what a killed one left behind."""
-    import psutil
-
-    for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
-        pid = old.name.removeprefix(FOLDER).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and not psutil.pid_exists(int(pid)) and time.time() - old.stat().st_mtime > KEEP_S:
-                shutil.rmtree(old, ignore_errors=True)  # another user's stays: it cannot be removed
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with claims.folder(Path(tempfile.gettempdir()), FOLDER) as folder:
+        files = folder.resolve() / "files"  # beside the lock, which `remove_older` is not to find
+        files.mkdir()
+        yield files
 
 
 def add_flags(group) -> None:

@@ -12,19 +12,16 @@ import json
 import math
 import shutil
 import struct
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files, token_files
+from whisper_lab import checkpoints, claims, console, files, token_files
 from whisper_lab.console import LabError
 from whisper_lab.weights import published, vocabulary
 from whisper_lab.weights.model import STEPS_PER_S, Dimensions, Source, Weight, check_weights, damaged, shown
 from whisper_lab.weights.vocabulary import END, START, Tokens
 
 ORIGIN_KEY = "whisper_lab_origin"  # written into config.json: format, file, sha256, stored
-ABANDONED_S = 24 * 3600  # a temporary folder of that age belongs to a conversion that was killed
 ATTEMPTS = 3
 MAX_INITIAL_TIMESTAMP = 50  # steps of 20 ms: the published limit of the first timestamp, 1 s
 
@@ -73,25 +70,21 @@ def replacing(folder: Path, ours: Callable[[Path], bool], what: str, remedy: str
     """
     if folder.exists() and not ours(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise LabError(f"{folder} exists and is no {what}: it will not be overwritten", remedy)
-    temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        temporary.chmod(0o777 & ~files.UMASK)
-        yield temporary
-        put(temporary, folder)
+        with claims.folder(folder.parent, f".{folder.name}.") as work:
+            temporary = work / folder.name
+            temporary.mkdir()
+            yield temporary
+            put(temporary, folder)
     except OSError as error:
         raise LabError(f"cannot write {folder}: {error.strerror or error}", f"free some disk space or {remedy}"
                        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def put(temporary: Path, folder: Path) -> None:
     """Rename `temporary` to `folder`; what is there is moved aside first, and comes back where the renaming fails."""
-    aside = temporary.with_name(f"{temporary.name.removesuffix('.partial')}.old.partial")
+    aside = temporary.with_name("replaced")
     for attempt in range(ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):
             folder.rename(aside)
@@ -106,14 +99,6 @@ def put(temporary: Path, folder: Path) -> None:
                 aside.rename(folder)
             raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove what conversions into `folder` left behind when they were killed: a running one is never a day old."""
-    for left in folder.parent.glob(f".{folder.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left)
 
 
 def origin_of(folder: Path) -> dict | None:

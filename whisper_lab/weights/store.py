@@ -14,14 +14,13 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import claims, console, files
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index
 from whisper_lab.weights.package_index import Published
@@ -192,7 +191,7 @@ def _alone(place: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 console.note("waiting", what, "another process is making it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            _clear_leftovers(place)
+            claims.remove_abandoned(folder(), f"{HALF_MADE}{place.name}-")
             with _termination_as_exit():
                 yield
     except OSError as error:
@@ -200,20 +199,9 @@ def _alone(place: Path, what: str) -> Iterator[None]:
                        f"free some space, or choose another folder: export {PLACE}=FOLDER") from error
 
 
-def _clear_leftovers(place: Path) -> None:
-    """Remove what killed processes left half made; whoever calls holds the lock, so no one is at work there."""
-    for left in folder().glob(f"{HALF_MADE}{place.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _workshop(place: Path) -> Iterator[Path]:
+def _workshop(place: Path) -> contextlib.AbstractContextManager[Path]:
     """A folder in the store, on the same disk as `place`, that is gone after the block."""
-    made = Path(tempfile.mkdtemp(prefix=f"{HALF_MADE}{place.name}-", dir=folder()))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    return claims.folder(folder(), f"{HALF_MADE}{place.name}-")
 
 
 @contextlib.contextmanager
