@@ -325,8 +325,8 @@ def test_uploads_go_after_an_hour(address, folder, visitor, tmp_path):
 
     soundfile.write(tmp_path / "a.wav", tone(440), RATE)
     assert "lab-facts" in upload(visitor, tmp_path / "a.wav")[0]
-    running, = folder.glob(f"{serve.FOLDER}*/sounds")
-    copied = Path(shutil.copytree(running, tmp_path / "sounds"))  # the other tests go on with theirs
+    running, = folder.glob(f"{serve.FOLDER}*/files")
+    copied = Path(shutil.copytree(running, tmp_path / "files"))  # the other tests go on with theirs
     written = [path for path in copied.rglob("*") if path.is_file()]
     assert len(written) >= 3  # the upload, the download, the picture
     serve.remove_older(copied, time.time() - serve.KEEP_S)

@@ -289,7 +289,7 @@ def test_the_file_on_disk_is_whole_while_recording(record, tmp_path):
             yield one
             time.sleep(0.02)
             if i == 20:
-                seen.extend(soundfile.info(path).frames for path in tmp_path.glob(".*.wav"))
+                seen.extend(soundfile.info(path).frames for path in tmp_path.glob(".*/*.wav"))
 
     assert record(FakeDevice(play))[0] == 0
     assert len(seen) == 1 and seen[0] > RATE
