@@ -108,7 +108,8 @@ def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, d
     base = present[0].open(args.threads) if args.repeats else None
     for variant in console.progress(present[1:] if args.repeats else [], description="timing", unit="precision"):
         runtime = variant.open(args.threads)
-        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats)
+        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats,
+                                                 warm=variant is not present[1])
         del runtime
         machine.give_back_memory()
     return measured, layers, written, rounds

@@ -78,7 +78,7 @@ def _claims(evidence) -> None:
 def draw(evidence, figure) -> None:
     panels, values = figure.subplots(1, 3), evidence.values
     shown = (("size_{}_mb", "MB", "Size, both graphs", "%.1f"),
-             ("window", "ms", "One window and 32 tokens", "%.0f"),
+             ("window", "ms", "One window and its tokens", "%.0f"),
              ("wer_{}_percent", "%", f"Word errors ({values['words']} words)", "%.1f"))
     for panel, (key, unit, title, form) in zip(panels, shown, strict=True):
         heights = [values[f"encoder_ms_{name}"] + 32 * values[f"token_ms_{name}"] if key == "window" else
