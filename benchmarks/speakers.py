@@ -13,7 +13,6 @@ files made of all other speakers. A telephone is imitated: 300 to 3400 Hz at 800
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -244,19 +243,18 @@ def hour(corpus: Path) -> list[dict]:
 def one(corpus: Path, seconds: int) -> dict:
     """Joined files, one after the other, until there is this much sound."""
     judged, _ = groups(read(corpus))
-    parts, length, seed = [], 0, 0
-    while length < seconds * SAMPLE_RATE:
-        parts.append(join(corpus, judged, seed)[0])
-        length, seed = length + len(parts[-1]), seed + 1
-    sound = np.concatenate(parts)[:seconds * SAMPLE_RATE]
-    del parts
-    before, idle = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sound, length, seed = np.zeros(seconds * SAMPLE_RATE, np.float32), 0, 0
+    while length < len(sound):
+        more = join(corpus, judged, seed)[0][:len(sound) - length]
+        sound[length:length + len(more)] = more
+        length, seed = length + len(more), seed + 1
+    before, idle = time.process_time(), machine.peak_rss_bytes()
     lab = voice.SpeechDetector(models.obtain("silero-vad")), encoder.SpeakerEncoder(models.obtain("campplus"), 1)
     stretches, pieces, prints = listen(lab, sound)
     found = turns.of(stretches, pieces, clusters.voices(prints))
     return {"sound_s": seconds, "processor_s": round(time.process_time() - before, 2),
-            "sound_mb": round(sound.nbytes / 1e6), "before_mb": round(idle / 1024),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "sound_mb": round(sound.nbytes / 1e6), "before_mb": round(idle / 1e6),
+            "peak_mb": round(machine.peak_rss_bytes() / 1e6),
             "fingerprints": len(prints), "found": len({turn.speaker for turn in found})}
 
 

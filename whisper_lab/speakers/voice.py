@@ -71,8 +71,11 @@ class SpeechDetector:
     def probabilities(self, samples: np.ndarray) -> np.ndarray:
         """float32 [n] at 16 kHz -> float32 [chunks]; the last chunk is filled up with silence."""
         self.reset()
-        chunks = np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
-        return np.array([self.hear(chunk) for chunk in chunks], np.float32)
+        found = []
+        for first in range(0, len(samples), CHUNK):
+            chunk = samples[first:first + CHUNK]
+            found.append(self.hear(np.pad(chunk, (0, CHUNK - len(chunk))) if len(chunk) < CHUNK else chunk))
+        return np.array(found, np.float32)
 
 
 def stretches(probabilities: Iterable[float], duration: float) -> list[Stretch]:
@@ -104,7 +107,8 @@ def by_energy(samples: np.ndarray) -> list[Stretch]:
     from whisper_lab.stream.voice import Voice
 
     heard = Voice(SAMPLE_RATE, SHORTEST_PAUSE + MARGIN, len(samples) + 1)
-    heard.append(samples)
+    for first in range(0, len(samples), 60 * SAMPLE_RATE):
+        heard.append(samples[first:first + 60 * SAMPLE_RATE])
     heard.finish()
     found = [Stretch(span.onset / SAMPLE_RATE, span.voiced / SAMPLE_RATE) for span in heard.spans]
     return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], len(samples) / SAMPLE_RATE)
