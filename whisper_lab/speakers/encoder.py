@@ -4,7 +4,6 @@ A fingerprint is made of SECONDS of speech: shorter stretches are repeated until
 at every HOP seconds. Two fingerprints of the same voice point into the same direction; their cosine says how much.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,28 +23,16 @@ OPSET = 20
 WORST = 4.0  # times PyTorch's own rounding: how far the graph may be from float64
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A stretch, or a part of one, that gets one fingerprint; times in s."""
-
-    start: float
-    end: float
-
-    @property
-    def middle(self) -> float:
-        return (self.start + self.end) / 2
-
-
-def pieces(stretch: Stretch) -> list[Piece]:
+def pieces(stretch: Stretch) -> list[Stretch]:
     """The parts of a stretch: one every HOP s, and the last one ends where the stretch does."""
     last = stretch.length - SECONDS
     if last <= 0:
-        return [Piece(stretch.start, stretch.end)]
+        return [Stretch(stretch.start, stretch.end)]
     starts = [*np.arange(0.0, last - HOP / 2, HOP), last]
-    return [Piece(stretch.start + float(at), stretch.start + float(at) + SECONDS) for at in starts]
+    return [Stretch(stretch.start + float(at), stretch.start + float(at) + SECONDS) for at in starts]
 
 
-def features(samples: np.ndarray, piece: Piece) -> np.ndarray:
+def features(samples: np.ndarray, piece: Stretch) -> np.ndarray:
     """float32 [FRAMES, 80] of a piece of a recording, float32 [n] at 16 kHz."""
     heard = samples[round(piece.start * SAMPLE_RATE):max(1 + round(piece.start * SAMPLE_RATE),
                                                          round(piece.end * SAMPLE_RATE))]
@@ -74,7 +61,7 @@ class SpeakerEncoder:
         """float32 [batch, FRAMES, 80] -> float32 [batch, 192], as the network gives them."""
         return self.session.run(None, {"features": batch})[0]
 
-    def fingerprints(self, samples: np.ndarray, wanted: list[Piece]) -> np.ndarray:
+    def fingerprints(self, samples: np.ndarray, wanted: list[Stretch]) -> np.ndarray:
         """float32 [pieces, 192], each of length 1; a batch of features at a time is in memory."""
         found = [np.zeros((0, 192), np.float32)]
         for first in range(0, len(wanted), BATCH):
@@ -150,7 +137,7 @@ def check(network, path: Path) -> float:
 
     from whisper_lab.export.rounding import UNIT, Pool
 
-    heard = np.stack([features(sound, Piece(0.0, SECONDS)) for sound in _sounds()])
+    heard = np.stack([features(sound, Stretch(0.0, SECONDS)) for sound in _sounds()])
     with torch.no_grad():
         ours = network(torch.from_numpy(heard)).numpy()
         right = network.double()(torch.from_numpy(heard).double()).numpy()

@@ -8,7 +8,6 @@ import numpy as np
 
 from whisper_lab import files
 from whisper_lab.console import LabError
-from whisper_lab.speakers.encoder import Piece
 from whisper_lab.speakers.voice import Stretch
 
 PAUSE = 1.0  # s; who goes on after a shorter pause, and no one spoke in it, still has the turn
@@ -27,7 +26,7 @@ class Turn:
         return self.end - self.start
 
 
-def of(stretches: Sequence[Stretch], wanted: Sequence[Sequence[Piece]], voices: Sequence[int]) -> list[Turn]:
+def of(stretches: Sequence[Stretch], wanted: Sequence[Sequence[Stretch]], voices: Sequence[int]) -> list[Turn]:
     """The turns of a recording.
 
     wanted: the pieces of each stretch; voices: of all these pieces, in their order. Where the voice changes within a

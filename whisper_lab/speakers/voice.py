@@ -25,10 +25,14 @@ MARGIN = 0.1  # s, kept before and after each stretch: soft beginnings and ends 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Times in s from the start of the recording."""
+    """Speech, or a piece of it; times in s from the start of the recording."""
 
     start: float
     end: float
+
+    @property
+    def middle(self) -> float:
+        return (self.start + self.end) / 2
 
     @property
     def length(self) -> float:
