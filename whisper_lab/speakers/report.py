@@ -139,9 +139,9 @@ def draw(heard: Heard, limits: dict, path: Path) -> None:
         order = np.argsort(_speakers_of_pieces(heard), kind="stable")
         alike = heard.fingerprints[order] @ heard.fingerprints[order].T
         shown = square.imshow(alike, vmin=-0.2, vmax=1, cmap="magma")
-        right.colorbar(shown, ax=square, shrink=0.5, label="cosine")
-    square.set_title("2, 3. How alike the pieces are, by speaker")
-    square.set_xlabel("piece")
+        right.colorbar(shown, ax=square, location="bottom", label="cosine of two fingerprints")
+    square.set_title("2, 3. How alike the pieces are")
+    square.set_xlabel("piece, those of a speaker together")
     left.suptitle(markup.drawn(heard.clip.name))
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -85,15 +85,16 @@ class SpeechDetector:
 def stretches(probabilities: Iterable[float], duration: float) -> list[Stretch]:
     """The stretches of speech in a recording of `duration` s, in order; they do not overlap."""
     step, found, start, last = CHUNK / SAMPLE_RATE, [], None, 0.0
-    for i, probability in enumerate([*probabilities, *[0.0] * round(SHORTEST_PAUSE / step + 1)]):
+    for i, probability in enumerate(probabilities):
         if probability >= (ON if start is None else OFF):
             start = i * step if start is None else start
             last = (i + 1) * step
-        elif start is not None and i * step - last >= SHORTEST_PAUSE:
+        elif start is not None and (i + 1) * step - last >= SHORTEST_PAUSE:
             found.append(Stretch(start, last))
             start = None
-    long_enough = [one for one in found if one.length >= SHORTEST_SPEECH]
-    return _with_margins(long_enough, duration)
+    if start is not None:  # until the end of the sound
+        found.append(Stretch(start, min(last, duration)))
+    return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], duration)
 
 
 def _with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
@@ -106,13 +107,27 @@ def _with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
     return made
 
 
-def by_energy(samples: np.ndarray) -> list[Stretch]:
-    """The same by 09's voice activity, which looks at the level alone: for where Silero is out of reach."""
+def by_energy(samples: np.ndarray, pause: float = SHORTEST_PAUSE + MARGIN) -> list[Stretch]:
+    """The same by 09's voice activity, which looks at the level alone: for where Silero is out of reach.
+
+    pause: s of silence that end a stretch.
+    """
     from whisper_lab.stream.voice import Voice
 
-    heard = Voice(SAMPLE_RATE, SHORTEST_PAUSE + MARGIN, len(samples) + 1)
+    heard = Voice(SAMPLE_RATE, pause, len(samples) + 1)
     for first in range(0, len(samples), 60 * SAMPLE_RATE):
         heard.append(samples[first:first + 60 * SAMPLE_RATE])
     heard.finish()
     found = [Stretch(span.onset / SAMPLE_RATE, span.voiced / SAMPLE_RATE) for span in heard.spans]
     return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], len(samples) / SAMPLE_RATE)
+
+
+def bridged(found: list[Stretch], pause: float) -> list[Stretch]:
+    """Stretches with less than `pause` s between them, joined."""
+    made: list[Stretch] = []
+    for one in found:
+        if made and one.start - made[-1].end < pause:
+            made[-1] = Stretch(made[-1].start, one.end)
+        else:
+            made.append(one)
+    return made
