@@ -20,6 +20,7 @@ CONTEXT = 64  # samples of the chunk before, which the network hears again
 STATE = (2, 1, 128)  # [layers, batch, width] of its memory
 ON, OFF = 0.35, 0.2  # probabilities at which speech begins, and below which it ends
 SHORTEST_SPEECH, SHORTEST_PAUSE = 0.25, 0.1  # s; a shorter stretch is dropped, a shorter pause is spoken over
+LONGEST = 8 * 3600 * SAMPLE_RATE  # samples; of a stretch, as of a recording
 MARGIN = 0.1  # s, kept before and after each stretch: soft beginnings and ends lie there
 
 
@@ -114,7 +115,7 @@ def by_energy(samples: np.ndarray, pause: float = SHORTEST_PAUSE + MARGIN) -> li
     """
     from whisper_lab.stream.voice import Voice
 
-    heard = Voice(SAMPLE_RATE, pause, len(samples) + 1)
+    heard = Voice(SAMPLE_RATE, pause, LONGEST)
     for first in range(0, len(samples), 60 * SAMPLE_RATE):
         heard.append(samples[first:first + 60 * SAMPLE_RATE])
     heard.finish()
