@@ -9,11 +9,13 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from whisper_lab import audio, metrics
+from whisper_lab.console import LabError
 from whisper_lab.speakers import turns
 from whisper_lab.speakers.turns import Turn
 
@@ -181,6 +183,50 @@ def test_a_missing_sound_and_a_missing_reference(call_script):
     assert status == 1 and err.startswith("error: no such file: none.wav\n  try: ")
     status, _, err = call_script(SCRIPT, LONG, "--reference", "none.rttm")
     assert status == 1 and err.startswith("error: cannot read none.rttm")
+
+
+# Which Whisper -------------------------------------------------------------------------------------------------------
+
+class Graphs:
+    """In the place of OnnxWhisper: int8 graphs cannot tell when a word was said, fp32 graphs can."""
+
+    def __init__(self, folder, name, precision, threads):
+        self.has_attention, self.command = precision == "fp32", f"python 03 --precision {precision}"
+        self.facts = {"random_weights": False}
+
+
+@pytest.fixture
+def open_with(monkeypatch, tmp_path):
+    """A function (precisions that are there, --precision) -> what open_runtime finds for nano."""
+    from whisper_lab.export import naming
+    from whisper_lab.speakers import whispers
+
+    monkeypatch.setattr(whispers, "OnnxWhisper", Graphs)
+
+    def call(present, asked=None):
+        for precision in present:
+            for path in naming.pair(tmp_path, "whisper-nano", precision).values():
+                path.touch()
+        return whispers.open_runtime(SimpleNamespace(model="nano", model_dir=str(tmp_path), precision=asked,
+                                                     threads=1))
+
+    return call
+
+
+def test_the_fastest_graphs_that_know_word_times_are_taken(open_with):
+    runtime, facts = open_with(["int8", "fp32"])
+    assert facts == {"name": "whisper-nano", "precision": "fp32", "random_weights": False} and runtime.has_attention
+
+
+def test_without_such_graphs_the_words_come_from_pytorch(open_with, nano):
+    runtime, facts = open_with(["int8"])
+    assert facts["precision"] == "PyTorch, float32" and runtime.rules.vocab_size
+
+
+def test_graphs_that_were_asked_for_and_do_not_know_are_an_error(open_with):
+    with pytest.raises(LabError, match="int8 graphs of whisper-nano cannot tell when a word was said") as caught:
+        open_with(["int8", "fp32"], "int8")
+    assert caught.value.remedy == "write graphs that can: python 03 --precision int8 --alignment-heads"
 
 
 # People --------------------------------------------------------------------------------------------------------------
