@@ -22,15 +22,16 @@ FORMATS = ("text", "json", "srt", "vtt", "rttm")
 
 # 1. Where somebody speaks --------------------------------------------------------------------------------------------
 
-def find_speech(samples, threads: int | None):
+def find_speech(samples):
     """float32 [n] at 16 kHz -> (stretches of speech, the probabilities they were made of, or None without Silero)."""
     from whisper_lab.speakers import models, voice
+    from whisper_lab.stream.voice import by_level
 
     try:
         graph = models.obtain("silero-vad")
-    except LabError as error:  # 09's own detector needs no model, and takes music and noise for speech
-        console.note("voice activity", "by level, as in 09", f"{error.problem}; then {error.remedy}")
-        return voice.by_energy(samples), None
+    except LabError as error:  # the level needs no model, and takes music and noise for speech
+        console.note("voice activity", "by level", f"{error.problem}; then {error.remedy}")
+        return by_level(samples), None
     detector = voice.SpeechDetector(graph)
     likely = detector.probabilities(samples)  # one number for each 512 samples, 0..1
     # Speech begins above voice.ON and ends below the lower voice.OFF, so that it does not flicker in between.
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
     clock, seconds = time.perf_counter, {}
     started = clock()
-    stretches, likely = find_speech(sound.samples, args.threads)
+    stretches, likely = find_speech(sound.samples)
     seconds["voice_activity_s"], started = clock() - started, clock()
     pieces, fingerprints = [], None
     if args.speakers == 1 or not stretches:  # there is nothing to tell apart

@@ -1,4 +1,4 @@
-"""How well script 10 tells speakers apart, and whether Silero hears speech better than 09's own detector.
+"""How well script 10 tells speakers apart, and whether Silero hears speech better than the level tells.
 
     python benchmarks/speakers.py --corpus FOLDER              # speakers.json, and the tables here
     python benchmarks/speakers.py --corpus FOLDER --hour       # also the time and memory of an hour of sound
@@ -27,6 +27,7 @@ from whisper_lab import audio, console, files, machine  # noqa: E402
 from whisper_lab.audio import SAMPLE_RATE  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.speakers import clusters, encoder, models, turns, voice  # noqa: E402
+from whisper_lab.stream import voice as level  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = "whisper-onnx-lab/speakers-benchmark/1"
@@ -163,7 +164,7 @@ def try_limits(lab, sets: dict[str, list]) -> list[dict]:
 # Voice activity ------------------------------------------------------------------------------------------------------
 
 def compare_detectors(detector: voice.SpeechDetector, made: list) -> list[dict]:
-    """Silero and 09's detector on the joined files, clean and in white noise, against Silero's on the clean sound.
+    """Silero and the level on the joined files, clean and in white noise, against Silero's on the clean sound.
 
     No one marked the pauses inside a clip: what counts as speech is where both hear it in the clean sound, as silence
     where neither does; the rest is not judged. Both speak on over pauses of less than BREAK, as 09 does by default. The
@@ -212,11 +213,8 @@ def heard_by_silero(detector: voice.SpeechDetector, samples: np.ndarray) -> tupl
 
 def heard_by_energy(samples: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """The same of 09's detector; it notices an onset ATTACK frames later."""
-    from whisper_lab.stream.voice import ATTACK
-    from whisper_lab.stream.voice import FRAME as LEVEL_FRAME
-
-    found = voice.by_energy(samples, BREAK)
-    return frames(found, len(samples)), [one.start + voice.MARGIN + ATTACK * LEVEL_FRAME for one in found]
+    found = level.by_level(samples, BREAK)
+    return frames(found, len(samples)), [one.start + voice.MARGIN + level.ATTACK * level.FRAME for one in found]
 
 
 def against(truth: list[np.ndarray], heard: tuple[np.ndarray, list[float]]) -> tuple:
@@ -285,7 +283,7 @@ def voice_table(document: dict) -> str:
     lines = ["| white noise | detector | missed % | false alarms % | median delay, s |", "|---|---|---|---|---|"]
     for row in document["voice_activity"]:
         noise = "none" if row["noise_db"] is None else f"{row['noise_db']} dB below speech"
-        name = {"silero": "Silero", "energy": "09's, by level"}[row["detector"]]
+        name = {"silero": "Silero", "energy": "by level"}[row["detector"]]
         delay = "–" if row["delay_s"] is None else f"{row['delay_s']:.2f}"
         lines.append(f"| {noise} | {name} | {100 * row['missed']:.1f} | {100 * row['false_alarms']:.1f} | {delay} |")
     return "\n".join(lines)

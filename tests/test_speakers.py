@@ -15,6 +15,7 @@ from whisper_lab.long_form import Segment
 from whisper_lab.speakers import clusters, encoder, fbank, models, page, turns, voice, words
 from whisper_lab.speakers.turns import Turn
 from whisper_lab.speakers.voice import Stretch
+from whisper_lab.stream.voice import by_level
 
 STEP = voice.CHUNK / audio.SAMPLE_RATE  # s
 
@@ -112,7 +113,7 @@ def test_without_a_model_the_level_says_where_speech_may_be():
     generator = np.random.default_rng(0)
     sound = (1e-4 * generator.standard_normal(80000)).astype(np.float32)
     sound[32000:48000] += 0.1 * generator.standard_normal(16000).astype(np.float32)
-    found = voice.by_energy(sound)
+    found = by_level(sound)
     assert len(found) == 1
     assert found[0].start == pytest.approx(2.0, abs=0.15) and found[0].end == pytest.approx(3.0, abs=0.15)
 

@@ -20,7 +20,6 @@ CONTEXT = 64  # samples of the chunk before, which the network hears again
 STATE = (2, 1, 128)  # [layers, batch, width] of its memory
 ON, OFF = 0.35, 0.2  # probabilities at which speech begins, and below which it ends
 SHORTEST_SPEECH, SHORTEST_PAUSE = 0.25, 0.1  # s; a shorter stretch is dropped, a shorter pause is spoken over
-LONGEST = 8 * 3600 * SAMPLE_RATE  # samples; of a stretch, as of a recording
 MARGIN = 0.1  # s, kept before and after each stretch: soft beginnings and ends lie there
 
 
@@ -95,10 +94,10 @@ def stretches(probabilities: Iterable[float], duration: float) -> list[Stretch]:
             start = None
     if start is not None:  # until the end of the sound
         found.append(Stretch(start, min(last, duration)))
-    return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], duration)
+    return with_margins([one for one in found if one.length >= SHORTEST_SPEECH], duration)
 
 
-def _with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
+def with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
     """Each a little longer on both sides; where two would meet, the pause between them is shared."""
     made = []
     for i, one in enumerate(found):
@@ -106,21 +105,6 @@ def _with_margins(found: list[Stretch], duration: float) -> list[Stretch]:
         after = (one.end + found[i + 1].start) / 2 if i + 1 < len(found) else duration
         made.append(Stretch(max(one.start - MARGIN, before), min(one.end + MARGIN, after)))
     return made
-
-
-def by_energy(samples: np.ndarray, pause: float = SHORTEST_PAUSE + MARGIN) -> list[Stretch]:
-    """The same by 09's voice activity, which looks at the level alone: for where Silero is out of reach.
-
-    pause: s of silence that end a stretch.
-    """
-    from whisper_lab.stream.voice import Voice
-
-    heard = Voice(SAMPLE_RATE, pause, LONGEST)
-    for first in range(0, len(samples), 60 * SAMPLE_RATE):
-        heard.append(samples[first:first + 60 * SAMPLE_RATE])
-    heard.finish()
-    found = [Stretch(span.onset / SAMPLE_RATE, span.voiced / SAMPLE_RATE) for span in heard.spans]
-    return _with_margins([one for one in found if one.length >= SHORTEST_SPEECH], len(samples) / SAMPLE_RATE)
 
 
 def bridged(found: list[Stretch], pause: float) -> list[Stretch]:
