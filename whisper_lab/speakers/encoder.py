@@ -46,11 +46,9 @@ class SpeakerEncoder:
         """path: of the graph; threads: None takes all cores. Raises LabError where it cannot be opened."""
         import onnxruntime
 
-        from whisper_lab import machine
+        from whisper_lab.onnx_session import session_options
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or machine.usable_cores()
-        options.log_severity_level = 4  # errors are raised
+        options = session_options("speaker encoder", threads, shared_pool=False)
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's have no common base

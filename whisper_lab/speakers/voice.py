@@ -42,16 +42,15 @@ class Stretch:
 class SpeechDetector:
     """Hears chunk after chunk of one recording."""
 
-    def __init__(self, graph: Path, threads: int = 1):
-        """graph: silero_vad_16k_op15.onnx. One thread is as fast as several: a chunk is little work.
-
-        Raises LabError where it cannot be opened.
-        """
+    def __init__(self, graph: Path):
+        """graph: silero_vad_16k_op15.onnx. Raises LabError where it cannot be opened."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4  # errors are raised
+        from whisper_lab.onnx_session import session_options
+
+        options = session_options("voice activity", None, shared_pool=False)
+        if options.use_per_session_threads:  # not in a process whose sessions share a pool, as in 09
+            options.intra_op_num_threads = 1  # as fast as several: a chunk is little work
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's have no common base
