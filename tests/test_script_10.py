@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +93,7 @@ def test_the_document_names_models_licences_and_times(dialogue):
 def test_the_page_and_the_picture_are_there(dialogue):
     folder, _ = dialogue
     text = (folder / "who-long.html").read_text()
-    assert '"name": "Thomas"' in text and "data:audio/wav;base64," in text and "http" not in text.split("<script>")[0]
+    assert '"name": "Thomas"' in text and "data:audio/wav;base64," in text and "//" not in text.split("<script>")[0]
     assert (folder / "who-long.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -147,6 +148,50 @@ def test_two_at_once_are_no_third_voice(who, tmp_path):
     audio.write_wav(tmp_path / "over.wav", 0.5 * np.concatenate([over, both[1][16000:]]))
     status, _, err = who(tmp_path / "over.wav", "--no-words")
     assert status == 0 and "speakers: 3" not in err
+
+
+# 09's ears ------------------------------------------------------------------------------------------------------------
+
+def test_it_works_in_a_process_whose_sessions_share_a_pool_of_threads(store):
+    """As in 09: onnxruntime refuses sessions with threads of their own there."""
+    program = ("import numpy as np; from whisper_lab.onnx_session import session_options; "
+               "from whisper_lab.speakers import models, voice, encoder; session_options('encoder', 1, True); "
+               "detector = voice.SpeechDetector(models.obtain('silero-vad')); "
+               "encoder.SpeakerEncoder(models.obtain('campplus')); "
+               "print(detector.probabilities(np.zeros(1024, np.float32)).shape)")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"WHISPER_LAB_WEIGHTS": str(store)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(2,)\n", "")
+
+
+def test_09_hears_speech_in_noise_that_the_level_misses(store, monkeypatch):
+    from whisper_lab.speakers import models, voice
+    from whisper_lab.stream.voice import Voice
+
+    monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(store))
+    clean = audio.load(LONG).samples
+    noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
+    noisy = clean + noise * np.sqrt(np.mean(clean**2) / 4)  # 6 dB below the speech
+    heard = {}
+    for name, detector in (("level", None), ("silero", voice.SpeechDetector(models.obtain("silero-vad")))):
+        one = Voice(16000, 0.6, 30 * 16000, detector)
+        for first in range(0, len(noisy), 1600):  # as it comes from a microphone
+            one.append(noisy[first:first + 1600])
+        one.finish()
+        heard[name] = sum(span.voiced - span.onset for span in one.spans if span.onset > 5 * 16000) / 16000
+    assert heard["silero"] > 20 and heard["level"] < 10  # about 21 s are spoken after the first five
+
+
+def test_a_recording_does_not_hear_the_one_before_it(store, monkeypatch):
+    from whisper_lab.speakers import models, voice
+    from whisper_lab.stream.voice import Voice
+
+    monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(store))
+    detector = voice.SpeechDetector(models.obtain("silero-vad"))
+    clip = audio.load(ROOT / "media" / "kitchen.wav").samples
+    first = detector.probabilities(clip)
+    Voice(16000, 0.6, 30 * 16000, detector)  # 09 makes one for each file
+    np.testing.assert_array_equal([detector.hear(clip[i:i + 512]) for i in range(0, 16384, 512)], first[:32])
 
 
 # Without the index, and wrong usage ----------------------------------------------------------------------------------
