@@ -345,7 +345,7 @@ def small(tmp_path_factory):
     finally:
         campplus.BLOCKS = kept
     path = tmp_path_factory.mktemp("campplus") / "small.onnx"
-    encoder.export(network, path)
+    encoder.export(network, path, {"licence": "Apache-2.0"})
     return network, path
 
 
@@ -353,6 +353,7 @@ def test_the_exported_graph_is_as_exact_as_pytorch(small):
     network, path = small
     assert 0 < encoder.check(network.float(), path) <= encoder.WORST
     session = encoder.SpeakerEncoder(path, threads=1)
+    assert session.session.get_modelmeta().custom_metadata_map["licence"] == "Apache-2.0"
     prints = session.fingerprints(np.random.default_rng(0).standard_normal(64000).astype(np.float32),
                                   encoder.pieces(Stretch(0.0, 4.0)))
     np.testing.assert_allclose(np.linalg.norm(prints, axis=1), 1.0, atol=1e-5)

@@ -13,6 +13,7 @@ from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.speakers import fbank
 from whisper_lab.speakers.voice import Stretch
+from whisper_lab.weights import store
 
 FRAMES = 148  # of fbank.HOP: 1.495 s. Shorter ones know less of the voice, longer ones more often hold two voices
 SECONDS = fbank.samples_of(FRAMES) / SAMPLE_RATE
@@ -20,6 +21,7 @@ HOP = 0.75  # s from one fingerprint of a stretch to the next
 BATCH = 16  # fingerprints at once; more are not faster, and take more memory
 GRAPH = "campplus-export1.onnx"  # another export gets another name, so that no old graph is taken for it
 OPSET = 20
+TOLD = ("licence", "upstream", "sha256")  # of what the store knows of the weights, in the graph's metadata
 WORST = 4.0  # times PyTorch's own rounding: how far the graph may be from float64
 
 
@@ -88,10 +90,11 @@ def graph(weights: Path) -> Path:
         raise LabError(f"{path} is not there, and PyTorch, which exports it, is not installed",
                        "make installs it; or copy the store from a machine that has the graph") from error
     with files.atomic(path) as temporary:
-        export(load(weights), temporary)
+        facts = store.receipt(weights.parent)
+        export(load(weights), temporary, {key: str(facts[key]) for key in TOLD if key in facts})
         times = check(load(weights), temporary)
     console.note("exported", path.name, f"{path.stat().st_size / 1e6:.0f} MB, {times:.1f} times PyTorch's own rounding "
-                 f"from float64, limit {WORST:g}; kept beside the weights")
+                 f"from float64, limit {WORST:g}; licence: {facts.get('licence', 'unknown')}; kept beside the weights")
     return path
 
 
@@ -110,8 +113,8 @@ def load(weights: Path):
     return network.eval()
 
 
-def export(network, path: Path) -> None:
-    """Write the graph: float32 `features` [batch, FRAMES, 80] -> `embedding` [batch, 192]."""
+def export(network, path: Path, facts: dict[str, str]) -> None:
+    """Write the graph: float32 `features` [batch, FRAMES, 80] -> `embedding` [batch, 192]. facts: its metadata."""
     import torch
 
     from whisper_lab.export import graphs, trace
@@ -123,6 +126,7 @@ def export(network, path: Path) -> None:
                                     dynamic_shapes={"features": {0: torch.export.Dim("batch")}})
     model = trace.tidy(program)
     model.graph.name = "campplus"
+    model.metadata_props.update(facts)
     graphs.save(model, path)
 
 
