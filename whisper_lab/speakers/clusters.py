@@ -9,8 +9,8 @@ import numpy as np
 
 from whisper_lab.speakers.encoder import unit
 
-# Cosine distance (1 - cosine) at which two groups are two voices. Chosen on joined recordings of nine voices, where 0.55
-# to 0.65 find the right number in 7 of 10 and no other limit in more; the files that are judged hold other voices
+# Cosine distance (1 - cosine) at which two groups are two voices. Chosen on joined recordings of nine voices: 0.55 to
+# 0.65 find the right number in 7 of 10, and no other limit does in more. The files that are judged hold other voices
 # (benchmarks/speakers.py). Pieces of one voice are 0.42 apart at the median, those of two 0.89, over a telephone 0.68.
 APART = 0.6
 FEWEST = 3  # fingerprints; a smaller group is a cough, a laugh or two voices at once, and joins the one it is most like
