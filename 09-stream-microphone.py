@@ -32,8 +32,11 @@ def agreed(earlier: list, later: list) -> list:
 class Stream:
     """Blocks of sound in, committed text out."""
 
-    def __init__(self, runtime, ear, clock, screen, hop_s: float, pause_s: float):
-        """ear: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance."""
+    def __init__(self, runtime, ear, clock, screen, hop_s: float, pause_s: float, detector=None):
+        """ear: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance.
+
+        detector: says where somebody speaks; None: the level does.
+        """
         from whisper_lab.stream.log import Log
         from whisper_lab.stream.mel import LiveMel
         from whisper_lab.stream.voice import Voice
@@ -42,7 +45,7 @@ class Stream:
         self.rate = self.spec.sampling_rate  # Hz
         self.hop, self.pause = round(hop_s * self.rate), round(pause_s * self.rate)  # samples
         self.mel, self.log = LiveMel(self.spec), Log(clock, hop_s)
-        self.voice = Voice(self.rate, pause_s, self.spec.n_samples - self.hop)
+        self.voice = Voice(self.rate, pause_s, self.spec.n_samples - self.hop, detector)
         self._start_utterance(before=NONE)
 
     def _start_utterance(self, before: list) -> None:
@@ -182,11 +185,12 @@ def main(argv: list[str] | None = None) -> int:
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
     knows.tell(name, args.language)
     results = report.Report(args, runtime)
+    detector = choose.detector(runtime.spec)
     failed: list = []  # one bad file does not take the others with it
     for label, open_source in choose.sources_of(args, failed):
         clock, screen = sources.Clock(), Screen(model=name)
         ear = Ear(runtime, args.language, args.condition_on_previous, args.fallback)
-        stream = Stream(runtime, ear, clock, screen, args.hop, args.pause)
+        stream = Stream(runtime, ear, clock, screen, args.hop, args.pause, detector)
         with stopping(enter=not (args.stdin or args.file)) as stop:  # Ctrl-C ends the sound, not the program
             source = open_source(clock, stop)
             try:

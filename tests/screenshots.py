@@ -1,7 +1,7 @@
 """Make the screenshots in media/ again: recorder, comparison, graphs in Netron, web page, as a person sees them.
 
     python tests/screenshots.py            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
-    python tests/screenshots.py recorder   # or netron, compare, web (after 08, int8): one of them
+    python tests/screenshots.py recorder   # or netron, compare, web (after 08, int8), who (whisper-base): one of them
 """
 
 import io
@@ -83,19 +83,46 @@ def web_page(chromium) -> None:
         save(page, "web.png")
 
 
+def who_spoke(chromium, folder: Path) -> None:
+    """The page of 10 in both themes, side by side, while a word is spoken; whisper-base hears long.flac."""
+    command = [sys.executable, str(ROOT / "10-who-spoke.py"), str(ROOT / "media" / "long.flac"), "--model", "base",
+               "--names", "Thomas,Anna", "--page", "--output-dir", str(folder), "--threads", "1", "--quiet"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    halves = []
+    for theme in ("light", "dark"):
+        page = browser.page(chromium, WIDTH // 2, HEIGHT - 100, color_scheme=theme)
+        page.goto((folder / "who-long.html").as_uri())
+        page.evaluate("() => { document.querySelector('audio').currentTime = 8.4; }")
+        page.locator(".word.now").wait_for()
+        halves.append(Image.open(io.BytesIO(page.screenshot(**SHOT))).convert("RGB"))
+        refuse_trouble(page, "who.png")
+    joined = Image.new("RGB", (WIDTH, HEIGHT - 100))
+    for i, half in enumerate(halves):
+        joined.paste(half, (i * WIDTH // 2, 0))
+    save_image(joined, "who.png")
+
+
 def save(page, name: str) -> None:
     """Write media/<name>; a screenshot with errors on the page is none."""
+    refuse_trouble(page, name)
+    save_image(Image.open(io.BytesIO(page.screenshot(**SHOT))).convert("RGB"), name)
+
+
+def refuse_trouble(page, name: str) -> None:
     if page.trouble:
         raise SystemExit(f"{name}: {page.trouble}")
+
+
+def save_image(image: Image.Image, name: str) -> None:
+    """Write media/<name> with as few colours as will do."""
     with files.atomic(ROOT / "media" / name) as temporary:
-        image = Image.open(io.BytesIO(page.screenshot(**SHOT))).convert("RGB")
         image = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(temporary, optimize=True)
     console.result(f"media/{name}: {(ROOT / 'media' / name).stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["recorder", "netron", "compare", "web"]
+    wanted = sys.argv[1:] or ["recorder", "netron", "compare", "web", "who"]
     with tempfile.TemporaryDirectory() as work:
         if "recorder" in wanted:
             recorder(Path(work))
@@ -106,3 +133,5 @@ if __name__ == "__main__":
                 comparison(made, Path(work))
             if "web" in wanted:
                 web_page(made)
+            if "who" in wanted:
+                who_spoke(made, Path(work))

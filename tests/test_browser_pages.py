@@ -125,6 +125,36 @@ def test_the_journey_plays_under_its_own_policy(chromium, nano, call_script, tmp
     assert page.evaluate("() => window.ran") is None and "Content Security Policy" in page.trouble[0]
 
 
+@pytest.mark.parametrize("width, theme", [(1280, "light"), (390, "dark")])
+def test_who_spoke_plays_what_is_clicked_on(chromium, tmp_path, width, theme):
+    """10's page: a lane for each speaker; a word plays from where it was said; it fits a telephone in both themes."""
+    import numpy as np
+
+    from whisper_lab.alignment import Word
+    from whisper_lab.speakers import page as pages
+    from whisper_lab.speakers.turns import Turn
+    from whisper_lab.speakers.words import Line
+
+    evil = "<b>Eve</b>" + 30 * "x"
+    lines = [Line(0, 0.5, 1.5, "good", [Word("good", 0.5, 1.5, [])]), Line(1, 2.0, 3.0, "bye", [Word("bye", 2, 3, [])])]
+    pages.write(tmp_path / "who.html", "a<!--<script>.wav", np.zeros(64000, np.float32),
+                [Turn(0, 0.4, 1.6), Turn(1, 1.9, 3.1)], lines, ["Ann", evil], "2 speakers")
+    page = browser.page(chromium, width, 900, color_scheme=theme)
+    page.goto((tmp_path / "who.html").as_uri())
+    page.wait_for_function("() => document.querySelector('audio').duration > 3.9", timeout=10_000)
+    assert page.locator(".lane b").all_inner_texts()[1].startswith("<b>Eve</b>")
+    page.locator(".word", has_text="bye").click()
+    page.wait_for_function("() => document.querySelector('audio').currentTime >= 2", timeout=10_000)
+    page.evaluate("() => document.querySelector('audio').pause()")
+    page.locator(".turn").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => Math.abs(document.querySelector('audio').currentTime - 0.4) < 0.3", timeout=10_000)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.locator("#axis").bounding_box()["x"] == pytest.approx(page.locator(".track").first.bounding_box()["x"],
+                                                                      abs=2)
+    assert page.trouble == []
+
+
 def test_the_front_page_runs_no_script_but_its_own(explored):
     explored.evaluate("""() => { const more = document.createElement('script'); more.textContent = 'window.ran = 1';
                                  document.body.append(more); }""")

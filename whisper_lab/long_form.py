@@ -43,6 +43,7 @@ class Segment:
     temperature: float | None = None
     text_logprob: float | None = None  # of the text of its window, timestamps left out: see doubt.py
     compression_ratio: float | None = None  # of the text of its window
+    speaker: str | None = None  # a name, where it is known who spoke
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Foreign text in Markdown, pages and figures: names, transcripts and metadata show as they are, and do nothing."""
 
+import base64
+import hashlib
 import html as escaping
 import re
 import urllib.parse
@@ -35,3 +37,11 @@ def script(document: str) -> str:
     """JSON inside a script element: nothing in it ends the script, or begins another."""
     return document.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028") \
                    .replace("\u2029", "\\u2029")
+
+
+def policy(page: str) -> str:
+    """The page's own script may run, and nothing may be fetched: a Content-Security-Policy, by the script's digest."""
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+            "media-src data:; base-uri 'none'; form-action 'none'")

@@ -25,7 +25,8 @@ def cues(segments: list[Segment]) -> list[Segment]:
     """The segments as cues that can be read: each stays for SHORTEST s and at PACE characters a second, or longer.
 
     A cue that is too short may stay on into the silence after it, then begin in the silence before it; where there is
-    none, it is joined with the neighbour that is nearer. Text and order stay, and no two cues overlap.
+    none, it is joined with the neighbour that is nearer, of the same speaker. Text and order stay, and no two cues
+    overlap.
     """
     made = [replace(segment, end=max(segment.end, segment.start)) for segment in segments]
     i = 0
@@ -34,7 +35,11 @@ def cues(segments: list[Segment]) -> list[Segment]:
         if len(made) == 1 or not _is_short(made[i]):
             i += 1
             continue
-        gaps = {j: made[j + 1].start - made[j].end for j in (i - 1, i) if 0 <= j and j + 1 < len(made)}
+        gaps = {j: made[j + 1].start - made[j].end for j in (i - 1, i)
+                if 0 <= j and j + 1 < len(made) and made[j].speaker == made[j + 1].speaker}
+        if not gaps:  # others speak before and after it
+            i += 1
+            continue
         first = min(gaps, key=gaps.get)
         joined = _joined(*made[first:first + 2])
         too_long = made[i].end - made[i].start >= SHORTEST and len(joined.text) > LONGEST
@@ -72,13 +77,23 @@ def _joined(first: Segment, second: Segment) -> Segment:
 
 def srt(segments: list[Segment]) -> str:
     """SubRip text of segments, made readable by `cues`."""
-    return "\n".join(f"{i}\n{_span(cue, ',')}\n{_one_line(cue.text)}\n" for i, cue in enumerate(cues(segments), 1))
+    return "\n".join(f"{i}\n{_span(cue, ',')}\n{_one_line(_spoken(cue))}\n" for i, cue in enumerate(cues(segments), 1))
 
 
 def vtt(segments: list[Segment]) -> str:
     """WebVTT text of segments, made readable by `cues`; where words are known each is preceded by its start, so that
     players can follow."""
-    return "\n".join(["WEBVTT\n", *(f"{_span(cue, '.')}\n{_vtt_text(cue)}\n" for cue in cues(segments))])
+    return "\n".join(["WEBVTT\n", *(f"{_span(cue, '.')}\n{_voice(cue)}{_vtt_text(cue)}\n" for cue in cues(segments))])
+
+
+def _spoken(cue: Segment) -> str:
+    """The text, after the name of its speaker where that is known."""
+    return f"{cue.speaker}: {cue.text}" if cue.speaker else cue.text
+
+
+def _voice(cue: Segment) -> str:
+    """The voice span of WebVTT (section 4.2.2), which players may show as a name or a colour."""
+    return f"<v {_escape(cue.speaker)}>" if cue.speaker else ""
 
 
 def _span(segment: Segment, decimal: str) -> str:

@@ -1,7 +1,6 @@
 """The journey of one clip through the model, as numbers, as a picture and as one web page that needs nothing else."""
 
 import base64
-import hashlib
 import io
 from pathlib import Path
 
@@ -94,17 +93,9 @@ def write(model, processor, samples: np.ndarray, clip: Path, folder: Path) -> di
             "panels": [{"title": p["title"], "note": p["note"], "image": _image(plt, p, seen["seconds"])}
                        for p in panels]}
     text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", markup.script(json.dumps(data)))
-    files.write_text(page, text.replace("@POLICY@", policy(text)))
+    files.write_text(page, text.replace("@POLICY@", markup.policy(text)))
     console.note("journey", page, f"and {picture.name}: from {len(samples):,} samples to {len(seen['tokens'])} tokens")
     return {"html": str(page), "png": str(picture)}
-
-
-def policy(page: str) -> str:
-    """The page's own script may run, and nothing may be fetched: a Content-Security-Policy, by the script's digest."""
-    script = page.partition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
-            "media-src data:; base-uri 'none'; form-action 'none'")
 
 
 def _panels(seen: dict) -> list[dict]:

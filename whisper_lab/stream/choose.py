@@ -11,6 +11,8 @@ from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.onnx_session import export_command
 from whisper_lab.onnx_whisper import chosen_name
+from whisper_lab.speakers import models
+from whisper_lab.speakers.voice import SpeechDetector
 from whisper_lab.stream import sources
 
 FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
@@ -33,6 +35,17 @@ def graphs(args) -> tuple[str, str]:
     reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {args.model_dir}, which would be faster"
     console.note("graphs", f"{name} {present[0]}", reason)
     return name, present[0]
+
+
+def detector(spec) -> SpeechDetector | None:
+    """Silero's voice activity detector; None, with a note, where the level has to do."""
+    if spec.sampling_rate != audio.SAMPLE_RATE:
+        return None  # Silero hears 16 kHz
+    try:
+        return SpeechDetector(models.obtain("silero-vad"))
+    except LabError as error:
+        console.note("voice activity", "by level", f"{error.problem}; then {error.remedy}")
+        return None
 
 
 def _present(folder: str, name: str) -> list[str]:

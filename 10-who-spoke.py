@@ -1,0 +1,149 @@
+"""The next labs: who said what, and when. Two more models, one of them exported to ONNX here, and Whisper's words.
+
+    python 10-who-spoke.py meeting.wav                                   # speakers found, a line for each turn
+    python 10-who-spoke.py meeting.wav --speakers 2 --names "Ann,Bob" --page
+    python 10-who-spoke.py meeting.wav --format srt > meeting.srt
+    python 10-who-spoke.py meeting.wav --explain --reference meeting.rttm
+
+    1. voice activity      Silero VAD hears 32 ms at a time: is this speech?     [chunks] -> stretches of speech
+    2. fingerprints        CAM++ turns 1.5 s of speech into a vector that is the same for the same voice  [pieces, 192]
+    3. clustering          which fingerprints point the same way: so many speakers, and their turns
+    4. words               each of Whisper's words belongs to the speaker in whose turn it was said
+"""
+
+import time
+from pathlib import Path
+
+from whisper_lab import audio, console
+from whisper_lab.console import LabError
+
+FORMATS = ("text", "json", "srt", "vtt", "rttm")
+
+
+# 1. Where somebody speaks --------------------------------------------------------------------------------------------
+
+def find_speech(samples):
+    """float32 [n] at 16 kHz -> (stretches of speech, the probabilities they were made of, or None without Silero)."""
+    from whisper_lab.speakers import models, voice
+    from whisper_lab.stream.voice import by_level
+
+    try:
+        graph = models.obtain("silero-vad")
+    except LabError as error:  # the level needs no model, and takes music and noise for speech
+        console.note("voice activity", "by level", f"{error.problem}; then {error.remedy}")
+        return by_level(samples), None
+    detector = voice.SpeechDetector(graph)
+    likely = detector.probabilities(samples)  # one number for each 512 samples, 0..1
+    # Speech begins above voice.ON and ends below the lower voice.OFF, so that it does not flicker in between.
+    return voice.stretches(likely, len(samples) / audio.SAMPLE_RATE), likely
+
+
+# 2. A fingerprint for each piece of speech ---------------------------------------------------------------------------
+
+def take_fingerprints(samples, stretches: list, threads: int | None):
+    """-> (pieces of 1.5 s of each stretch, a fingerprint for each piece: float32 [pieces, 192], of length 1)."""
+    from whisper_lab.speakers import encoder, models
+
+    pieces = [encoder.pieces(stretch) for stretch in stretches]  # every 0.75 s; a short stretch is one piece
+    network = encoder.SpeakerEncoder(models.obtain("campplus"), threads)
+    # Each piece becomes 148 frames of 80 log-mel energies, the mean of each band taken away: [148, 80].
+    return pieces, network.fingerprints(samples, [piece for parts in pieces for piece in parts])
+
+
+# 3. Which fingerprints belong together -------------------------------------------------------------------------------
+
+def find_turns(stretches: list, pieces: list, fingerprints, number: int | None) -> list:
+    """-> turns: (speaker 0, 1, ..., start, end). number: of speakers; None: as many as are far enough apart."""
+    from whisper_lab.speakers import clusters, turns
+
+    voices = clusters.voices(fingerprints, number)  # int [pieces]; the distance of two is 1 - their cosine
+    return turns.of(stretches, pieces, voices)  # a pause of less than a second does not end a turn
+
+
+# 4. Whisper's words --------------------------------------------------------------------------------------------------
+
+def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
+    """-> (lines: speaker, start, end, words; what is to be known of the model that heard them)."""
+    from whisper_lab import decoding, knows, long_form, transcripts
+    from whisper_lab.speakers import whispers, words
+
+    runtime, model = whispers.open_runtime(args)
+    knows.tell(model["name"], args.language)
+    options = decoding.Options(language=args.language, temperatures=decoding.temperatures(0.0, args.fallback))
+    with console.progress(description=clip.name, total=round(len(samples) / audio.SAMPLE_RATE), unit="s") as bar:
+        transcript = long_form.transcribe(runtime, samples, options, words=True, progress=bar.update)
+    transcripts.warn_of_doubt(transcript, clip, model["name"])
+    return words.lines(transcript.segments, turns), model | {"language": transcript.language}
+
+
+# The whole -----------------------------------------------------------------------------------------------------------
+
+def main(argv: list[str] | None = None) -> int:
+    """The four steps, then what was asked for."""
+    args = arguments(argv)
+    from whisper_lab.speakers import clusters, report, turns, voice
+
+    clip = args.sound
+    truth = turns.read_rttm(args.reference) if args.reference else None
+    sound = audio.load(clip)
+    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    clock, seconds = time.perf_counter, {}
+    started = clock()
+    stretches, likely = find_speech(sound.samples)
+    seconds["voice_activity_s"], started = clock() - started, clock()
+    pieces, fingerprints = [], None
+    if args.speakers == 1 or not stretches:  # there is nothing to tell apart
+        found = turns.of(stretches, [[stretch] for stretch in stretches], [0] * len(stretches))
+    else:
+        pieces, fingerprints = take_fingerprints(sound.samples, stretches, args.threads)
+        seconds["fingerprints_s"], started = clock() - started, clock()
+        found = find_turns(stretches, pieces, fingerprints, args.speakers)
+        seconds["clustering_s"], started = clock() - started, clock()
+    names = report.names(found, args.names)
+    console.note("speakers", len(names), report.why(args.speakers, names, found))
+    lines, model = find_words(sound.samples, found, clip, args) if found and args.words else ([], None)
+    seconds["words_s"] = clock() - started
+    errors = turns.errors(truth, found) if truth else None
+    heard = report.Heard(clip, sound.samples, stretches, likely, pieces, fingerprints, found, lines, names)
+    report.publish(heard, model, errors, seconds, args)
+    if args.explain:
+        limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
+        report.explain(heard, limits, Path(args.output_dir))
+    return 0
+
+
+def arguments(argv: list[str] | None):
+    """The command line."""
+    parser = console.parser(__doc__, "model", "language", "fallback", "threads", "output_dir", "output_json", "quiet",
+                            "log_level")
+    parser.add_argument("sound", type=Path, metavar="SOUND", help="a sound file with one or more people speaking")
+    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+                        help="where 03 wrote the graphs (default: %(default)s)")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
+                        help="of the graphs, which 03 --alignment-heads wrote (default: int8 where it is there, else "
+                        "what is, else PyTorch)")
+    parser.add_argument("--speakers", type=console.whole(1), metavar="N", help="how many there are (default: found)")
+    parser.add_argument("--names", metavar="A,B", default="",
+                        help="what they are called, in the order in which they first speak (default: Speaker 1, ...)")
+    parser.add_argument("--reference", type=Path, metavar="FILE.rttm",
+                        help="who really spoke when: prints the diarization error rate")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the output (default: %(default)s)")
+    parser.add_argument("--no-words", dest="words", action="store_false", help="leave out step 4: turns alone")
+    parser.add_argument("--page", action="store_true", help="also write a web page with the sound, a lane for each "
+                        "speaker, and the words")
+    parser.add_argument("--explain", action="store_true", help="show the shapes of each step, and draw a picture")
+    args = console.parse(parser, argv)
+    args.names = [name.strip() for name in args.names.split(",") if name.strip()]
+    if len(set(args.names)) < len(args.names):
+        parser.error("--names: two speakers have the same name")
+    if args.speakers and len(args.names) > args.speakers:
+        parser.error(f"--names has {len(args.names)} names for {args.speakers} speakers")
+    if args.explain and args.format != "text":
+        parser.error("--explain prints tables: it goes with --format text only")
+    if not args.words and args.format in ("srt", "vtt"):
+        parser.error(f"--format {args.format} is made of words: leave out --no-words")
+    return args
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,165 @@
+"""The speaker encoder as an ONNX graph: exported here once, checked against PyTorch, run in onnxruntime.
+
+A fingerprint is made of SECONDS of speech: shorter stretches are repeated until they fill that, longer ones are looked
+at every HOP seconds. Two fingerprints of the same voice point into the same direction; their cosine says how much.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import console, files
+from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.console import LabError
+from whisper_lab.speakers import fbank
+from whisper_lab.speakers.voice import Stretch
+from whisper_lab.weights import store
+
+FRAMES = 148  # of fbank.HOP: 1.495 s. Shorter ones know less of the voice, longer ones more often hold two voices
+SECONDS = fbank.samples_of(FRAMES) / SAMPLE_RATE
+HOP = 0.75  # s from one fingerprint of a stretch to the next
+BATCH = 16  # fingerprints at once; more are not faster, and take more memory
+GRAPH = "campplus-export1.onnx"  # another export gets another name, so that no old graph is taken for it
+OPSET = 20
+TOLD = ("licence", "upstream", "sha256")  # of what the store knows of the weights, in the graph's metadata
+WORST = 4.0  # times PyTorch's own rounding: how far the graph may be from float64
+
+
+def pieces(stretch: Stretch) -> list[Stretch]:
+    """The parts of a stretch: one every HOP s, and the last one ends where the stretch does."""
+    last = stretch.length - SECONDS
+    if last <= 0:
+        return [Stretch(stretch.start, stretch.end)]
+    starts = [*np.arange(0.0, last - HOP / 2, HOP), last]
+    return [Stretch(stretch.start + float(at), stretch.start + float(at) + SECONDS) for at in starts]
+
+
+def features(samples: np.ndarray, piece: Stretch) -> np.ndarray:
+    """float32 [FRAMES, 80] of a piece of a recording, float32 [n] at 16 kHz."""
+    heard = samples[round(piece.start * SAMPLE_RATE):max(1 + round(piece.start * SAMPLE_RATE),
+                                                         round(piece.end * SAMPLE_RATE))]
+    return fbank.log_mel(np.resize(heard, fbank.samples_of(FRAMES)))  # resize: again and again until it is full
+
+
+class SpeakerEncoder:
+    """The graph in onnxruntime."""
+
+    def __init__(self, path: Path, threads: int | None = None):
+        """path: of the graph; threads: None takes all cores. Raises LabError where it cannot be opened."""
+        import onnxruntime
+
+        from whisper_lab.onnx_session import session_options
+
+        options = session_options("speaker encoder", threads, shared_pool=False)
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's have no common base
+            raise LabError(f"{path} cannot be opened as a graph: {str(error).strip().splitlines()[0][:200]}",
+                           f"remove {path} and run the same command again: it is made anew") from error
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        """float32 [batch, FRAMES, 80] -> float32 [batch, 192], as the network gives them."""
+        return self.session.run(None, {"features": batch})[0]
+
+    def fingerprints(self, samples: np.ndarray, wanted: list[Stretch]) -> np.ndarray:
+        """float32 [pieces, 192], each of length 1; a batch of features at a time is in memory."""
+        found = [np.zeros((0, 192), np.float32)]
+        for first in range(0, len(wanted), BATCH):
+            found.append(self.embed(np.stack([features(samples, piece) for piece in wanted[first:first + BATCH]])))
+        return unit(np.concatenate(found))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Each row divided by its length."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+# Export --------------------------------------------------------------------------------------------------------------
+
+def graph(weights: Path) -> Path:
+    """The graph beside the published weights, exported unless it is there.
+
+    Raises LabError where PyTorch is missing, the folder cannot be written, or the graph fails its gate.
+    """
+    path = weights.with_name(GRAPH)
+    if path.is_file():
+        return path
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise LabError(f"{path} is not there, and PyTorch, which exports it, is not installed",
+                       "make installs it; or copy the store from a machine that has the graph") from error
+    with files.atomic(path) as temporary:
+        facts = store.receipt(weights.parent)
+        export(load(weights), temporary, {key: str(facts[key]) for key in TOLD if key in facts})
+        times = check(load(weights), temporary)
+    console.note("exported", path.name, f"{path.stat().st_size / 1e6:.0f} MB, {times:.1f} times PyTorch's own rounding "
+                 f"from float64, limit {WORST:g}; licence: {facts.get('licence', 'unknown')}; kept beside the weights")
+    return path
+
+
+def load(weights: Path):
+    """The network in PyTorch, eval mode; every weight accounted for, and nothing but tensors read from the file."""
+    import torch
+
+    from whisper_lab.speakers.campplus import Campplus
+
+    network = Campplus()
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch has many
+        raise LabError(f"{weights} cannot be loaded: {str(error).strip().splitlines()[0][:200]}",
+                       f"remove {weights.parent} and run the same command again: it is fetched anew") from error
+    return network.eval()
+
+
+def export(network, path: Path, facts: dict[str, str]) -> None:
+    """Write the graph: float32 `features` [batch, FRAMES, 80] -> `embedding` [batch, 192]. facts: its metadata."""
+    import torch
+
+    from whisper_lab.export import graphs, trace
+
+    example = torch.zeros(2, FRAMES, fbank.BINS)
+    with trace.quiet(), torch.no_grad():
+        program = torch.onnx.export(network, (example,), input_names=["features"], output_names=["embedding"],
+                                    dynamo=True, opset_version=OPSET, verbose=False,
+                                    dynamic_shapes={"features": {0: torch.export.Dim("batch")}})
+    model = trace.tidy(program)
+    model.graph.name = "campplus"
+    model.metadata_props.update(facts)
+    graphs.save(model, path)
+
+
+def check(network, path: Path) -> float:
+    """The gate: how many times PyTorch's own rounding the graph is from PyTorch in float64.
+
+    On noise, on silence and on a chirp, one by one and in a batch. Raises LabError above WORST.
+    """
+    import torch
+
+    from whisper_lab.export.rounding import UNIT, Pool
+
+    heard = np.stack([features(sound, Stretch(0.0, SECONDS)) for sound in _sounds()])
+    with torch.no_grad():
+        ours = network(torch.from_numpy(heard)).numpy()
+        right = network.double()(torch.from_numpy(heard).double()).numpy()
+    session = SpeakerEncoder(path, threads=1)
+    own, strays = Pool(), Pool()
+    for i in range(len(heard)):
+        own.add(ours[i:i + 1], right[i:i + 1])
+        strays.add(session.embed(heard[i:i + 1]), right[i:i + 1])
+    strays.add(session.embed(heard), right)
+    times = strays.error / max(own.error, UNIT["fp32"])
+    if not times <= WORST:
+        raise LabError(f"the exported speaker encoder is {times:.1f} times PyTorch's own rounding from float64, "
+                       f"limit {WORST:g}: it was not kept", "install the pinned packages again: make")
+    return times
+
+
+def _sounds() -> list[np.ndarray]:
+    """float32 [n]: noise, near silence, and a tone that rises."""
+    time = np.arange(fbank.samples_of(FRAMES)) / SAMPLE_RATE
+    noise = np.random.default_rng(0).standard_normal((2, len(time)))
+    return [(0.1 * noise[0]).astype(np.float32), (1e-4 * noise[1]).astype(np.float32),
+            (0.3 * np.sin(2 * np.pi * (200 + 900 * time) * time)).astype(np.float32)]
+
