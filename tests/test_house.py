@@ -1,10 +1,14 @@
-"""Which way imports run: the library imports nothing that uses it, and its modules import each other in no circle."""
+"""One house: the library imports nothing that uses it, its modules import each other in no circle, one English."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from whisper_lab import console
+from whisper_lab.compare.texts import few_words
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "whisper_lab"
@@ -119,3 +123,39 @@ def test_a_circle_is_seen_and_an_import_in_a_function_or_for_a_type_is_none(plan
                    c="import whisper_lab.a", d="from whisper_lab import e", e="def f():\n    from whisper_lab import d",
                    f="from whisper_lab import g", g="if TYPE_CHECKING:\n    from whisper_lab.f import F")
     assert circles(graph(root)) == {frozenset(f"{LIBRARY}.{name}" for name in "abc")}
+
+
+# English --------------------------------------------------------------------------------------------------------------
+
+# No one, someone, again. What the profiler's clips say is spoken by people who may talk as they like.
+FOREIGN = re.compile(r"\b(nobody|somebody|anew)\b|\b1 (threads|words|rounds|runs)\b", re.I)
+SPOKEN = "whisper_lab/energy/sentences.py"
+
+
+def texts(source: str) -> Iterator[str]:
+    """The strings of a program that a user may see: not the docstrings of its classes and functions."""
+    tree = ast.parse(source)
+    hidden = {id(node.body[0].value) for node in ast.walk(tree)
+              if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+              and isinstance(node.body[0], ast.Expr)}
+    if "parser(__doc__" not in source and tree.body and isinstance(tree.body[0], ast.Expr):
+        hidden.add(id(tree.body[0].value))  # --help does not print it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in hidden:
+            yield node.value
+
+
+def test_messages_and_documents_are_in_todays_english():
+    programs = [path for path in (*ROOT.glob("[01]*.py"), *modules(ROOT).values())
+                if path.relative_to(ROOT).as_posix() != SPOKEN]
+    said = [(path, text) for path in programs for text in texts(path.read_text(encoding="utf-8"))]
+    # What is in a generated block is its script's affair.
+    said += [(path, re.sub(r"<!-- begin .*?<!-- end ", "", path.read_text(encoding="utf-8"), flags=re.S))
+             for path in ROOT.glob("docs/*.md")]
+    assert len(said) > 1000
+    assert [f"{path.name}: {found[0]}" for path, text in said for found in FOREIGN.finditer(text)] == []
+
+
+def test_one_of_a_thing_has_no_s():
+    assert [console.count(number, "thread") for number in (0, 1, 2)] == ["0 threads", "1 thread", "2 threads"]
+    assert "only 1 word:" in few_words(1) and "only 2 words:" in few_words(2)

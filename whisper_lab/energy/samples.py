@@ -160,7 +160,7 @@ def _from_folder(count: int, folder: Path) -> list[Sample]:
     if not listed:
         raise LabError(f"{folder} holds no LibriSpeech: no *.trans.txt anywhere in it",
                        f"unpack dev-clean.tar.gz of {LIBRISPEECH} and name its folder, LibriSpeech/dev-clean")
-    console.warn(f"{folder} holds {len(listed)} utterances, fewer than the {count} asked for")
+    console.warn(f"{folder} holds {console.count(len(listed), 'utterance')}, fewer than the {count} asked for")
     return listed
 
 

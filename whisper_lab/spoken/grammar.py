@@ -2,7 +2,7 @@
 
 `sentence(random, language)` draws one. The pairs share their slots, so that a Dutch sentence always has its
 English translation: the checkpoint learns `--task translate` from them. All text is lower case without
-punctuation; what a voice says is what stands there.
+punctuation; what a voice says is what is written.
 
     python -m whisper_lab.spoken.grammar --count 20 --language nl
 """
