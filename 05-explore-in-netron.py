@@ -2,13 +2,14 @@
 
     python 05-explore-in-netron.py --model nano                        # the encoder: fp32 beside int8
     python 05-explore-in-netron.py --model base --part decoder --precision int4
-    python 05-explore-in-netron.py --model base --show parts --slim    # encoder beside decoder, over a slow link
+    python 05-explore-in-netron.py --model base --parts --slim         # encoder beside decoder, over a slow link
     python 05-explore-in-netron.py --graphs a.onnx b.onnx              # any two ONNX files
     python 05-explore-in-netron.py --model nano --picture              # blocks for a slide, in reports/; no server
 
 Everything is served to this machine only. Ctrl-C ends it.
 """
 
+import argparse
 import signal
 import threading
 import webbrowser
@@ -129,20 +130,23 @@ def arguments(argv: list[str] | None):
     console.add_flags(parser, "model")
     parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                         help="where 03 wrote the graphs (default: %(default)s)")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"], default="int8",
-                        help="what to show beside fp32 (default: %(default)s)")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
+                        help="what to show beside fp32 (default: int8); with --parts, of both (default: fp32)")
     parser.add_argument("--part", choices=["encoder", "decoder"], default="encoder", help="(default: %(default)s)")
+    parser.add_argument("--parts", dest="show", action="store_const", const="parts", default="precisions",
+                        help="show encoder beside decoder instead of one part in two precisions")
     parser.add_argument("--show", choices=["precisions", "parts"], default="precisions",
-                        help="one part in two precisions, or encoder beside decoder (default: %(default)s)")
+                        help=argparse.SUPPRESS)  # --parts by its first name
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="show two ONNX files instead")
-    parser.add_argument("--port", type=int, default=8090, metavar="N",
-                        help="of the page; 0 takes any free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, metavar="N",
+                        help="of the page; 0 takes any free one (default: 8090, or the next free one)")
     parser.add_argument("--slim", action="store_true", help="leave the weights' numbers out: opens at once everywhere")
     parser.add_argument("--picture", action="store_true", help="write SVG and PNG of the blocks, and end")
     parser.add_argument("--browse", action="store_true", help="open the page in a browser")
     args = console.parse(parser, argv)
-    if not 0 <= args.port <= 65535:
+    if args.port is not None and not 0 <= args.port <= 65535:
         parser.error("--port is a number from 0 to 65535")
+    args.precision = args.precision or ("fp32" if args.show == "parts" else "int8")  # 03 alone writes fp32
     return args
 
 

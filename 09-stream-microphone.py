@@ -6,7 +6,7 @@
 
 A Whisper hears windows, not streams. So the same growing window is transcribed again and again, and text is committed
 as soon as two successive hypotheses agree on it (LocalAgreement-2: Liu et al. 2020; Machacek et al. 2023, arXiv
-2307.14743); a word of which the model is not sure has to wait. Committed text stands; the rest is shown in grey
+2307.14743); a word of which the model is not sure has to wait. Committed text stays; the rest is shown in grey
 and may still change.
 """
 

@@ -14,6 +14,7 @@ import corpora  # noqa: E402
 from scoring import beyond_chance, judgement  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab.console import count  # noqa: E402
 
 FEW = 200  # words; in a smaller group one error moves the rate by half a point or more
 SEVERAL = " *"  # marks such a group
@@ -24,10 +25,6 @@ NARROWEST = 0.5  # points to each side of zero that a panel shows at least: thou
 def pools_of(document: dict) -> list[str]:
     """The names of the pools, from a system that was measured."""
     return next((list(system["pools"]) for system in document["systems"] if system["pools"]), [])
-
-
-def count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def percent(rate: float | None) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from training import grammar, number_words, voices  # noqa: E402
 from training.corpus import HELD_OUT_SPEAKERS  # noqa: E402
 from whisper_lab import audio, console, files  # noqa: E402
+from whisper_lab.spoken import grammar, number_words, voices  # noqa: E402
 
 PAUSE_S = 0.3  # before, after and between what is said
 MOST_WORDS = 12  # of a text: it has to fit into nano's window of 10 s

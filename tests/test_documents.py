@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper_lab import documents
+from tools import documents
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +73,13 @@ def _plain(text: str, spell) -> str:
 def test_generated_blocks_match_their_sources():
     for name in documents.DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert documents.refreshed(text) == text, f"{name} has drifted: python -m whisper_lab.documents"
+        assert documents.refreshed(text) == text, f"{name} has drifted: python -m tools.documents"
+
+
+@pytest.mark.parametrize("start", [["-m", "tools.documents"], ["tools/documents.py"]])
+def test_the_check_is_a_command(start):
+    done = subprocess.run([sys.executable, *start, "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_document_with_a_generated_block_is_looked_after():

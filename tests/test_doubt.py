@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import grammar
 from whisper_lab import audio, checkpoints, console, decoding, doubt, knows, long_form
 from whisper_lab.decoding import Options
 from whisper_lab.long_form import Segment
 from whisper_lab.metrics import word_errors
+from whisper_lab.spoken import grammar
 from whisper_lab.stream.ear import Unit
 from whisper_lab.stream.screen import Screen
 

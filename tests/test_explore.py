@@ -264,6 +264,51 @@ def test_errors_are_two_lines(call_script, tmp_path, pairs):
     assert call_script(SCRIPT, "--port", "70000")[0] == 2
 
 
+def listening(port: int = 0) -> socket.socket:
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", port))
+    taken.listen()
+    return taken
+
+
+def test_where_the_usual_port_is_in_use_the_next_free_one_is_taken(pairs, monkeypatch, capsys):
+    small = Pane(pairs["fp32"]["encoder"], slim=True)
+    with listening() as taken:
+        first = taken.getsockname()[1]
+        monkeypatch.setattr(front, "PORTS", range(first, min(first + 20, 65536)))
+        with small, front.Front({"left": small, "right": small}, "t", [], [], None) as made:
+            assert first < made.port <= first + 20 and get(f"http://127.0.0.1:{made.port}/")[0]
+        assert f"{first} is in use" in capsys.readouterr().err
+        monkeypatch.setattr(front, "PORTS", range(first, first + 1))
+        with pytest.raises(LabError, match=f"all ports from {first} to {first} are in use"):
+            front.Front({"left": small, "right": small}, "t", [], [], None)
+
+
+def test_a_free_usual_port_is_taken_without_a_word(pairs, monkeypatch, capsys):
+    with listening() as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setattr(front, "PORTS", range(port, port + 1))
+    with Pane(pairs["fp32"]["encoder"], slim=True) as small, \
+            front.Front({"left": small, "right": small}, "t", [], [], None) as made:
+        assert made.port == port and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["--parts"], ["--show", "parts"]])
+def test_parts_are_encoder_and_decoder_of_what_03_alone_writes(pairs, call_script, tmp_path, words):
+    for part, path in pairs["fp32"].items():
+        (tmp_path / f"whisper-mine_{part}.onnx").write_bytes(path.read_bytes())
+    status, out, err = call_script(SCRIPT, "--model", "whisper-mine", "--model-dir", tmp_path, *words, "--picture",
+                                   "--output-dir", tmp_path / "made")
+    assert status == 0, err
+    assert {Path(line).stem for line in out.split()} == {f"graph-whisper-mine_{part}" for part in pairs["fp32"]}
+    assert "int8" in call_script(SCRIPT, "--model", "whisper-mine", "--model-dir", tmp_path, "--picture")[2]
+
+
+def test_the_help_has_one_name_for_parts(call_script):
+    status, out, _ = call_script(SCRIPT, "--help")
+    assert status == 0 and "--parts" in out and "--show" not in out
+
+
 def test_quiet_changes_nothing_but_a_line():
     page = '<meta name="version" content="9.3.3">\n<meta name="date" content="2026-10-23 19:50:08">\n<title>N</title>'
     assert pane.quiet(page) == '<meta name="version" content="9.3.3">\n<title>N</title>'

@@ -61,7 +61,8 @@ def test_slips_change_some_tokens_and_noise_keeps_the_loudness(tokenizer):
 
 
 def test_the_decoder_never_reads_a_held_out_sentence_in_training():
-    from training import grammar, stammer
+    from training import stammer
+    from whisper_lab.spoken import grammar
 
     draw, kept = random.Random(3), random.Random(3)
     texts = {stammer.text(draw) for _ in range(300)}

@@ -380,7 +380,7 @@ def test_https_and_a_password(nano, tmp_path):
 
         shown = hashlib.sha256(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port))))).hexdigest()
         text = notes.read_text()
-        assert shown.upper() in text.replace(":", "") and "somebody gave a wrong user or password" in text
+        assert shown.upper() in text.replace(":", "") and "someone gave a wrong user or password" in text
         with browser.chromium() as chromium:
             page = browser.page(chromium, 1280, 900, ignore_https_errors=True)
             page.goto(address)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import blank, clips, corpus, grammar, number_words
+from training import blank, clips, corpus
 from training.corpus import Utterance
-from training.voices import SAMPLE_RATE, trim
+from whisper_lab.spoken import grammar, number_words
+from whisper_lab.spoken.voices import SAMPLE_RATE, trim
 
 WINDOW = blank.WINDOW_S * SAMPLE_RATE
 
@@ -72,10 +73,10 @@ def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():
 
 
 def test_the_grammar_as_a_command(call_script):
-    status, out, err = call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")
+    status, out, err = call_script("whisper_lab.spoken.grammar", "--count", "3", "--language", "nl", "--seed", "1")
     assert status == 0 and err == "" and [line.count("  =  ") for line in out.splitlines()] == [1, 1, 1]
-    assert call_script("training.grammar", "--count", "3", "--language", "nl", "--seed", "1")[1] == out
-    assert [call_script("training.grammar", flag, "-1")[0] for flag in ("--seed", "--count")] == [2, 2]
+    assert call_script("whisper_lab.spoken.grammar", "--count", "3", "--language", "nl", "--seed", "1")[1] == out
+    assert [call_script("whisper_lab.spoken.grammar", flag, "-1")[0] for flag in ("--seed", "--count")] == [2, 2]
 
 
 def test_a_dutch_sentence_means_its_english_twin():

@@ -3,7 +3,7 @@
 import functools
 import random
 
-from training import grammar
+from whisper_lab.spoken import grammar
 
 CHANGED = 0.2  # of the words of an altered sentence
 LONGEST = 12  # words in a row without a sentence

@@ -8,7 +8,7 @@ import torch
 from training import blank
 from training.clips import Planner, collate
 from training.mixing import Mixer
-from training.voices import SAMPLE_RATE
+from whisper_lab.spoken.voices import SAMPLE_RATE
 
 WINDOW = blank.WINDOW_S * SAMPLE_RATE
 FIRST_PART = 0.4  # of the steps; see clips.KINDS

@@ -7,8 +7,8 @@ size, vocabulary): code with a hidden 3000, 64 or 51865 fails on it.
 import random
 from pathlib import Path
 
-from training import grammar
 from whisper_lab.checkpoints import import_transformers
+from whisper_lab.spoken import grammar
 
 WINDOW_S = 10
 N_MELS = 64

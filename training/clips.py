@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.corpus import Utterance
-from training.voices import SAMPLE_RATE
+from whisper_lab.spoken.voices import SAMPLE_RATE
 
 IGNORE = -100  # the label that cross-entropy skips
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyzéë"  # classes 1.. of the CTC head; 0 is its blank

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training import altered, grammar, number_words, voices
+from training import altered
 from whisper_lab import console, files, machine
+from whisper_lab.spoken import grammar, number_words, voices
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
 CHUNK = 20  # sentences that one voice speaks, one unit of work

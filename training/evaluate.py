@@ -17,8 +17,8 @@ import numpy as np
 
 from training import corpus
 from training.clips import Planner, mix
-from training.voices import SAMPLE_RATE
 from whisper_lab import checkpoints, console, features, files, machine
+from whisper_lab.spoken.voices import SAMPLE_RATE
 
 Wave = np.ndarray
 

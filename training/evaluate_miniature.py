@@ -123,7 +123,8 @@ decoder writes the sentence down. Then it was frozen, and the projector learnt t
 
 ## What it cannot do
 
-Anything but the English sentences of `training/grammar.py`, in clips of at most ten seconds. No Dutch, no timestamps.
+Anything but the English sentences of `whisper_lab/spoken/grammar.py`, in clips of at most ten seconds. No Dutch, no
+timestamps.
 A projector fits the encoder it was trained with: when whisper-nano is trained further, train it again
 (`python -m training.train_projector`).
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training import voices
-from training.voices import SAMPLE_RATE, Voice
 from whisper_lab import audio, console, files
+from whisper_lab.spoken import voices
+from whisper_lab.spoken.voices import SAMPLE_RATE, Voice
 
 SLT = Voice("flite", "slt", "en", 1.0, 1.0)
 RMS = Voice("flite", "rms", "en", 1.0, 1.0)

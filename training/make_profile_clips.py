@@ -8,10 +8,10 @@ The profiler's own synthesis with seed 0, as Ogg Opus: eight clips in less than 
 import json
 from pathlib import Path
 
-from training import voices
-from training.voices import SAMPLE_RATE
 from whisper_lab import console, files
 from whisper_lab.energy import samples
+from whisper_lab.spoken import voices
+from whisper_lab.spoken.voices import SAMPLE_RATE
 
 COMPRESSION = 0.96  # of libsndfile, 0 to 1; 1 is the smallest file. This leaves 10 to 15 kbit/s
 

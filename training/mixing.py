@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from training.clips import RMS
-from training.voices import SAMPLE_RATE
+from whisper_lab.spoken.voices import SAMPLE_RATE
 
 N_FFT, HOP = 400, 160
 

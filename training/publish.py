@@ -130,8 +130,8 @@ The unknown voices and the human speaker were kept out of training, and so were 
 ## What it knows
 
 A grammar of digit strings, numbers to 9999, household commands, times and greetings with some sixty names
-(`training/grammar.py`), lower case without punctuation; in Dutch also `--task translate` into English. It answers
-silence and noise with nothing. Timestamps and word alignment work.
+(`whisper_lab/spoken/grammar.py`), lower case without punctuation; in Dutch also `--task translate` into English. It
+answers silence and noise with nothing. Timestamps and word alignment work.
 
 ## What it cannot do
 

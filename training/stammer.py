@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from training import altered, grammar, number_words
+from training import altered
 from training.clips import SENTENCES
+from whisper_lab.spoken import grammar, number_words
 
 DIGITS = 0.35  # of the jumbled texts are digits
 ALTERED = 0.5  # of the sentences have some words changed

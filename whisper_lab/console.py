@@ -38,6 +38,11 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO} if hasattr(errno,
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
 
 
+def count(number: int, thing: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def plain(text: object, one_line: bool = False) -> str:
     """Text that only shows: what a terminal would obey is written out, `\\u001b`. Names and transcripts are foreign.
 

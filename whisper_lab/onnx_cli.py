@@ -83,7 +83,8 @@ def transcribe(runtime: OnnxWhisper, clip: Path, args, named: bool) -> dict:
     if transcript.language_probability is not None:
         console.note("language", transcript.language, f"detected, probability {transcript.language_probability:.3f}; "
                      "--language sets it")
-    console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, {args.threads or 'all'} threads")
+    console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound, "
+                 f"{console.count(args.threads, 'thread') if args.threads else 'all threads'}")
     if args.format == "text":
         heading = f"\n{console.plain(clip.name, one_line=True)}\n" if named else ""
         console.result(heading + transcripts.as_text(transcript, args.timestamps))

@@ -98,15 +98,16 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
     import onnxruntime
 
     if threads is not None and threads < 1:
-        raise LabError(f"--threads {threads} leaves nobody to work", "give 1 or more, or leave it out for all cores")
+        raise LabError(f"--threads {threads} leaves no one to work", "give 1 or more, or leave it out for all cores")
     if shared_pool and not _pool and hasattr(onnxruntime, "set_global_thread_pool_sizes"):
         _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
     if _pool:
         if threads not in (None, *_pool):
-            raise LabError(f"{threads} threads cannot be had: this process has a pool of {_pool[0] or 'unknown size'}, "
-                           "and onnxruntime makes only one", "leave out the number, or use another process")
+            raise LabError(f"{console.count(threads, 'thread')} cannot be had: this process has a pool of "
+                           f"{_pool[0] or 'unknown size'}, and onnxruntime makes only one",
+                           "leave out the number, or use another process")
         options.use_per_session_threads = False
         return options
     options.intra_op_num_threads = threads or machine.usable_cores()

@@ -133,5 +133,6 @@ def choose_device(wanted: str) -> str:
     device = ("cuda" if there else "cpu") if wanted == "auto" else wanted
     found = torch.cuda.get_device_name() if there else "no CUDA device found"
     reason = found if wanted == "auto" else "--device asks for it"
-    console.note("device", device, f"{reason}; {torch.get_num_threads()} threads" if device == "cpu" else reason)
+    threads = f"; {console.count(torch.get_num_threads(), 'thread')}" if device == "cpu" else ""
+    console.note("device", device, f"{reason}{threads}")
     return device

@@ -108,7 +108,8 @@ def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str |
 def show_errors(errors: Errors) -> None:
     """Print word and character error rates with the alignment."""
     console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
-                   f"{errors.insertions} inserted, {errors.deletions} deleted of {errors.reference_words} words"
+                   f"{errors.insertions} inserted, {errors.deletions} deleted of "
+                   f"{console.count(errors.reference_words, 'word')}"
                    f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
     for row in aligned_rows(errors):
         console.result(row)

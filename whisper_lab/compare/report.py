@@ -62,8 +62,8 @@ def _warnings(checkpoint, score: dict, clips: list, repeats: int) -> list[str]:
         found.append(f"no reference text for {', '.join(unknown)}: WER against PyTorch only tells that a text changed, "
                      "not that it got worse")
     if 0 < repeats < 6:
-        found.append(f"{repeats} rounds cannot show a difference in speed: even all on one side is chance at 5 %; "
-                     "take 6 or more")
+        found.append(f"{console.count(repeats, 'round')} cannot show a difference in speed: even all on one side is "
+                     "chance at 5 %; take 6 or more")
     return found
 
 

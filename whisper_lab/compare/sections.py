@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from whisper_lab import console
 from whisper_lab.compare.variants import BASELINE
 
 UNKNOWN = "-"
@@ -214,10 +215,10 @@ def _speed(made: dict) -> Section:
                      f"{memory['load_s']:.2f}" if memory else UNKNOWN,
                      f"{memory['peak_rss_bytes'] / 1e6:.0f}" if memory else UNKNOWN])
     return Section("Speed and memory", f"One window and {settings['tokens_per_window']} given tokens, "
-                   f"{settings['threads']} threads, {settings['provider']}; median (smallest to largest) of "
-                   f"{settings['repeats']} rounds, each in turn with fp32, after one round to warm up. Loading and "
-                   "peak memory: once, each variant in a fresh process. PyTorch makes the cross caches in the prompt's "
-                   "step, the graphs in the encoder: compare the sum.",
+                   f"{console.count(settings['threads'], 'thread')}, {settings['provider']}; median (smallest to "
+                   f"largest) of {console.count(settings['repeats'], 'round')}, each in turn with fp32, after one "
+                   "round to warm up. Loading and peak memory: once, each variant in a fresh process. PyTorch makes "
+                   "the cross caches in the prompt's step, the graphs in the encoder: compare the sum.",
                    tables=[Table("Speed and memory", ["variant", "encoder ms", "ms a token", "window ms",
                                                       "real-time factor", "times fp32", "load s", "peak MB"], rows)])
 

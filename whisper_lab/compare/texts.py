@@ -153,5 +153,6 @@ def few_words(words: int) -> str | None:
         return None
     if words == 0:
         return "no word to compare: nothing can be said about the text"
-    return (f"only {words} words: one word is {100 / words:.1f} points of WER, and fewer than {FEWEST_CHANGED} changed "
-            f"words ({100 * FEWEST_CHANGED / words:.0f} points) prove nothing; take {ENOUGH_WORDS} words or more")
+    return (f"only {console.count(words, 'word')}: one word is {100 / words:.1f} points of WER, and fewer than "
+            f"{FEWEST_CHANGED} changed words ({100 * FEWEST_CHANGED / words:.0f} points) prove nothing; "
+            f"take {ENOUGH_WORDS} words or more")

@@ -58,7 +58,7 @@ def find(folder: str | Path, model: str, wanted: list[str] | None = None) -> tup
         raise LabError(f"there is no {BASELINE} pair of {model} in {folder}, with which the others are compared",
                        f"write it: {pairs[0].command}")
     if len(present) == 1:
-        raise LabError(f"only {BASELINE} of {model} stands in {folder}: nothing to compare it with",
+        raise LabError(f"only {BASELINE} of {model} is in {folder}: nothing to compare it with",
                        f"write another precision: {missing[0].command}")
     for variant in missing:
         console.note(f"no {variant.name}", "left out", f"to write it: {variant.command}")

@@ -1,5 +1,6 @@
 """7. One sentence a precision, and who is beaten by whom."""
 
+from whisper_lab import console
 from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, changes, sign_test
 
 
@@ -21,11 +22,12 @@ def _speed(speed: dict) -> str:
     ratio, low, high = speed["speedup"], speed["speedup_min"], speed["speedup_max"]
     if speed["within_noise"]:
         return (f"its speed differs from fp32's within noise (between {low:.2f} and {high:.2f} times in "
-                f"{speed['rounds']} rounds)")
+                f"{console.count(speed['rounds'], 'round')})")
     what = "faster" if ratio >= 1 else "slower"
     if ratio < 1:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
-    return f"{ratio:.2f} times {what} on one window ({low:.2f} to {high:.2f} in {speed['rounds']} rounds)"
+    return f"{ratio:.2f} times {what} on one window ({low:.2f} to {high:.2f} in " \
+           f"{console.count(speed['rounds'], 'round')})"
 
 
 def _text(entry: dict) -> str:
@@ -40,7 +42,7 @@ def _text(entry: dict) -> str:
     if not more and not fewer:
         return f"{start}, the very errors of fp32" if wer else f"{start}, no error, like fp32"
     kept = "within noise" if found["within_noise"] else "a real difference"
-    errors = "1 error" if more == 1 else f"{more} errors"
+    errors = console.count(more, "error")
     return (f"{start}: {errors} that fp32 does not make, {fewer} of fp32's avoided, {kept} "
             f"(p = {found['p_value']:.2g})")
 

@@ -71,7 +71,7 @@ def answers(group: dict) -> list[str]:
     if "estimate" in group["methods"]:
         said.append("An estimate is time multiplied by an assumed power: it can rank nothing that time does not.")
     if several and (least := best["least_energy"]):
-        said.append(f"Batch jobs, where nobody waits: {clock(least['freq_mhz'])} needs least energy, "
+        said.append(f"Batch jobs, where no one waits: {clock(least['freq_mhz'])} needs least energy, "
                     f"{number(least['energy_j'])} J in {number(least['time_s'])} s.")
     if best["limit_s"] is not None:
         said.append(_real_time_answer(best, rows, several))

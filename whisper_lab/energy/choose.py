@@ -77,7 +77,7 @@ def show(plan: dict, folder: Path, reason: str) -> int:
     """The plan as a table, for a dry run; always status 0."""
     rows = [[entry["index"], entry["freq_requested_mhz"] or "default", folder / f"{entry['run_id']}_profile.csv"]
             for entry in plan["order"]]
-    console.table(f"Dry run: {len(rows)} runs, in this order", ["run", "clock MHz", "profile"], rows)
+    console.table(f"Dry run: {console.count(len(rows), 'run')}, in this order", ["run", "clock MHz", "profile"], rows)
     console.result("command of each: " + shlex.join(plans.command(plan, "python")))
     console.result(f"nothing was run: {reason}")
     if reason != "--dry-run":

@@ -46,7 +46,8 @@ def show(parts: list, made: dict) -> None:
     """Tables and sentences on stdout; what is missing as a warning."""
     for one in made["folders"]:
         if one["missing"]:
-            console.warn(f"{one['name']} lacks {len(one['missing'])} runs: {', '.join(one['missing'])}")
+            missing = console.count(len(one["missing"]), "run")
+            console.warn(f"{one['name']} lacks {missing}: {', '.join(one['missing'])}")
         for problem in one["problems"]:
             console.warn(problem)
         if not one["succeeded"]:

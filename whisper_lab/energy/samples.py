@@ -75,7 +75,7 @@ def synthesize(kind: str, number: int, seed: int, language_set: str) -> Sample:
 
     The same for the same arguments, as far as espeak-ng stays the same.
     """
-    from training.voices import Voice, speak
+    from whisper_lab.spoken.voices import Voice, speak
 
     draw = random.Random(f"{seed}/{language_set}/{number}/{kind}")
     voice = Voice("espeak-ng", draw.choice(VOICES), "en", round(draw.uniform(0.95, 1.1), 2), draw.randint(40, 60))
@@ -103,7 +103,7 @@ def sentences(draw: random.Random, kind: str, language_set: str) -> Iterator[str
         listed = english(kind)
         yield from draw.sample(listed, len(listed))
         return
-    from training import grammar
+    from whisper_lab.spoken import grammar
 
     for _ in range(100):
         if kind == "technical":  # its only terms: codes and numbers
@@ -160,7 +160,7 @@ def _from_folder(count: int, folder: Path) -> list[Sample]:
     if not listed:
         raise LabError(f"{folder} holds no LibriSpeech: no *.trans.txt anywhere in it",
                        f"unpack dev-clean.tar.gz of {LIBRISPEECH} and name its folder, LibriSpeech/dev-clean")
-    console.warn(f"{folder} holds {len(listed)} utterances, fewer than the {count} asked for")
+    console.warn(f"{folder} holds {console.count(len(listed), 'utterance')}, fewer than the {count} asked for")
     return listed
 
 

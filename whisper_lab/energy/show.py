@@ -88,7 +88,8 @@ def rows(document: dict) -> list[list[str]]:
     operations = document["operations"]
     phases = [[f"  {name}", _number(seconds, ".3f", " s")] for name, seconds in document["phases_s"].items()]
     wer = "unknown: " + document["wer_reason"] if document["wer"] is None else \
-        f"{100 * document['wer']:.1f} %, {100 * document['cer']:.1f} % ({document['reference_words']} words)"
+        f"{100 * document['wer']:.1f} %, {100 * document['cer']:.1f} % " \
+        f"({console.count(document['reference_words'], 'word')})"
     return [
         ["inference time", spread(document["inference_time_s"], "s")], *phases,
         ["time to first token", spread(document["time_to_first_token_s"], "s")],

@@ -166,7 +166,7 @@ def sweep(argv: list[str]) -> int:
     job = slurm.submit(made, indices, folder, args)
     if args.wait:
         return _finish(made, folder, args)
-    console.result(f"submitted job array {job}: {len(indices)} runs into {folder}")
+    console.result(f"submitted job array {job}: {console.count(len(indices), 'run')} into {folder}")
     console.note("afterwards", f"python 06-profile-energy.py collect {folder}", "the last task also does it itself")
     return 0
 

@@ -16,11 +16,12 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from whisper_lab import guard
+from whisper_lab import console, guard
 from whisper_lab.console import LabError
 from whisper_lab.explore.pane import length
 
 HOST = "127.0.0.1"
+PORTS = range(8090, 8110)
 HERE = Path(__file__).resolve().parent
 POLICY = ("default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; worker-src 'self' blob:; "
           "frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
@@ -31,8 +32,9 @@ BLOCK = 1 << 20
 class Front:
     """The server; a context manager. panes: {"left": Pane, "right": Pane}; tour and counts as 05 makes them."""
 
-    def __init__(self, panes: dict, title: str, tour: list[dict], counts: list[dict], port: int):
-        """port: 0 takes any free one. Raises LabError where the port is in use."""
+    def __init__(self, panes: dict, title: str, tour: list[dict], counts: list[dict],
+                 port: int | None):
+        """port: 0 takes any free one, None the first of PORTS that is free. Raises LabError where it is in use."""
         self.panes, self.requests = panes, 0
         page = (HERE / "page.html").read_text(encoding="utf-8")
         parts = {"title": title, **{side: _caption(pane) for side, pane in panes.items()}}
@@ -40,15 +42,8 @@ class Front:
             page = page.replace(f"@{key}@", html.escape(value))
         self.page = page.encode()
         self.data = json.dumps({"tour": tour, "counts": counts}, ensure_ascii=False).encode()
-        try:
-            self.server = _Server((HOST, port), Handler)
-            self.server.front = self
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise LabError(f"port {port} is in use", f"end what uses it, or take another: --port {port + 10}") \
-                    from error
-            raise LabError(f"cannot listen on port {port}: {error.strerror}", "take a port above 1023 with --port") \
-                from error
+        self.server = _server(port)
+        self.server.front = self
         self.port = self.server.server_address[1]
 
     def __enter__(self) -> "Front":
@@ -63,6 +58,24 @@ class Front:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True  # a port just left may be taken again; one in use may not
+
+
+def _server(port: int | None) -> _Server:
+    """A server on `port`; None: on the first of PORTS that is free. Raises LabError where it cannot be had."""
+    for tried in PORTS if port is None else (port,):
+        try:
+            server = _Server((HOST, tried), Handler)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise LabError(f"cannot listen on port {tried}: {error.strerror}",
+                           "take a port above 1023 with --port") from error
+        if port is None and tried != PORTS[0]:
+            console.note("port", tried, f"{PORTS[0]} is in use, perhaps by another student on this machine")
+        return server
+    if port is None:
+        raise LabError(f"all ports from {PORTS[0]} to {PORTS[-1]} are in use", "take any free one: --port 0")
+    raise LabError(f"port {port} is in use", "end what uses it, or leave out --port to get another")
 
 
 def _caption(pane) -> str:

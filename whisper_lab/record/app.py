@@ -83,7 +83,7 @@ class Recorder:
             if mine is None or (arrived and arrived != mine.arrived):
                 mine = self._keep(arrived)
             if not mine.download.is_file():
-                raise LabError("that recording is over an hour old and was deleted", "save it again, or record anew")
+                raise LabError("that recording is over an hour old and was deleted", "save it again, or record again")
             sound = audio.load(mine.download)
             heard = self.listener.transcribe(sound.samples, choice, language)
         except LabError as error:

@@ -99,7 +99,7 @@ def prepare(args, convert: Callable, folder: Path):
         key, made, fingerprint = certificate.make(keys, args.host)
         options |= {"ssl_keyfile": str(key), "ssl_certfile": str(made), "ssl_verify": False}
         console.note("certificate", f"SHA-256 {fingerprint}", f"made now, for {certificate.DAYS} days; the browser "
-                     "warns because nobody else vouches for it: compare the fingerprint there")
+                     "warns because no one else vouches for it: compare the fingerprint there")
     return app.build(convert, listener, sounds, 60 * args.limit), options
 
 
@@ -251,7 +251,7 @@ def checker(user: str, password: str) -> Callable[[str, str], bool]:
     def check(given_user: str, given_password: str) -> bool:
         right = hmac.compare_digest(f"{user}\n{password}".encode(), f"{given_user}\n{given_password}".encode())
         if not right:
-            console.warn("somebody gave a wrong user or password")
+            console.warn("someone gave a wrong user or password")
         return right
 
     return check

@@ -55,7 +55,7 @@ class SpeakerEncoder:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's have no common base
             raise LabError(f"{path} cannot be opened as a graph: {str(error).strip().splitlines()[0][:200]}",
-                           f"remove {path} and run the same command again: it is made anew") from error
+                           f"remove {path} and run the same command again: it is made again") from error
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
         """float32 [batch, FRAMES, 80] -> float32 [batch, 192], as the network gives them."""
@@ -109,7 +109,7 @@ def load(weights: Path):
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:  # torch has many
         raise LabError(f"{weights} cannot be loaded: {str(error).strip().splitlines()[0][:200]}",
-                       f"remove {weights.parent} and run the same command again: it is fetched anew") from error
+                       f"remove {weights.parent} and run the same command again: it is fetched again") from error
     return network.eval()
 
 

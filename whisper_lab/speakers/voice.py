@@ -55,7 +55,7 @@ class SpeechDetector:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's have no common base
             raise LabError(f"{graph} cannot be opened as a graph: {str(error).strip().splitlines()[0][:200]}",
-                           f"remove {graph.parent} and run the same command again: it is fetched anew") from error
+                           f"remove {graph.parent} and run the same command again: it is fetched again") from error
         self.reset()
 
     def reset(self) -> None:

@@ -67,7 +67,7 @@ class ASRModel(PreTrainedModel):
                                        (self.config.text_model_id, read, self.config.llm_dim, "llm_dim")):
             if has != says:
                 raise ASRError(f"{part} has vectors of {has} numbers, but the configuration says {field} {says}",
-                               "make the configuration anew with ASRConfig.from_parts: it reads the parts")
+                               "make the configuration again with ASRConfig.from_parts: it reads the parts")
 
     def _match_loudness(self) -> None:
         """Start with audio vectors as long as the decoder's own token embeddings: others it has never met."""

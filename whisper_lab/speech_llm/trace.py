@@ -94,7 +94,8 @@ def write(model, processor, samples: np.ndarray, clip: Path, folder: Path) -> di
                        for p in panels]}
     text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", markup.script(json.dumps(data)))
     files.write_text(page, text.replace("@POLICY@", markup.policy(text)))
-    console.note("journey", page, f"and {picture.name}: from {len(samples):,} samples to {len(seen['tokens'])} tokens")
+    console.note("journey", page, f"and {picture.name}: from {len(samples):,} samples to "
+                 f"{console.count(len(seen['tokens']), 'token')}")
     return {"html": str(page), "png": str(picture)}
 
 

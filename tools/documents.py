@@ -1,20 +1,23 @@
 """Tables in documents come from files that scripts wrote, never from a keyboard.
 
-    python -m whisper_lab.documents            # write every generated block anew
-    python -m whisper_lab.documents --check    # exit 1 where a document has drifted from its source
+    python -m tools.documents            # write every generated block again
+    python -m tools.documents --check    # exit 1 where a document has drifted from its source
 
-A generated block stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; SOURCES says what fills it.
+A generated block is what lies between `<!-- begin NAME -->` and `<!-- end NAME -->`; SOURCES says what fills it.
 """
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from whisper_lab import console, files, machine
-from whisper_lab.console import LabError
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab.console import LabError  # noqa: E402
+
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
              "docs/profiling.md", "workbook/architecture/README.md")
 
@@ -132,7 +135,7 @@ _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) 
 
 
 def refreshed(text: str) -> str:
-    """`text` with every generated block filled anew. Raises LabError for a block that nothing fills."""
+    """`text` with every generated block filled again. Raises LabError for a block that nothing fills."""
     def fill(match: re.Match) -> str:
         if match["name"] not in SOURCES:
             raise LabError(f"nothing fills the block '{match['name']}'", f"use one of {', '.join(SOURCES)}")
@@ -149,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         old = path.read_text(encoding="utf-8")
         new = refreshed(old)
         if args.check and new != old:
-            raise LabError(f"{name} no longer says what its sources say", "run python -m whisper_lab.documents")
+            raise LabError(f"{name} no longer says what its sources say", "python -m tools.documents")
         if new != old:
             files.write_text(path, new)
             console.note("rewritten", name, "its sources have changed")

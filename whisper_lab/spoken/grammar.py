@@ -2,9 +2,9 @@
 
 `sentence(random, language)` draws one. The pairs share their slots, so that a Dutch sentence always has its
 English translation: the checkpoint learns `--task translate` from them. All text is lower case without
-punctuation; what a voice says is what stands there.
+punctuation; what a voice says is what is written.
 
-    python -m training.grammar --count 20 --language nl
+    python -m whisper_lab.spoken.grammar --count 20 --language nl
 """
 
 import hashlib
@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training import number_words
-from training.phrases import NAMES, SLOTS, TEMPLATES, Pair
 from whisper_lab import console
+from whisper_lab.spoken import number_words
+from whisper_lab.spoken.phrases import NAMES, SLOTS, TEMPLATES, Pair
 
 # How often each kind of sentence is drawn.
 WEIGHTS = {"digits": 26, "number": 16, "command": 28, "time": 10, "greeting": 14, "filler": 6}
