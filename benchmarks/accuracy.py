@@ -81,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         "corpus": describe(args.corpus, sounds, scorer, left_out + unknown),
         "model": {"name": checkpoint.name, "revision": checkpoint.revision, "random_weights": checkpoint.random_weights,
                   "weights_sha256": prepare.weights_digest(checkpoint.folder)},
-        "settings": {key: getattr(args, key) for key in ("systems", "limit", "threads", "repeats", "seed")},
+        "settings": {key: getattr(args, key) for key in ("systems", "limit", "threads", "repeats", "seed",
+                                                              "note")},
         "normalizer": scorer.description, "bootstrap": {"draws": scoring.DRAWS, "level": scoring.LEVEL,
                                                         "stretch_words": scoring.STRETCH},
         **score(measured, sounds, scorer, args.seed)}
@@ -337,6 +338,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", default=str(prepare.WORK / "accuracy"), metavar="DIR",
                         help="where transcripts are kept (default: benchmarks/work/accuracy)")
     parser.add_argument("--resume", action="store_true", help="use what is in --cache instead of measuring it again")
+    parser.add_argument("--note", help="what a reader of the times has to know, such as other work on the machine")
     args = console.parse(parser, argv)
     args.threads = args.threads or machine.usable_cores()
     return args

@@ -92,7 +92,8 @@ def markdown(document: dict) -> str:
         *pool_tables(document), *published(document), *verdicts(document), "## By group", "",
         *group_table(document), "", "## Measured with", "",
         f"{machine.one_line(document['machine'])}; each clip {count(document['settings']['repeats'], 'time')}, after a "
-        "transcript that is not timed.", "", *versions(document), ""]
+        "transcript that is not timed." + (f" {note}" if (note := document["settings"].get("note")) else ""), "",
+        *versions(document), ""]
     return "\n".join(lines)
 
 
