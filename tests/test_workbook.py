@@ -82,6 +82,8 @@ def test_the_source_holds_what_was_promised(book):
     (lambda one: one.update(id="1.02"), "question 1.02, field 'id': two questions have it"),
     (lambda one: one.update(id=2.04), "field 'id'"),
     (lambda one: one.update(id="7.01"), "question 7.01, field 'id'"),
+    (lambda one: one.update(holds=["a"]), "field 'holds': must be a list of NAME.id"),
+    (lambda one: one.update(holds=["other.a"]), "field 'holds': names a claim of evidence that the question does not"),
     (lambda one: one.update(script="3"), "field 'script': '3' is not the number of a script"),
     (lambda one: one.update(shrot="x"), "field 'shrot': there is no such field"),
     (lambda one: one.update(evidence=[], label="derived"), "field 'evidence'"),

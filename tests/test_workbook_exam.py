@@ -126,3 +126,15 @@ def test_a_difference_that_chance_explains_is_called_so(book):
     beams = results.document("beam_greedy")["values"]
     if beams["better_clips"] + beams["worse_clips"] < 6:
         assert "toeval" in book.questions["1.05"].long.nl and "chance" in book.questions["1.05"].long.en
+
+
+def test_claims_stand_under_the_questions_they_bear_on(book):
+    """Every claim that a question names exists, none is lost, and no question shows a heap of them."""
+    results, known, used = Results(), set(), set()
+    for question in book.questions.values():
+        of_these = {f"{name}.{claim['id']}" for name in question.evidence for claim in results.document(name)["claims"]}
+        assert set(question.holds or ()) <= of_these, question.id
+        shown = of_these if question.holds is None else set(question.holds)
+        assert len(shown) <= 7, question.id
+        known, used = known | of_these, used | shown
+    assert known == used

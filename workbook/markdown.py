@@ -100,9 +100,10 @@ def origin(view: View, results: Results) -> str:
 
 
 def claims(view: View, results: Results) -> list[str]:
-    """What the question's own evidence claims for every reasonable machine."""
+    """What the question's own evidence claims for every reasonable machine, as far as it bears on the question."""
+    wanted = view.question.holds
     return [claim[f"text_{view.language}"] for name in view.question.evidence
-            for claim in results.document(name)["claims"]]
+            for claim in results.document(name)["claims"] if wanted is None or f"{name}.{claim['id']}" in wanted]
 
 
 def key(book: Book, views: list[View], results: Results) -> str:

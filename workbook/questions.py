@@ -74,6 +74,7 @@ class Question:
     seen: Text | None  # what is then seen
     command: str | None  # shows it, beside the evidence
     evidence: tuple[str, ...]  # names in workbook/results; the first one's figure is shown
+    holds: tuple[str, ...] | None  # the claims of the evidence (NAME.id) that bear on this; None: all of them
     label: str  # measured, derived, documented
     sources: tuple[Source, ...]
 
@@ -158,7 +159,8 @@ def read_question(fields: "Fields", topics: dict, parts: dict) -> Question:
                      enumerate(fields.take("points", list, []))),
         vary=fields.text("vary", optional=True), seen=fields.text("seen", optional=True),
         command=fields.take("command", str, None),
-        evidence=tuple(fields.take("evidence", list, [])), label=fields.one_of("label", LABELS),
+        evidence=tuple(fields.take("evidence", list, [])), holds=read_holds(fields),
+        label=fields.one_of("label", LABELS),
         sources=tuple(read_source(Fields(one, f"{fields.where}, sources")) for one in fields.take("sources", list, [])))
     fields.end()
     check(made, fields.where)
@@ -176,6 +178,15 @@ def read_choice(fields: "Fields") -> Choice:
     if (why is None) != (mistake is None):
         raise fault(fields.where, "mistake", "a wrong choice names the misconception that leads to it")
     return Choice(text, why, mistake)
+
+
+def read_holds(fields: "Fields") -> tuple[str, ...] | None:
+    """The field `holds`: a list of NAME.id, empty where no claim bears on the question; None where it is not there."""
+    listed = fields.values.pop("holds", None)
+    named = isinstance(listed, list) and all(re.fullmatch(r"\w+\.\w+", str(one)) for one in listed)
+    if listed is not None and not named:
+        raise fault(fields.where, "holds", f"must be a list of NAME.id, claims of the evidence, is {listed!r}")
+    return None if listed is None else tuple(listed)
 
 
 def read_source(fields: "Fields") -> Source:
@@ -197,6 +208,8 @@ def check(question: Question, where: str) -> None:
         raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"09\"")
     if question.label == "measured" and not question.evidence:
         raise fault(where, "evidence", "a measured answer names the evidence that measures it")
+    if any(claim.split(".")[0] not in question.evidence for claim in question.holds or ()):
+        raise fault(where, "holds", "names a claim of evidence that the question does not list")
     if question.label == "documented" and not question.sources:
         raise fault(where, "sources", "an answer from documentation names it")
     if not question.command and not question.evidence:

@@ -53,7 +53,7 @@ def view(question: Question, language: str, results: Results, order: str | None 
 
     def why(place: int) -> str | None:
         found = text(f"choices[{place}].why")
-        return found and f"{found} {WORDS[language]['mistake']}: {text(f'choices[{place}].mistake')}"
+        return found and f"{found} {WORDS[language]['mistake']}: {text(f'choices[{place}].mistake')}."
 
     places = list(range(len(question.choices)))
     random.Random(order or question.id).shuffle(places)
