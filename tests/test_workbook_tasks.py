@@ -1,0 +1,88 @@
+"""The tasks: the checker accepts the reference solutions, and tells apart the mistakes that one makes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whisper_lab.console import LabError
+from workbook import check, task_checks
+
+SOLUTIONS = Path(__file__).parent / "workbook_solutions"
+
+BEFORE = "    cost = [list"
+# task, what is right, what is put in its place, what the message says
+MISTAKES = [
+    ("word_error_rate", "cost[-1][-1] / len(said)", "cost[-1][-1] / max(1, len(written))", "divides by the words said"),
+    ("word_error_rate", "cost[-1][-1] / len(said)", "cost[-1][-1]", "a deletion"),
+    ("word_error_rate", "(one != other)", "2 * (one != other)", "not two: a substitution"),
+    ("word_error_rate", BEFORE, "    return sum(map(str.__ne__, said, written)) / len(said)\n" + BEFORE, "added words"),
+    ("word_error_rate", BEFORE, "    from itertools import zip_longest\n"
+     "    return sum(a != b for a, b in zip_longest(said, written)) / len(said)\n" + BEFORE, "align"),
+    ("joules", "(first + second) / 2 * (after - before)", "first * (after - before)", "the mean of both"),
+    ("joules", "* (after - before)", "* (readings[1][0] - readings[0][0])", "irregularly"),
+    ("joules", "* (after - before)", "* after", "differences count"),
+    ("joules", "* (after - before)", "", "power times time"),
+    ("greedy", "ids = np.array([[token]], np.int64)", "ids = np.array([prompt + said], np.int64)", "only the newest"),
+    ("greedy", "past = {name.replace(", "_ = {name.replace(", "the present_..._self of the call before"),
+    ("greedy", "[0, -1]", "[0, 0]", "the last position"),
+    ("greedy", "        if token == end:\n            break\n", "", "stop at the end token"),
+    ("greedy", "        if token == end:\n            break\n        said.append(token)\n",
+     "        said.append(token)\n        if token == end:\n            break\n", "before you append"),
+    ("greedy", "while len(said) < most:", "while True:", "stop at the end token"),
+    ("greedy", "        made = dict", "        cross = listen(encoder, features)\n        made = dict",
+     "the encoder ran"),
+    ("greedy", "return said", "return prompt + said", "what comes after the prompt"),
+    ("greedy", "return said", "return tuple(said)", "as a list of int"),
+]
+
+
+def test_every_task_has_a_gap_a_solution_and_checks():
+    names = {path.stem for path in check.TASKS.glob("*.py")}
+    assert names == set(task_checks.CHECKS) == set(task_checks.LEARNT) == {path.stem for path in SOLUTIONS.glob("*.py")}
+    for name in names:
+        with pytest.raises(LabError, match="the gap is still there"):
+            check.main([name])
+
+
+@pytest.mark.parametrize("task", task_checks.CHECKS)
+def test_the_solution_is_accepted(task, capsys):
+    assert check.main([task, "--file", str(SOLUTIONS / f"{task}.py")]) == 0
+    assert capsys.readouterr().out.startswith(f"right: {task} passes all {len(task_checks.CHECKS[task])} checks.")
+
+
+@pytest.mark.parametrize("task, right, wrong, says", MISTAKES)
+def test_a_typical_mistake_is_rejected_with_what_teaches(tmp_path, task, right, wrong, says):
+    text = (SOLUTIONS / f"{task}.py").read_text(encoding="utf-8")
+    assert text.count(right) == 1
+    mine = tmp_path / "mine.py"
+    mine.write_text(text.replace(right, wrong), encoding="utf-8")
+    with pytest.raises(LabError) as raised:
+        check.main([task, "--file", str(mine)])
+    message = f"{raised.value.problem} {raised.value.remedy}"
+    assert says in message and not re.search(r"\n", message), message
+
+
+@pytest.mark.parametrize("text, says", [
+    ("def joules(readings):\n    return readings[0] / 0\n", "TypeError"),
+    ("def joules(readings:\n", "SyntaxError"),
+    ("def watts(readings):\n    return 0\n", "has no function joules"),
+    ("def joules(readings):\n    return None\n", "return a number"),
+])
+def test_a_file_that_does_not_work_ends_in_one_line(tmp_path, text, says):
+    mine = tmp_path / "mine.py"
+    mine.write_text(text, encoding="utf-8")
+    with pytest.raises(LabError) as raised:
+        check.main(["joules", "--file", str(mine)])
+    assert says in f"{raised.value.problem} {raised.value.remedy}"
+    assert "line ?" not in raised.value.remedy
+
+
+def test_from_the_command_line():
+    command = [sys.executable, "-m", "workbook.check", "joules"]
+    done = subprocess.run(command, cwd=check.HERE.parent, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: joules: the gap is still there",
+                                        "  try: fill it in workbook/tasks/joules.py, then run this again"]
