@@ -1,7 +1,9 @@
-"""Checks a task of workbook/tasks: a file with a gap in it that you fill with 5 to 30 lines of your own.
+"""Checks a task of workbook/tasks: a file with a gap in it that you fill with 3 to 15 lines of your own.
 
     python -m workbook.check word_error_rate
     python -m workbook.check joules
+    python -m workbook.check quantize
+    python -m workbook.check project
     python -m workbook.check greedy
 
 A wrong answer ends in one line that says what your function gives and what it should, and one that says why. Exit

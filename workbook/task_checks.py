@@ -7,11 +7,14 @@ import math
 import random
 
 from whisper_lab.console import LabError
+from workbook import array_checks
 from workbook.toy_graphs import MODULUS, Watched, toy
 
 LEARNT = {
     "word_error_rate": "It is what jiwer computes, and what script 04 counts with.",
     "joules": "It is what script 06 does with every meter that gives watts.",
+    "quantize": "Script 03 keeps such a scale for every row of a matrix.",
+    "project": "Script 07 shows this layer with 6400 inputs and 3584 outputs.",
     "greedy": "The same loop runs over the graphs of script 03.",
 }
 
@@ -124,5 +127,7 @@ CHECKS = {
         energy([(0.0, 10.0), (1.0, 10.0), (4.0, 10.0)], 40, "readings come irregularly: take the real time between"),
         energy([(0.0, 0.0), (2.0, 10.0)], 10, "between two readings the power is on average the mean of both"),
         energy([(5.0, 30.0)], 0, "between one reading and itself no time passes")],
+    "quantize": array_checks.ROW,
+    "project": array_checks.PROJECTION,
     "greedy": [decoding(1, 6, 10), decoding(4, 22, 10), decoding(1, 22, 5)],
 }
