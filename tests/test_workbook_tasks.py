@@ -13,6 +13,11 @@ from workbook import check, task_checks
 SOLUTIONS = Path(__file__).parent / "workbook_solutions"
 
 BEFORE = "    cost = [list"
+END = """ or not np.isfinite(test).all():
+        return False
+    error, size = np.linalg.norm(test - right, axis=-1), np.linalg.norm(right, axis=-1)
+    return bool((error <= limit * size).all())
+"""
 # task, what is right, what is put in its place, what the message says
 MISTAKES = [
     ("word_error_rate", "cost[-1][-1] / len(said)", "cost[-1][-1] / max(1, len(written))", "divides by the words said"),
@@ -35,6 +40,25 @@ MISTAKES = [
      "end to end"),
     ("project", " + bias", "", "leaves out the bias"),
     ("project", "[:count * stack].reshape(count,", ".reshape(-1,", "ValueError"),
+    ("agree", "right.shape != test.shape or ", "", "compare the shapes first"),
+    ("agree", END, ":\n        return False\n    error, size = np.linalg.norm(test - right, axis=-1), "
+     "np.linalg.norm(right, axis=-1)\n    return not bool((error > limit * size).any())\n", "no comparison with NaN"),
+    ("agree", "(error <= limit * size).all()", "error.mean() <= limit * size.mean()", "take every position"),
+    ("agree", "limit * size", "limit", "relative to what is right"),
+    ("agree", "np.linalg.norm(test - right, axis=-1)", "abs(np.linalg.norm(test, axis=-1) - np.linalg.norm(right, "
+     "axis=-1))", "the norm of the difference"),
+    ("agree", "bool((error <= limit * size).all())", "(error <= limit * size).all()", "bool("),
+    ("load", ", dtype=\"float32\"", "", "average over the channels"),
+    ("load", "dtype=\"float32\"", "dtype=\"int16\"", "float32"),
+    ("load", ".mean(axis=1)", ".sum(axis=1)", "the mean of the channels"),
+    ("load", ".mean(axis=1)", "[:, 0]", "the mean of the channels"),
+    ("load", "soxr.resample(mono, rate, RATE)", "mono", "resample from"),
+    ("load", "soxr.resample(mono, rate, RATE)", "mono[(np.arange(RATE) * rate / RATE).astype(int)]", "folds back"),
+    ("mel", " ** 2", "", "step 3"), ("mel", "np.log10", "np.log", "step 5"),
+    ("mel", "(logs + 4) / 4", "logs", "(x + 4) / 4"), ("mel", "logs.max()", "logs.max(0)", "not that of each column"),
+    ("mel", "    logs = np.maximum(logs, logs.max() - 8)\n", "", "is raised to that floor"),
+    ("mel", "mode=\"reflect\"", "mode=\"constant\"", "step 1"), ("mel", " * window for", " for", "step 2"),
+    ("mel", "len(samples) // hop", "len(samples) // hop + 1", "the last one"), ("mel", "/ 4", "/ 3", "print each step"),
     ("greedy", "ids = np.array([[token]], np.int64)", "ids = np.array([prompt + said], np.int64)", "only the newest"),
     ("greedy", "past = {name.replace(", "_ = {name.replace(", "the present_..._self of the call before"),
     ("greedy", "[0, -1]", "[0, 0]", "the last position"),

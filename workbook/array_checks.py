@@ -1,4 +1,4 @@
-"""Checks of the tasks that give arrays: quantize and project. task_checks.py says what a check is."""
+"""Checks of the tasks that give arrays: quantize, project and agree. task_checks.py says what a check is."""
 
 import numpy as np
 
@@ -73,3 +73,42 @@ def projection(count: int, stack: int, width: int, out: int):
 
 
 PROJECTION = [projection(10, 5, 4, 3), projection(13, 5, 4, 3), projection(4, 5, 2, 3), projection(6, 1, 2, 2)]
+
+
+# A parity test -------------------------------------------------------------------------------------------------------
+
+RIGHT = np.random.default_rng(1).standard_normal((2, 500, 8)).astype(np.float32)
+
+
+def judged(what: str, test, should: bool, why: str, right: np.ndarray = RIGHT):
+    """A check of one pair of arrays; `test` makes the second of the first."""
+    def one(function) -> None:
+        with np.errstate(all="ignore"):
+            given = function(right.copy(), test(right.copy()), 1e-3)
+        if not isinstance(given, bool):
+            raise LabError(f"agree({what}) gives {given!r}, should give {should}", "return True or False: bool(...)")
+        if given != should:
+            raise LabError(f"agree({what}) gives {given}, should give {should}", why)
+
+    return one
+
+
+def changed(array: np.ndarray, where, value) -> np.ndarray:
+    array[where] = value
+    return array
+
+
+PARITY = [
+    judged("equal arrays", lambda right: right, True, "nothing is wrong"),
+    judged("rounding", lambda right: right * np.float32(1 + 1e-6), True, "an error below the limit is allowed"),
+    judged("large numbers, rounded", lambda right: right * np.float32(1 + 1e-6), True,
+           "the error counts relative to what is right there, not by itself", 1e6 * RIGHT),
+    judged("all signs turned", lambda right: -right, False, "the error is the norm of the difference"),
+    judged("another shape that NumPy stretches", lambda right: right[:1], False,
+           "NumPy repeats an axis of length 1: compare the shapes first", np.repeat(RIGHT[:1], 2, 0)),
+    judged("one NaN", lambda right: changed(right, (0, 3, 2), np.nan), False,
+           "no comparison with NaN is true, also not `error > limit`: ask np.isfinite"),
+    judged("one position of 1000 turned round", lambda right: changed(right, (1, 7), -right[1, 7] * np.float32(0.02)
+                                                                      + right[1, 7]), False,
+           "in the mean over all positions one that is wrong hides: take every position"),
+]

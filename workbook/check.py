@@ -4,6 +4,9 @@
     python -m workbook.check joules
     python -m workbook.check quantize
     python -m workbook.check project
+    python -m workbook.check load
+    python -m workbook.check mel
+    python -m workbook.check agree
     python -m workbook.check greedy
 
 A wrong answer ends in one line that says what your function gives and what it should, and one that says why. Exit

@@ -7,13 +7,16 @@ import math
 import random
 
 from whisper_lab.console import LabError
-from workbook import array_checks
+from workbook import array_checks, sound_checks
 from workbook.toy_graphs import MODULUS, Watched, toy
 
 LEARNT = {
     "word_error_rate": "It is what jiwer computes, and what script 04 counts with.",
     "joules": "It is what script 06 does with every meter that gives watts.",
     "quantize": "Script 03 keeps such a scale for every row of a matrix.",
+    "agree": "Script 03 asks this of every graph before it is put in place.",
+    "load": "It is the first step of every script of this lab.",
+    "mel": "It is what WhisperFeatureExtractor computes, and whisper_lab/features.py.",
     "project": "Script 07 shows this layer with 6400 inputs and 3584 outputs.",
     "greedy": "The same loop runs over the graphs of script 03.",
 }
@@ -129,5 +132,8 @@ CHECKS = {
         energy([(5.0, 30.0)], 0, "between one reading and itself no time passes")],
     "quantize": array_checks.ROW,
     "project": array_checks.PROJECTION,
+    "agree": array_checks.PARITY,
+    "load": sound_checks.LOAD,
+    "mel": sound_checks.MEL,
     "greedy": [decoding(1, 6, 10), decoding(4, 22, 10), decoding(1, 22, 5)],
 }
