@@ -38,7 +38,7 @@ def small(tmp_path):
     both = {"nl": "een", "en": "one"}
     first = {"id": "1.01", "topic": "export", "level": 1, "title": both, "ask": both, "short": both, "long": both,
              "label": "measured", "evidence": ["toy"],
-             "choices": [{**both, "correct": True}, *({**both, "why": both} for _ in range(2))]}
+             "choices": [{**both, "correct": True}, *({**both, "why": both, "mistake": both} for _ in range(2))]}
     second = {key: value for key, value in first.items() if key != "choices"} | {"id": "1.02", "points": [both]}
 
     def load(change=lambda document: None, text=None):
@@ -70,6 +70,8 @@ def test_the_source_holds_what_was_promised(book):
     (lambda one: one["choices"][1]["why"].pop("en"), "question 1.01, choice 2, field 'why'"),
     (lambda one: one["choices"][1].pop("why"), "question 1.01, choice 2, field 'why': a wrong choice says why"),
     (lambda one: one["choices"][2].update(correct=True), "choice 3, field 'why'"),
+    (lambda one: one["choices"][2].pop("mistake"), "choice 3, field 'mistake': a wrong choice names the misconception"),
+    (lambda one: one.update(vary={"nl": "een", "en": "one"}), "field 'seen': what to change (vary) and what is then"),
     (lambda one: one["choices"].pop(0), "field 'choices': needs 3 or more with 1 right one, has 2 with 0"),
     (lambda one: one.pop("choices"), "field 'points': an open question lists"),
     (lambda one: one.pop("evidence"), "field 'evidence': a measured answer names"),
@@ -80,6 +82,8 @@ def test_the_source_holds_what_was_promised(book):
     (lambda one: one.update(id="1.02"), "question 1.02, field 'id': two questions have it"),
     (lambda one: one.update(id=2.04), "field 'id'"),
     (lambda one: one.update(id="7.01"), "question 7.01, field 'id'"),
+    (lambda one: one.update(holds=["a"]), "field 'holds': must be a list of NAME.id"),
+    (lambda one: one.update(holds=["other.a"]), "field 'holds': names a claim of evidence that the question does not"),
     (lambda one: one.update(script="3"), "field 'script': '3' is not the number of a script"),
     (lambda one: one.update(shrot="x"), "field 'shrot': there is no such field"),
     (lambda one: one.update(evidence=[], label="derived"), "field 'evidence'"),
@@ -91,7 +95,7 @@ def test_a_fault_in_the_source_is_named(small, change, named):
 
 
 def test_a_key_that_stands_twice_is_an_error(small):
-    with pytest.raises(LabError, match="the key topics stands twice"):
+    with pytest.raises(LabError, match="the key topics is there twice"):
         small(text="topics: {}\ntopics: {}\n")
     with pytest.raises(LabError, match="is not YAML"):
         small(text="a: [")

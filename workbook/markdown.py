@@ -61,7 +61,7 @@ def entry(book: Book, view: View, results: Results) -> str:
 
 
 def answer(view: View) -> str:
-    """Short, long, the wrong choices, the points, a variation."""
+    """Short, long, the wrong choices, the points, a variation and what it shows."""
     words = WORDS[view.language]
     letter = f"{view.answer}. " if view.answer else ""
     lines = [f"**{words['short']}.** {letter}{view.short}", view.long]
@@ -71,7 +71,7 @@ def answer(view: View) -> str:
     if view.points:
         lines.append(f"**{words['points']}**\n\n" + "\n".join(f"- {point}" for point in view.points))
     if view.vary:
-        lines.append(f"**{words['vary']}.** {view.vary}")
+        lines.append(f"**{words['vary']}.** {view.vary}\n\n**{words['seen']}.** {view.seen}")
     return "\n\n".join(lines)
 
 
@@ -100,9 +100,10 @@ def origin(view: View, results: Results) -> str:
 
 
 def claims(view: View, results: Results) -> list[str]:
-    """What the question's own evidence claims for every reasonable machine."""
+    """What the question's own evidence claims for every reasonable machine, as far as it bears on the question."""
+    wanted = view.question.holds
     return [claim[f"text_{view.language}"] for name in view.question.evidence
-            for claim in results.document(name)["claims"]]
+            for claim in results.document(name)["claims"] if wanted is None or f"{name}.{claim['id']}" in wanted]
 
 
 def key(book: Book, views: list[View], results: Results) -> str:

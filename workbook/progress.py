@@ -99,9 +99,9 @@ def load(path: Path) -> Progress:
         aside = path.with_suffix(".damaged.json")
         try:
             os.replace(path, aside)
-            console.warn(f"{path} is damaged ({error}): put aside as {aside.name}, starting anew")
+            console.warn(f"{path} is damaged ({error}): put aside as {aside.name}, starting again from nothing")
         except OSError:
-            console.warn(f"{path} is damaged ({error}): starting anew")
+            console.warn(f"{path} is damaged ({error}): starting again from nothing")
     return Progress()
 
 

@@ -40,6 +40,7 @@ class Choice:
 
     text: Text
     why: Text | None  # None for the right one, whose reason is the question's long answer
+    mistake: Text | None  # the misconception that leads here; None for the right one
 
     @property
     def right(self) -> bool:
@@ -70,8 +71,10 @@ class Question:
     long: Text
     points: tuple[Text, ...]  # what a full answer to an open question names; each is worth one point
     vary: Text | None  # change one thing and look again
+    seen: Text | None  # what is then seen
     command: str | None  # shows it, beside the evidence
     evidence: tuple[str, ...]  # names in workbook/results; the first one's figure is shown
+    holds: tuple[str, ...] | None  # the claims of the evidence (NAME.id) that bear on this; None: all of them
     label: str  # measured, derived, documented
     sources: tuple[Source, ...]
 
@@ -82,10 +85,12 @@ class Question:
     @property
     def texts(self) -> dict[str, Text]:
         """Every text of the question by the name of its field."""
-        found = {"title": self.title, "ask": self.ask, "short": self.short, "long": self.long, "vary": self.vary}
+        found = {"title": self.title, "ask": self.ask, "short": self.short, "long": self.long, "vary": self.vary,
+                 "seen": self.seen}
         found |= {f"points[{i}]": point for i, point in enumerate(self.points)}
         for i, choice in enumerate(self.choices):
-            found |= {f"choices[{i}]": choice.text, f"choices[{i}].why": choice.why}
+            found |= {f"choices[{i}]": choice.text, f"choices[{i}].why": choice.why,
+                      f"choices[{i}].mistake": choice.mistake}
         return {name: text for name, text in found.items() if text is not None}
 
 
@@ -111,7 +116,7 @@ def load(path: Path = SOURCE) -> Book:
         def construct_mapping(self, node, deep=False):
             keys = [key.value for key, _ in node.value]
             if twice := next((key for key in keys if keys.count(key) > 1), None):
-                raise yaml.YAMLError(f"the key {twice} stands twice, line {node.start_mark.line + 1}")
+                raise yaml.YAMLError(f"the key {twice} is there twice, line {node.start_mark.line + 1}")
             return super().construct_mapping(node, deep)
 
     try:
@@ -152,8 +157,10 @@ def read_question(fields: "Fields", topics: dict, parts: dict) -> Question:
                       for i, one in enumerate(fields.take("choices", list, []))),
         points=tuple(as_text(one, fields.where, f"points[{i}]") for i, one in
                      enumerate(fields.take("points", list, []))),
-        vary=fields.text("vary", optional=True), command=fields.take("command", str, None),
-        evidence=tuple(fields.take("evidence", list, [])), label=fields.one_of("label", LABELS),
+        vary=fields.text("vary", optional=True), seen=fields.text("seen", optional=True),
+        command=fields.take("command", str, None),
+        evidence=tuple(fields.take("evidence", list, [])), holds=read_holds(fields),
+        label=fields.one_of("label", LABELS),
         sources=tuple(read_source(Fields(one, f"{fields.where}, sources")) for one in fields.take("sources", list, [])))
     fields.end()
     check(made, fields.where)
@@ -161,13 +168,25 @@ def read_question(fields: "Fields", topics: dict, parts: dict) -> Question:
 
 
 def read_choice(fields: "Fields") -> Choice:
-    """`correct: true` or `why`, not both."""
+    """`correct: true`, or `why` and `mistake`."""
     text = Text(*(fields.take(language, str) for language in LANGUAGES))
-    why, right = fields.text("why", optional=True), fields.take("correct", bool, False)
+    why, mistake = (fields.text(name, optional=True) for name in ("why", "mistake"))
+    right = fields.take("correct", bool, False)
     fields.end()
     if right == (why is not None):
         raise fault(fields.where, "why", "a wrong choice says why, the right one says correct: true instead")
-    return Choice(text, why)
+    if (why is None) != (mistake is None):
+        raise fault(fields.where, "mistake", "a wrong choice names the misconception that leads to it")
+    return Choice(text, why, mistake)
+
+
+def read_holds(fields: "Fields") -> tuple[str, ...] | None:
+    """The field `holds`: a list of NAME.id, empty where no claim bears on the question; None where it is not there."""
+    listed = fields.values.pop("holds", None)
+    named = isinstance(listed, list) and all(re.fullmatch(r"\w+\.\w+", str(one)) for one in listed)
+    if listed is not None and not named:
+        raise fault(fields.where, "holds", f"must be a list of NAME.id, claims of the evidence, is {listed!r}")
+    return None if listed is None else tuple(listed)
 
 
 def read_source(fields: "Fields") -> Source:
@@ -183,10 +202,14 @@ def check(question: Question, where: str) -> None:
         raise fault(where, "choices", f"needs 3 or more with 1 right one, has {len(question.choices)} with {rights}")
     if bool(question.choices) == bool(question.points):
         raise fault(where, "points", "an open question lists what a full answer names, one with choices does not")
+    if (question.vary is None) != (question.seen is None):
+        raise fault(where, "seen", "what to change (vary) and what is then seen (seen) come together")
     if question.script is not None and not re.fullmatch(r"0[1-9]", question.script):
         raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"09\"")
     if question.label == "measured" and not question.evidence:
         raise fault(where, "evidence", "a measured answer names the evidence that measures it")
+    if any(claim.split(".")[0] not in question.evidence for claim in question.holds or ()):
+        raise fault(where, "holds", "names a claim of evidence that the question does not list")
     if question.label == "documented" and not question.sources:
         raise fault(where, "sources", "an answer from documentation names it")
     if not question.command and not question.evidence:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from workbook.questions import Question
 from workbook.values import Results, names_in
+from workbook.wording import WORDS
 
 LETTERS = "ABCDEF"
 
@@ -15,7 +16,7 @@ class Option:
 
     letter: str
     text: str
-    why: str | None  # None for the right one
+    why: str | None  # and from what misconception; None for the right one
 
     @property
     def right(self) -> bool:
@@ -33,6 +34,7 @@ class View:
     short: str
     long: str
     vary: str | None
+    seen: str | None  # what varying it shows
     points: list[str]
     options: list[Option]
     evidence: list[str]  # every evidence that it names or takes values from
@@ -49,13 +51,16 @@ def view(question: Question, language: str, results: Results, order: str | None 
         found = question.texts.get(name)
         return found and results.fill(found[language], language, f"question {question.id}, {name}.{language}")
 
+    def why(place: int) -> str | None:
+        found = text(f"choices[{place}].why")
+        return found and f"{found} {WORDS[language]['mistake']}: {text(f'choices[{place}].mistake')}."
+
     places = list(range(len(question.choices)))
     random.Random(order or question.id).shuffle(places)
-    options = [Option(LETTERS[i], text(f"choices[{place}]"), text(f"choices[{place}].why"))
-               for i, place in enumerate(places)]
+    options = [Option(LETTERS[i], text(f"choices[{place}]"), why(place)) for i, place in enumerate(places)]
     points = [text(f"points[{i}]") for i in range(len(question.points))]
-    return View(question, language, text("title"), text("ask"), text("short"), text("long"), text("vary"), points,
-                options, evidence(question))
+    return View(question, language, text("title"), text("ask"), text("short"), text("long"), text("vary"), text("seen"),
+                points, options, evidence(question))
 
 
 def evidence(question: Question) -> list[str]:

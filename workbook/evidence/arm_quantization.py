@@ -139,11 +139,11 @@ def _claims(evidence) -> None:
                    "int8 voegt producten van gehele getallen toe en kwantiseert activaties tijdens het rekenen.",
                    {"MatMulInteger", "DynamicQuantizeLinear"} <= set(values["operators_added"].split(", ")),
                    values["operators_added"])
-    evidence.claim("words_stay", "int8 costs at most ten percentage points of word error rate on these clips.",
-                   "int8 kost op deze clips hoogstens tien procentpunt WER.",
+    evidence.claim("words_stay", "whisper-nano's int8 costs at most ten percentage points of WER on these clips.",
+                   "int8 kost whisper-nano op deze clips hoogstens tien procentpunt WER.",
                    values["wer_int8_percent"] <= values["wer_fp32_percent"] + 10, values["wer_int8_percent"])
-    evidence.claim("tokens_stay", "Given PyTorch's history, int8 chooses at least nine in ten of its tokens.",
-                   "Met dezelfde voorgeschiedenis kiest int8 minstens negen op de tien keer het token van PyTorch.",
+    evidence.claim("tokens_stay", "Given PyTorch's history, nano's int8 chooses at least nine in ten of its tokens.",
+                   "Met dezelfde voorgeschiedenis kiest nano in int8 minstens negen op de tien keer PyTorch's token.",
                    values["top1_percent"] >= 90, values["top1_percent"])
     evidence.claim("seven_bits", "Reduced range (7 bits) makes the encoder less exact.",
                    "Een verkleind bereik (7 bits) maakt de encoder minder nauwkeurig.",

@@ -118,8 +118,8 @@ def _claims(evidence) -> None:
                    values["counter_wrap_wrong_j"] < 0 and
                    abs(values["counter_wrap_right_j"] - values["counter_true_j"]) < 1e-3,
                    values["counter_wrap_wrong_j"])
-    evidence.claim("late", "A thread that asks for an interval is on average not woken up early (measured).",
-                   "Een thread die om een interval vraagt, wordt gemiddeld niet te vroeg gewekt (gemeten).",
+    evidence.claim("late", "A thread that asks for an interval is on average not woken earlier than that (measured).",
+                   "Een thread die om een interval vraagt, wordt gemiddeld niet eerder gewekt dan gevraagd (gemeten).",
                    values["real_mean_interval_ms"] >= values["asked_ms"], values["real_mean_interval_ms"])
 
 

@@ -67,7 +67,7 @@ def _claims(evidence, encoder) -> None:
     evidence.claim("branches", "The encoder ends in a key and a value for each decoder layer.",
                    "De encoder eindigt in een key en een value per decoderlaag.",
                    values["cross_branches"] == 2 * config.decoder_layers, values["cross_branches"])
-    evidence.claim("embedding", "The token embedding stands in the decoder once, although it is used twice.",
+    evidence.claim("embedding", "The token embedding is stored in the decoder once, although it is used twice.",
                    "De token-embedding staat één keer in de decoder, al wordt ze tweemaal gebruikt.",
                    values["embedding_copies"] == 1, values["embedding_copies"])
     evidence.claim("last_norm", "The encoder's first output comes straight from its last LayerNormalization.",

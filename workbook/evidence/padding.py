@@ -75,12 +75,12 @@ def _claims(evidence) -> None:
     evidence.claim("silence", "Padded with silence, fewer than one word in three is wrong.",
                    "Aangevuld met stilte is minder dan één woord op drie fout.", values["wer_padded_percent"] < 33,
                    values["wer_padded_percent"])
-    evidence.claim("repeated", "Padded with its own sound, a clip gets more than half as many errors as words.",
-                   "Aangevuld met haar eigen geluid krijgt een clip meer dan half zoveel fouten als woorden.",
+    evidence.claim("repeated", "Fill the window with repetitions of the clip, and the WER exceeds 50 %.",
+                   "Vul je het venster met herhalingen van de clip, dan stijgt de WER boven 50 %.",
                    values["wer_repeated_percent"] > 50, values["wer_repeated_percent"])
     share = values["words_lost"] / values["words_total"]
-    evidence.claim("cut", "Cut at the window, a long recording loses at least every word behind it.",
-                   "Afgeknipt op het venster verliest een lange opname minstens elk woord erachter.",
+    evidence.claim("cut", "Cut a long recording at the window, and everything after it is lost.",
+                   "Knip je een lange opname af op het venster, dan gaat alles erna verloren.",
                    share > 0.2 and values["wer_cut_percent"] >= 95 * share, values["wer_cut_percent"])
     evidence.claim("same_time", "The encoder takes as long for 2 s of sound as for a full window (factor 1.5 at most).",
                    "De encoder doet even lang over 2 s geluid als over een vol venster (binnen een factor 1,5).",

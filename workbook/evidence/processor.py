@@ -55,10 +55,10 @@ def measure(evidence, args) -> None:
     evidence.claim("fixed_window", "However short the clip, the features fill the model's whole window.",
                    "Hoe kort de clip ook is, de features vullen altijd het hele venster van het model.",
                    theirs.shape == (1, spec.n_mels, spec.n_frames), values["features_shape"])
-    evidence.claim("refuses", "The extractor does not resample: told of another rate it raises ValueError.",
+    evidence.claim("refuses", "The extractor does not resample: given another rate it raises ValueError.",
                    "De extractor resamplet niet: met een andere sample rate geeft hij een ValueError.",
                    values["extractor_error"] == "ValueError", values["extractor_error"])
-    evidence.claim("only_warns", "Told of no rate at all, the extractor only warns.",
+    evidence.claim("only_warns", "Given no rate at all, the extractor only warns.",
                    "Zonder opgegeven sample rate geeft de extractor alleen een waarschuwing.",
                    values["extractor_warns"] == "yes", values["extractor_warns"])
     if texts:  # where neither torchaudio nor ffmpeg is at hand, nothing can be said

@@ -62,8 +62,8 @@ def _claims(evidence) -> None:
     evidence.claim("quiet_is_fine", "A peak of -30 dBFS alone costs at most five percentage points.",
                    "Een piek van -30 dBFS kost op zich hoogstens vijf procentpunt.",
                    values["wer_quiet_percent"] <= values["wer_original_percent"] + 5, values["wer_quiet_percent"])
-    evidence.claim("clipping", "Strong clipping does not help (by one percentage point at most).",
-                   "Sterke clipping helpt niet (hoogstens één procentpunt).",
+    evidence.claim("clipping", "Strong clipping does not improve the WER (by one percentage point at most).",
+                   "Sterke clipping maakt de WER niet beter (hoogstens één procentpunt).",
                    values["wer_clipped_percent"] >= values["wer_original_percent"] - 1, values["wer_clipped_percent"])
     evidence.claim("noise_rises", "Peak normalization raises noise with speech: their distance stays the same.",
                    "Pieknormalisatie tilt ruis samen met spraak op: hun afstand blijft gelijk.",

@@ -134,13 +134,13 @@ def _claims(evidence) -> None:
                    "8 kHz gelezen als 16 kHz maakt meer dan de helft van de woorden fout.",
                    values["wer_8k_as_16k_percent"] > 50, values["wer_8k_as_16k_percent"])
     seen, expected = values["tone_seen_hz"], 1000 / values["stretch_ratio"]
-    evidence.claim("tone", "A tone read at the wrong rate lies lower by exactly the ratio of the rates.",
-                   "Een toon die met de verkeerde sample rate gelezen wordt, ligt precies in die verhouding lager.",
+    evidence.claim("tone", "A tone sampled at 44.1 kHz and read as 16 kHz lies lower by exactly the rates' ratio.",
+                   "Een toon, gesampled op 44,1 kHz en gelezen als 16 kHz, ligt precies in die verhouding lager.",
                    abs(seen - expected) < 1, seen)
     evidence.claim("alias", "Dropping every other sample without a filter folds a tone back to another frequency.",
                    "Elke tweede sample weglaten zonder filter vouwt een toon terug naar een andere frequentie.",
                    abs(values["alias_seen_hz"] - 6000) < 1, values["alias_seen_hz"])
-    evidence.claim("refuses", "The extractor refuses a wrong rate, and only warns where it is told none.",
+    evidence.claim("refuses", "The extractor refuses a wrong rate, and only warns when it is given none.",
                    "De extractor weigert een verkeerde rate, en waarschuwt alleen als je er geen opgeeft.",
                    (values["extractor_error"], values["extractor_warns"]) == ("ValueError", "yes"),
                    values["extractor_error"])

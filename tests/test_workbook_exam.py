@@ -1,0 +1,140 @@
+"""What makes the workbook fit for an examination: guessing earns little, wrong choices teach, numbers carry their N."""
+
+import itertools
+import re
+
+import pytest
+
+from workbook import questions, values
+from workbook.questions import LANGUAGES, Choice, Text
+from workbook.values import Results
+from workbook.view import LETTERS, view
+
+MOST = 0.40  # of the points, for whoever picks by a rule that needs no knowledge
+ALL_OF_THEM = re.compile(r"\b(al(le|lemaal)? (het |de )?bovenstaande|all of (these|them|the above))\b", re.I)
+ACCURACY = re.compile(r"\b(wer_\w+|top1_\w+)$")
+WER = re.compile(r"wer_\w+$")
+COUNTS = re.compile(r"(words|words_total|clips|runs|positions)$")
+
+
+@pytest.fixture(scope="module")
+def book():
+    return questions.load()
+
+
+def by_length(place: int):
+    """The rule that takes what is as long as the choice at `place`, 0 the shortest, -1 the longest."""
+    def rule(choices, language):
+        wanted = sorted(len(one.text[language]) for one in choices)[place]
+        return [one for one in choices if len(one.text[language]) == wanted]
+
+    return rule
+
+
+def all_of_them(choices, language):
+    return [one for one in choices if ALL_OF_THEM.search(one.text[language])] or choices
+
+
+RULES = {"longest": by_length(-1), "second longest": by_length(-2), "second shortest": by_length(1),
+         "shortest": by_length(0), "all": all_of_them}
+RULES |= {f"place {i + 1}": lambda choices, _, i=i: choices[i:i + 1] for i in range(4)}
+
+
+def score(many, language: str, rule) -> float:
+    """Share of the points that a rule earns over lists of choices; where it leaves several, the mean of them."""
+    earned = []
+    for choices in many:
+        picked = rule(list(choices), language)
+        earned.append(sum(one.right for one in picked) / max(1, len(picked)))
+    return sum(earned) / len(earned)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("rule", RULES)
+def test_guessing_by_a_rule_earns_little(book, language, rule):
+    many = [one.choices for one in book.questions.values() if one.choices]
+    assert score(many, language, RULES[rule]) <= MOST
+
+
+def test_no_printed_letter_is_right_too_often(book):
+    class Nothing:
+        """Results without numbers: the order of the letters does not depend on them."""
+
+        def fill(self, text, language, where):
+            return text
+
+    answers = [view(one, "nl", Nothing()).answer for one in book.questions.values() if one.choices]
+    assert all(answers.count(letter) / len(answers) <= MOST for letter in LETTERS)
+
+
+def test_the_rules_find_what_gives_an_answer_away():
+    def choice(text, right=False):
+        both = Text(text, text)
+        return Choice(both, None, None) if right else Choice(both, both, both)
+
+    tell = [choice("no"), choice("a long and careful answer", right=True), choice("nor this")]
+    assert score([tell], "en", RULES["longest"]) == 1 and score([tell], "en", RULES["shortest"]) == 0
+    assert score([tell], "en", RULES["place 2"]) == 1
+    assert score([[choice("ab", right=True), choice("cd")]], "en", RULES["longest"]) == 0.5
+    assert score([[choice("x"), choice("All of the above", right=True)]], "en", all_of_them) == 1
+
+
+def test_every_wrong_choice_says_why_and_from_what_misconception(book):
+    for number, question in book.questions.items():
+        for choice in question.choices:
+            if not choice.right:
+                for language in LANGUAGES:
+                    assert choice.why[language] != choice.mistake[language], number
+
+
+def test_every_question_has_something_to_change_and_says_what_is_then_seen(book):
+    missing = [number for number, question in book.questions.items() if not (question.vary and question.seen)]
+    assert not missing
+
+
+def test_an_accuracy_comes_with_the_model_and_a_count(book):
+    """Each text with a word error rate or a share of equal tokens names whisper-nano and of how many that is."""
+    for number, question in book.questions.items():
+        for name, both in question.texts.items():
+            for language in LANGUAGES:
+                taken = [match["key"] for match in values.PLACEHOLDER.finditer(both[language])]
+                if any(map(ACCURACY.match, taken)):
+                    where = f"question {number}, {name}.{language}"
+                    assert "nano" in both[language], f"{where} names no model"
+                    assert any(map(COUNTS.search, taken)), f"{where} does not say of how many"
+
+
+def differences(text: str, results: Results) -> list[float]:
+    """How many words any two word error rates of one evidence in `text` differ by, where its words are counted."""
+    taken = {(match["name"], match["key"]) for match in values.PLACEHOLDER.finditer(text) if WER.match(match["key"])}
+    found = []
+    for (one, first), (other, second) in itertools.combinations(sorted(taken), 2):
+        known = results.document(one)["values"]
+        if one == other and "words" in known:
+            found.append(abs(known[first] - known[second]) * known["words"] / 100)
+    return found
+
+
+def test_a_difference_that_chance_explains_is_called_so(book):
+    """Fewer than six words (question 3.14) never pass the sign test; the text that compares them has to say so."""
+    results, small = Results(), set()
+    for number, question in book.questions.items():
+        if any(0.5 < words < 5.5 for words in differences(question.long.nl, results)):
+            small.add(number)
+            assert "toeval" in question.long.nl.lower() and "chance" in question.long.en.lower(), number
+    assert small >= {"2.01", "2.09"}
+    beams = results.document("beam_greedy")["values"]
+    if beams["better_clips"] + beams["worse_clips"] < 6:
+        assert "toeval" in book.questions["1.05"].long.nl and "chance" in book.questions["1.05"].long.en
+
+
+def test_claims_stand_under_the_questions_they_bear_on(book):
+    """Every claim that a question names exists, none is lost, and no question shows a heap of them."""
+    results, known, used = Results(), set(), set()
+    for question in book.questions.values():
+        of_these = {f"{name}.{claim['id']}" for name in question.evidence for claim in results.document(name)["claims"]}
+        assert set(question.holds or ()) <= of_these, question.id
+        shown = of_these if question.holds is None else set(question.holds)
+        assert len(shown) <= 7, question.id
+        known, used = known | of_these, used | shown
+    assert known == used
