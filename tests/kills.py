@@ -138,6 +138,7 @@ def run(program: Program) -> None:
 
 def stop(program: Program, number: int, moment_s: float) -> bool:
     """Send the signal after `moment_s`, and look at what is left; False where it had ended before."""
+    before = litter(program.folder)  # of a kill -9, which a run that ends early does not get to
     process = start(program)
     try:
         process.wait(moment_s)
@@ -158,7 +159,8 @@ def stop(program: Program, number: int, moment_s: float) -> bool:
     left = litter(program.folder)
     program.found["left hidden files, removed by the next run"] += bool(left)
     if status in (130, 143):
-        program.faults += [f"{signal.Signals(number).name} at {moment_s:.2f} s left {path}" for path in left]
+        program.faults += [f"{signal.Signals(number).name} at {moment_s:.2f} s left {path}" for path in left
+                           if path not in before]
         process.errors.seek(0)
         if not process.errors.read().rstrip().splitlines()[-1].startswith("stopped by"):
             program.faults.append(f"{signal.Signals(number).name} at {moment_s:.2f} s: no line says so")
