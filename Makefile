@@ -69,7 +69,7 @@ demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can
 	done
 	@echo "== 04: the four precisions beside each other"
 	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) --audio media
-	@echo "== 07: the blueprint of a 7-billion-parameter system, and one sentence by its miniature"
+	@echo "== 07: the blueprint of an 8-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
 		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
