@@ -233,3 +233,10 @@ def test_damage_is_a_result_or_two_lines(nano, tmp_path, kind, capfd):
 def _peak() -> int:
     """Largest memory of this process so far, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("kind, number", [("sound", 1189)])  # a header that asks FFmpeg for more memory than there is
+def test_what_was_found_once_is_two_lines(nano, tmp_path, kind, number):
+    made = KINDS[kind](tmp_path, nano)
+    with pytest.raises(LabError, match="is not sound that can be read|cut short"):
+        made.one(random.Random(f"{kind}/{number}"))

@@ -235,9 +235,9 @@ def _read_with_pyav(opened: Patched, mono: Mono, why: str, ends: sound_ends.Ends
             yield from _decode(container, tracks[0], mono)
     except LabError:
         raise
-    except (MemoryError, GeneratorExit):
-        raise
     except Exception as error:  # PyAV passes on what FFmpeg says, and for damaged files errors of its own
+        if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+            raise  # FFmpeg's is about a damaged header that asks for more than there is
         if ends.inside:
             raise LabError(f"{path} is cut short, and what tells how to read it is in the part that is missing",
                            RECORD_AGAIN) from error
