@@ -50,6 +50,19 @@ def nano() -> Path:
     return NANO
 
 
+@pytest.fixture
+def nano_copy(nano, tmp_path) -> Path:
+    """A copy of nano whose small files may be changed; its weights are a link."""
+    folder = tmp_path / "whisper-copy"
+    folder.mkdir()
+    for file in nano.iterdir():
+        if file.suffix == ".safetensors":
+            (folder / file.name).symlink_to(file)
+        elif file.is_file():
+            shutil.copy(file, folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nano_export(run_script, tmp_path_factory) -> Path:
     """A folder where 03 was run on nano once, with all it can write, for every process of this test run.

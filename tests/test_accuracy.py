@@ -1,6 +1,5 @@
 """benchmarks/accuracy.py: the corpus it reads, the errors it counts, what it calls chance, and a run end to end."""
 
-import importlib
 import io
 import json
 import sys
@@ -9,22 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench import BENCHMARKS, module
 
 from whisper_lab import audio
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "benchmarks"
 WORDS = "the quick brown fox jumps over the lazy dog today".split()
-
-
-def module(name: str):
-    """One of the benchmark's files, imported as accuracy.py imports them."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def corpus(folder: Path, rows) -> Path:

@@ -1,7 +1,6 @@
 """The benchmark's own arithmetic, its report, whisper.cpp's file format, and one peer run as the benchmark runs it."""
 
 import copy
-import importlib
 import json
 import re
 import struct
@@ -11,21 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench import BENCHMARKS, module
 from onnx_grain import NAME, exported
 
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ROOT / "benchmarks"
-
-
-def module(name: str):
-    """One of the benchmark's files, imported as run.py imports them."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 def row(name: str, encode: float = 0, step_ms: float = 0, cold: float = 1, rss: float = 1e8, reason: str = "") -> dict:
@@ -91,6 +81,15 @@ def test_decoder_floor_reads_weights_and_cross_cache(document):
     assert cells(floors, "int8")[1:4] == ["9.2", "0.17-0.30", "2.00"]
     # (66 / 2300 + 30.7 / 400) s + 10 x 0.17 to 0.30 ms; 0.66 s of the peer over that
     assert cells(floors, "int8")[6:] == ["0.11-0.11", "0.220", "6.08-6.15"]
+
+
+def test_a_floor_that_is_beaten_is_called_wrong(document):
+    assert "floors are too high" not in module("report").markdown(document)
+    document = copy.deepcopy(document)
+    for run in document["peers"][0]["runs"]:
+        for repeat in run["warm"]:
+            repeat["encode_s"] = 0.001
+    assert "than its floor (fp32)" in module("report").markdown(document)
 
 
 def test_encoder_floor_counts_what_was_counted_by_hand(document):

@@ -1,7 +1,6 @@
 """Damaged checkpoints and graphs, and an output that is full, are two plain lines at once."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -16,19 +15,6 @@ from whisper_lab.tokens import TokenRules
 
 ROOT = Path(__file__).resolve().parent.parent
 DEEP = "[" * 100_000
-
-
-@pytest.fixture
-def checkpoint(nano, tmp_path):
-    """A copy of nano whose small files may be damaged; its weights are a link."""
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    for file in nano.iterdir():
-        if file.suffix == ".safetensors":
-            (folder / file.name).symlink_to(file)
-        elif file.is_file():
-            shutil.copy(file, folder)
-    return folder
 
 
 def with_weights(folder, name, content):
@@ -51,24 +37,24 @@ def refused(call, *words):
 
 @pytest.mark.parametrize("index", ["[1]", "{", DEEP, "{}", "null", '{"weight_map": [1]}', '{"weight_map": {"a": [1]}}',
                                    '{"weight_map": {}}', '{"weight_map": {"a": 3}}'])
-def test_a_list_of_weights_that_is_none(checkpoint, index):
-    with_weights(checkpoint, "model.safetensors.index.json", index)
-    refused(lambda: checkpoints.resolve(str(checkpoint)), "is no list of weight files")
+def test_a_list_of_weights_that_is_none(nano_copy, index):
+    with_weights(nano_copy, "model.safetensors.index.json", index)
+    refused(lambda: checkpoints.resolve(str(nano_copy)), "is no list of weight files")
 
 
 @pytest.mark.parametrize("header", ["[  ]", '{"a":[1]}', '{"a":{"data_offsets":["x",[]]}}', DEEP, '{"a":{}}'])
-def test_weights_with_a_damaged_header(checkpoint, header):
-    with_weights(checkpoint, "model.safetensors", len(header).to_bytes(8, "little") + header.encode() + bytes(100))
-    refused(lambda: checkpoints.resolve(str(checkpoint)), "is not a safetensors file")
+def test_weights_with_a_damaged_header(nano_copy, header):
+    with_weights(nano_copy, "model.safetensors", len(header).to_bytes(8, "little") + header.encode() + bytes(100))
+    refused(lambda: checkpoints.resolve(str(nano_copy)), "is not a safetensors file")
 
 
 @pytest.mark.parametrize("content", [DEEP, "null", "[]", "{}", "{", '{"a": "\\ud800'])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "generation_config.json",
                                   "preprocessor_config.json"])
-def test_json_that_is_no_such_file(checkpoint, file, content):
-    (checkpoint / file).write_text(content)
+def test_json_that_is_no_such_file(nano_copy, file, content):
+    (nano_copy / file).write_text(content)
     if (file, content) != ("generation_config.json", "{}"):  # config.json has all of it
-        refused(lambda: TokenRules.from_folder(checkpoint), str(checkpoint))
+        refused(lambda: TokenRules.from_folder(nano_copy), str(nano_copy))
 
 
 @pytest.mark.parametrize("fields", [
@@ -76,26 +62,26 @@ def test_json_that_is_no_such_file(checkpoint, file, content):
     {"suppress_tokens": [10**30]}, {"suppress_tokens": [[1]]}, {"begin_suppress_tokens": [10**7]}, {"eos_token_id": []},
     {"eos_token_id": None}, {"decoder_start_token_id": "x"}, {"no_timestamps_token_id": 10**9}, {"lang_to_id": [1]},
     {"task_to_id": [1]}, {"lang_to_id": {"<|en|>": 10**9}}, {"median_filter_width": 0}])
-def test_token_rules_out_of_range(checkpoint, fields):
+def test_token_rules_out_of_range(nano_copy, fields):
     for file in ("generation_config.json", "config.json"):
-        changed(checkpoint, file, **fields)
-    refused(lambda: TokenRules.from_folder(checkpoint), str(checkpoint))
+        changed(nano_copy, file, **fields)
+    refused(lambda: TokenRules.from_folder(nano_copy), str(nano_copy))
 
 
 @pytest.mark.parametrize("fields", [{"n_fft": 10**9}, {"feature_size": 10**6}, {"chunk_length": 10**9},
                                     {"hop_length": 0}, {"sampling_rate": 1.5}])
-def test_features_no_whisper_asks_for(checkpoint, fields):
-    changed(checkpoint, "preprocessor_config.json", **fields)
-    refused(lambda: features.FeatureSpec.from_folder(checkpoint), "features this lab does not compute")
+def test_features_no_whisper_asks_for(nano_copy, fields):
+    changed(nano_copy, "preprocessor_config.json", **fields)
+    refused(lambda: features.FeatureSpec.from_folder(nano_copy), "features this lab does not compute")
 
 
 @pytest.mark.parametrize("fields", [{"encoder_layers": 1_000_000}, {"decoder_layers": 10**9}, {"d_model": "x"},
                                     {"vocab_size": 10**12}, {"max_source_positions": 0},
                                     {"decoder_attention_heads": None}, {"d_model": 10**30}])
-def test_sizes_no_whisper_has_are_refused_at_once(checkpoint, fields):
-    changed(checkpoint, "config.json", **fields)
+def test_sizes_no_whisper_has_are_refused_at_once(nano_copy, fields):
+    changed(nano_copy, "config.json", **fields)
     started = time.process_time()
-    refused(lambda: checkpoints.resolve(str(checkpoint)), next(iter(fields)), "config.json")
+    refused(lambda: checkpoints.resolve(str(nano_copy)), next(iter(fields)), "config.json")
     assert time.process_time() - started < 1.0
 
 

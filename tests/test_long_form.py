@@ -107,6 +107,20 @@ def listener(nano):
     return ToneListener(nano)
 
 
+@pytest.fixture
+def prompts(listener):
+    """The rows of each prompt that the listener is given, as it hears."""
+    given, original = [], listener.step
+
+    def step(ids, cross, cache):
+        if cache is None:
+            given.append(ids.tolist())
+        return original(ids, cross, cache)
+
+    listener.step = step
+    return given
+
+
 def test_times_are_right_across_windows(listener):
     """Forty tones in more than a minute: each is heard once, in order, where it was, whatever window's end cut it."""
     spans, duration = regular_spans(40)
@@ -180,11 +194,7 @@ def test_progress_adds_up_to_the_duration(listener):
     assert sum(moves) == pytest.approx(duration, abs=0.1) and min(moves) > 0
 
 
-def test_previous_text_is_given_to_the_next_window(listener):
-    prompts = []
-    original = listener.step
-    listener.step = lambda ids, cross, cache: (prompts.append(ids.tolist()) if cache is None else None,
-                                               original(ids, cross, cache))[1]
+def test_previous_text_is_given_to_the_next_window(listener, prompts):
     spans, duration = regular_spans(14)
     transcript = transcribe(listener, tones(*spans, duration=duration), Options("en"), condition_on_previous=True,
                             prompt=[7, 8])
@@ -194,12 +204,8 @@ def test_previous_text_is_given_to_the_next_window(listener):
     assert len(prompts[-1][0]) <= listener.rules.max_positions // 2 + 3
 
 
-def test_the_checkpoint_says_whether_previous_text_helps(listener):
+def test_the_checkpoint_says_whether_previous_text_helps(listener, prompts):
     """Published checkpoints are helped; whisper-nano, which never saw such a prompt, says no."""
-    prompts = []
-    original = listener.step
-    listener.step = lambda ids, cross, cache: (prompts.append(ids.tolist()) if cache is None else None,
-                                               original(ids, cross, cache))[1]
     spans, duration = regular_spans(14)
     samples = tones(*spans, duration=duration)
     transcribe(listener, samples, Options("en"))

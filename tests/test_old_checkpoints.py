@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "media" / "kitchen.wav"
 SCRIPT = "02-whisper-huggingface.py"
 NEW = ("lang_to_id", "task_to_id", "alignment_heads", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id")
-
-
-@pytest.fixture
-def copy(nano, tmp_path) -> Path:
-    """A copy of nano; its weights are a link."""
-    folder = tmp_path / "whisper-old"
-    folder.mkdir()
-    for file in nano.iterdir():
-        if file.suffix == ".safetensors":
-            (folder / file.name).symlink_to(file)
-        elif file.is_file():
-            shutil.copy(file, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +38,10 @@ def aged(folder: Path, how: str) -> None:
                                      ("--language", "en", "--api", "pipeline", "--timestamps", "segment")],
                          ids=["given", "detected", "words", "pipeline"])
 @pytest.mark.parametrize("how", ["none", "empty", "old"])
-def test_02_transcribes_with_what_the_tokenizer_says(copy, call_script, right, how, options):
-    expected = call_script(SCRIPT, "--model", copy, "--audio", CLIP, "--threads", 1, *options)[1]
-    aged(copy, how)
-    status, out, err = call_script(SCRIPT, "--model", copy, "--audio", CLIP, "--threads", 1, *options)
+def test_02_transcribes_with_what_the_tokenizer_says(nano_copy, call_script, right, how, options):
+    expected = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1, *options)[1]
+    aged(nano_copy, how)
+    status, out, err = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1, *options)
     assert status == 0, err
     if "word" not in options:  # without alignment heads of its own, a checkpoint's word times come from others
         assert out == expected
@@ -63,14 +49,14 @@ def test_02_transcribes_with_what_the_tokenizer_says(copy, call_script, right, h
     assert "lang_to_id" in err and "Traceback" not in err
 
 
-def test_nothing_is_said_of_a_checkpoint_that_has_all(copy, call_script):
-    assert "generation settings" not in call_script(SCRIPT, "--model", copy, "--audio", CLIP, "--threads", 1)[2]
+def test_nothing_is_said_of_a_checkpoint_that_has_all(nano_copy, call_script):
+    assert "generation settings" not in call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1)[2]
 
 
 @pytest.mark.parametrize("how", ["none", "empty", "old"])
-def test_the_rules_are_those_of_the_whole_checkpoint(copy, nano, how):
-    aged(copy, how)
-    ours, theirs = TokenRules.from_folder(copy), TokenRules.from_folder(nano)
+def test_the_rules_are_those_of_the_whole_checkpoint(nano_copy, nano, how):
+    aged(nano_copy, how)
+    ours, theirs = TokenRules.from_folder(nano_copy), TokenRules.from_folder(nano)
     for field in ("start", "end", "no_timestamps", "no_speech", "previous", "languages", "tasks", "timestamp_end"):
         assert getattr(ours, field) == getattr(theirs, field), field
 
@@ -94,9 +80,10 @@ def teachers_heads(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"alignment_heads": [[31, 2], [25, 0]]}))
 
 
-def test_words_with_the_heads_of_a_teacher(copy, call_script):
-    teachers_heads(copy)
-    status, out, err = call_script(SCRIPT, "--model", copy, "--audio", CLIP, "--threads", 1, "--timestamps", "word")
+def test_words_with_the_heads_of_a_teacher(nano_copy, call_script):
+    teachers_heads(nano_copy)
+    status, out, err = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1,
+                                   "--timestamps", "word")
     assert status == 0 and len(re.findall(r"^ +[\d.]+ +[\d.]+  \w+$", out, re.MULTILINE)) > 4, err
     assert err.count("warning: the alignment heads in") == 1 and "upper half" in err
 
@@ -117,11 +104,11 @@ def test_an_export_with_the_heads_of_a_teacher(tmp_path, call_script, monkeypatc
 
 
 @pytest.mark.parametrize("named", [[[31, 2]], [[0, 99]], 3, [[1]], "ab", [[-1, 0]], [None]])
-def test_heads_that_are_none_are_replaced_with_a_warning(copy, capsys, named):
-    path = copy / "generation_config.json"
+def test_heads_that_are_none_are_replaced_with_a_warning(nano_copy, capsys, named):
+    path = nano_copy / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"alignment_heads": named}))
     console.parse(console.parser(""), [])
-    config = json.loads((copy / "config.json").read_text())
-    rules = TokenRules.from_folder(copy)
+    config = json.loads((nano_copy / "config.json").read_text())
+    rules = TokenRules.from_folder(nano_copy)
     assert rules.alignment_heads == token_files.upper_heads(config["decoder_layers"], config["decoder_attention_heads"])
     assert capsys.readouterr().err.count("alignment heads") == 1

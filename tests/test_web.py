@@ -12,8 +12,8 @@ import browser
 import numpy as np
 import onnx
 import pytest
-import single_nano
 import web
+from web import graph as graph  # the fixture
 
 from whisper_lab import audio, knows
 from whisper_lab.export import single_graph
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.browser
 MEDIA = Path(__file__).resolve().parent.parent / "media"
 MICROPHONE = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
               f"--use-file-for-fake-audio-capture={MEDIA / 'kitchen.wav'}")
-
-
-@pytest.fixture(scope="module")
-def graph(nano_export):
-    web.needs_npm()
-    return single_nano.written(nano_export).path
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import browser
 import numpy as np
 import onnx
 import pytest
-import single_nano
 import web
+from web import graph as graph  # the fixture
 
 from whisper_lab import audio, doubt, metrics
 from whisper_lab.export import single_graph
@@ -25,12 +25,6 @@ MEDIA = Path(__file__).resolve().parent.parent / "media"
 LARGE = (".onnx", ".wasm")
 SMALL = "manifest.json icon.svg style.css app.js loading.js loops.js page.js windows.js".split()
 PHONE = {"width": 390, "height": 844}  # CSS pixels
-
-
-@pytest.fixture(scope="module")
-def graph(nano_export):
-    web.needs_npm()
-    return single_nano.written(nano_export).path
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import single_nano
 
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "edge" / "web"
@@ -16,6 +17,13 @@ def build(*arguments: object) -> subprocess.CompletedProcess:
     """`npm run build` with arguments."""
     return subprocess.run(["npm", "run", "--silent", "build", "--", *map(str, arguments)], cwd=WEB, capture_output=True,
                           text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def graph(nano_export) -> Path:
+    """nano's single graph, for a page; skips where no page can be built."""
+    needs_npm()
+    return single_nano.written(nano_export).path
 
 
 def needs_npm() -> None:
