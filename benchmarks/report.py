@@ -165,8 +165,8 @@ def floors(document: dict, found: dict) -> list[str]:
             "the int8 peak in int8 and at the float32 peak otherwise; attention and convolutions are float32 always. "
             "The last column is the most that the goals over faster-whisper could come to here. A cold start takes the "
             "sum as well, and the time to start Python and to read the graphs.",
-            *(["", f"The encoder is faster here than its floor ({', '.join(beaten)}): the peaks were measured while "
-               "something else ran, and these floors are too high."] if beaten else [])]
+            *(["", f"The encoder is faster here than its floor ({', '.join(beaten)}): the measured peaks "
+               "are not the highest that this machine reaches, so these floors are too high."] if beaten else [])]
 
 
 def encoder_floor(config: dict, limits: dict, precision: str) -> float:
