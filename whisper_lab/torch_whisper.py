@@ -15,8 +15,7 @@ import numpy as np
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.token_files import tokenizer_document
-from whisper_lab.tokens import TokenRules
+from whisper_lab.tokens import TokenRules, tokenizer_document
 
 
 class TorchWhisper:
