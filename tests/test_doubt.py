@@ -94,7 +94,7 @@ def test_timestamps_take_no_part_and_the_end_does(runtime):
     rules = runtime.rules
     tokens = [rules.timestamp_begin, 5, 6, rules.timestamp_begin + 9]
     assert confidence.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0, -3.0], tokens) == pytest.approx(-2.0)
-    assert confidence.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0], tokens) == pytest.approx(-1.5)  # no room for the end
+    assert confidence.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0], tokens) == pytest.approx(-1.5)  # no end
 
 
 def test_a_live_hypothesis_is_judged_as_a_whole(runtime, monkeypatch):

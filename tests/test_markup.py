@@ -7,8 +7,8 @@ import re
 import pytest
 
 from whisper_lab import report, web
-from whisper_lab.compare.sections import Aligned, Section, Table
 from whisper_lab.console import plain
+from whisper_lab.report import Aligned, Section, Table
 
 TEXTS = ["*bold* __under__ _x_ ~~gone~~ `code`", "[link](http://evil.example)", "![i](http://evil.example/x.png)",
          "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a|b|c", "# heading", "- item", "+ item",

@@ -311,11 +311,11 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
     clip = write_clip(tmp_path / "clip.wav", 2.4)
     expected = transcribe.transcribe(fp32, audio.load(clip).samples, Options(language="en"), words=True)
     done = python("""
-        from whisper_lab import console, onnx_cli
+        from whisper_lab import __main__, console
         try:
             import torch
         except ImportError:
-            console.run(lambda: onnx_cli.main(sys.argv[1:]))
+            console.run(lambda: __main__.main(sys.argv[1:]))
         """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--timestamps", "word")
     assert done.returncode == 0, done.stderr
     shown = console.plain(transcripts.as_text(expected, "word"))

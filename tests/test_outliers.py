@@ -246,6 +246,7 @@ def test_the_comparison_says_what_became_of_each_weight(tiny, written):
     assert set(rows["fp32"]) <= set(rows["int8"])  # no weight changed its name on the way
     assert rows["int4"]["encoder.layers.0.self_attn.v_proj.weight"]["reason"].startswith("8 bits in blocks")
     assert rows["int4"]["encoder.layers.0.self_attn.q_proj.weight"]["reason"].startswith("4 bits in blocks")
-    attention = {precision: next(row["count"] for row in graph_facts.kept_operators(model) if row["operator"] == "MatMul")
+    attention = {precision: next(row["count"] for row in graph_facts.kept_operators(model)
+                                 if row["operator"] == "MatMul")
                  for precision, model in models.items()}
     assert attention["int8"] == attention["fp32"]  # the float product of the outliers is none of attention's

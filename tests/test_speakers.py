@@ -286,7 +286,8 @@ def test_a_short_cue_is_not_joined_with_another_speakers():
 def test_nothing_in_a_name_or_a_word_ends_the_pages_script(tmp_path):
     evil = "</script><script>alert(1)</script>"
     line = words.Line(0, 0.0, 1.0, evil, [Word(evil, 0.0, 1.0, [])])
-    report.write_page(tmp_path / "who.html", evil, np.zeros(16000, np.float32), [Turn(0, 0.0, 1.0)], [line], [evil], "x")
+    page = tmp_path / "who.html"
+    report.write_page(page, evil, np.zeros(16000, np.float32), [Turn(0, 0.0, 1.0)], [line], [evil], "x")
     text = (tmp_path / "who.html").read_text()
     assert text.count("</script>") == 1 and "alert(1)" in text and "@POLICY@" not in text
     assert "script-src 'sha256-" in text and "default-src 'none'" in text

@@ -1,7 +1,7 @@
 """Whisper from the graphs of 03 on the command line: what 02 does, without torch and transformers.
 
-    python -m whisper_lab.onnx_whisper clip.wav --model nano --precision int8
-    python -m whisper_lab.onnx_whisper lecture.mp3 --model base --format srt > lecture.srt
+    python -m whisper_lab clip.wav --model nano --precision int8
+    python -m whisper_lab lecture.mp3 --model base --format srt > lecture.srt
 """
 
 import contextlib
@@ -141,3 +141,7 @@ def arguments(argv: list[str] | None):
     if args.format in ("srt", "vtt") and args.timestamps == "none":
         args.timestamps = "segment"
     return args
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -45,7 +45,7 @@ def is_doubtful(text_logprob: float | None, model: str, compression_ratio: float
 
 
 def warning(segments: Sequence, model: str) -> str | None:
-    """One line about the segments (long_form.Segment) of a transcript that the model finds unlikely; None: it does not.
+    """One line about the segments of a transcript that the model finds unlikely; None: it does not.
 
     The segments of one window share what is said of it.
     """

@@ -1,4 +1,4 @@
-"""From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only; beams are in beam.py.
+"""From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only.
 
 A runtime (PyTorch or ONNX) turns features into a cross cache and tokens into logits; everything that decides which
 token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam search, temperature fallback,
@@ -51,7 +51,7 @@ class Options:
     beams: int = 1  # used at temperature 0 only
     length_penalty: float = 1.0  # beams are ranked by log-probability / length ** penalty
     patience: float | None = None  # None: transformers' stopping rule; else stop at round(beams * patience) hypotheses
-    temperatures: tuple[float, ...] | None = None  # None: greedy, and in long_form FALLBACK_TEMPERATURES, as peers do
+    temperatures: tuple[float, ...] | None = None  # None: greedy; transcribe.py: FALLBACK_TEMPERATURES, as peers
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -72,7 +72,7 @@ class Result:
     language: str | None
     language_probability: float | None  # None: the language was given, not detected
     prompt: list[int] = field(default_factory=list)
-    text_logprob: float | None = None  # avg_logprob without the timestamps: see doubt.py
+    text_logprob: float | None = None  # avg_logprob without the timestamps: see confidence.py
 
 
 def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
@@ -133,7 +133,7 @@ def looks_wrong(result: Result, options: Options) -> bool:
 
 
 def is_silence(result: Result, options: Options) -> bool:
-    """The no-speech rule: <|nospeech|> is likely and the text is not. (Sound is judged before, by silence.py.)"""
+    """The no-speech rule: <|nospeech|> is likely and the text is not. (`transcribe.is_silent` judges the sound.)"""
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold

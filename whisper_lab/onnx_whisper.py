@@ -1,10 +1,10 @@
 """Whisper from two ONNX graphs, with onnxruntime, NumPy, tokenizers and soundfile/soxr alone: no torch.
 
-    python -m whisper_lab.onnx_whisper clip.wav --model nano --precision int8
-    python -m whisper_lab.onnx_whisper lecture.mp3 --model base --format srt > lecture.srt
+    python -m whisper_lab clip.wav --model nano --precision int8
+    python -m whisper_lab lecture.mp3 --model base --format srt > lecture.srt
 
     runtime = OnnxWhisper("whisper_model_dir", "whisper-nano", "int8")
-    print(long_form.transcribe(runtime, audio.load("speech.wav").samples).text)
+    print(transcribe.transcribe(runtime, audio.load("speech.wav").samples).text)
 
 The same small interface as torch_whisper.py: the token rules, the search and the windows are shared, so what differs
 between the two are the numbers alone.
@@ -161,12 +161,6 @@ def chosen_name(model: str | None, folder: str | Path) -> str:
         return name
     console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
     return "whisper-nano"
-
-
-if __name__ == "__main__":
-    from whisper_lab.__main__ import main
-
-    console.run(main)
 
 
 # Opening two graphs ---------------------------------------------------------------------------------------------------
@@ -434,3 +428,9 @@ def _run(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[np.nda
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
     session.run_with_iobinding(binding)
     return outputs["logits"], [array for name, array in outputs.items() if "_self_" in name]
+
+
+if __name__ == "__main__":  # the command line's older name
+    import runpy
+
+    runpy.run_module("whisper_lab", run_name="__main__")

@@ -1,12 +1,47 @@
-"""Sections as Markdown, and as one self-contained HTML page: no script, no font, no picture from elsewhere."""
+"""A report: sections of blocks, shown as Markdown and as one self-contained HTML page.
+
+No script, no font, no picture from elsewhere.
+"""
 
 import base64
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from whisper_lab import web
-from whisper_lab.compare.sections import Aligned, Section, Table
 from whisper_lab.console import plain
 from whisper_lab.metrics import Errors, aligned_rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; `summary` is shown on the terminal at once, the others with --details, collapsed ones never."""
+
+    title: str
+    columns: list[str]
+    rows: list[list]
+    collapsed: bool = False
+    summary: bool = False
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A text against the right one, word by word: ("=", "S", "I" or "D"; right word; other word)."""
+
+    title: str
+    words: list
+
+
+@dataclass
+class Section:
+    """A heading and what is under it."""
+
+    title: str
+    intro: str
+    notes: list[str] = field(default_factory=list)
+    figure: str | None = None  # name of the picture: pareto, sizes, operators, layers
+    tables: list[Table] = field(default_factory=list)
+    aligned: list[Aligned] = field(default_factory=list)
+
 
 STYLE = """
 :root { color-scheme: light; }

@@ -1,7 +1,7 @@
 """The runtime of decoding.py over PyTorch: transformers' Whisper as encode, step and reorder.
 
     runtime = TorchWhisper.load(checkpoints.resolve("nano"))
-    print(long_form.transcribe(runtime, audio.load("speech.wav").samples).text)
+    print(transcribe.transcribe(runtime, audio.load("speech.wav").samples).text)
 
 This is the reference that the ONNX runtime is compared with; the token rules and the search are the same for both.
 """

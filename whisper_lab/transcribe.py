@@ -6,7 +6,7 @@ ends in a single timestamp said all there was, so the next one begins at its end
 however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
 its samples.
 
-For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
+For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
 """
@@ -88,7 +88,7 @@ class Segment:
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     temperature: float | None = None
-    text_logprob: float | None = None  # of the text of its window, timestamps left out: see doubt.py
+    text_logprob: float | None = None  # of the text of its window, timestamps left out: see confidence.py
     compression_ratio: float | None = None  # of the text of its window
     speaker: str | None = None  # a name, where it is known who spoke
 

@@ -58,7 +58,7 @@ class Results:
             if errors:
                 show_errors(errors)
         elif self.args.format != "json" and not self.several:
-            console.result(getattr(subtitles, self.args.format)(transcript.segments).rstrip("\n"))
+            console.result(SUBTITLES[self.args.format](transcript.segments).rstrip("\n"))
         warn_of_doubt(transcript, clip, self.checkpoint.name)
 
     def write(self) -> None:
@@ -101,7 +101,7 @@ def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str |
     if len(set(targets)) < len(targets):
         raise LabError(f"two of the clips have the same name, so their .{kind} files would overwrite each other",
                        "rename one, or transcribe them one at a time")
-    write = getattr(subtitles, kind)
+    write = SUBTITLES[kind]
     return [files.write_text(target, write(transcript.segments))
             for target, transcript in zip(targets, transcripts.values(), strict=True)]
 
@@ -120,8 +120,8 @@ def show_errors(errors: Errors) -> None:
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
 
-    Forms and encodings are those of references.py. Raises LabError for a file that cannot be read and for a clip that
-    it does not name.
+    Forms and encodings are those of `read_references`. Raises LabError for a file that
+    cannot be read and for a clip that it does not name.
     """
     path = Path(argument)
     try:
@@ -239,6 +239,9 @@ def vtt(segments: list[Segment]) -> str:
     """WebVTT text of segments, made readable by `cues`; where words are known each is preceded by its start, so that
     players can follow."""
     return "\n".join(["WEBVTT\n", *(f"{_span(cue, '.')}\n{_voice(cue)}{_vtt_text(cue)}\n" for cue in cues(segments))])
+
+
+SUBTITLES = {"srt": srt, "vtt": vtt}
 
 
 def _spoken(cue: Segment) -> str:

@@ -15,7 +15,7 @@ from whisper_lab.export.graphs import IR_VERSION, OPSET
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
 
-FORMAT = 2  # of these keys; from 2 on a finished graph has a seal as well (content.py)
+FORMAT = 2  # of these keys; from 2 on a finished graph has a seal as well (seals.py)
 TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "optimum")
 
 

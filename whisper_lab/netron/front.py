@@ -3,7 +3,7 @@
 The panes are at /left/ and /right/, so that one port is all that has to be forwarded, and so that page and panes have
 the same origin: the tour can then open a node in both. Netron's page has lost what would reach out or get in the way:
 its usage statistics, the question for consent (which asks ipinfo.io for the country), and the demand to update. A
-Content-Security-Policy keeps whatever is left from leaving this machine. Who may ask is decided in guard.py.
+Content-Security-Policy keeps whatever is left from leaving this machine. Who may ask is decided in web.py.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What stands before a Gradio page: who may ask (guard.py), for what, how much may be sent, how often one may guess.
+"""What stands before a Gradio page: who may ask (web.py), for what, how much may be sent, how often one may guess.
 
 Gradio's own rules are for pages that anyone may embed. These are for a page on a machine that a class shares: it is
 outside Gradio's application, so that nothing is answered, not even the preflight of a foreign site, before it agrees.

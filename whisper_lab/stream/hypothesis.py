@@ -51,7 +51,7 @@ class Hypothesis:
     ends: list[float] | None = None  # s from the window's start, one a unit; None: not known
     seconds: float = 0.0  # of sound in the window
     doubtful: bool = False  # it repeats itself, or is unlikely: not to be believed
-    text_logprob: float | None = None  # of the whole text, the part that was given included; see doubt.py
+    text_logprob: float | None = None  # of the whole text, the part that was given included; see confidence.py
 
     @property
     def firm(self) -> list[Unit]:

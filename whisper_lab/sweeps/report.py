@@ -4,8 +4,8 @@
 from pathlib import Path
 
 from whisper_lab import console, files, machine
-from whisper_lab.compare.sections import Section, Table
 from whisper_lab.console import LabError
+from whisper_lab.report import Section, Table
 from whisper_lab.sweeps import analysis, figures, results
 from whisper_lab.sweeps.analysis import FACTORS
 
