@@ -67,7 +67,7 @@ def record(args) -> Saved:
     """
     import soxr
 
-    from whisper_lab.record import microphone
+    from whisper_lab import microphone
 
     sounddevice, chosen = microphone.import_sounddevice(), microphone.find(args.device)
     losses, meter, bar = microphone.Losses(), audio.Meter(), microphone.Bar()
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     """Record here, or serve the page."""
     args = arguments(argv)
     if args.list_devices:
-        from whisper_lab.record import microphone
+        from whisper_lab import microphone
 
         microphone.list_devices()
     elif args.cli:

@@ -17,7 +17,7 @@ the timestamps that the model writes say where the next window begins.
 import time
 from pathlib import Path
 
-from whisper_lab import audio, checkpoints, console, knows, transcripts
+from whisper_lab import audio, checkpoints, confidence, console, transcripts
 from whisper_lab.console import LabError
 
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     clips = audio.find(args.audio)
     references = transcripts.read_reference(args.reference, clips) if args.reference else {}
     lab = load_model(args)
-    knows.tell(lab.checkpoint.name, args.language)
+    confidence.tell_what_it_knows(lab.checkpoint.name, args.language)
     results = transcripts.Results(args, lab.checkpoint, references, several=len(clips) > 1)
     failures = 0
     for clip in console.progress(clips, description="transcribing", unit="clip"):
@@ -49,7 +49,7 @@ def transcribe(lab, path: Path, args):
     """The lesson: one sound file to a Transcript. Also returns what --explain needs to show its first window."""
     from whisper_lab.decoding import Options, is_silence
     from whisper_lab.explain import Trace
-    from whisper_lab.long_form import Transcript, Windows, add_words, to_continue
+    from whisper_lab.transcribe import Transcript, Windows, add_words, to_continue
 
     # 1. Load and resample. Whatever the file holds becomes one row of float32 numbers in -1..1, 16 000 a second:
     #    channels are averaged to mono, and the sampling rate is converted behind a low-pass filter, because 16 kHz is

@@ -32,24 +32,24 @@ def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) ->
     """PyTorch -> two float32 graphs: torch.export records what the wrappers compute, and each step becomes a node."""
     import torch
 
-    from whisper_lab.export import graphs, naming, trace
+    from whisper_lab.export import graphs, naming, torch_export
     from whisper_lab.export.wrappers import DecoderGraph, EncoderGraph
 
     layers = model.config.decoder_layers
-    sound, text = trace.example_inputs(model.config)
+    sound, text = torch_export.example_inputs(model.config)
     work = {"encoder": (EncoderGraph(model), sound, ["input_features"], naming.encoder_outputs(layers), ENCODER_DIMS),
             "decoder": (DecoderGraph(model, alignment_heads), text, naming.decoder_inputs(layers),
                         naming.decoder_outputs(layers, bool(alignment_heads)), decoder_dims(layers))}
     paths = naming.pair(folder, name)
     folder.mkdir()
     for part, (module, examples, inputs, outputs, dims) in work.items():
-        console.note(part, "exporting", f"{trace.parameters(module) / 1e6:.1f} M weights")
-        with trace.quiet(), torch.no_grad():
+        console.note(part, "exporting", f"{torch_export.parameters(module) / 1e6:.1f} M weights")
+        with torch_export.quiet(), torch.no_grad():
             program = torch.onnx.export(module.eval(), examples, dynamo=True, opset_version=graphs.OPSET,
                                         input_names=inputs, output_names=outputs, dynamic_shapes=dims,
                                         external_data=False, verbose=False)
-        graphs.save(trace.tidy(program), paths[part])
-        trace.let_go(program)
+        graphs.save(torch_export.tidy(program), paths[part])
+        torch_export.let_go(program)
     return paths
 
 
@@ -100,9 +100,9 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from whisper_lab.export import graphs, trace
+    from whisper_lab.export import graphs, torch_export
 
-    with trace.quiet(), trace.one_copy():
+    with torch_export.quiet(), torch_export.one_copy():
         quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=reduce_range,
                          weight_type=QuantType.QInt8, nodes_to_exclude=["proj_out/MatMul", *excluded],
                          extra_options={"MatMulConstBOnly": True},  # attention between activations stays float32
@@ -119,10 +119,10 @@ def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    from whisper_lab.export import graphs, trace
+    from whisper_lab.export import graphs, torch_export
 
     fine, model = excluded_layers(source, EIGHT_BITS), onnx.load(source)
-    with trace.quiet():
+    with torch_export.quiet():
         for bits, later in ((4, fine), (8, [])):  # what the first round leaves out, the second takes
             quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4,
                                              nodes_to_exclude=["proj_out/MatMul", *later])
@@ -134,10 +134,10 @@ def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
 
 def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
     """int8 once more, with each attention one operator that only onnxruntime has, and the cross caches in int8 too."""
-    from whisper_lab.export import graphs, optimize, trace
+    from whisper_lab.export import graphs, optimize, torch_export
 
     model = graphs.load(source)
-    with trace.quiet():
+    with torch_export.quiet():
         count = optimize.fuse_attention(model, config, int8_cross=True)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
@@ -239,13 +239,13 @@ def main(argv: list[str] | None = None) -> int:
     """Resolve, load, export, convert, check, publish, report."""
     args = arguments(argv)
     from whisper_lab import checkpoints
-    from whisper_lab.export import genai, naming, publish
-    from whisper_lab.export.session import Export
+    from whisper_lab.export import layouts, naming, publish
+    from whisper_lab.export.run import Export
 
     checkpoint = checkpoints.resolve(args.model)
     work = Export(checkpoint, args)  # loads the model, and PyTorch's answers for the gates
     if args.layout == "genai":  # said before the work, not after it
-        genai.check(checkpoint.name, work.runtime.spec)
+        layouts.check_genai(checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
         start = time.perf_counter()
         fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
             placed = work.finish(precision, pair, made, done, kept, seconds)
             fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
             if args.layout == "genai":
-                genai.write(checkpoint, work.model.config, work.runtime.spec, placed, precision)
+                layouts.write_genai(checkpoint, work.model.config, work.runtime.spec, placed, precision)
         if args.optimize:
             (folder / "optimized").mkdir()
             start = time.perf_counter()

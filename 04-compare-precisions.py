@@ -18,11 +18,11 @@ from whisper_lab.compare.variants import BASELINE, PYTORCH
 
 def look_at_graph(path: Path, base: dict | None) -> dict:
     """Identity, size and operators of one file; against `base`, the facts of the fp32 graph, what changed."""
-    from whisper_lab.compare import graph_facts, quantized
+    from whisper_lab.compare import graph_facts
 
     model = graph_facts.read(path)
-    facts = graph_facts.facts(path, model) | {"weights": quantized.weights(model),
-                                              "kept_operators": quantized.kept_operators(model)}
+    facts = graph_facts.facts(path, model) | {"weights": graph_facts.weights(model),
+                                              "kept_operators": graph_facts.kept_operators(model)}
     before, after = (base or facts)["operators"], facts["operators"]
     change = {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}
     return facts | {
@@ -120,7 +120,8 @@ def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, d
 def compare(args) -> dict:
     """All seven points for one checkpoint. PyTorch speaks first, in a process that ends before graphs are opened."""
     from whisper_lab import checkpoints, machine
-    from whisper_lab.compare import probe, report, texts, timing, variants, witness
+    from whisper_lab.compare import document as report
+    from whisper_lab.compare import probe, texts, timing, variants, witness
     from whisper_lab.features import FeatureSpec
 
     checkpoint = checkpoints.resolve(args.model)
@@ -149,19 +150,19 @@ def compare(args) -> dict:
 
 def compare_files(args) -> dict:
     """Points 1 to 3 for two files given by hand; the first is the one that is compared with."""
-    from whisper_lab import content
-    from whisper_lab.compare import report
+    from whisper_lab import seals
+    from whisper_lab.compare import document as report
 
     first, second = map(Path, args.graphs)
     for path in (first, second):
-        content.warn(path)
+        seals.warn(path)
     base = look_at_graph(first, None)
     return report.files_document(args, base, look_at_graph(second, base))
 
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    from whisper_lab.compare import gate
+    from whisper_lab.compare import limits
     from whisper_lab.compare.variants import known
 
     parser = console.parser(__doc__, "model", "audio", "language", "threads", "output_dir", "output_json", "quiet",
@@ -180,7 +181,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
                         "int8.size_ratio>0.3'; metrics: " + "; ".join(f"{k}: {v}" for k, v in
-                                                                      gate.METRICS.items()).replace("%", "%%"))
+                                                                      limits.METRICS.items()).replace("%", "%%"))
     args = console.parse(parser, argv)
     if args.repeats < 0:
         parser.error("--repeats starts at 0")
@@ -188,7 +189,7 @@ def arguments(argv: list[str] | None):
         if args.graphs:
             parser.error("--fail-if needs measurements, and --graphs only looks at files")
         try:
-            args.fail_if = gate.parse(args.fail_if)
+            args.fail_if = limits.parse(args.fail_if)
         except ValueError as error:
             parser.error(f"--fail-if: {error}")
         compared = [name for name in args.precisions or names if name != BASELINE]
@@ -201,7 +202,7 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Compare, show, write, judge."""
     args = arguments(argv)
-    from whisper_lab.compare import report
+    from whisper_lab.compare import document as report
 
     document = compare_files(args) if args.graphs else compare(args)
     report.publish(document, args)

@@ -16,7 +16,7 @@ import webbrowser
 from pathlib import Path
 
 from whisper_lab import console
-from whisper_lab.explore.tour import Landmark
+from whisper_lab.netron.tour import Landmark
 
 # What to look for. A stop is shown where at least one of the two graphs has the node.
 ENCODER = [
@@ -64,8 +64,7 @@ ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator t
 
 def choose(args) -> tuple[Path, Path, str]:
     """The two files to show, and what to call the page."""
-    from whisper_lab.onnx_session import find_pair
-    from whisper_lab.onnx_whisper import chosen_name
+    from whisper_lab.onnx_whisper import chosen_name, find_pair
 
     if args.graphs:
         left, right = map(Path, args.graphs)
@@ -88,7 +87,7 @@ def landmarks(args, left, right) -> list[Landmark]:
 def pictures(paths: list[Path], output_dir: str) -> None:
     """--picture: each graph as blocks, for slides."""
     from whisper_lab.compare.graph_facts import read
-    from whisper_lab.explore import blocks
+    from whisper_lab.netron import blocks
 
     for path in dict.fromkeys(paths):
         for made in blocks.draw(read(path), path.stem, Path(output_dir) / f"graph-{path.stem}"):
@@ -97,9 +96,9 @@ def pictures(paths: list[Path], output_dir: str) -> None:
 
 def serve(left: Path, right: Path, title: str, args) -> None:
     """A Netron for each graph in a process of its own, one page before them, until Ctrl-C."""
-    from whisper_lab.explore import tour
-    from whisper_lab.explore.front import Front
-    from whisper_lab.explore.pane import Pane
+    from whisper_lab.netron import tour
+    from whisper_lab.netron.front import Front
+    from whisper_lab.netron.pane import Pane
 
     first, second = Pane(left, args.slim), Pane(right, args.slim)  # both are read before anything is started
     stops = tour.stops(landmarks(args, first.model, second.model), first.model, second.model)
@@ -153,11 +152,11 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Choose, then draw or serve."""
     args = arguments(argv)
-    from whisper_lab import content
+    from whisper_lab import seals
 
     left, right, title = choose(args)
     for path in dict.fromkeys((left, right)):
-        content.warn(path)
+        seals.warn(path)
     if args.picture:
         pictures([left, right], args.output_dir)
     else:

@@ -28,7 +28,8 @@ COMMANDS = ("sweep", "analyze", "collect")
 
 def energy_between(log, meter, start: float, end: float) -> float:
     """Joules that `meter` saw between two moments of the log (s). Raises Refused where its readings cannot tell."""
-    from whisper_lab.energy import account, joules
+    from whisper_lab.energy import joules
+    from whisper_lab.energy import joules as account
 
     readings = log.readings(meter, start, end)  # [(s, J or W)], at the times they really came
     account.check_window(meter, readings, start, end, log.errors)
@@ -42,7 +43,7 @@ def energy_between(log, meter, start: float, end: float) -> float:
 
 def try_energy(log, meter, start: float, end: float) -> tuple[float | None, str | None]:
     """(joules, None), or (None, why not)."""
-    from whisper_lab.energy.account import Refused
+    from whisper_lab.energy.joules import Refused
 
     if meter is None:
         return None, "no meter"
@@ -84,21 +85,21 @@ def measure(lab, clips: list, size: int, args, log, also) -> dict:
 
     also: a context in which another tool measures the same window.
     """
-    from whisper_lab.energy import record, workload
+    from whisper_lab.energy import run, workload
 
-    groups = record.groups(clips, size)
+    groups = run.groups(clips, size)
     workload.reset_peak_memory(lab.device)
     for _ in range(args.warm_up):
-        groups = groups if groups and record.try_group(lab, groups[0], args) else record.groups(clips, size)
+        groups = groups if groups and run.try_group(lab, groups[0], args) else run.groups(clips, size)
     with also:
-        repeats, begun, cpu_started = record.start_anew(clips, log)
+        repeats, begun, cpu_started = run.start_anew(clips, log)
         while groups and (len(repeats) < args.repeats or log.now() - begun < args.min_seconds):
             start = log.mark()
-            passes = [record.try_group(lab, group, args) for group in groups]
-            repeats.append(record.Repeat(start, log.mark(), passes))
+            passes = [run.try_group(lab, group, args) for group in groups]
+            repeats.append(run.Repeat(start, log.mark(), passes))
             if None in passes:  # a sample failed: from here on without it, so that every pass does the same work
-                groups = record.groups(clips, size)
-                repeats, begun, cpu_started = record.start_anew(clips, log)
+                groups = run.groups(clips, size)
+                repeats, begun, cpu_started = run.start_anew(clips, log)
         end = log.mark()
         spent = workload.cpu_spent(cpu_started, end - begun)
     return {"size": size, "clips": clips, "start": begun, "end": end, "repeats": repeats, **spent,
@@ -110,35 +111,36 @@ def measure(lab, clips: list, size: int, args, log, also) -> dict:
 def profile(args) -> dict:
     """Load, idle, measure every batch size, idle; returns the document of the run."""
     from whisper_lab import checkpoints
-    from whisper_lab.energy import crosscheck, meters, record, trace, workload
+    from whisper_lab.energy import crosscheck, meters, run, workload
+    from whisper_lab.energy import readings as trace
 
     checkpoint = checkpoints.resolve(args.model)
-    clips = workload.load_clips(record.choose_samples(args, checkpoint))
+    clips = workload.load_clips(run.choose_samples(args, checkpoint))
     lab = workload.load(args, checkpoint)
-    found = meters.find(lab.device, args.meter, record.gpu(lab), args.power_file, args.assume_watts)
-    record.note_meter(found)
+    found = meters.find(lab.device, args.meter, run.gpu(lab), args.power_file, args.assume_watts)
+    run.note_meter(found)
     idle_s = args.idle_seconds if found.primary and found.primary.method != "estimate" else 0.0
     check = crosscheck.Checks(args.cross_check, lab.device)
     idles, measured = [], []
     interval_s = args.interval_ms / 1e3 if found.meters or args.trace else None  # nobody reads it: do not disturb
-    with trace.Log(found.meters, interval_s, record.conditions(lab)) as log:
+    with trace.Log(found.meters, interval_s, run.conditions(lab)) as log:
         if idle_s:
             idles.append(idle_window(log, idle_s))
         for i, size in enumerate(args.batch_size):
-            also, own = (check.window(), clips) if i == 0 else (record.nothing(), record.copies(clips))
+            also, own = (check.window(), clips) if i == 0 else (run.nothing(), run.copies(clips))
             measured.append(measure(lab, own, size, args, log, also))
         if idle_s:
             idles.append(idle_window(log, idle_s))
-    record.wait_for_log(found.primary)
+    run.wait_for_log(found.primary)
     idle = idle_power(log, found.primary, idles)
-    rows = [record.row(one, found, idle, lambda start, end: try_energy(log, found.primary, start, end))
+    rows = [run.row(one, found, idle, lambda start, end: try_energy(log, found.primary, start, end))
             for one in measured]
     others = {meter.name: try_energy(log, meter, measured[0]["start"], measured[0]["end"])
               for meter in found.meters[1:]}
     if args.trace:
         console.note("trace", log.write(args.trace), f"{len(log.rows)} readings")
     found.close()
-    return record.document(args, lab, clips, rows, others, check.found)
+    return run.document(args, lab, clips, rows, others, check.found)
 
 
 def arguments(argv: list[str] | None):
@@ -157,14 +159,14 @@ def main(argv: list[str] | None = None) -> int:
     """Profile, or hand over to the sweeps; 1 where a sample failed."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
-        from whisper_lab.energy import sweep_cli
+        from whisper_lab.sweeps import cli
 
-        return sweep_cli.main(argv)
+        return cli.main(argv)
     args = arguments(argv)
-    from whisper_lab.energy import show
+    from whisper_lab.energy import run
 
     document = profile(args)
-    show.show(document, args)
+    run.show(document, args)
     return 1 if document["failed_samples"] else 0
 
 

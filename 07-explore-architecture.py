@@ -165,7 +165,7 @@ def transcribe(model, processor, samples) -> str:
 def run_miniature(args) -> list[dict]:
     """Transcribe, or trace, every clip that was named."""
     from whisper_lab import audio, metrics
-    from whisper_lab.speech_llm import miniature, trace
+    from whisper_lab.speech_llm import journey, miniature
 
     model, processor = miniature.load(args.speech_llm, untrained=args.untrained, seed=args.seed)
     references, rows = miniature.references(), []
@@ -177,7 +177,7 @@ def run_miniature(args) -> list[dict]:
         if row["reference"] is not None:
             row["wer"] = metrics.word_errors(row["reference"], text).wer
         if args.trace:
-            row["files"] = trace.write(model, processor, sound.samples, path, Path(args.output_dir))
+            row["files"] = journey.write(model, processor, sound.samples, path, Path(args.output_dir))
         rows.append(row)
     return rows
 

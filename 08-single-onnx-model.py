@@ -51,9 +51,12 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     `runtime`: the folder with the checkpoint's tokenizer and configuration that 03 wrote beside them. `given`: samples,
     or wav, of which the graph then makes samples.
     """
-    from whisper_lab.export import graphs, single_graph, single_loop, single_mel, single_text, single_wav
-    from whisper_lab.export.blocks import FLOAT, INT64, STRING, UINT8, Block, graph_input
+    from whisper_lab.export import graphs
     from whisper_lab.features import FeatureSpec
+    from whisper_lab.single import graph, loop, wav
+    from whisper_lab.single import mel as single_mel
+    from whisper_lab.single import text as single_text
+    from whisper_lab.single.blocks import FLOAT, INT64, STRING, UINT8, Block, graph_input
     from whisper_lab.tokens import TokenRules
 
     rules, spec = TokenRules.from_folder(runtime), FeatureSpec.from_folder(runtime)
@@ -62,20 +65,20 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     mel, search, text = (Block(model, name) for name in ("mel", "search", "text"))
 
     if given == "wav":
-        samples = single_wav.samples(mel, graph_input(model, "wav", UINT8, ["bytes"]), spec)
+        samples = wav.samples(mel, graph_input(model, "wav", UINT8, ["bytes"]), spec)
     else:
         samples = graph_input(model, "samples", FLOAT, [1, "n"])
     # The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
     features = single_mel.log_mel(mel, samples, spec)
-    cross = single_graph.feed_encoder(model, mel, features)
+    cross = graph.feed_encoder(model, mel, features)
     # The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
-    body = single_loop.take(decoder, model, cross)
-    tokens = single_loop.search(search, body, rules)
+    body = loop.take(decoder, model, cross)
+    tokens = loop.search(search, body, rules)
     # Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
     written = single_text.text(text, tokens, words)
 
     model.graph.extend([*search.nodes, *text.nodes])
-    single_graph.add_outputs(model, {"text": (written, STRING, [1]), "tokens": (tokens, INT64, ["k"])})
+    graph.add_outputs(model, {"text": (written, STRING, [1]), "tokens": (tokens, INT64, ["k"])})
     graphs.drop_unused(model)
     return model
 
@@ -84,24 +87,25 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
 
 def export(args, name: str) -> dict:
     """Compose, check, put into place; returns the row of the table."""
-    from whisper_lab import onnx_session
-    from whisper_lab.export import graphs, naming, publish, single_graph
+    from whisper_lab import onnx_whisper
+    from whisper_lab.export import graphs, naming, publish
     from whisper_lab.onnx_whisper import OnnxWhisper
+    from whisper_lab.single import graph
 
-    pair = onnx_session.find_pair(args.model_dir, name, args.precision)
+    pair = onnx_whisper.find_pair(args.model_dir, name, args.precision)
     # Opens both and compares their metadata: only graphs that were made together belong in one.
     whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
     with publish.stage(args.model_dir, "--model-dir") as folder:
         console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
                      f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
-        path = single_graph.file_of(folder, name, args.precision, args.input)
+        path = graph.file_of(folder, name, args.precision, args.input)
         graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)
-        single_graph.describe(path, pair, not args.no_verify, args.input)
+        graph.describe(path, pair, not args.no_verify, args.input)
         row = {"file": path.name, "precision": args.precision,
                "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
-               "pair_seconds": None, "time_ratio": None, **single_graph.census(path)}
+               "pair_seconds": None, "time_ratio": None, **graph.census(path)}
         if not args.no_verify:
-            session, gates = single_graph.check(path, pair, whisper, args)
+            session, gates = graph.check(path, pair, whisper, args)
             row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper, args.input)}
         placed = publish.publish([path], Path(args.model_dir))
     return row | {"size_bytes": graphs.size(placed[0])}  # as it now is, its seal included
@@ -112,8 +116,8 @@ def compare_times(session, whisper, given: str = "samples") -> dict:
     import numpy as np
 
     from whisper_lab.decoding import Options, decode
-    from whisper_lab.export import single_gates
     from whisper_lab.features import log_mel
+    from whisper_lab.single import gates as single_gates
 
     heard = single_gates.sounds(whisper.spec)
     samples = heard["kitchen"] if "kitchen" in heard else next(iter(heard.values()))
@@ -140,30 +144,30 @@ def run(args) -> int:
     import sys
     import tempfile
 
-    from whisper_lab import audio, claims
-    from whisper_lab.export import single_graph
+    from whisper_lab import audio, locks
     from whisper_lab.onnx_whisper import chosen_name
+    from whisper_lab.single import graph
 
     clip, *given = map(Path, args.run[1:])
-    model = given[0] if given else single_graph.file_of(
+    model = given[0] if given else graph.file_of(
         args.model_dir, chosen_name(args.model, args.model_dir), args.precision, args.input)
-    facts = single_graph.facts(model)
+    facts = graph.facts(model)
     sound = audio.load(clip)
     if sound.duration > facts["window_s"]:
         raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
-                       f"cut it, or let windows do it: {single_graph.pair_command(model, facts, clip)}")
+                       f"cut it, or let windows do it: {graph.pair_command(model, facts, clip)}")
     console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
     lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
     if not args.quiet:
         console.result(lines)
-    with claims.folder(Path(tempfile.gettempdir()), "whisper-lab-run-") as folder:
+    with locks.folder(Path(tempfile.gettempdir()), "whisper-lab-run-") as folder:
         ready = folder / "clip.wav"
         audio.write_wav(ready, sound.samples)
         done = subprocess.run([sys.executable, "-c", lines, str(model), str(ready)], capture_output=True, text=True,
-                              encoding="utf-8", env=single_graph.plain_environment())
+                              encoding="utf-8", env=graph.plain_environment())
     if done.returncode:
         raise LabError(f"these lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
-                       f"write the graph again: {single_graph.command(model)}")
+                       f"write the graph again: {graph.command(model)}")
     console.result(done.stdout.rstrip("\n"))
     return 0
 
@@ -192,13 +196,13 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Write the graph, or use it."""
     args = arguments(argv)
-    from whisper_lab.export import single_graph
     from whisper_lab.onnx_whisper import chosen_name
+    from whisper_lab.single import graph
 
     if args.run:
         return run(args)
     name = chosen_name(args.model, args.model_dir)
-    single_graph.report(export(args, name), args, name)
+    graph.report(export(args, name), args, name)
     return 0
 
 

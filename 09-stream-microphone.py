@@ -37,8 +37,8 @@ class Stream:
 
         detector: says where somebody speaks; None: the level does.
         """
-        from whisper_lab.stream.log import Log
         from whisper_lab.stream.mel import LiveMel
+        from whisper_lab.stream.report import Log
         from whisper_lab.stream.voice import Voice
 
         self.spec, self.ear, self.screen = runtime.spec, ear, screen
@@ -170,24 +170,24 @@ def main(argv: list[str] | None = None) -> int:
     """Open, listen, save, report."""
     args = arguments(argv)
     if args.list_devices:
-        from whisper_lab.record import microphone
+        from whisper_lab import microphone
 
         microphone.list_devices()
         return 0
-    from whisper_lab import knows
+    from whisper_lab import confidence
+    from whisper_lab.microphone import stopping
     from whisper_lab.onnx_whisper import OnnxWhisper
-    from whisper_lab.record.microphone import stopping
-    from whisper_lab.stream import choose, report, sources
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream import report, sources
+    from whisper_lab.stream.hypothesis import Ear
     from whisper_lab.stream.screen import Screen
 
-    name, precision = choose.graphs(args)
+    name, precision = sources.graphs(args)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
-    knows.tell(name, args.language)
+    confidence.tell_what_it_knows(name, args.language)
     results = report.Report(args, runtime)
-    detector = choose.detector(runtime.spec)
+    detector = sources.detector(runtime.spec)
     failed: list = []  # one bad file does not take the others with it
-    for label, open_source in choose.sources_of(args, failed):
+    for label, open_source in sources.sources_of(args, failed):
         clock, screen = sources.Clock(), Screen(model=name)
         ear = Ear(runtime, args.language, args.condition_on_previous, args.fallback)
         stream = Stream(runtime, ear, clock, screen, args.hop, args.pause, detector)

@@ -64,14 +64,14 @@ def find_turns(stretches: list, pieces: list, fingerprints, number: int | None) 
 
 def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
     """-> (lines: speaker, start, end, words; what is to be known of the model that heard them)."""
-    from whisper_lab import decoding, knows, long_form, transcripts
-    from whisper_lab.speakers import whispers, words
+    from whisper_lab import confidence, decoding, transcribe, transcripts
+    from whisper_lab.speakers import words
 
-    runtime, model = whispers.open_runtime(args)
-    knows.tell(model["name"], args.language)
+    runtime, model = words.open_runtime(args)
+    confidence.tell_what_it_knows(model["name"], args.language)
     options = decoding.Options(language=args.language, temperatures=decoding.temperatures(0.0, args.fallback))
     with console.progress(description=clip.name, total=round(len(samples) / audio.SAMPLE_RATE), unit="s") as bar:
-        transcript = long_form.transcribe(runtime, samples, options, words=True, progress=bar.update)
+        transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=bar.update)
     transcripts.warn_of_doubt(transcript, clip, model["name"])
     return words.lines(transcript.segments, turns), model | {"language": transcript.language}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import prepare
 
-from whisper_lab import audio, console, files, references
+from whisper_lab import audio, console, files, transcripts
 from whisper_lab.console import LabError
 
 # name -> (repository on the Hub, arguments of load_dataset, column of the text)
@@ -75,7 +75,7 @@ def rows_of(folder: Path) -> list[dict]:
     if not path.is_file():
         raise LabError(f"{folder} is not a corpus: it has no {path.name}",
                        "give a folder with references.json such as media, or librispeech:test-other")
-    return [{"file": name, **entry} for name, entry in references.read(path).items()]
+    return [{"file": name, **entry} for name, entry in transcripts.read_references(path).items()]
 
 
 def clip(folder: Path, row: dict) -> Clip:

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, checkpoints, console, doubt, files, machine, references  # noqa: E402
+from whisper_lab import audio, checkpoints, confidence, console, files, machine, transcripts  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.tokens import log_softmax  # noqa: E402
@@ -99,7 +99,7 @@ def corpus(folder: Path) -> list[tuple[Path, str, str, str]]:
 
     Rows without a text are left out. Raises LabError where there is no such file.
     """
-    found = references.read(folder / "references.json")
+    found = transcripts.read_references(folder / "references.json")
     return [(folder / name, row["text"], row["language"], row.get("group", folder.name))
             for name, row in found.items() if row["text"]]
 
@@ -148,7 +148,7 @@ def both_ways(runtime, samples: np.ndarray, language: str) -> list[dict]:
 def of_result(runtime, cross, result, samples: np.ndarray, timestamps: bool) -> dict:
     """The STATISTICS of one Result that need no second hearing."""
     rules = runtime.rules
-    likely = doubt.logprobs(runtime, cross, result.prompt, result.tokens, timestamps)
+    likely = confidence.logprobs(runtime, cross, result.prompt, result.tokens, timestamps)
     text = likely[[token <= rules.end for token in [*result.tokens, rules.end]][:len(likely)]]  # no timestamps
     sequence = np.array([[*result.prompt, *result.tokens, rules.end]], np.int64)[:, :rules.max_positions]
     first = len(result.prompt) - 1  # this row writes the first token
@@ -238,7 +238,7 @@ def of_model(rows: list[dict]) -> dict:
 
 def has_warning(row: dict, name: str, limit: float) -> bool:
     """As doubt.is_doubtful: the number beyond its limit, or a loop."""
-    return row[name] > limit or row["compression_ratio"] > doubt.LOOPS
+    return row[name] > limit or row["compression_ratio"] > confidence.LOOPS
 
 
 def limit_for(right: list[dict], name: str) -> float:
@@ -315,11 +315,11 @@ def by_group(rows: list[dict], name: str, limit: float) -> dict:
 
 def write_limits(models: dict) -> None:
     """The library's file; checkpoints that were not measured this time stay as they are."""
-    known = json.loads(doubt.LIMITS.read_text(encoding="utf-8"))["models"] if doubt.LIMITS.is_file() else {}
+    known = json.loads(confidence.LIMITS.read_text(encoding="utf-8"))["models"] if confidence.LIMITS.is_file() else {}
     for name, found in models.items():
         known[name] = {key: found[key] for key in ("limit", "clips", "right", "invented")} | \
             {kind: found["rates"]["both"][kind]["share"] for kind in ("false_alarms", "caught")}
-    files.write_json(doubt.LIMITS, {"schema": SCHEMA, "written_by": "benchmarks/doubt.py judge", "models": known})
+    files.write_json(confidence.LIMITS, {"schema": SCHEMA, "written_by": "benchmarks/doubt.py judge", "models": known})
 
 
 def show(name: str, found: dict) -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from training.corpus import HELD_OUT_SPEAKERS  # noqa: E402
 from whisper_lab import audio, console, files  # noqa: E402
-from whisper_lab.spoken import grammar, number_words, voices  # noqa: E402
+from whisper_lab.spoken import grammar, voices  # noqa: E402
 
 PAUSE_S = 0.3  # before, after and between what is said
 MOST_WORDS = 12  # of a text: it has to fit into nano's window of 10 s
@@ -77,7 +77,7 @@ def digit_strings(folder: Path, digits: Path, count: int, draw: random.Random) -
     for i in range(count if speakers else 0):
         speaker, values = draw.choice(speakers), [draw.randrange(10) for _ in range(draw.randint(3, 6))]
         sounds = [audio.load(draw.choice(spoken[speaker, str(value)])).samples for value in values]
-        text = " ".join(map(number_words.english, values))
+        text = " ".join(map(grammar.english_number, values))
         rows.append(_write(folder, f"human_digits_{i:03}.wav", sounds, text, "en", "human_digits"))
     return rows
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from whisper_lab import files  # noqa: E402
 from whisper_lab.features import FeatureSpec, mel_filters  # noqa: E402
-from whisper_lab.token_files import byte_alphabet  # noqa: E402
+from whisper_lab.tokens import byte_alphabet  # noqa: E402
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16 = 0, 1

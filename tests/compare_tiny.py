@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests import export_tiny
-from whisper_lab import content
+from whisper_lab import seals
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,12 +38,12 @@ finally:
 @functools.cache
 def comparison() -> tuple[int, str, str, Path, str]:
     """Run 04 on fp32 and int8 of the tiny model: exit status, stdout, stderr, folder of the reports, model name."""
-    from whisper_lab.export import naming, runtime_files
+    from whisper_lab.export import layouts, naming
 
     made = export_tiny.exported()
     folder = Path(tempfile.mkdtemp(prefix="compare-tiny-"))
     name = made.checkpoint.name
-    runtime_files.write(made.checkpoint, made.model, folder)
+    layouts.write_runtime_files(made.checkpoint, made.model, folder)
     facts = _facts(made, naming.runtime_folder(folder, name))
     for precision in ("fp32", "int8"):
         for part, path in made.pairs[precision].items():
@@ -68,4 +68,4 @@ def _finish(path: str, facts: dict, part: str, precision: str) -> None:
     from whisper_lab.export import metadata
 
     metadata.write(Path(path), facts, part, precision, {}, verified=False)
-    content.seal(Path(path))
+    seals.seal(Path(path))

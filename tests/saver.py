@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, claims, console  # noqa: E402
+from whisper_lab import audio, console, locks  # noqa: E402
 
 
 def sound(number: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def no_locks(*_):
 def main() -> None:
     first, count = map(int, sys.argv[1:])
     if os.environ.get("LAB_NO_LOCKS"):
-        claims.fcntl.flock = no_locks
+        locks.fcntl.flock = no_locks
     lesson = importlib.import_module("01-record-audio-app")
     own = Path(f"in-{first}")
     own.mkdir(exist_ok=True)

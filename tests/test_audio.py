@@ -332,7 +332,7 @@ def test_two_kilohertz_are_read(tmp_path):
 
 def test_longer_than_a_working_day_is_refused(tmp_path, monkeypatch):
     """Silence packs into nothing: a small file can last for weeks."""
-    monkeypatch.setattr("whisper_lab.audio_decode.LONGEST_S", 60.0)
+    monkeypatch.setattr("whisper_lab.audio.LONGEST_S", 60.0)
     soundfile.write(tmp_path / "a.flac", np.zeros(61 * 8000), 8000)
     expect_error(tmp_path / "a.flac", "lasts longer than 1 minutes", "cut it")
 

@@ -58,7 +58,7 @@ def test_02_files_of_a_name_that_is_no_utf8(call_script, nano, batch, tmp_path, 
 
 
 def test_graphs(call_script, nano_export, batch, tmp_path):
-    status, out, err = call_script("whisper_lab.onnx_cli", *batch, "--model", "nano", "--model-dir",
+    status, out, err = call_script("whisper_lab.__main__", *batch, "--model", "nano", "--model-dir",
                                    nano_export / "graphs", "--quiet", "--output-json", tmp_path / "o.json")
     check_errors(status, err)
     clips = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["clips"]

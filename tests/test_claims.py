@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from whisper_lab import claims, files
+from whisper_lab import files, locks
 from whisper_lab.export import publish
 from whisper_lab.record import save
 from whisper_lab.weights import huggingface
 
 TESTS = Path(__file__).resolve().parent
-OLD = time.time() - claims.DAY_S - 60
+OLD = time.time() - locks.DAY_S - 60
 
 
 def start_saver(folder: Path, first: int, count: int, **variables: str) -> subprocess.Popen:
@@ -154,7 +154,7 @@ def test_what_somebody_is_writing_stays(tmp_path, kind):
 def test_what_another_machine_writes_stays_for_a_day(tmp_path, monkeypatch, kind):
     """On a shared disk a lock may end at the machine, so one that can be had there says nothing."""
     left = killed_in(kind, tmp_path)
-    monkeypatch.setattr(claims, "machine", lambda: "0" * 8)
+    monkeypatch.setattr(locks, "machine", lambda: "0" * 8)
     with HERE[kind](tmp_path) as place:
         assert left.exists()
         place.is_dir() or place.write_text("new")
@@ -172,7 +172,7 @@ def test_without_locks_age_alone_tells(tmp_path, monkeypatch, kind):
     def flock(*_):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(claims.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     with HERE[kind](tmp_path) as place:
         assert left.exists()
         place.is_dir() or place.write_text("new")
@@ -205,9 +205,9 @@ def test_what_the_first_versions_left_is_removed_when_it_is_old(tmp_path):
 
 def test_a_lock_is_one_processes_and_leaves_no_file(tmp_path):
     path = tmp_path / "a.lock"
-    with claims.alone(path) as locked:
+    with locks.alone(path) as locked:
         assert locked
-        with pytest.raises(BlockingIOError), claims.alone(path, wait=False):
+        with pytest.raises(BlockingIOError), locks.alone(path, wait=False):
             pass
     assert not list(tmp_path.iterdir())
 
@@ -215,16 +215,16 @@ def test_a_lock_is_one_processes_and_leaves_no_file(tmp_path):
 def test_a_lock_whose_file_was_removed_keeps_nobody_out(tmp_path):
     """Whoever waited for it gets one on the file that has the name now, or two would hold it."""
     path, order = tmp_path / "a.lock", []
-    code = ("import sys; from pathlib import Path; from whisper_lab import claims\n"
-            "with claims.alone(Path('a.lock')):\n"
+    code = ("import sys; from pathlib import Path; from whisper_lab import locks\n"
+            "with locks.alone(Path('a.lock')):\n"
             "    print('here', flush=True); sys.stdin.readline()")
-    with claims.alone(path):
+    with locks.alone(path):
         waits = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE,
                                  stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
         time.sleep(0.3)
         order.append("first")
     assert waits.stdout.readline() == "here\n"
-    with pytest.raises(BlockingIOError), claims.alone(path, wait=False):
+    with pytest.raises(BlockingIOError), locks.alone(path, wait=False):
         order.append("third")
     waits.communicate("\n")
     assert order == ["first"] and not path.exists()

@@ -10,19 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from whisper_lab.compare import (
-    gate,
-    graph_facts,
-    numbers,
-    quantized,
-    render,
-    sections,
-    texts,
-    timing,
-    variants,
-    verdict,
-    witness,
-)
+from whisper_lab import report as render
+from whisper_lab.compare import graph_facts, limits, numbers, sections, texts, timing, variants, verdict, witness
 from whisper_lab.console import LabError
 
 SCRIPT = "04-compare-precisions.py"
@@ -95,16 +84,16 @@ def test_no_file_and_a_folder(tmp_path):
 
 def test_weights_and_why(exported):
     """The tiny export in all precisions: every linear layer is found in the state that 03 put it in."""
-    states = {name: {row["name"]: row["state"] for row in quantized.weights(graph_facts.read(pair["decoder"]))}
+    states = {name: {row["name"]: row["state"] for row in graph_facts.weights(graph_facts.read(pair["decoder"]))}
               for name, pair in exported.pairs.items()}
     layer, table = "decoder.layers.1.fc1.weight", "decoder.embed_tokens.weight"
     assert [states[name][layer] for name in ("fp32", "fp16", "int8", "int4")] == ["left", "half"] + ["quantized"] * 2
     assert states["int8"][table] == "quantized" and states["fp32"][table] == "left"
-    rows = quantized.weights(graph_facts.read(exported.pairs["int8"]["encoder"]))
+    rows = graph_facts.weights(graph_facts.read(exported.pairs["int8"]["encoder"]))
     conv = next(row for row in rows if row["name"] == "encoder.conv2.weight")
     assert conv["state"] == "stored small" and "ConvInteger" in conv["reason"]
     kept = {row["operator"]: row["count"] for row in
-            quantized.kept_operators(graph_facts.read(exported.pairs["int8"]["encoder"]))}
+            graph_facts.kept_operators(graph_facts.read(exported.pairs["int8"]["encoder"]))}
     assert kept["LayerNormalization"] == 2 * 2 + 1 and kept["MatMul"] == 2 * 2  # scores and mixing, two layers
 
 
@@ -291,12 +280,12 @@ def test_how_much_faster_or_slower(speedups, words):
     ("wer_delta<-0.02 or wer_delta>1", []), ("fp16.wer_delta>0.02", [])])
 def test_gate(text, failing):
     values = {"fp16": {"wer_delta": 0.0, "size_ratio": 0.5}, "int8": {"wer_delta": 0.03, "size_ratio": 0.25}}
-    assert gate.parse(text).failures(values) == failing
+    assert limits.parse(text).failures(values) == failing
 
 
 def test_a_gate_that_cannot_see_does_not_pass():
     with pytest.raises(LabError, match="speedup of int8, which was not measured"):
-        gate.parse("speedup<1").failures({"int8": {"speedup": None}})
+        limits.parse("speedup<1").failures({"int8": {"speedup": None}})
 
 
 def test_a_gate_over_graphs_that_are_not_compared(tmp_path, call_script):
@@ -312,14 +301,14 @@ def test_a_gate_over_graphs_that_are_not_compared(tmp_path, call_script):
     status, _, err = call_script(SCRIPT, *given, "int4.wer>0.1")
     assert status == 1 and "names int4, which is not compared with fp32 here: there is int8" in err
     with pytest.raises(LabError, match="names int4"):
-        gate.parse("int4.wer>0.1").failures({"int8": {"wer": 0.0}})
+        limits.parse("int4.wer>0.1").failures({"int8": {"wer": 0.0}})
 
 
 @pytest.mark.parametrize("text", ["", "wer", "wer>", "wer_dleta>0.02", "wer>cer", "1<wer<2", "wer>True", "wer=='x'",
                                   "__import__('os')>1", "not wer>1", "a.b.wer>1", "wer>0.1; cer>0.1", "wer>(1)**9"])
 def test_wrong_expressions_are_wrong_usage(text, call_script):
     with pytest.raises(ValueError, match=r"metric|comparison|number"):
-        gate.parse(text)
+        limits.parse(text)
     status, _, err = call_script(SCRIPT, "--fail-if", text)
     assert status == 2 and "--fail-if" in err
 

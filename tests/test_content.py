@@ -12,7 +12,7 @@ import onnx
 import pytest
 import single_nano
 
-from whisper_lab import console, content, external_data, onnx_session
+from whisper_lab import console, external_data, onnx_whisper, seals
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
 from whisper_lab.export import naming
@@ -37,7 +37,7 @@ def outside(nano_export, tmp_path_factory) -> Path:
         model = onnx.load(path)
         onnx.save_model(model, path, save_as_external_data=True, location=naming.sidecar(path).name,
                         size_threshold=1024)
-        content.seal(path)
+        seals.seal(path)
     return folder
 
 
@@ -84,8 +84,8 @@ def kinds(pair: Path, outside: Path) -> dict[str, tuple]:
             "weights": (graph["decoder"], *largest_weight(graph["decoder"]), int8),
             "weights beside the graph": (naming.sidecar(large["encoder"]), 0, None, fp32),
             "metadata": (graph["decoder"], notes, notes + 80, int8),
-            "the seal": (graph["decoder"], size - content.SEAL_BYTES, size, int8),
-            **{name: (files / name, 0, None, int8) for name in (*RUNTIME_FILES, content.MANIFEST)}}
+            "the seal": (graph["decoder"], size - seals.SEAL_BYTES, size, int8),
+            **{name: (files / name, 0, None, int8) for name in (*RUNTIME_FILES, seals.MANIFEST)}}
 
 
 def test_every_flipped_bit_is_noticed(pair, outside):
@@ -122,29 +122,29 @@ def test_a_graph_whose_digests_were_taken_out(pair, tmp_path):
         onnx.save(model, path)
     assert "its seal is gone" in refused(lambda: OnnxWhisper(folder, NAME, "int8")).problem
     for path in naming.pair(folder, NAME, "int8").values():  # sealed again, they still do not say what they belong to
-        content.seal(path)
+        seals.seal(path)
     assert "no weights_sha256" in refused(lambda: OnnxWhisper(folder, NAME, "int8")).problem
 
 
 @pytest.mark.parametrize("text", ["null", "", "None", "0"])
 def test_a_digest_that_is_none_equals_nothing(text):
-    facts = {"producer": content.PRODUCER, "part": "encoder", "model": "m", "revision": "null",
+    facts = {"producer": seals.PRODUCER, "part": "encoder", "model": "m", "revision": "null",
              "random_weights": "false", "weights_sha256": text, "precision": "fp32", "format": "2",
              "cache_types": '{"cross": "float32"}'}
     meta = type("Meta", (), {"custom_metadata_map": facts})
     session = type("Session", (), {"get_modelmeta": lambda self: meta})()
-    assert "weights_sha256" in refused(lambda: onnx_session._facts(Path("a"), session, "encoder", "c")).problem
+    assert "weights_sha256" in refused(lambda: onnx_whisper._facts(Path("a"), session, "encoder", "c")).problem
 
 
 def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):
     folder = Path(shutil.copytree(pair, tmp_path / "graphs"))
     for path in naming.pair(folder, NAME, "int8").values():
         model = onnx.load(path)
-        notes = {entry.key: entry.value for entry in model.metadata_props if entry.key != content.KEY}
+        notes = {entry.key: entry.value for entry in model.metadata_props if entry.key != seals.KEY}
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, notes | {"format": "1"})
         onnx.save(model, path)
-    (naming.runtime_folder(folder, NAME) / content.MANIFEST).unlink()
+    (naming.runtime_folder(folder, NAME) / seals.MANIFEST).unlink()
     console.parse(console.parser(""), [])  # notes on stderr
     OnnxWhisper(folder, NAME, "int8", threads=1)
     assert "damage to them cannot be noticed" in capsys.readouterr().err
@@ -155,7 +155,7 @@ def test_damage_opens_where_someone_asks_for_it(pair, tmp_path):
     path = naming.pair(folder, NAME, "int8")["decoder"]
     flipped(path, random.Random(1), *largest_weight(path))
     assert OnnxWhisper(folder, NAME, "int8", threads=1, verify=False).rules.languages
-    module = importlib.import_module("whisper_lab.onnx_cli")
+    module = importlib.import_module("whisper_lab.__main__")
     assert module.arguments(["a.wav", "--no-verify"]).no_verify
 
 
@@ -178,16 +178,16 @@ def test_the_seal_changes_nothing_else(nano_export):
     model = onnx.load(path)
     onnx.checker.check_model(str(path))
     assert {entry.key: entry.value for entry in model.metadata_props} == notes
-    assert notes[content.KEY] == content.sealed(path) and notes["format"] == "2"
-    listed = json.loads((naming.runtime_folder(path.parent, NAME) / content.MANIFEST).read_text())
+    assert notes[seals.KEY] == seals.sealed(path) and notes["format"] == "2"
+    listed = json.loads((naming.runtime_folder(path.parent, NAME) / seals.MANIFEST).read_text())
     assert sorted(listed) == sorted(RUNTIME_FILES)
 
 
 def test_sealing_again_is_no_change(nano_export, tmp_path):
     path = Path(shutil.copy(naming.pair(nano_export / "graphs", NAME)["decoder"], tmp_path))
     before = path.read_bytes()
-    content.seal(path)
-    assert path.read_bytes() == before and content.fault(path) is None
+    seals.seal(path)
+    assert path.read_bytes() == before and seals.fault(path) is None
 
 
 # Numbers that are none -----------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def spoiled(nano_export, tmp_path_factory) -> OnnxWhisper:
     values[token, 0] = np.nan
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save(model, path)
-    content.seal(path)
+    seals.seal(path)
     return OnnxWhisper(folder, NAME, threads=1)
 
 
@@ -218,7 +218,7 @@ def test_scores_that_are_no_numbers_are_an_error(spoiled, options):
 
 
 def test_so_they_are_while_someone_speaks(spoiled):
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.hypothesis import Ear
 
     features = np.zeros((spoiled.spec.n_mels, spoiled.spec.n_frames), np.float32)
     assert "not numbers" in refused(lambda: Ear(spoiled, "en").listen(features, 1.0)).problem

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whisper_lab import beam as beam_search
+from whisper_lab import decoding as beam_search
 from whisper_lab.console import LabError
 from whisper_lab.decoding import (
     FALLBACK_TEMPERATURES,
@@ -21,8 +21,7 @@ from whisper_lab.decoding import (
     rate,
     temperatures,
 )
-from whisper_lab.token_files import tokenizer_document
-from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +382,7 @@ def test_decoding_needs_neither_torch_nor_transformers():
     import sys
 
     code = ("import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
-            "import whisper_lab.decoding, whisper_lab.beam, whisper_lab.long_form, whisper_lab.alignment")
+            "import whisper_lab.decoding, whisper_lab.decoding, whisper_lab.transcribe, whisper_lab.alignment")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           cwd=__file__.rsplit("/tests/", 1)[0])
     assert done.returncode == 0, done.stderr

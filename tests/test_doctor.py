@@ -9,9 +9,9 @@ from pathlib import Path
 import broken_torchaudio
 import pytest
 
-from whisper_lab import doctor, doctor_checks, torchaudio_repair
+from whisper_lab import doctor, torchaudio_repair
 from whisper_lab.console import LabError
-from whisper_lab.doctor_checks import FAIL, OK, WARN, Check
+from whisper_lab.doctor import FAIL, OK, WARN, Check
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,13 +28,13 @@ def test_the_real_thing(tmp_path):
     failed = [name for name, check in checks.items() if check["status"] == FAIL]
     assert done.returncode == (1 if failed else 0), done.stderr
     assert set(failed) <= {"whisper-nano"}, done.stdout  # the packages of this very test run are installed
-    assert set(doctor_checks.pins()) <= set(checks)
+    assert set(doctor.pins()) <= set(checks)
     for name in ("Python", "torch with torchaudio", "PyAV / ffmpeg", "PortAudio", "whisper-nano", "Hub",
                  "cached checkpoints", "fetched checkpoints", "package index",
                  "instruction sets", "energy: NVML", "energy: RAPL", "free disk"):
         assert f"{name} " in done.stdout and (checks[name]["fix"] or checks[name]["status"] == OK)
     assert checks["Hub"]["status"] == WARN and "HF_HUB_OFFLINE" in checks["Hub"]["found"]
-    assert checks["numpy"] == {"status": OK, "name": "numpy", "found": doctor_checks.pins()["numpy"], "fix": None}
+    assert checks["numpy"] == {"status": OK, "name": "numpy", "found": doctor.pins()["numpy"], "fix": None}
     assert str(ROOT) not in json.dumps(document)
 
 
@@ -60,7 +60,7 @@ def test_only_a_fail_is_an_error(monkeypatch, capsys, status, code):
         """something: to look at"""
         yield Check(status, "something", "found", "mend it" if status != OK else None)
 
-    monkeypatch.setattr(doctor_checks, "GROUPS", [check_something])
+    monkeypatch.setattr(doctor, "GROUPS", [check_something])
     assert doctor.main(["--quiet"]) == code
     out = capsys.readouterr().out
     assert ("fix: mend it" in out) == (status != OK)
@@ -72,7 +72,7 @@ def test_a_check_that_breaks_is_a_fail(monkeypatch, capsys):
         yield Check(OK, "part", "fine")
         raise RuntimeError("oh")
 
-    monkeypatch.setattr(doctor_checks, "GROUPS", [check_something])
+    monkeypatch.setattr(doctor, "GROUPS", [check_something])
     assert doctor.main([]) == 1
     assert "[FAIL] something  the check itself failed: RuntimeError: oh" in capsys.readouterr().out
 
@@ -83,7 +83,7 @@ def test_a_check_that_breaks_is_a_fail(monkeypatch, capsys):
     ("torchaudio", "2.4.6", "OSError: x", WARN), ("sounddevice", None, "not installed", WARN),
 ])
 def test_judging_a_package(name, installed, failure, status):
-    check = doctor_checks.judge_package(name, "2.4.6", installed, failure)
+    check = doctor.judge_package(name, "2.4.6", installed, failure)
     assert check.status == status and bool(check.fix) == (status != OK)
 
 
@@ -92,33 +92,33 @@ def test_judging_a_package(name, installed, failure, status):
     ("X=never is set", False, WARN, "X=never is set"), ("no answer", False, WARN, "no answer"),
 ])
 def test_judging_the_package_index(obstacle, here, status, said):
-    check = doctor_checks.judge_index(obstacle, here)
+    check = doctor.judge_index(obstacle, here)
     assert check.status == status and said in check.found and bool(check.fix) == (status != OK)
 
 
 @pytest.mark.parametrize("version, status", [((3, 10), FAIL), ((3, 11), OK), ((3, 13), WARN)])
 def test_judging_python(version, status):
-    assert doctor_checks.judge_python(version, "x").status == status
+    assert doctor.judge_python(version, "x").status == status
 
 
 def test_energy_counters(tmp_path):
-    assert "no counters" in doctor_checks.rapl(tmp_path).found
+    assert "no counters" in doctor.rapl(tmp_path).found
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
     (zone / "energy_uj").write_text("1")
-    assert doctor_checks.rapl(tmp_path) == Check(OK, "energy: RAPL", "1 counters, readable")
+    assert doctor.rapl(tmp_path) == Check(OK, "energy: RAPL", "1 counters, readable")
     (zone / "energy_uj").unlink()
     (zone / "energy_uj").mkdir()  # unreadable also for root, who ignores permission bits
-    assert doctor_checks.rapl(tmp_path).status == WARN and "not readable" in doctor_checks.rapl(tmp_path).found
-    assert doctor_checks.battery(tmp_path).status == WARN
+    assert doctor.rapl(tmp_path).status == WARN and "not readable" in doctor.rapl(tmp_path).found
+    assert doctor.battery(tmp_path).status == WARN
     (tmp_path / "BAT0").mkdir()
     (tmp_path / "BAT0" / "power_now").write_text("1")
-    assert doctor_checks.battery(tmp_path).status == OK
+    assert doctor.battery(tmp_path).status == OK
 
 
 def test_writing_is_tried(tmp_path):
-    assert doctor_checks.writable(tmp_path / "later", "later").status == OK
-    assert doctor_checks.writable(tmp_path / "no" / "where", "there").status == FAIL
+    assert doctor.writable(tmp_path / "later", "later").status == OK
+    assert doctor.writable(tmp_path / "no" / "where", "there").status == FAIL
 
 
 def test_failure_of_a_process_that_dies():

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import workbook_tiny
 
-from whisper_lab import guard
+from whisper_lab import web as guard
 from whisper_lab.record import door
 from workbook import questions
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, checkpoints, console, decoding, doubt, knows, long_form
+from whisper_lab import audio, checkpoints, confidence, console, decoding, transcribe
 from whisper_lab.decoding import Options
-from whisper_lab.long_form import Segment
 from whisper_lab.metrics import word_errors
 from whisper_lab.spoken import grammar
-from whisper_lab.stream.ear import Unit
+from whisper_lab.stream.hypothesis import Unit
 from whisper_lab.stream.screen import Screen
+from whisper_lab.transcribe import Segment
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO, MEDIA = "whisper-nano", ROOT / "media"
@@ -53,22 +53,22 @@ def segment(likely: float | None, start: float = 0.0) -> Segment:
 def test_no_warning_for_what_nano_knows(runtime, references, timestamps):
     for name, reference in references.items():
         options = Options(language=reference["language"], timestamps=timestamps)
-        found = long_form.transcribe(runtime, audio.load(MEDIA / name).samples, options)
-        assert found.segments and doubt.warning(found.segments, NANO) is None, name
+        found = transcribe.transcribe(runtime, audio.load(MEDIA / name).samples, options)
+        assert found.segments and confidence.warning(found.segments, NANO) is None, name
 
 
 @pytest.mark.parametrize("options", [Options(), Options(timestamps=True), Options(beams=3, timestamps=True),
                                      Options(temperatures=(0.4,))])
 def test_a_warning_for_free_speech(runtime, options):
-    found = long_form.transcribe(runtime, audio.load(FREE_SPEECH).samples, options)
-    assert found.text and "unlikely" in doubt.warning(found.segments, NANO)
+    found = transcribe.transcribe(runtime, audio.load(FREE_SPEECH).samples, options)
+    assert found.text and "unlikely" in confidence.warning(found.segments, NANO)
 
 
 @pytest.mark.parametrize("voice, text", [("en-us", "the museum keeps letters that sailors wrote to their families"),
                                          ("de", "das wetter war gestern besonders schlecht")])
 def test_a_warning_for_another_synthesizer_and_another_language(runtime, tmp_path, voice, text):
-    found = long_form.transcribe(runtime, audio.load(spoken(text, tmp_path, voice)).samples)
-    assert found.text and doubt.warning(found.segments, NANO)
+    found = transcribe.transcribe(runtime, audio.load(spoken(text, tmp_path, voice)).samples)
+    assert found.text and confidence.warning(found.segments, NANO)
 
 
 # The number ----------------------------------------------------------------------------------------------------------
@@ -84,23 +84,23 @@ def test_the_search_and_a_pass_over_its_text_agree(random_runtimes, noise_featur
                 continue  # cut off: the pass would count an end that was never written
             one = runtime.select(cross, np.array([i]))
             assert result.text_logprob == pytest.approx(
-                doubt.average(runtime, one, result.prompt, result.tokens, timestamps), abs=1e-4)
+                confidence.average(runtime, one, result.prompt, result.tokens, timestamps), abs=1e-4)
             if beams == 1:  # a score of beams is in the same unit, but of the sum over all tokens
-                each = doubt.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
+                each = confidence.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
                 assert result.avg_logprob == pytest.approx(each.mean(), abs=1e-4)
 
 
 def test_timestamps_take_no_part_and_the_end_does(runtime):
     rules = runtime.rules
     tokens = [rules.timestamp_begin, 5, 6, rules.timestamp_begin + 9]
-    assert doubt.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0, -3.0], tokens) == pytest.approx(-2.0)
-    assert doubt.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0], tokens) == pytest.approx(-1.5)  # no room for the end
+    assert confidence.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0, -3.0], tokens) == pytest.approx(-2.0)
+    assert confidence.mean_of_text(rules, [-9.0, -1.0, -2.0, -9.0], tokens) == pytest.approx(-1.5)  # no end
 
 
 def test_a_live_hypothesis_is_judged_as_a_whole(runtime, monkeypatch):
     """What was committed before counts with the rest: with and without it the number is the same."""
     from whisper_lab.features import log_mel
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.hypothesis import Ear
 
     monkeypatch.setattr(type(runtime), "has_attention", False, raising=False)
     samples = audio.load(FREE_SPEECH).samples
@@ -109,35 +109,35 @@ def test_a_live_hypothesis_is_judged_as_a_whole(runtime, monkeypatch):
     again = ear.listen(features, len(samples) / audio.SAMPLE_RATE, given=whole.units[:3])
     assert [unit.text for unit in again.units] == [unit.text for unit in whole.units]
     assert again.text_logprob == pytest.approx(whole.text_logprob, abs=1e-4)
-    assert doubt.is_doubtful(whole.text_logprob, NANO)
+    assert confidence.is_doubtful(whole.text_logprob, NANO)
 
 
 # Limits and words ----------------------------------------------------------------------------------------------------
 
 def test_limits_are_those_that_were_measured():
     measured = json.loads((ROOT / "benchmarks" / "doubt.json").read_text(encoding="utf-8"))["models"]
-    assert {NANO, doubt.OTHERS} <= set(measured)
+    assert {NANO, confidence.OTHERS} <= set(measured)
     for name, found in measured.items():
-        assert doubt.limit_of(name) == found["limit"]
+        assert confidence.limit_of(name) == found["limit"]
         assert found["rates"]["both"]["caught"]["share"] > 0.5 > 5 * found["rates"]["both"]["false_alarms"]["share"]
 
 
 def test_a_checkpoint_that_was_not_measured_gets_the_limit_of_base():
-    assert doubt.limit_of("whisper-large-v3") == doubt.limit_of("whisper-base") != doubt.limit_of(NANO)
+    assert confidence.limit_of("whisper-large-v3") == confidence.limit_of("whisper-base") != confidence.limit_of(NANO)
 
 
 def test_the_warning_says_how_much_of_the_text_it_means():
-    low, high = doubt.limit_of(NANO) - 0.1, doubt.limit_of(NANO) + 0.1
-    assert doubt.warning([segment(high), segment(None)], NANO) is None and doubt.warning([], NANO) is None
-    assert "this text unlikely" in doubt.warning([segment(low)], NANO)
-    some = doubt.warning([segment(high), segment(low, 31.04), segment(low, 40)], NANO)
+    low, high = confidence.limit_of(NANO) - 0.1, confidence.limit_of(NANO) + 0.1
+    assert confidence.warning([segment(high), segment(None)], NANO) is None and confidence.warning([], NANO) is None
+    assert "this text unlikely" in confidence.warning([segment(low)], NANO)
+    some = confidence.warning([segment(high), segment(low, 31.04), segment(low, 40)], NANO)
     assert "2 of the 3 segments, the first at 31.0 s" in some
 
 
 def test_a_loop_is_doubtful_however_likely():
-    loop = replace(segment(0.0, 3.0), compression_ratio=doubt.LOOPS + 1)
-    assert "repeats itself from 3.0 s on" in doubt.warning([segment(0.0), loop], NANO)
-    assert doubt.warning([replace(segment(0.0), compression_ratio=doubt.LOOPS)], NANO) is None
+    loop = replace(segment(0.0, 3.0), compression_ratio=confidence.LOOPS + 1)
+    assert "repeats itself from 3.0 s on" in confidence.warning([segment(0.0), loop], NANO)
+    assert confidence.warning([replace(segment(0.0), compression_ratio=confidence.LOOPS)], NANO) is None
 
 
 # Where it is shown ---------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def test_02_warns_below_the_text_and_says_what_nano_knows(call_script, nano, tmp
 
 
 def test_the_graphs_say_the_same_as_02(nano_export, tmp_path, capsys, monkeypatch):
-    from whisper_lab import onnx_cli
+    from whisper_lab import __main__
 
-    assert onnx_cli.main([str(FREE_SPEECH), "--model", "nano", "--model-dir", str(nano_export / "graphs"),
+    assert __main__.main([str(FREE_SPEECH), "--model", "nano", "--model-dir", str(nano_export / "graphs"),
                           "--threads", "1", "--output-json", str(tmp_path / "out.json")]) == 0
     err = capsys.readouterr().err
     assert "itself finds this text unlikely" in err and "whisper-nano knows: digits" in err
@@ -184,7 +184,7 @@ def test_a_page_of_another_model_has_no_such_introduction(tmp_path):
 
 
 def test_live_text_is_explained_once_and_a_pipe_gets_text_only(capsys):
-    out, low = io.StringIO(), doubt.limit_of(NANO) - 0.1
+    out, low = io.StringIO(), confidence.limit_of(NANO) - 0.1
     console.parse(console.parser(""), [])
     screen = Screen(out, model=NANO)
     for text, likely in ((" nonsense", low), (" sense", low + 0.2), (" more", low), ("", low)):
@@ -208,16 +208,16 @@ def test_09_reports_which_utterances_are_doubtful(nano_export, tmp_path, capsys)
 # What nano knows -----------------------------------------------------------------------------------------------------
 
 def test_the_sentences_to_read_are_sentences_of_the_grammar():
-    for language, sentences in knows.of(NANO).sentences.items():
+    for language, sentences in confidence.knowledge_of(NANO).sentences.items():
         draw = random.Random(0)
         words = {word for _ in range(20_000) for word in grammar.sentence(draw, language).text.split()}
         assert sentences and all(set(sentence.split()) <= words for sentence in sentences)
-    assert knows.of("whisper-base") is None and knows.in_words("whisper-base") == ""
+    assert confidence.knowledge_of("whisper-base") is None and confidence.knowledge_in_words("whisper-base") == ""
 
 
 def test_read_by_a_synthesizer_they_are_understood(runtime, tmp_path):
-    for language, sentences in knows.of(NANO).sentences.items():
+    for language, sentences in confidence.knowledge_of(NANO).sentences.items():
         for text in sentences:
             sound = audio.load(spoken(text, tmp_path, {"en": "en-us", "nl": "nl"}[language])).samples
-            found = long_form.transcribe(runtime, sound, Options(language=language))
+            found = transcribe.transcribe(runtime, sound, Options(language=language))
             assert word_errors(text, found.text).wer == 0, found.text

@@ -5,7 +5,7 @@ import json
 import energy_fakes
 import pytest
 
-from whisper_lab.energy import analysis, analysis_text, layout, loading, profiles, sweep_cli
+from whisper_lab.sweeps import analysis, cli, layout, profiles, report, results
 
 SMI = ("timestamp, index, name, power.draw [W], power.limit [W], temperature.gpu, utilization.gpu [%], "
        "utilization.memory [%], memory.total [MiB], memory.free [MiB], memory.used [MiB], clocks.current.sm [MHz], "
@@ -38,7 +38,7 @@ def dcgm_profile(path, first_mj: int, last_mj: int) -> None:
 def run(**known) -> dict:
     """A normalized run of which only this is known."""
     record = {"run_id": "x", "status": "success", "freq_requested_mhz": None, "run": 1, "result": {}}
-    return loading.normalized(record, "folder", "A100", "Whisper") | known
+    return results.normalized(record, "folder", "A100", "Whisper") | known
 
 
 def experiment(runs: list[dict]) -> dict:
@@ -137,7 +137,7 @@ def test_energy_is_of_one_pass_and_batches_are_runs_of_their_own():
     record = {"run_id": "x", "run": 1, "status": "success", "freq_requested_mhz": None, "energy_j": 500.0,
               "energy_window_s": 10.0, "result": {"repeats": 5, "total_audio_duration": 20.0,
                                                   "batches": [row(1, 500.0), row(4, 250.0)]}}
-    one, four = loading.by_batch(record, "folder", "A100", "Whisper")
+    one, four = results.by_batch(record, "folder", "A100", "Whisper")
     assert (one["batch"], one["energy_j"], one["time_s"]) == (1, 100.0, 2.0)
     assert (four["batch"], four["energy_j"], four["memory_bytes"]) == (4, 50.0, 9)
 
@@ -160,13 +160,13 @@ def foreign(folder, runs: list[tuple[str, int, float, float]]) -> None:
 def test_the_launchers_own_layout_custom_and_baseline(tmp_path):
     folder = tmp_path / "results_a100_whisper_job_5"
     foreign(folder, [("01", 510, 100, 8), ("02", 510, 100, 8), ("01", 960, 120, 5), ("02", 960, 120, 5)])
-    found = loading.load(folder)
+    found = results.load(folder)
     assert found["machine"] == "A100" and found["missing"] == [] and len(found["runs"]) == 4
     first = found["runs"][0]
     assert first["energy_j"] == pytest.approx(800) and first["time_s"] == pytest.approx(8)
     assert first["model"] == "base" and first["parameters"] == 72_593_920
     foreign(tmp_path / "results_h100_x", [("baseline_01", 1785, 300, 4)])
-    assert loading.load(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
+    assert results.load(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
 
 
 def test_gaps_and_failures_are_named(tmp_path):
@@ -175,7 +175,7 @@ def test_gaps_and_failures_are_named(tmp_path):
     timing = folder / "timing_summary.log"
     timing.write_text(timing.read_text().replace("1_01,510,8,0,success", "1_01,510,8,1,failed"))
     (folder / "run_2_02_freq_510_app.out").unlink()
-    found = loading.load(folder)
+    found = results.load(folder)
     assert found["missing"] == ["1_01@510", "960 MHz run 02"]
     assert found["problems"] == ["2_02@510 has no log"]
 
@@ -187,7 +187,7 @@ def test_the_documents_layout_whoever_wrote_it(tmp_path, capsys):
         smi_profile(folder / f"A100_freq_{freq}_run_01_profile.csv", watts, seconds, freq)
         (folder / f"A100_freq_{freq}_run_01_log.txt").write_text(f"Total Inference Time: {seconds}.00s\n")
     (folder / "experiment_summary.json").write_text('{"gpu": "A100", "runs": "three"}')
-    assert sweep_cli.main(["analyze", str(folder), "--performance-threshold", "30"]) == 0
+    assert cli.main(["analyze", str(folder), "--performance-threshold", "30"]) == 0
     out = capsys.readouterr().out
     assert "Best balance by EDP within 5.2 s: 960 MHz, 40.0 % of the energy saved for +25.0 % time" in out
     made = json.loads((folder / "energy_analysis.json").read_text())
@@ -252,5 +252,5 @@ def test_names_both_ways():
 def test_an_estimate_is_called_one():
     runs = [run(energy_j=150.0, time_s=10.0, method="estimate", run=i) for i in (1, 2)]
     group, = analysis.analyze([experiment(runs)], 5.0, None)["groups"]
-    said = analysis_text.answers(group)
+    said = report.answers(group)
     assert said[0] == "Energy by: estimate." and "assumed power" in said[1]

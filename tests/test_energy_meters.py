@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from whisper_lab.console import LabError
-from whisper_lab.energy import account, joules, meters, nvml, power_sources, rapl, trace
-from whisper_lab.energy.intervals import interval, t_quantile
+from whisper_lab.energy import joules, meters
+from whisper_lab.energy import readings as trace
+from whisper_lab.metrics import mean_interval, t_quantile
 
 WRAP_UJ = 262_143_328_850  # max_energy_range_uj of many Intel servers
 
@@ -94,11 +95,11 @@ def test_student_t(freedom, t):
 
 
 def test_interval_of_few_values():
-    made = interval([10.0, 12.0, 11.0, 13.0, 14.0])
+    made = mean_interval([10.0, 12.0, 11.0, 13.0, 14.0])
     assert (made["mean"], made["n"]) == (12.0, 5)
     assert made["high"] - 12 == pytest.approx(2.776 * 1.5811 / 5**0.5, rel=1e-3)
-    assert interval([3.0]) == {"mean": 3.0, "sd": None, "low": None, "high": None, "n": 1}
-    assert interval([])["mean"] is None
+    assert mean_interval([3.0]) == {"mean": 3.0, "sd": None, "low": None, "high": None, "n": 1}
+    assert mean_interval([])["mean"] is None
 
 
 # RAPL ----------------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def test_only_packages_are_summed(tmp_path):
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", 5_000_000), "intel-rapl:1": ("package-1", 7_000_000),
                                "intel-rapl:2": ("psys", 90_000_000), "intel-rapl:0:0": ("core", 3_000_000),
                                "intel-rapl:0:1": ("dram", 1_000_000), "intel-rapl-mmio:0": ("package-0", 5_000_000)})
-    meter = rapl.Rapl(root)
+    meter = meters.Rapl(root)
     assert meter.read() == (5.0, 7.0)
     assert meter.wraps_at == (WRAP_UJ / 1e6, WRAP_UJ / 1e6)
 
@@ -147,10 +148,10 @@ def test_a_virtual_machine_has_no_rapl_and_says_so(tmp_path):
 
 
 def test_a_counter_that_stands_still_is_refused(tmp_path):
-    meter = rapl.Rapl(powercap(tmp_path, {"intel-rapl:0": ("package-0", 0)}))
+    meter = meters.Rapl(powercap(tmp_path, {"intel-rapl:0": ("package-0", 0)}))
     readings = [(i * 0.05, (0.0,)) for i in range(100)]
-    with pytest.raises(account.Refused, match="did not move"):
-        account.check_window(meter, readings, 0.0, 4.95, {})
+    with pytest.raises(joules.Refused, match="did not move"):
+        joules.check_window(meter, readings, 0.0, 4.95, {})
 
 
 # NVML ----------------------------------------------------------------------------------------------------------------
@@ -160,14 +161,14 @@ def test_the_counter_of_a_gpu(monkeypatch):
     found = meters.find("cuda")
     assert [meter.name for meter in found.meters] == ["nvml", "nvml-power"]
     assert found.primary.method == "counter" and "Fake 100" in found.primary.source
-    with trace.Log(found.meters, 0.02, [nvml.Conditions(0)]) as log:
+    with trace.Log(found.meters, 0.02, [meters.Conditions(0)]) as log:
         start = log.mark()
         time.sleep(1.1)
         end = log.mark()
     for meter in found.meters:
         readings = log.readings(meter, start, end)
         if meter.kind == "counter":
-            account.check_window(meter, readings, start, end, log.errors)
+            joules.check_window(meter, readings, start, end, log.errors)
         seen = joules.from_counter(readings) if meter.kind == "counter" else joules.from_power(readings, start, end)
         assert seen == pytest.approx(100 * (end - start), rel=0.05)
     row = log.table()[-1]
@@ -204,26 +205,26 @@ def battery(root: Path, **values: object) -> Path:
 
 
 def test_battery(tmp_path):
-    assert power_sources.Battery(battery(tmp_path / "a", status="Discharging", power_now=12_500_000)).read() == (12.5,)
+    assert meters.Battery(battery(tmp_path / "a", status="Discharging", power_now=12_500_000)).read() == (12.5,)
     by_current = battery(tmp_path / "b", status="Discharging", current_now=-1_000_000, voltage_now=11_000_000)
-    assert power_sources.Battery(by_current).read() == (11.0,)
+    assert meters.Battery(by_current).read() == (11.0,)
     with pytest.raises(meters.Unavailable, match="unplug"):
-        power_sources.Battery(battery(tmp_path / "c", status="Charging", power_now=12_500_000))
+        meters.Battery(battery(tmp_path / "c", status="Charging", power_now=12_500_000))
     with pytest.raises(meters.Unavailable, match="none"):
-        power_sources.Battery(tmp_path / "d")
+        meters.Battery(tmp_path / "d")
     with pytest.raises(meters.Unavailable, match="neither"):
-        power_sources.Battery(battery(tmp_path / "e", status="Discharging"))
+        meters.Battery(battery(tmp_path / "e", status="Discharging"))
 
 
 def test_plugging_in_during_the_run_ends_the_readings(tmp_path):
     root = battery(tmp_path, status="Discharging", power_now=12_500_000)
-    meter = power_sources.Battery(root)
+    meter = meters.Battery(root)
     with trace.Log([meter], None) as log:
         start = log.mark()
         (root / "sys/class/power_supply/BAT0/status").write_text("Charging")
         end = log.mark()
-    with pytest.raises(account.Refused, match="plugged in"):
-        account.check_window(meter, log.readings(meter, start, end), start, end, log.errors)
+    with pytest.raises(joules.Refused, match="plugged in"):
+        joules.check_window(meter, log.readings(meter, start, end), start, end, log.errors)
 
 
 def test_the_log_of_an_external_meter(tmp_path):
@@ -234,11 +235,11 @@ def test_the_log_of_an_external_meter(tmp_path):
     log = trace.Log(found.meters, None)
     log.start_epoch_s = now
     readings = log.readings(found.primary, 0.5, 7.5)
-    account.check_window(found.primary, readings, 0.5, 7.5, {})
+    joules.check_window(found.primary, readings, 0.5, 7.5, {})
     assert joules.from_power(readings, 0.5, 7.5) == pytest.approx((42.5 + 49.5) / 2 * 7)
     late = log.readings(found.primary, 9.0, 30.0)
-    with pytest.raises(account.Refused, match="cover"):
-        account.check_window(found.primary, late, 9.0, 30.0, {})
+    with pytest.raises(joules.Refused, match="cover"):
+        joules.check_window(found.primary, late, 9.0, 30.0, {})
 
 
 def test_a_power_file_that_is_none(tmp_path):
@@ -250,7 +251,7 @@ def test_a_power_file_that_is_none(tmp_path):
 
 
 def test_an_assumed_power_is_no_reading_of_the_trace():
-    with trace.Log([power_sources.AssumedPower("20")], None) as log:
+    with trace.Log([meters.AssumedPower("20")], None) as log:
         log.mark()
     assert all("power_w" not in row for row in log.table())
 
@@ -258,7 +259,7 @@ def test_an_assumed_power_is_no_reading_of_the_trace():
 @pytest.mark.parametrize("watts", ["no", "0", "30-10", "5-6-7", "-5"])
 def test_an_assumption_that_is_no_power(watts):
     with pytest.raises(LabError, match="no power"):
-        power_sources.AssumedPower(watts)
+        meters.AssumedPower(watts)
 
 
 def test_an_assumption_never_wins_against_a_meter(tmp_path):
@@ -272,29 +273,29 @@ def test_an_assumption_never_wins_against_a_meter(tmp_path):
 # Windows -------------------------------------------------------------------------------------------------------------
 
 def test_a_window_too_short_is_refused(tmp_path):
-    meter = rapl.Rapl(powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)}))
+    meter = meters.Rapl(powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)}))
     short = [(0.05 * i, (float(i),)) for i in range(8)]
-    with pytest.raises(account.Refused, match="too short.*--min-seconds"):
-        account.check_window(meter, short, 0.0, 0.35, {})
+    with pytest.raises(joules.Refused, match="too short.*--min-seconds"):
+        joules.check_window(meter, short, 0.0, 0.35, {})
     quick = [(0.01 * i, (float(i),)) for i in range(30)]  # short, but the counter moved often enough
-    account.check_window(meter, quick, 0.0, 0.29, {})
+    joules.check_window(meter, quick, 0.0, 0.29, {})
 
 
 def test_energy_that_is_unknown_is_null_with_every_reason(tmp_path):
     found = meters.find("cpu", root=powercap(tmp_path, {}, hypervisor=True))
-    made = account.entry(found, None, None, 0.0, 3.0, {"before": None, "after": None, "reason": "none"}, 60.0, 100)
+    made = joules.entry(found, None, None, 0.0, 3.0, {"before": None, "after": None, "reason": "none"}, 60.0, 100)
     unknown = ("energy_j", "net_energy_j", "idle_power_w", "average_power_w", "energy_per_audio_s_j",
                "energy_per_token_j")
     assert all(made[key] is None for key in unknown)
     assert made["method"] == "none" and "virtual machine" in made["reason"] and made["duration_s"] == 3.0
-    text = "\n".join(account.lines(made, 5.0, 2, 0.1, 500_000_000))
+    text = "\n".join(joules.lines(made, 5.0, 2, 0.1, 500_000_000))
     assert "not measured" in text and "RAPL" in text and "CPU time 5.0 s" in text and "--power-file" in text
 
 
 def test_net_is_gross_less_idle(tmp_path):
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)})
     found = meters.find("cpu", root=root)
-    made = account.entry(found, 100.0, None, 10.0, 14.0, {"before": 9.0, "after": 11.0, "reason": ""}, 50.0, 200)
+    made = joules.entry(found, 100.0, None, 10.0, 14.0, {"before": 9.0, "after": 11.0, "reason": ""}, 50.0, 200)
     assert made["net_energy_j"] == pytest.approx(60) and made["average_power_w"] == 25
     assert made["energy_per_audio_s_j"] == 2 and made["energy_per_token_j"] == 0.5
 
@@ -325,7 +326,7 @@ def test_readings_carry_the_time_at_which_they_came(tmp_path):
 def test_load_is_unknown_right_after_a_reading():
     import time
 
-    from whisper_lab.energy.trace import CpuConditions
+    from whisper_lab.energy.readings import CpuConditions
 
     conditions = CpuConditions()
     assert conditions.read()["cpu_utilization_percent"] is None

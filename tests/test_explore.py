@@ -1,4 +1,4 @@
-"""05 and whisper_lab/explore without a browser: panes, the page before them, slim copies, tour, pictures, errors."""
+"""05 and whisper_lab/netron without a browser: panes, the page before them, slim copies, tour, pictures, errors."""
 
 import contextlib
 import importlib
@@ -18,8 +18,8 @@ from onnx import numpy_helper
 
 from whisper_lab.compare.graph_facts import read
 from whisper_lab.console import LabError
-from whisper_lab.explore import blocks, front, pane, slim, tour
-from whisper_lab.explore.pane import Pane
+from whisper_lab.netron import blocks, front, pane, slim, tour
+from whisper_lab.netron.pane import Pane
 
 SCRIPT = "05-explore-in-netron.py"
 

@@ -278,11 +278,11 @@ def test_working_with_sidecars_changes_no_published_graph(tiny, traced, here, mo
 def test_the_quantizer_gives_the_same_without_its_second_copy(tiny, tmp_path, monkeypatch):
     import contextlib
 
-    from whisper_lab.export import trace
+    from whisper_lab.export import torch_export
 
     source, found = tiny.pairs["fp32"]["decoder"], []
-    for one_copy in (trace.one_copy, contextlib.nullcontext):
-        monkeypatch.setattr(trace, "one_copy", one_copy)
+    for one_copy in (torch_export.one_copy, contextlib.nullcontext):
+        monkeypatch.setattr(torch_export, "one_copy", one_copy)
         script().to_int8(source, tmp_path / "m.onnx", [], False)
         found.append((tmp_path / "m.onnx").read_bytes())
     assert found[0] == found[1]
@@ -435,7 +435,7 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
 def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer, file):
     """With --reduce-range 7 bits, whichever layer it is."""
     from whisper_lab.export import sensitivity
-    from whisper_lab.export.session import Export
+    from whisper_lab.export.run import Export
 
     monkeypatch.setattr(sensitivity, "layers", lambda path: [layer] if "decoder" in path.name else [])
     for reduce_range, most in ((False, 127), (True, 64)):

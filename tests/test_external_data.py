@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from whisper_lab import external_data
 from whisper_lab.compare import graph_facts, numbers
 from whisper_lab.console import LabError
-from whisper_lab.explore.pane import Pane
+from whisper_lab.netron.pane import Pane
 
 FLOATS = np.arange(64, dtype=np.float32)  # 256 bytes
 
@@ -118,9 +118,9 @@ def written(folder, model):
 
 
 def runtime(path):
-    from whisper_lab import onnx_session
+    from whisper_lab import onnx_whisper
 
-    return onnx_session._open(path, onnx_session.session_options("decoder", 1, False), "again")
+    return onnx_whisper._open(path, onnx_whisper.session_options("decoder", 1, False), "again")
 
 
 def pair_session(path):
@@ -130,7 +130,7 @@ def pair_session(path):
 
 
 def single(path):
-    from whisper_lab.export import single_graph
+    from whisper_lab.single import graph as single_graph
 
     return single_graph.open_graph(path, 1)
 

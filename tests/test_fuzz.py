@@ -21,7 +21,7 @@ import soundfile
 from test_sound_ends import OF_FFMPEG, OF_LIBSNDFILE
 from test_sound_ends import write as write_sound
 
-from whisper_lab import audio, checkpoints, console, content, external_data, features, onnx_session, references
+from whisper_lab import audio, checkpoints, console, external_data, features, onnx_whisper, seals, transcripts
 from whisper_lab.console import LabError
 from whisper_lab.tokens import TokenRules
 
@@ -169,7 +169,7 @@ class Graphs:
         value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
         graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", value[:1], value[1:], [weights])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        helper.set_model_props(model, {"producer": content.PRODUCER, "part": "encoder", "model": "m",
+        helper.set_model_props(model, {"producer": seals.PRODUCER, "part": "encoder", "model": "m",
                                        "revision": "null", "random_weights": "false", "weights_sha256": "0",
                                        "precision": "fp32", "format": "1", "cache_types": '{"cross": "float32"}'})
         self.path, self.data = folder / "a.onnx", model.SerializeToString()
@@ -179,8 +179,8 @@ class Graphs:
     def one(self, draw: random.Random) -> None:
         self.path.write_bytes(damaged(draw, draw.choice((self.data, self.outside))))
         external_data.check(self.path)
-        session = onnx_session._open(self.path, onnx_session.session_options("encoder", 1, False), "write it again")
-        onnx_session._facts(self.path, session, "encoder", "write it again")
+        session = onnx_whisper._open(self.path, onnx_whisper.session_options("encoder", 1, False), "write it again")
+        onnx_whisper._facts(self.path, session, "encoder", "write it again")
 
 
 class References:
@@ -194,7 +194,7 @@ class References:
         document = distorted(draw, draw.choice((self.OBJECT, self.LIST)))
         data = json.dumps(document).encode(draw.choice(("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252")))
         self.path.write_bytes(damaged(draw, data) if draw.random() < 0.5 else data)
-        for name, entry in references.read(self.path).items():
+        for name, entry in transcripts.read_references(self.path).items():
             assert isinstance(name, str) and isinstance(entry["text"], str | None)
 
 

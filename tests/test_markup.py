@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from whisper_lab import markup
-from whisper_lab.compare import render
-from whisper_lab.compare.sections import Aligned, Section, Table
+from whisper_lab import report, web
 from whisper_lab.console import plain
+from whisper_lab.report import Aligned, Section, Table
 
 TEXTS = ["*bold* __under__ _x_ ~~gone~~ `code`", "[link](http://evil.example)", "![i](http://evil.example/x.png)",
          "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a|b|c", "# heading", "- item", "+ item",
@@ -27,7 +26,7 @@ def rendered(text):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_in_markdown_it_shows_as_it_is(text):
-    made, shown = rendered(markup.markdown(text))
+    made, shown = rendered(web.markdown(text))
     assert set(re.findall(r"<(\w+)", made)) == {"p"} and shown.strip() == plain(text, one_line=True).strip()
 
 
@@ -40,24 +39,24 @@ def document(text):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_in_a_report_it_does_nothing(text, tmp_path):
-    made, _ = rendered(render.markdown(text, text, document(text), {}))
-    harmless, _ = rendered(render.markdown("x", "x", document("x"), {}))
+    made, _ = rendered(report.markdown(text, text, document(text), {}))
+    harmless, _ = rendered(report.markdown("x", "x", document("x"), {}))
     assert re.findall(r"<\w+", made) == re.findall(r"<\w+", harmless)
-    page, same = (render.html(one, one, document(one), {}) for one in (text, "x"))
+    page, same = (report.html(one, one, document(one), {}) for one in (text, "x"))
     assert re.findall(r"</?\w+", page) == re.findall(r"</?\w+", same) and not re.search("[\x00-\x09\x0b-\x1f]", page)
     assert "default-src 'none'" in page
 
 
 @pytest.mark.parametrize("text", ["</script><script>alert(1)</script>", "<!--<script>", "]]>", "\u2028"])
 def test_json_in_a_script_stays_in_it(text):
-    made = markup.script(json.dumps({"a": text}, ensure_ascii=False))
+    made = web.script(json.dumps({"a": text}, ensure_ascii=False))
     assert "<" not in made and ">" not in made and "\u2028" not in made and json.loads(made) == {"a": text}
 
 
 def test_a_picture_of_any_name_is_a_link_to_it(tmp_path):
     picture = tmp_path / "a (b) [c].png"
     section = Section("t", "i", figure="sizes")
-    assert "(a%20%28b%29%20%5Bc%5D.png)" in render.markdown("t", "u", [section], {"sizes": picture})
+    assert "(a%20%28b%29%20%5Bc%5D.png)" in report.markdown("t", "u", [section], {"sizes": picture})
 
 
 @pytest.mark.parametrize("text", ["$^{$", "a$b$c", r"\$$x_$", "$$", "plain"])
@@ -66,7 +65,7 @@ def test_in_a_figure_a_dollar_is_a_dollar(text):
     matplotlib.use("Agg")
     from matplotlib.text import Text
 
-    shown, is_math = Text(0, 0, "")._preprocess_math(markup.drawn(text))
+    shown, is_math = Text(0, 0, "")._preprocess_math(web.drawn(text))
     assert not is_math and (shown == text or "\\" in text)
 
 
@@ -74,7 +73,7 @@ def test_a_graph_named_like_a_formula_is_drawn(tmp_path):
     from export_tiny import exported
 
     from whisper_lab.compare.graph_facts import read
-    from whisper_lab.explore import blocks
+    from whisper_lab.netron import blocks
 
     pair = exported().pairs["fp32"]
     assert all(path.stat().st_size for path in blocks.draw(read(pair["encoder"]), "a$^{$b", tmp_path / "a"))

@@ -181,7 +181,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
 
 
 def test_what_a_trace_holds_fits_together(small):  # noqa: F811
-    from whisper_lab.speech_llm.trace import journey
+    from whisper_lab.speech_llm.journey import journey
 
     model, processor = small()
     seen = journey(model, processor, clip(1.0))

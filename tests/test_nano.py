@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, checkpoints, decoding, features, long_form, metrics
+from whisper_lab import audio, checkpoints, decoding, features, metrics, transcribe
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "whisper_model_dir" / "whisper-nano"
@@ -54,7 +54,7 @@ def test_it_understands_the_bundled_clips(runtime):
     references = json.loads((ROOT / "media" / "references.json").read_text(encoding="utf-8"))
     for name, reference in references.items():
         samples = audio.load(ROOT / "media" / name).samples
-        heard = long_form.transcribe(runtime, samples, decoding.Options(language=reference["language"]))
+        heard = transcribe.transcribe(runtime, samples, decoding.Options(language=reference["language"]))
         wer = metrics.word_errors(reference["text"], heard.text).wer
         assert wer <= MEASURED_WER[name] + 0.05, f"{name}: {heard.text}"
 

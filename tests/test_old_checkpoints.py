@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import export_tiny
-from whisper_lab import console, token_files
+from whisper_lab import console, tokens
 from whisper_lab.tokens import TokenRules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,9 +68,9 @@ def test_an_english_only_tokenizer_may_name_languages():
     model = {"eos_token_id": 50256, "decoder_start_token_id": 50257, "max_target_positions": 448, "vocab_size": 51864,
              "max_source_positions": 1500, "decoder_layers": 4, "decoder_attention_heads": 6}
     ids = {name: 50256 + i for i, name in enumerate(names)}
-    assert token_files._from_config(model, model, 30.0, ids)["languages"] == {}
+    assert tokens._from_config(model, model, 30.0, ids)["languages"] == {}
     ids = {name: i + 1 for name, i in ids.items()}
-    assert set(token_files._from_config(model | {"eos_token_id": 50257}, model, 30.0, ids)["languages"]) == {"en", "nl"}
+    assert set(tokens._from_config(model | {"eos_token_id": 50257}, model, 30.0, ids)["languages"]) == {"en", "nl"}
 
 
 # Heads of another decoder ---------------------------------------------------------------------------------------------
@@ -110,5 +110,5 @@ def test_heads_that_are_none_are_replaced_with_a_warning(nano_copy, capsys, name
     console.parse(console.parser(""), [])
     config = json.loads((nano_copy / "config.json").read_text())
     rules = TokenRules.from_folder(nano_copy)
-    assert rules.alignment_heads == token_files.upper_heads(config["decoder_layers"], config["decoder_attention_heads"])
+    assert rules.alignment_heads == tokens.upper_heads(config["decoder_layers"], config["decoder_attention_heads"])
     assert capsys.readouterr().err.count("alignment heads") == 1

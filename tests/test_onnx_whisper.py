@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from onnx_grain import NAME, exported
 
-from whisper_lab import console, content, long_form
+from whisper_lab import console, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
@@ -104,7 +104,7 @@ def test_long_recording_with_words_equals_pytorch(fp32, torch_whisper):
     generator = np.random.default_rng(1)
     samples = (0.1 * generator.standard_normal(56_000)).astype(np.float32)  # three and a half windows
     options = Options(language="en", max_tokens=30, no_speech_threshold=None)
-    ours, theirs = (long_form.transcribe(runtime, samples, options, words=True) for runtime in (fp32, torch_whisper))
+    ours, theirs = (transcribe.transcribe(runtime, samples, options, words=True) for runtime in (fp32, torch_whisper))
     assert [segment.tokens for segment in ours.segments] == [segment.tokens for segment in theirs.segments] != []
     assert [(segment.start, segment.end) for segment in ours.segments] == \
         [(segment.start, segment.end) for segment in theirs.segments]
@@ -197,7 +197,7 @@ def edit_metadata(path: Path, **facts: str | None) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {key: value for key, value in kept.items() if value is not None})
     onnx.save(model, path)
-    content.seal(path)
+    seals.seal(path)
 
 
 def test_checkpoints_mixed(copied):
@@ -216,7 +216,7 @@ def test_graph_of_another_program(copied):
 def test_runtime_files_of_another_checkpoint(copied, name, key, value):
     path = naming.runtime_folder(copied, NAME) / name
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    content.write_manifest(path.parent, list(RUNTIME_FILES))
+    seals.write_manifest(path.parent, list(RUNTIME_FILES))
     assert "belongs to another checkpoint than the graphs" in refused(copied).problem
 
 
@@ -309,13 +309,13 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
     from whisper_lab import audio, transcripts
 
     clip = write_clip(tmp_path / "clip.wav", 2.4)
-    expected = long_form.transcribe(fp32, audio.load(clip).samples, Options(language="en"), words=True)
+    expected = transcribe.transcribe(fp32, audio.load(clip).samples, Options(language="en"), words=True)
     done = python("""
-        from whisper_lab import console, onnx_cli
+        from whisper_lab import __main__, console
         try:
             import torch
         except ImportError:
-            console.run(lambda: onnx_cli.main(sys.argv[1:]))
+            console.run(lambda: __main__.main(sys.argv[1:]))
         """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--timestamps", "word")
     assert done.returncode == 0, done.stderr
     shown = console.plain(transcripts.as_text(expected, "word"))
@@ -420,7 +420,7 @@ def test_command_refuses(arguments, status, said):
 def test_one_bad_file_among_several(call_script, graphs, tmp_path):
     good, bad = write_clip(tmp_path / "good.wav"), tmp_path / "bad.wav"
     bad.write_text("no sound")
-    status, out, err = call_script("whisper_lab.onnx_cli", bad, good, "--model-dir", graphs, "--model", NAME, "--quiet",
+    status, out, err = call_script("whisper_lab.__main__", bad, good, "--model-dir", graphs, "--model", NAME, "--quiet",
                                    "--language", "en", "--output-json", tmp_path / "o.json")
     clips = json.loads((tmp_path / "o.json").read_text())["clips"]
     assert status == 1 and [clip["file"] for clip in clips] == ["good.wav"] and console.plain(clips[0]["text"]) in out

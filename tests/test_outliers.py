@@ -218,13 +218,13 @@ def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
     """--sensitivity's graph: with all in float the float graph, with one layer switched that layer's int8."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from whisper_lab.export import switches
+    from whisper_lab.export import sensitivity
 
     source, layer = tiny.pairs["fp32"]["encoder"], "encoder.layers.1.fc2/MatMul"
-    switches.write(source, tmp_path / "switches.onnx", ["encoder.layers.0.fc1/MatMul", layer], levels=127)
+    sensitivity.write_switched(source, tmp_path / "switches.onnx", ["encoder.layers.0.fc1/MatMul", layer], levels=127)
     quantize_dynamic(source, tmp_path / "one.onnx", per_channel=True, weight_type=QuantType.QInt8,
                      nodes_to_quantize=[layer])
-    graph, feeds = switches.Switched(session(tmp_path / "switches.onnx", 1)), {"input_features": sounds[0]}
+    graph, feeds = sensitivity.Switched(session(tmp_path / "switches.onnx", 1)), {"input_features": sounds[0]}
     assert [value.name for value in graph.get_inputs()] == ["input_features"]
     in_float = graph.run(["encoder_hidden_states"], feeds)[0]
     np.testing.assert_allclose(in_float, hidden(source, sounds[0]), atol=1e-5)
@@ -238,14 +238,15 @@ def test_the_comparison_says_what_became_of_each_weight(tiny, written):
     """04 knows int4's layers of 8 bits, and the outliers' weights: stored in int8, computed in float."""
     import onnx
 
-    from whisper_lab.compare import quantized
+    from whisper_lab.compare import graph_facts
 
     models = {precision: onnx.load(written / naming.graph_file(tiny.checkpoint.name, "encoder", precision))
               for precision in ("fp32", "int8", "int4")}
-    rows = {precision: {row["name"]: row for row in quantized.weights(model)} for precision, model in models.items()}
+    rows = {precision: {row["name"]: row for row in graph_facts.weights(model)} for precision, model in models.items()}
     assert set(rows["fp32"]) <= set(rows["int8"])  # no weight changed its name on the way
     assert rows["int4"]["encoder.layers.0.self_attn.v_proj.weight"]["reason"].startswith("8 bits in blocks")
     assert rows["int4"]["encoder.layers.0.self_attn.q_proj.weight"]["reason"].startswith("4 bits in blocks")
-    attention = {precision: next(row["count"] for row in quantized.kept_operators(model) if row["operator"] == "MatMul")
+    attention = {precision: next(row["count"] for row in graph_facts.kept_operators(model)
+                                 if row["operator"] == "MatMul")
                  for precision, model in models.items()}
     assert attention["int8"] == attention["fp32"]  # the float product of the outliers is none of attention's

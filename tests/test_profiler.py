@@ -13,9 +13,8 @@ from test_energy_meters import fake_nvml
 
 from whisper_lab import audio, checkpoints
 from whisper_lab.console import LabError
-from whisper_lab.energy import crosscheck, samples, trace, workload
-from whisper_lab.energy.operations import Architecture
-from whisper_lab.energy.watched import Watched
+from whisper_lab.energy import crosscheck, readings, samples, workload
+from whisper_lab.energy.workload import Architecture, Watched
 
 SCRIPT = "06-profile-energy.py"
 DOCUMENT = {"model", "device", "torch_dtype", "total_samples", "total_audio_duration", "total_inference_time",
@@ -83,7 +82,7 @@ def test_ten_samples_are_ten(profile, tmp_path):
     assert made["gpu_memory_used"] is None and made["gpu_memory_reason"]
     assert f"Total Inference Time: {made['total_inference_time']:.2f}s" in out
     rows = list(csv.DictReader(trace_csv.read_text().splitlines()[1:]))
-    assert list(rows[0]) == list(trace.COLUMNS)
+    assert list(rows[0]) == list(readings.COLUMNS)
     stamps = [float(row["timestamp_s"]) for row in rows]
     assert stamps == sorted(stamps) and stamps[-1] >= made["energy"]["duration_s"]
 
@@ -115,7 +114,7 @@ def test_joules_of_a_counter_gross_and_net(profile, monkeypatch):
 
 def test_a_window_too_short_for_the_counter_is_null_and_says_so(profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
-    monkeypatch.setattr("whisper_lab.energy.nvml.EnergyCounter.shortest_s", 1e4)
+    monkeypatch.setattr("whisper_lab.energy.meters.EnergyCounter.shortest_s", 1e4)
     _, out, _, made = profile("--meter", "nvml", "--idle-seconds", 0, "--interval-ms", 1000, "--repeats", 1)
     assert made["energy"]["energy_j"] is None
     assert "too short" in made["energy"]["reason"] and "too short" in out
@@ -285,10 +284,10 @@ def test_errors_of_two_lines(call_script, tmp_path, nano):
 
 
 def test_sweeps_are_handed_over(call_script, monkeypatch):
-    fake = types.ModuleType("whisper_lab.energy.sweep_cli")
+    fake = types.ModuleType("whisper_lab.sweeps.cli")
     fake.main = lambda argv: {"sweep": 7, "analyze": 8, "collect": 9}[argv[0]] + len(argv)
-    monkeypatch.setitem(sys.modules, "whisper_lab.energy.sweep_cli", fake)
-    monkeypatch.setattr("whisper_lab.energy.sweep_cli", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "whisper_lab.sweeps.cli", fake)
+    monkeypatch.setattr("whisper_lab.sweeps.cli", fake, raising=False)
     assert call_script(SCRIPT, "sweep", "--num-runs", "3")[0] == 10
     assert call_script(SCRIPT, "analyze", "results")[0] == 10
     assert call_script(SCRIPT, "collect")[0] == 10
@@ -371,8 +370,8 @@ def test_parameters_and_operations_are_those_that_torch_counts(nano):
     from torch.utils.flop_counter import FlopCounterMode
 
     from whisper_lab.decoding import Options
-    from whisper_lab.long_form import transcribe
     from whisper_lab.torch_whisper import TorchWhisper
+    from whisper_lab.transcribe import transcribe
 
     runtime = TorchWhisper.load(checkpoints.resolve("nano"), attn_implementation="eager")
     torch.set_num_threads(1)

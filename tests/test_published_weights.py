@@ -75,8 +75,8 @@ def test_02_hears_it_with_base(base, speech, run_script, tmp_path):
 
 
 def test_the_graphs_of_tiny_en_hear_it_without_pytorch(graphs, speech, run_script, tmp_path):
-    from whisper_lab import onnx_cli
+    from whisper_lab import __main__
 
-    status = onnx_cli.main(["--model", "tiny.en", "--model-dir", str(graphs), "--quiet",
+    status = __main__.main(["--model", "tiny.en", "--model-dir", str(graphs), "--quiet",
                             "--output-json", str(tmp_path / "said.json"), *map(str, speech)])
     assert status == 0 and error_rate(tmp_path / "said.json", speech) <= WORST

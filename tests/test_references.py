@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper_lab import references
+from whisper_lab import transcripts
 from whisper_lab.compare import texts
 from whisper_lab.console import LabError
 from whisper_lab.energy import samples
@@ -73,7 +73,7 @@ def test_two_clips_of_one_name_in_two_folders(tmp_path):
 def test_what_is_no_reference_is_two_lines(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_text(text)
-    for read in (references.read, texts.manifest, lambda path: read_reference(str(path), [Path("a.wav")])):
+    for read in (transcripts.read_references, texts.manifest, lambda path: read_reference(str(path), [Path("a.wav")])):
         with pytest.raises(LabError, match="cannot read references from") as caught:
             read(path)
         assert "\n" not in caught.value.problem and "write JSON" in caught.value.remedy
@@ -82,4 +82,4 @@ def test_what_is_no_reference_is_two_lines(tmp_path, text):
 def test_no_encoding_at_all(tmp_path):
     (tmp_path / "r.json").write_bytes(b'{"a": "\x81\x8d"}')
     with pytest.raises(LabError, match="none of UTF-8, UTF-16 and code page 1252"):
-        references.read(tmp_path / "r.json")
+        transcripts.read_references(tmp_path / "r.json")

@@ -14,13 +14,14 @@ import nano_pair
 import pytest
 
 from tests import export_tiny
-from whisper_lab import adapters, checkpoints, content, onnx_session
+from whisper_lab import adapters, checkpoints, onnx_whisper, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import naming, single_graph, verify
+from whisper_lab.export import naming, verify
+from whisper_lab.single import graph as single_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "media" / "kitchen.wav"
-PARSERS = {"02-whisper-huggingface.py": "parse", "whisper_lab.onnx_whisper": "whisper_lab.onnx_cli"}
+PARSERS = {"02-whisper-huggingface.py": "parse", "whisper_lab.onnx_whisper": "whisper_lab.__main__"}
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ WANTS_GRAPHS = {
     "09": ("09-stream-microphone.py", "--model", "MODEL", "--model-dir", "GRAPHS", "--file", CLIP),
     "09 fp16": ("09-stream-microphone.py", "--model", "MODEL", "--model-dir", "GRAPHS", "--precision", "fp16", "--file",
                 CLIP),
-    "runtime": ("whisper_lab.onnx_cli", CLIP, "--model", "MODEL", "--model-dir", "GRAPHS", "--precision", "int4"),
-    "optimized": ("whisper_lab.onnx_cli", CLIP, "--model", "MODEL", "--model-dir", "GRAPHS", "--precision", "int8",
+    "runtime": ("whisper_lab.__main__", CLIP, "--model", "MODEL", "--model-dir", "GRAPHS", "--precision", "int4"),
+    "optimized": ("whisper_lab.__main__", CLIP, "--model", "MODEL", "--model-dir", "GRAPHS", "--precision", "int8",
                   "--optimized"),
 }
 
@@ -103,7 +104,7 @@ def test_graphs_that_are_missing(space, mine, call_script, case):
 @pytest.mark.parametrize("model", ["nano", "tiny.en", "openai/whisper-small", "someone/whisper-else"])
 def test_the_command_names_the_model_as_it_was_given(model, space):
     name = checkpoints.name_for(model)
-    args = typed(f"write it: {onnx_session.export_command(space, name, 'int8')}")
+    args = typed(f"write it: {onnx_whisper.export_command(space, name, 'int8')}")
     assert checkpoints.name_for(args.model) == name and (args.precision, args.output_dir) == ("int8", str(space))
 
 
@@ -146,7 +147,7 @@ DAMAGE = {
     "whisper-nano_decoder_int8.onnx.data": weights_elsewhere,
     "whisper-nano_runtime/config.json": without("whisper-nano_runtime"),
     **{f"whisper-nano_runtime/{name}": without(f"whisper-nano_runtime/{name}")
-       for name in ("tokenizer.json", "generation_config.json", "preprocessor_config.json", content.MANIFEST)},
+       for name in ("tokenizer.json", "generation_config.json", "preprocessor_config.json", seals.MANIFEST)},
 }
 
 
@@ -203,7 +204,7 @@ def test_the_command_is_right_when_it_is_run(space, call_script):
     (space / "whisper mine").mkdir()
     export_tiny.write_checkpoint(space / "whisper mine")
     words = (CLIP, "--model", space / "whisper mine", "--model-dir", space / "the graphs", "--quiet")
-    status, _, err = call_script("whisper_lab.onnx_cli", *words)
+    status, _, err = call_script("whisper_lab.__main__", *words)
     assert status == 1
     command = remedy_of(err).partition(": ")[2]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -211,7 +212,7 @@ def test_the_command_is_right_when_it_is_run(space, call_script):
                           text=True, timeout=200, env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
     assert "every gate" not in done.stderr and "no gate was run: --no-verify" in done.stderr
-    assert call_script("whisper_lab.onnx_cli", *words)[0] == 0
+    assert call_script("whisper_lab.__main__", *words)[0] == 0
 
 
 # Adapters ------------------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ TAKES_A_MODEL = {
     "07": ("07-explore-architecture.py", "--swap-encoder"),
     "08": ("08-single-onnx-model.py", "--model"),
     "09": ("09-stream-microphone.py", "--file", CLIP, "--model"),
-    "runtime": ("whisper_lab.onnx_cli", CLIP, "--model"),
+    "runtime": ("whisper_lab.__main__", CLIP, "--model"),
     "weights": ("whisper_lab.weights.__main__",),
 }
 
@@ -317,14 +318,14 @@ IR = ("[ONNXRuntimeError] : 1 : FAIL : Load model from a.onnx failed:/onnxruntim
 def test_an_onnxruntime_that_is_too_old_is_told_so(said, what):
     import onnxruntime
 
-    error = onnx_session._open_failure(Path("a.onnx"), said, "command")
+    error = onnx_whisper._open_failure(Path("a.onnx"), said, "command")
     assert f"onnxruntime {onnxruntime.__version__} is too old" in error.problem
     assert error.problem.endswith(f"the graph needs {what}") and "--upgrade onnxruntime" in error.remedy
 
 
 def test_what_onnxruntime_says_is_not_cut(tmp_path):
     reason = f"[ONNXRuntimeError] : 1 : FAIL : {'x' * 400}\nwhat matters"
-    assert onnx_session._open_failure(Path("a"), reason, "command").problem.endswith("what matters")
+    assert onnx_whisper._open_failure(Path("a"), reason, "command").problem.endswith("what matters")
 
 
 def test_the_message_of_this_onnxruntime_is_understood(tmp_path):
@@ -338,7 +339,7 @@ def test_the_message_of_this_onnxruntime_is_understood(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(LabError, match=r"too old for .*a\.onnx: it reads opset up to \d+, and the graph needs .* 99"):
-        onnx_session._open(path, onnx_session.session_options("decoder", 1, False), "command")
+        onnx_whisper._open(path, onnx_whisper.session_options("decoder", 1, False), "command")
 
 
 # After --no-verify ----------------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ def test_08_does_not_claim_what_was_not_checked(nano_export, tmp_path, call_scri
             if entry.key == "verification":
                 entry.value = "skipped with --no-verify"
         onnx.save(model, path)
-        content.seal(path)
+        seals.seal(path)
     monkeypatch.chdir(tmp_path)  # reports go there
     status, _, err = call_script("08-single-onnx-model.py", "--model", "nano", "--precision", "int8", "--model-dir",
                                  folder, "--no-verify")

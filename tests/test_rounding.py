@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.export_tiny import exported
-from whisper_lab.export import reference, rounding
-from whisper_lab.export.rounding import Pool
+from whisper_lab.export import reference
+from whisper_lab.export.reference import Pool
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def answers(runtime):
 def test_exact_is_what_a_model_in_float64_computes_and_leaves_no_trace(runtime):
     before = {name: tensor.clone() for name, tensor in runtime.model.state_dict().items()}
     plain, _ = answers(runtime)
-    with rounding.exact(runtime.model):
+    with reference.in_float64(runtime.model):
         states, _ = answers(runtime)
         assert runtime.encode(exported().sounds[0].features).dtype == torch.float64
     assert all(torch.equal(before[name], tensor) for name, tensor in runtime.model.state_dict().items())
@@ -38,18 +38,18 @@ def test_exact_is_what_a_model_in_float64_computes_and_leaves_no_trace(runtime):
 
 
 def test_half_rounds_weights_and_values(runtime):
-    with rounding.exact(runtime.model):
+    with reference.in_float64(runtime.model):
         right, _ = answers(runtime)
     errors = {}
     for operators in (True, False):
-        with rounding.half(runtime.model, operators):
+        with reference.in_float16(runtime.model, operators):
             errors[operators] = Pool().add(answers(runtime)[0], right).error
     assert 1e-4 < errors[False] < errors[True] < 1e-2
 
 
 def test_weights_are_restored_after_an_error(runtime):
     before = runtime.model.model.encoder.conv1.weight.clone()
-    with pytest.raises(ZeroDivisionError), rounding.exact(runtime.model):
+    with pytest.raises(ZeroDivisionError), reference.in_float64(runtime.model):
         handle = runtime.model.model.encoder.conv1.register_forward_hook(lambda *_: 1 / 0)
         try:
             answers(runtime)
@@ -71,7 +71,7 @@ def test_a_pool_is_the_error_of_all_its_arrays():
 
 def test_own_errors_are_never_shorter_than_one_rounding():
     sounds = exported().sounds
-    for precision, unit in rounding.UNIT.items():
+    for precision, unit in reference.UNIT.items():
         own = reference.own_errors(sounds, precision)
         assert {"hidden states", "cross key 0", "self value 1", "logits"} <= set(own)
         assert all(unit <= error < 100 * unit for error in own.values())

@@ -20,7 +20,7 @@ from bad_sound import KINDS, bad_file
 from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
-from whisper_lab import audio, claims, console, long_form
+from whisper_lab import audio, console, locks, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.features import FeatureSpec
@@ -240,7 +240,7 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
         listener.transcribe(samples, PYTORCH, "xx")
     assert listener.languages()[0][1] == "" and ("Dutch", "nl") in listener.languages()
     runtime = listener._opened[PYTORCH][0]
-    assert heard.text == long_form.transcribe(runtime, samples, Options(language="en")).text
+    assert heard.text == transcribe.transcribe(runtime, samples, Options(language="en")).text
 
 
 # Who may come in -----------------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_without_openssl_the_other_ways_are_named(tmp_path, monkeypatch):
 def test_what_a_killed_app_left_behind_is_removed(tmp_path, monkeypatch):
     """Voices: at once, not when they are old. Those of a page that is still up stay."""
     monkeypatch.setattr(serve.tempfile, "tempdir", str(tmp_path))
-    dead = tmp_path / f"{serve.FOLDER}{claims.machine()}-abcdefgh.partial"
+    dead = tmp_path / f"{serve.FOLDER}{locks.machine()}-abcdefgh.partial"
     dead.mkdir()
     (dead / "voice.wav").write_bytes(b"voice")
     with serve.own_folder() as living:

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_lab import console
-from whisper_lab.record import microphone
+from whisper_lab import console, microphone
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "01-record-audio-app.py"

@@ -17,7 +17,7 @@ import nano_pair
 import numpy as np
 import pytest
 
-from whisper_lab import audio, decoding, long_form, metrics
+from whisper_lab import audio, decoding, metrics, transcribe
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "09-stream-microphone.py"
@@ -54,7 +54,7 @@ def report(tmp_path: Path) -> dict:
 def streamed(runtime, samples: np.ndarray, language: str | None):
     """The stream of a recording, as fast as it goes."""
     from whisper_lab.stream import sources
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.hypothesis import Ear
     from whisper_lab.stream.screen import Screen
 
     script, clock = importlib.import_module("09-stream-microphone"), sources.Clock()
@@ -70,7 +70,7 @@ def test_live_text_is_at_most_two_points_worse_than_batch(runtime, references):
     for name, reference in references.items():
         samples = audio.load(ROOT / "media" / name).samples
         stream = streamed(runtime, samples, reference["language"])
-        batch = long_form.transcribe(runtime, samples, decoding.Options(language=reference["language"])).text
+        batch = transcribe.transcribe(runtime, samples, decoding.Options(language=reference["language"])).text
         live, whole = (metrics.word_errors(reference["text"], text).wer for text in (" ".join(stream.log.lines), batch))
         assert live <= whole + 0.02, f"{name}: {stream.log.lines}"
         assert len(stream.log.lines) == len(reference["segments"]), stream.log.lines
@@ -87,7 +87,7 @@ def test_speech_with_hardly_a_pause(runtime, references):
     dense = np.concatenate(pieces)
     stream = streamed(runtime, dense, "en")
     assert 3 <= len(stream.log.lines) <= 12
-    batch = long_form.transcribe(runtime, dense, decoding.Options(language="en")).text
+    batch = transcribe.transcribe(runtime, dense, decoding.Options(language="en")).text
     live, whole = (metrics.word_errors(references["long.flac"]["text"], text).wer
                    for text in (" ".join(stream.log.lines), batch))
     assert live <= whole + 0.02, stream.log.lines
@@ -101,7 +101,7 @@ def test_a_full_window_is_cut_at_the_models_timestamps(runtime):
 
     script = importlib.import_module("09-stream-microphone")
     from whisper_lab.stream import sources
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.hypothesis import Ear
     from whisper_lab.stream.screen import Screen
 
     stream = script.Stream(runtime, Ear(runtime, "en"), sources.Clock(), Screen(open(os.devnull, "w")), 0.5, 0.6)
@@ -231,19 +231,19 @@ def test_neither_torch_nor_transformers_is_imported(graphs, tmp_path):
 
 
 def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
-    from whisper_lab.stream import choose
+    from whisper_lab.stream import sources
 
     class Arguments:
         model, model_dir, precision = "nano", str(tmp_path), None
 
     for part in ("encoder", "decoder"):
         shutil.copy(graphs / f"whisper-nano_{part}.onnx", tmp_path)
-    assert choose.graphs(Arguments) == ("whisper-nano", "fp32")
+    assert sources.graphs(Arguments) == ("whisper-nano", "fp32")
     for part in ("encoder", "decoder"):
         (tmp_path / f"whisper-nano_{part}_int8.onnx").touch()
-    assert choose.graphs(Arguments) == ("whisper-nano", "int8")
+    assert sources.graphs(Arguments) == ("whisper-nano", "int8")
     Arguments.precision = "fp32"
-    assert choose.graphs(Arguments) == ("whisper-nano", "fp32")
+    assert sources.graphs(Arguments) == ("whisper-nano", "fp32")
 
 
 @pytest.mark.parametrize("arguments, status, words", [

@@ -154,7 +154,7 @@ def test_two_at_once_are_no_third_voice(who, tmp_path):
 
 def test_it_works_in_a_process_whose_sessions_share_a_pool_of_threads(store):
     """As in 09: onnxruntime refuses sessions with threads of their own there."""
-    program = ("import numpy as np; from whisper_lab.onnx_session import session_options; "
+    program = ("import numpy as np; from whisper_lab.onnx_whisper import session_options; "
                "from whisper_lab.speakers import models, voice, encoder; session_options('encoder', 1, True); "
                "detector = voice.SpeechDetector(models.obtain('silero-vad')); "
                "encoder.SpeakerEncoder(models.obtain('campplus')); "
@@ -244,7 +244,7 @@ class Graphs:
 def open_with(monkeypatch, tmp_path):
     """A function (precisions that are there, --precision) -> what open_runtime finds for nano."""
     from whisper_lab.export import naming
-    from whisper_lab.speakers import whispers
+    from whisper_lab.speakers import words as whispers
 
     monkeypatch.setattr(whispers, "OnnxWhisper", Graphs)
 

@@ -16,10 +16,13 @@ from single_nano import part, script
 from tests.export_tiny import exported
 from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
-from whisper_lab.export import graphs, naming, publish, single_gates, single_graph, single_mel, single_text
+from whisper_lab.export import graphs, naming, publish
 from whisper_lab.export.gates import NEAR_TIE
 from whisper_lab.export.pair import GraphPair
 from whisper_lab.features import FeatureSpec, log_mel
+from whisper_lab.single import gates, graph
+from whisper_lab.single import mel as single_mel
+from whisper_lab.single import text as single_text
 
 MEDIA = Path(__file__).resolve().parent.parent / "media"
 
@@ -31,7 +34,7 @@ def nano(nano_export):
 
 @pytest.fixture(scope="module")
 def session(nano):
-    return single_graph.open_graph(nano.path, 1)
+    return graph.open_graph(nano.path, 1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_the_report_and_the_file(nano):
 def test_the_signature(nano, session):
     model = onnx.load(nano.path)
     onnx.checker.check_model(model, full_check=True)
-    assert {node.domain for node in single_gates.nodes(model.graph)} == {""}
+    assert {node.domain for node in gates.nodes(model.graph)} == {""}
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("samples", "tensor(float)", [1, "n"])]
     assert {value.name: value.type for value in session.get_overridable_initializers()} == {
@@ -116,20 +119,20 @@ def test_what_it_cannot_do_it_says(session, feeds, words):
 
 def tiny_single(precision: str, folder: Path, runtime: Path | None = None) -> Path:
     tiny = exported()
-    path = single_graph.file_of(folder, "tiny", precision)
+    path = graph.file_of(folder, "tiny", precision)
     graphs.save(script().compose(tiny.pairs[precision], runtime or tiny.checkpoint.folder), path)
     return path
 
 
 def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> bool:
     """On the graph's own mel: of random weights its last digit may decide. A near tie may fall either way."""
-    session, probe = (single_graph.open_graph(each, 1) for each in (path, single_gates.mel_alone(path)))
+    session, probe = (graph.open_graph(each, 1) for each in (path, gates.mel_alone(path)))
     same = []
-    for samples in single_gates.sounds(pair.spec).values():
+    for samples in gates.sounds(pair.spec).values():
         samples = {"samples": samples[None, :pair.spec.n_samples]}
         tokens = session.run(["tokens"], samples | (feeds or {}))[0].tolist()
         mel = probe.run(None, samples)[0]
-        same.append(single_gates.margin(pair, mel, single_gates.two_graphs(pair, mel), tokens) < 0.02)  # nats
+        same.append(gates.margin(pair, mel, gates.two_graphs(pair, mel), tokens) < 0.02)  # nats
     return all(same) and len(same) > 2
 
 
@@ -138,8 +141,8 @@ def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     tiny = exported()
     path = tiny_single(precision, tmp_path)
     assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
-    assert all(gate.passed for gate in single_gates.structure(path, tiny.pairs[precision], precision))
-    assert ("MatMulNBits" in single_graph.operators(path)) == (precision == "int4")
+    assert all(gate.passed for gate in gates.structure(path, tiny.pairs[precision], precision))
+    assert ("MatMulNBits" in graph.operators(path)) == (precision == "int4")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
@@ -265,13 +268,13 @@ def refused(nano, monkeypatch, call_script, tmp_path):
         if not folder.exists():
             shutil.copytree(nano.folder, folder, ignore=shutil.ignore_patterns("*end_to_end*"))
         clip = {"kitchen": audio.load(MEDIA / "kitchen.wav").samples}
-        monkeypatch.setattr(single_gates, "sounds", lambda spec, seed=0, given="samples": clip)
+        monkeypatch.setattr(gates, "sounds", lambda spec, seed=0, given="samples": clip)
         monkeypatch.chdir(tmp_path)
         status, _, err = call_script("08-single-onnx-model.py", "--model", "nano", "--precision", "int8",
                                      "--model-dir", folder, "--quiet", *arguments)
         assert status == 1 and [path.name for path in folder.glob("*end_to_end*")] == [
             "whisper-nano_end_to_end_int8.rejected.onnx"]
-        assert "verification" in (facts := single_graph.metadata.read(next(folder.glob("*rejected*"))))
+        assert "verification" in (facts := graph.metadata.read(next(folder.glob("*rejected*"))))
         assert facts["verification"].startswith("rejected")
         return err
 
@@ -284,31 +287,31 @@ def test_a_wrong_window_is_seen(refused, monkeypatch):
 
 
 def test_tokens_that_may_not_come_are_seen(refused, monkeypatch):
-    from whisper_lab.export import single_loop
+    from whisper_lab.single import loop
 
-    monkeypatch.setattr(single_loop, "LATER", single_loop.LANGUAGE)  # after the first word nothing but languages
+    monkeypatch.setattr(loop, "LATER", loop.LANGUAGE)  # after the first word nothing but languages
     assert "gate 'tokens from the same mel' failed" in refused()
 
 
 def test_a_token_wrongly_allowed_is_seen_though_no_clip_says_it(refused, monkeypatch):
-    from whisper_lab.export import single_loop
+    from whisper_lab.single import loop
 
-    sound = single_loop.may_come
+    sound = loop.may_come
 
     def lax(block, rules):
         from dataclasses import replace
 
         return sound(block, replace(rules, suppress=rules.suppress[1:]))
-    monkeypatch.setattr(single_loop, "may_come", lax)
+    monkeypatch.setattr(loop, "may_come", lax)
     assert "gate 'tokens that may come' failed" in refused()
 
 
 def test_a_near_tie_is_allowed_and_said_and_no_more():
     """The mel's last digit decides between tokens that are nearly tied: as whisper-base in int8 does on noise."""
-    gate = single_gates._same_tokens("t", [(0.0, "kitchen"), (0.4, "noise")], NEAR_TIE["int8"])
+    gate = gates._same_tokens("t", [(0.0, "kitchen"), (0.4, "noise")], NEAR_TIE["int8"])
     assert gate.passed and "near tie, allowed: noise (0.4 nats)" in gate.detail
-    assert not single_gates._same_tokens("t", [(0.0, "kitchen"), (4.0, "noise")], NEAR_TIE["int8"]).passed
-    assert not single_gates._same_tokens("t", [(0.4, "noise")], NEAR_TIE["fp32"]).passed
+    assert not gates._same_tokens("t", [(0.0, "kitchen"), (4.0, "noise")], NEAR_TIE["int8"]).passed
+    assert not gates._same_tokens("t", [(0.4, "noise")], NEAR_TIE["fp32"]).passed
 
 
 def test_a_wrong_character_is_seen(refused, monkeypatch):

@@ -11,9 +11,11 @@ from single_nano import part, script, written
 
 from tests.test_single import MEDIA, pair_says
 from whisper_lab import audio
-from whisper_lab.export import single_gates, single_graph, single_wav
-from whisper_lab.export.blocks import FLOAT, UINT8
 from whisper_lab.features import FeatureSpec
+from whisper_lab.single import gates
+from whisper_lab.single import graph as single_graph
+from whisper_lab.single import wav as single_wav
+from whisper_lab.single.blocks import FLOAT, UINT8
 
 NOISE = (0.4 * np.random.default_rng(0).standard_normal(3000)).clip(-1, 1 - 2**-15)
 
@@ -83,7 +85,7 @@ def test_chunks_stand_in_any_place_and_sizes_may_be_wrong(read):
 def test_what_it_cannot_read_it_says(read, data, words):
     with pytest.raises(Exception, match="(?s).*") as caught:
         read(data)
-    assert single_gates.message(caught.value).startswith(words)
+    assert gates.message(caught.value).startswith(words)
 
 
 def test_nano_from_file_to_text(nano_export, call_script):

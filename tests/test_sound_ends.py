@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from bad_sound import patched
 
-from whisper_lab import audio, sound_ends
+from whisper_lab import audio, containers
 
 RATE = 16_000
 SECONDS = 8.0
@@ -122,5 +122,5 @@ def test_the_lab_s_own_clips_are_whole():
     assert clips
     for clip in clips:
         with open(clip, "rb") as file:
-            ends = sound_ends.examine(file)
+            ends = containers.examine(file)
         assert not ends.inside and ends.patch is None and ends.promised == ends.there

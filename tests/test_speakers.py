@@ -8,14 +8,14 @@ import types
 import numpy as np
 import pytest
 
-from whisper_lab import audio, subtitles
+from whisper_lab import audio, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
-from whisper_lab.long_form import Segment
-from whisper_lab.speakers import clusters, encoder, fbank, models, page, turns, voice, words
+from whisper_lab.speakers import clusters, encoder, models, report, turns, voice, words
 from whisper_lab.speakers.turns import Turn
 from whisper_lab.speakers.voice import Stretch
 from whisper_lab.stream.voice import by_level
+from whisper_lab.transcribe import Segment
 
 STEP = voice.CHUNK / audio.SAMPLE_RATE  # s
 
@@ -44,10 +44,10 @@ def kaldi(samples: np.ndarray) -> np.ndarray:
 
 
 def test_the_features_are_kaldis(monkeypatch):
-    monkeypatch.setattr(fbank, "FLOOR", np.float32(np.finfo(np.float32).eps))
+    monkeypatch.setattr(encoder, "FLOOR", np.float32(np.finfo(np.float32).eps))
     for samples in (audio.load("media/kitchen.wav").samples[:16000],
                     (0.1 * np.random.default_rng(0).standard_normal(8000)).astype(np.float32)):
-        np.testing.assert_allclose(fbank.log_mel(samples), kaldi(samples), atol=2e-3)
+        np.testing.assert_allclose(encoder.kaldi_log_mel(samples), kaldi(samples), atol=2e-3)
 
 
 def test_bands_that_a_telephone_leaves_out_say_nothing():
@@ -55,12 +55,12 @@ def test_bands_that_a_telephone_leaves_out_say_nothing():
     time = np.arange(24000) / 16000
     tone = 0.2 * np.sin(2 * np.pi * 800 * time) * (1 + np.sin(2 * np.pi * 4 * time))
     steps = np.round(tone * 32768) / 32768
-    features = fbank.log_mel(steps.astype(np.float32))
+    features = encoder.kaldi_log_mel(steps.astype(np.float32))
     assert np.abs(features[:, 70:]).max() < 0.01 and np.abs(features[:, 25]).max() > 1
 
 
 def test_a_piece_is_as_many_frames_as_the_network_takes():
-    assert fbank.frames_in(fbank.samples_of(encoder.FRAMES)) == encoder.FRAMES
+    assert encoder.frames_in(encoder.samples_of(encoder.FRAMES)) == encoder.FRAMES
     sound = np.random.default_rng(1).standard_normal(16000).astype(np.float32)
     for piece in (Stretch(0.0, 0.3), Stretch(0.99999, 0.99999), Stretch(0.0, 5.0)):
         assert encoder.features(sound, piece).shape == (encoder.FRAMES, 80)
@@ -276,9 +276,9 @@ def test_every_format_names_the_speakers():
 def test_a_short_cue_is_not_joined_with_another_speakers():
     rows = [Segment(0, 0.3, "yes", [], speaker="Ann"), Segment(0.3, 0.5, "no", [], speaker="Bob"),
             Segment(0.5, 0.8, "yes", [], speaker="Ann")]
-    assert [cue.text for cue in subtitles.cues(rows)] == ["yes", "no", "yes"]
+    assert [cue.text for cue in transcripts.cues(rows)] == ["yes", "no", "yes"]
     alone = [Segment(row.start, row.end, row.text, []) for row in rows]
-    assert len(subtitles.cues(alone)) < 3
+    assert len(transcripts.cues(alone)) < 3
 
 
 # The page ------------------------------------------------------------------------------------------------------------
@@ -286,7 +286,8 @@ def test_a_short_cue_is_not_joined_with_another_speakers():
 def test_nothing_in_a_name_or_a_word_ends_the_pages_script(tmp_path):
     evil = "</script><script>alert(1)</script>"
     line = words.Line(0, 0.0, 1.0, evil, [Word(evil, 0.0, 1.0, [])])
-    page.write(tmp_path / "who.html", evil, np.zeros(16000, np.float32), [Turn(0, 0.0, 1.0)], [line], [evil], "x")
+    page = tmp_path / "who.html"
+    report.write_page(page, evil, np.zeros(16000, np.float32), [Turn(0, 0.0, 1.0)], [line], [evil], "x")
     text = (tmp_path / "who.html").read_text()
     assert text.count("</script>") == 1 and "alert(1)" in text and "@POLICY@" not in text
     assert "script-src 'sha256-" in text and "default-src 'none'" in text
@@ -294,9 +295,9 @@ def test_nothing_in_a_name_or_a_word_ends_the_pages_script(tmp_path):
 
 def test_long_sound_goes_into_the_page_packed(monkeypatch):
     sound = (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
-    assert page.sound(sound).startswith("data:audio/wav;base64,")
-    monkeypatch.setattr(page, "LONG", 1.0)
-    packed = page.sound(sound)
+    assert report.sound_as_url(sound).startswith("data:audio/wav;base64,")
+    monkeypatch.setattr(report, "LONG", 1.0)
+    packed = report.sound_as_url(sound)
     assert packed.startswith("data:audio/mpeg;base64,") and len(packed) < 32000
 
 

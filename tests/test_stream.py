@@ -15,7 +15,7 @@ from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.features import FeatureSpec
 from whisper_lab.stream import sources
-from whisper_lab.stream.ear import Hypothesis, Unit
+from whisper_lab.stream.hypothesis import Hypothesis, Unit
 from whisper_lab.stream.report import latency, percentile
 from whisper_lab.stream.screen import GREY, Screen
 

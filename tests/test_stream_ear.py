@@ -6,8 +6,8 @@ import pytest
 from whisper_lab import console
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Result
 from whisper_lab.features import FeatureSpec
-from whisper_lab.stream import ear as module
-from whisper_lab.stream.ear import Ear
+from whisper_lab.stream import hypothesis as module
+from whisper_lab.stream.hypothesis import Ear
 from whisper_lab.tokens import TokenRules
 
 

@@ -10,7 +10,7 @@ from stream_sounds import Clock, silence, speech
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec, log_mel
-from whisper_lab.stream import choose, sources
+from whisper_lab.stream import sources
 from whisper_lab.stream.mel import LiveMel
 from whisper_lab.stream.voice import Voice
 
@@ -165,7 +165,7 @@ def test_a_wav_on_standard_input_is_refused():
 
 def test_the_microphone_counts_what_was_lost(monkeypatch):
     """A device of 48 kHz stereo: all of its blocks arrive as 16 kHz mono, and one overflow is counted."""
-    from whisper_lab.record import microphone
+    from whisper_lab import microphone
 
     class Status:
         input_overflow = False
@@ -196,7 +196,7 @@ def test_the_microphone_counts_what_was_lost(monkeypatch):
 
     monkeypatch.setattr(microphone, "import_sounddevice", lambda: Sounddevice)
     losses, chosen = microphone.Losses(), microphone.Microphone(0, "test", 48_000, 2)
-    source = sources.Live(choose._microphone_blocks(chosen, losses, threading.Event()), sources.Clock(),
+    source = sources.Live(sources._microphone_blocks(chosen, losses, threading.Event()), sources.Clock(),
                           threading.Event(), losses)
     source._thread.join()
     samples = source.take(0.1)
@@ -206,10 +206,10 @@ def test_the_microphone_counts_what_was_lost(monkeypatch):
 
 def test_of_a_long_stream_only_the_count_is_kept(monkeypatch):
     """Hours of sound for a comparison that no one waits for."""
-    from whisper_lab.stream import log
+    from whisper_lab.stream import report
 
-    monkeypatch.setattr(log, "KEPT_S", 2.0)
-    diary = log.Log(Clock(), 0.5)
+    monkeypatch.setattr(report, "KEPT_S", 2.0)
+    diary = report.Log(Clock(), 0.5)
     for _ in range(20):
         with diary.work(speech(0.1)):
             pass

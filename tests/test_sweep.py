@@ -10,7 +10,7 @@ from pathlib import Path
 import energy_fakes
 import pytest
 
-from whisper_lab.energy import clocks, slurm, sweep_cli
+from whisper_lab.sweeps import cli, clocks, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOM = ["sweep", "--gpu-type", "A100", "--profiling-mode", "custom", "--custom-frequencies", "510,960,1410",
@@ -167,8 +167,8 @@ def test_one_process_makes_a_run(folder):
     import fcntl
 
     from whisper_lab.console import LabError
-    from whisper_lab.energy import sweep
-    from whisper_lab.energy.layout import RunKey
+    from whisper_lab.sweeps import run as sweep
+    from whisper_lab.sweeps.layout import RunKey
 
     key = RunKey("CPU", None, 1)
     with (folder / f".{key.stem}.lock").open("w") as held:
@@ -214,7 +214,7 @@ def test_tables_of_clocks_match_the_data_sheets():
     (["--sampling-interval", "5"], "10 to 1000"), (["--num-runs", "0"], "starts at 1")])
 def test_wrong_usage_ends_with_2(wrong, says, capsys):
     with pytest.raises(SystemExit) as end:
-        sweep_cli.main(["sweep", *wrong])
+        cli.main(["sweep", *wrong])
     assert end.value.code == 2 and says in capsys.readouterr().err
 
 
@@ -229,7 +229,7 @@ def test_errors_say_what_to_do(folder, arguments, says):
 
 
 def test_array_notation():
-    assert slurm.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
+    assert plan.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*-*.sh")), ids=lambda path: path.stem)
@@ -243,7 +243,7 @@ def test_job_scripts_ask_for_as_many_tasks_as_the_plan_has(script, tmp_path):
     said = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=True).stdout
     program, command, *rest = said.split("\0")[:-1]
     assert program == str(ROOT / "06-profile-energy.py") and command == "sweep"
-    args = sweep_cli.sweep_arguments(rest)
+    args = cli.sweep_arguments(rest)
     gpu = clocks.GPU_TYPES.get(args.gpu_type)
     each = {"baseline": 1, "custom": len(args.custom_frequencies), "dvfs": len(gpu.frequencies()) if gpu else 0}
     last = int(re.search(r"#SBATCH --array=0-(\d+)%1", script.read_text())[1])

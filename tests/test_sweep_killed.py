@@ -11,7 +11,7 @@ import energy_fakes
 import psutil
 import pytest
 
-from whisper_lab.energy import leash, orphans, sweep
+from whisper_lab.sweeps import leash, run
 
 HELPER = """import subprocess, sys
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *sys.argv[sys.argv.index("--note"):]])
@@ -89,8 +89,8 @@ def test_where_that_failed_the_next_sweep_ends_it_and_says_so(sweeping, tmp_path
 
 def test_the_program_of_a_sweep_that_lives_is_left_alone(sweeping):
     _, note = sweeping
-    assert len(running(note)) == 3 and not any(map(orphans._is_orphan, running(note)))
-    orphans.end_left_running()
+    assert len(running(note)) == 3 and not any(map(run._is_orphan, running(note)))
+    run.end_left_running()
     assert len(running(note)) == 3
 
 
@@ -99,14 +99,14 @@ def test_the_program_of_a_sweep_that_lives_is_left_alone(sweeping):
     ("nonsense", "own", False), ("1 0 {here}", "other", False), (None, "own", False)])
 def test_whose_a_process_is(mark, group, orphan):
     """Only what a sweep on this machine left, that is gone by its id and its start, and in the group it was given."""
-    alive = f"{os.getpid()} {orphans._started(os.getpid())}"
-    text = mark and mark.format(here=orphans._container(), alive=alive)
+    alive = f"{os.getpid()} {run._started(os.getpid())}"
+    text = mark and mark.format(here=run._container(), alive=alive)
     environment = {**os.environ, **({leash.MARK: f"{text} 1" if group == "other" else text} if text else {})}
     process = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
                                start_new_session=True, env=environment, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        assert orphans._is_orphan(psutil.Process(process.pid)) is orphan
+        assert run._is_orphan(psutil.Process(process.pid)) is orphan
     finally:
         process.kill()
         process.communicate()
@@ -117,18 +117,18 @@ def test_whose_a_process_is(mark, group, orphan):
     ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, "failed"),
     ("import os; os.kill(os.getpid(), 15)", -signal.SIGTERM, "failed")])
 def test_the_leash_tells_how_the_program_ended(tmp_path, code, status, outcome):
-    assert sweep.execute([sys.executable, "-c", code], tmp_path / "log", 30) == (status, outcome)
+    assert run.execute([sys.executable, "-c", code], tmp_path / "log", 30) == (status, outcome)
 
 
 def test_a_program_that_cannot_be_started_is_a_failed_run(tmp_path):
-    assert sweep.execute([str(tmp_path / "none")], tmp_path / "log", 30) == (127, "failed")
+    assert run.execute([str(tmp_path / "none")], tmp_path / "log", 30) == (127, "failed")
     assert "cannot start" in (tmp_path / "log").read_text()
 
 
 def test_what_the_program_left_in_its_group_ends_with_the_run(tmp_path):
     note = f"left-{tmp_path.name}-{os.getpid()}"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{note}'])"
-    assert sweep.execute([sys.executable, "-c", code], tmp_path / "log", 30) == (0, "success")
+    assert run.execute([sys.executable, "-c", code], tmp_path / "log", 30) == (0, "success")
     wait_for(lambda: not running(note), "the helper outlived the run", 5)
 
 
@@ -138,5 +138,5 @@ def test_a_program_has_time_to_end_when_it_is_asked_to(tmp_path, monkeypatch):
             "def end(*_):\n    time.sleep(0.5); open('ended', 'w').write('whole'); sys.exit(0)\n"
             "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(60)")
     monkeypatch.chdir(tmp_path)
-    assert sweep.execute([sys.executable, "-c", code], tmp_path / "log", 1.5) == (None, "timeout")
+    assert run.execute([sys.executable, "-c", code], tmp_path / "log", 1.5) == (None, "timeout")
     assert (tmp_path / "ended").read_text() == "whole"

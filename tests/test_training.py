@@ -12,7 +12,7 @@ import pytest
 
 from training import blank, clips, corpus
 from training.corpus import Utterance
-from whisper_lab.spoken import grammar, number_words
+from whisper_lab.spoken import grammar
 from whisper_lab.spoken.voices import SAMPLE_RATE, trim
 
 WINDOW = blank.WINDOW_S * SAMPLE_RATE
@@ -26,7 +26,7 @@ def toy_corpus(tmp_path_factory):
     for i in range(120):
         made = grammar.sentence(draw, "nl" if i % 4 == 0 else "en")
         kind, human = ("digit", i % 3 == 0) if i % 2 else (made.kind, False)
-        text = number_words.english(i % 10) if kind == "digit" else made.text
+        text = grammar.english_number(i % 10) if kind == "digit" else made.text
         length = int(noise.integers(4000, 30000))
         language = "en" if kind == "digit" else made.language
         voice = "human/x" if human else "toy/y"
@@ -59,7 +59,7 @@ def test_the_tokenizer_file_puts_the_same_before_a_text_as_transformers(tmp_path
                                        "tweeduizend driehonderdvijfenveertig"),
 ])  # fmt: skip
 def test_numbers_in_words(n, english, dutch):
-    assert (number_words.english(n, conjunction=True), number_words.dutch(n)) == (english, dutch)
+    assert (grammar.english_number(n, conjunction=True), grammar.dutch_number(n)) == (english, dutch)
 
 
 def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():

@@ -15,9 +15,9 @@ import pytest
 import web
 from web import graph as graph  # the fixture
 
-from whisper_lab import audio, knows
-from whisper_lab.export import single_graph
+from whisper_lab import audio, confidence
 from whisper_lab.metrics import word_errors
+from whisper_lab.single import graph as single_graph
 
 pytestmark = pytest.mark.browser
 MEDIA = Path(__file__).resolve().parent.parent / "media"
@@ -70,7 +70,7 @@ def test_what_loading_took_is_shown(page):
 
 
 def test_what_nano_knows_is_said_before_anybody_speaks(page):
-    known = knows.of("whisper-nano")
+    known = confidence.knowledge_of("whisper-nano")
     assert page.locator("#knows").is_visible() and known.what in page.locator("#what").inner_text()
     shown = page.locator("#sentences li").all_inner_texts()
     assert shown == [text for texts in known.sentences.values() for text in texts] and len(shown) > 3

@@ -17,8 +17,8 @@ import pytest
 import web
 from web import graph as graph  # the fixture
 
-from whisper_lab import audio, doubt, metrics
-from whisper_lab.export import single_graph
+from whisper_lab import audio, confidence, metrics
+from whisper_lab.single import graph as single_graph
 
 pytestmark = pytest.mark.browser
 MEDIA = Path(__file__).resolve().parent.parent / "media"
@@ -224,15 +224,15 @@ def test_a_text_in_a_loop_is_marked(visitor, large, tmp_path):
         visitor.goto(address)
         found = visitor.evaluate("""async (texts) => { const { compressionRatio, LOOPS } = await import("./loops.js");
             return [LOOPS, ...await Promise.all(texts.map(compressionRatio))]; }""", texts)
-        assert found[0] == doubt.LOOPS
+        assert found[0] == confidence.LOOPS
         assert found[1:] == pytest.approx([metrics.compression_ratio(text) for text in texts], rel=0.03)
-        assert found[2] < doubt.LOOPS < found[3]
+        assert found[2] < confidence.LOOPS < found[3]
         visitor.locator("#load").click(timeout=20_000)
         web.wait_until_loaded(visitor)
         for count, (clip, looping) in enumerate([(tmp_path / "bleep.wav", 1), (MEDIA / "kitchen.wav", 0)], start=1):
             visitor.set_input_files("#file", clip)
             result = web.wait_for_result(visitor, count)
-            assert (result["compression_ratio"] > doubt.LOOPS) == looping
+            assert (result["compression_ratio"] > confidence.LOOPS) == looping
             entry = visitor.locator("#results li").first
             entry.locator("small", has_text=clip.name).wait_for(timeout=5_000)
             assert entry.locator(".warning").count() == looping

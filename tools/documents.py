@@ -77,7 +77,7 @@ def miniature_table() -> str:
 
 
 def doubt_table() -> str:
-    """How well doubt.py tells right text from invented text, from benchmarks/doubt.py."""
+    """How well confidence.py tells right text from invented text, from benchmarks/doubt.py."""
     lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
              "|---|---|---|---|---|---|"]
     for name, found in json.loads((ROOT / "benchmarks" / "doubt.json").read_text(encoding="utf-8"))["models"].items():

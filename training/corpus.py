@@ -16,7 +16,7 @@ import numpy as np
 
 from training import altered
 from whisper_lab import console, files, machine
-from whisper_lab.spoken import grammar, number_words, voices
+from whisper_lab.spoken import grammar, voices
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
 CHUNK = 20  # sentences that one voice speaks, one unit of work
@@ -81,8 +81,8 @@ def _speak_job(job: tuple) -> list[tuple[Utterance, np.ndarray]]:
             made = _altered(draw, made)
         if made.held_out == held_out:  # held-out voices speak held-out sentences only, and training voices none
             sentences.append(made)
-    name = number_words.english if language == "en" else number_words.dutch
-    sentences += [grammar.Sentence("digit", language, name(d), number_words.english(d)) for d in range(10)]
+    name = grammar.english_number if language == "en" else grammar.dutch_number
+    sentences += [grammar.Sentence("digit", language, name(d), grammar.english_number(d)) for d in range(10)]
     spoken = [s.text for s in sentences] + [draw.choice(FILLERS[language])]
     sentences.append(grammar.Sentence("um", language, "", ""))
     made = []
@@ -110,7 +110,7 @@ def human_digits(folder: Path, held_out_speakers: set[str]) -> list[tuple[Uttera
         digit, speaker, _ = path.stem.split("_")
         samples, rate = soundfile.read(path, dtype="float32")
         samples = voices.trim(soxr.resample(samples, rate, voices.SAMPLE_RATE), floor_db=-35.0)
-        text = number_words.english(int(digit))
+        text = grammar.english_number(int(digit))
         utterance = Utterance("digit", "en", text, text, f"human/{speaker}", True, speaker in held_out_speakers)
         made.append((utterance, (np.clip(samples, -1, 1) * 32767).astype(np.int16)))
     if not made:

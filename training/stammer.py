@@ -12,7 +12,7 @@ import torch
 
 from training import altered
 from training.clips import SENTENCES
-from whisper_lab.spoken import grammar, number_words
+from whisper_lab.spoken import grammar
 
 DIGITS = 0.35  # of the jumbled texts are digits
 ALTERED = 0.5  # of the sentences have some words changed
@@ -54,7 +54,7 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
 
 def _digits(draw: random.Random) -> str:
     """One to eight digits, many said twice: a stretched one and a doubled one are easily taken for each other."""
-    names = number_words.ENGLISH_UNITS[:10]
+    names = grammar.ENGLISH_UNITS[:10]
     said = [draw.choice(names)]
     while len(said) < 8 and draw.random() < 0.85:
         said.append(said[-1] if draw.random() < 0.25 else draw.choice(names))

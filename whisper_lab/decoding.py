@@ -1,4 +1,4 @@
-"""From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only; beams are in beam.py.
+"""From features to tokens: greedy search, sampling and fallback, over any runtime. NumPy only.
 
 A runtime (PyTorch or ONNX) turns features into a cross cache and tokens into logits; everything that decides which
 token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam search, temperature fallback,
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from whisper_lab import doubt
+from whisper_lab import confidence
 from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbers
 
@@ -51,7 +51,7 @@ class Options:
     beams: int = 1  # used at temperature 0 only
     length_penalty: float = 1.0  # beams are ranked by log-probability / length ** penalty
     patience: float | None = None  # None: transformers' stopping rule; else stop at round(beams * patience) hypotheses
-    temperatures: tuple[float, ...] | None = None  # None: greedy, and in long_form FALLBACK_TEMPERATURES, as peers do
+    temperatures: tuple[float, ...] | None = None  # None: greedy; transcribe.py: FALLBACK_TEMPERATURES, as peers
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
@@ -72,7 +72,7 @@ class Result:
     language: str | None
     language_probability: float | None  # None: the language was given, not detected
     prompt: list[int] = field(default_factory=list)
-    text_logprob: float | None = None  # avg_logprob without the timestamps: see doubt.py
+    text_logprob: float | None = None  # avg_logprob without the timestamps: see confidence.py
 
 
 def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
@@ -133,7 +133,7 @@ def looks_wrong(result: Result, options: Options) -> bool:
 
 
 def is_silence(result: Result, options: Options) -> bool:
-    """The no-speech rule: <|nospeech|> is likely and the text is not. (Sound is judged before, by silence.py.)"""
+    """The no-speech rule: <|nospeech|> is likely and the text is not. (`transcribe.is_silent` judges the sound.)"""
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
@@ -163,7 +163,7 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
     text = rules.text(runtime.tokenizer, tokens)
     return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
                   temperature, compression_ratio(text), None, None, list(prompt),
-                  doubt.mean_of_text(rules, each, tokens))
+                  confidence.mean_of_text(rules, each, tokens))
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
@@ -195,7 +195,6 @@ def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
 
 def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options) -> list[Result]:
     """One pass at one temperature. prompts: int64 [audio, length]."""
-    from whisper_lab.beam import beam_search
 
     rules, temperature = runtime.rules, options.temperatures[0]
     logits, cache = runtime.step(prompts, cross, None)
@@ -208,7 +207,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options)
     results = []
     for i, (prompt, (tokens, logprob, *likely)) in enumerate(zip(prompts.tolist(), found, strict=True)):
         text = rules.text(runtime.tokenizer, tokens)
-        of_text = likely[0] if likely else doubt.average(  # the score of a beam is another mean
+        of_text = likely[0] if likely else confidence.average(  # the score of a beam is another mean
             runtime, runtime.select(cross, np.array([i])), prompt, tokens, options.timestamps)
         results.append(Result(tokens, text, float(logprob), float(no_speech[i]), temperature, compression_ratio(text),
                               None, None, prompt, float(of_text)))
@@ -263,3 +262,116 @@ def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Ge
 
 def _without_end(tokens: list[int], end: int) -> list[int]:
     return tokens[:-1] if tokens and tokens[-1] == end else tokens
+
+
+# Beam search ----------------------------------------------------------------------------------------------------------
+
+# Beam search over any runtime: keep the best few beginnings instead of the best one. NumPy only.
+#
+# The semantics are those of transformers' `generate(num_beams=...)`: log-softmax first, then the token rules without
+# normalising again; the 2 * beams best continuations are looked at, of which those that end among the first `beams`
+# become hypotheses, ranked by log-probability / length ** penalty (the end token counts); a window is finished when its
+# best running beam can no longer beat its worst hypothesis. With `patience` it is finished as soon as round(beams *
+# patience) hypotheses exist (Kasai et al. 2022, "A Call for Clarity in Beam Search"; openai-whisper's rule).
+
+GROUP = 64  # tokens whose largest score is looked at first
+
+
+class _Window:
+    """The beams of one window: running beginnings with their log-probabilities, and finished hypotheses."""
+
+    def __init__(self, beams: int, penalty: float, patience: float | None):
+        self.beams, self.penalty = beams, penalty
+        self.keep = beams if patience is None else max(1, round(beams * patience))
+        self.stop_when_full = patience is not None
+        self.tokens: list[list[int]] = [[]]
+        self.scores = np.zeros(1, np.float32)
+        self.finished: list[tuple[float, list[int]]] = []  # (normalised score, tokens without the end), best first
+
+    def advance(self, scores: np.ndarray, beams: np.ndarray, tokens: np.ndarray, end: int, is_last: bool) -> np.ndarray:
+        """Take the best continuations (all three [2 * beams], best first); returns the row each new beam came from."""
+        running: list[tuple[float, int, list[int]]] = []
+        for rank, (score, beam, token) in enumerate(zip(scores, beams, tokens, strict=True)):
+            if not np.isfinite(score):
+                break
+            ended = token == end
+            if (ended or is_last) and rank < self.beams:
+                self._finish(float(score), self.tokens[beam] + ([] if ended else [int(token)]), ended)
+            elif not ended and len(running) < self.beams:
+                running.append((score, beam, [*self.tokens[beam], int(token)]))
+        while 0 < len(running) < self.beams:  # fewer than `beams` continuations were allowed: fill with dead ones
+            running.append((-np.inf, running[0][1], running[0][2]))
+        self.tokens = [beginning for _, _, beginning in running]
+        self.scores = np.array([score for score, _, _ in running], np.float32)
+        return np.array([beam for _, beam, _ in running], np.int64)
+
+    def _finish(self, score: float, tokens: list[int], ended: bool) -> None:
+        self.finished.append((score / (len(tokens) + ended) ** self.penalty, tokens))
+        self.finished = sorted(self.finished, key=lambda pair: -pair[0])[: self.keep]
+
+    def is_done(self, length: int) -> bool:
+        """No running beam is left, or none of them can still improve on the hypotheses."""
+        if len(self.tokens) == 0:
+            return True
+        if len(self.finished) < self.keep:
+            return False
+        return self.stop_when_full or self.scores[0] / length**self.penalty <= self.finished[-1][0]
+
+
+def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Any
+                ) -> list[tuple[list[int], float]]:
+    """Returns per window the tokens of the best hypothesis and its score (the mean log-probability at penalty 1).
+
+    logits: float32 [audio, vocab] after the prompt, cache of batch = audio; from the second step on the batch is
+    audio x beams while the cross cache stays [audio, ...]. room: most new tokens. options: decoding.Options.
+    """
+    windows = [_Window(options.beams, options.length_penalty, options.patience) for _ in range(len(logits))]
+    live = np.arange(len(windows))
+    for step in range(room):
+        batch = [windows[i] for i in live]
+        best = _continuations(runtime, logits, batch, options)
+        offsets = np.cumsum([0] + [len(window.tokens) for window in batch])  # first row of each window
+        rows = [offsets[i] + window.advance(*best[i], runtime.rules.end, step + 1 == room)
+                for i, window in enumerate(batch)]
+        going = np.array([i for i, window in enumerate(batch) if not window.is_done(step + 1)], np.int64)
+        if len(going) == 0:
+            break
+        if len(going) < len(live):
+            cross = runtime.select(cross, going)
+        live = live[going]
+        cache = runtime.reorder(cache, np.concatenate([rows[i] for i in going]))
+        last = np.array([tokens[-1] for i in live for tokens in windows[i].tokens], np.int64)
+        logits, cache = runtime.step(last[:, None], cross, cache)
+        logits = logits[:, -1]
+    return [(window.finished[0][1], window.finished[0][0]) if window.finished else ([], 0.0) for window in windows]
+
+
+def _continuations(runtime: Any, logits: np.ndarray, batch: list[_Window], options: Any) -> list[tuple]:
+    """Per window its 2 * beams best continuations: scores, beams they continue, tokens; best first."""
+    generated = np.array([tokens for window in batch for tokens in window.tokens], np.int64)
+    scores = log_softmax(logits)
+    require_numbers(runtime, scores[:, 0])
+    scores = runtime.rules.apply(scores, generated.reshape(len(logits), -1), options.timestamps)
+    scores += np.concatenate([window.scores for window in batch])[:, None]
+    scores = scores.reshape(len(batch), -1)  # [audio, beams * vocab]
+    top, values = _largest(scores, min(2 * options.beams, scores.shape[1]))
+    return [(values[i], top[i] // logits.shape[1], top[i] % logits.shape[1]) for i in range(len(batch))]
+
+
+def _largest(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and values [rows, count] of the largest in each row of [rows, n], best first.
+
+    Of equals the lower place comes first, as torch.topk gives them. To partition the vocabularies of all beams would
+    cost as much as a small model's decoder; but the `count` largest stand in the `count` groups of largest maximum.
+    """
+    rows, n = scores.shape
+    groups = n // GROUP
+    places = np.broadcast_to(np.arange(n), (rows, n))
+    if groups > count:
+        largest = scores[:, :groups * GROUP].reshape(rows, GROUP, groups).max(axis=1)
+        chosen = np.argpartition(largest, -count, axis=1)[:, None, -count:]
+        members = (chosen + groups * np.arange(GROUP)[:, None]).reshape(rows, -1)
+        places = np.concatenate([members, places[:, groups * GROUP:]], axis=1)
+    values = np.take_along_axis(scores, places, axis=1)
+    order = np.lexsort((places, -values), axis=1)[:, :count]
+    return np.take_along_axis(places, order, axis=1), np.take_along_axis(values, order, axis=1)

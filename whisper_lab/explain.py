@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, files, markup
+from whisper_lab import console, files, web
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
-from whisper_lab.long_form import Window
-from whisper_lab.token_files import byte_alphabet
-from whisper_lab.tokens import log_softmax
+from whisper_lab.tokens import byte_alphabet, log_softmax
+from whisper_lab.transcribe import Window
 
 HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
 MOST_ROWS = 24  # more cannot be read on a slide
@@ -113,7 +112,7 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
     with plt.rc_context({"font.size": 15, "axes.titlesize": 16, "axes.titlelocation": "left"}):
         figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 8],
                                                  layout="constrained")
-        figure.suptitle(markup.drawn(title), fontsize=19)
+        figure.suptitle(web.drawn(title), fontsize=19)
         draw_wave(wave, trace.window.samples, trace.window.start, runtime.spec)
         draw_mel(mel, trace.features, trace.window.start, runtime.spec)
         _draw_tokens(text, trace, runtime, attention)

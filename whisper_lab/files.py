@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from whisper_lab import claims
+from whisper_lab import locks
 from whisper_lab.console import LabError
 
 
@@ -34,7 +34,7 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # In a folder of its own, under its own name: soundfile and matplotlib choose the format from the suffix.
-        with claims.folder(path.parent, PREFIX) as folder:
+        with locks.folder(path.parent, PREFIX) as folder:
             temporary = folder / path.name
             temporary.touch(0o600)
             yield temporary

@@ -198,3 +198,16 @@ def operating_system() -> str:
 def _omp_threads() -> int | None:
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(first) if first.isdigit() and int(first) > 0 else None
+
+
+# Programs started by another one --------------------------------------------------------------------------------------
+
+# Programs of this lab that another one starts in a process of their own.
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for `python -m whisper_lab...`, which then finds this package from any working directory."""
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), known]))}

@@ -1,7 +1,7 @@
 """The runtime of decoding.py over PyTorch: transformers' Whisper as encode, step and reorder.
 
     runtime = TorchWhisper.load(checkpoints.resolve("nano"))
-    print(long_form.transcribe(runtime, audio.load("speech.wav").samples).text)
+    print(transcribe.transcribe(runtime, audio.load("speech.wav").samples).text)
 
 This is the reference that the ONNX runtime is compared with; the token rules and the search are the same for both.
 """
@@ -15,8 +15,7 @@ import numpy as np
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.token_files import tokenizer_document
-from whisper_lab.tokens import TokenRules
+from whisper_lab.tokens import TokenRules, tokenizer_document
 
 
 class TorchWhisper:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from whisper_lab import console, doubt, files, references, subtitles
+from whisper_lab import confidence, console, files
 from whisper_lab.console import LabError
-from whisper_lab.long_form import Segment, Transcript
 from whisper_lab.metrics import Errors, aligned_rows, word_errors
+from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
 
@@ -57,7 +58,7 @@ class Results:
             if errors:
                 show_errors(errors)
         elif self.args.format != "json" and not self.several:
-            console.result(getattr(subtitles, self.args.format)(transcript.segments).rstrip("\n"))
+            console.result(SUBTITLES[self.args.format](transcript.segments).rstrip("\n"))
         warn_of_doubt(transcript, clip, self.checkpoint.name)
 
     def write(self) -> None:
@@ -90,7 +91,7 @@ class Results:
 
 def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
     """A warning below a transcript that the model itself finds unlikely."""
-    if found := doubt.warning(transcript.segments, model):
+    if found := confidence.warning(transcript.segments, model):
         console.warn(f"{clip.name}: {found}")
 
 
@@ -100,7 +101,7 @@ def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str |
     if len(set(targets)) < len(targets):
         raise LabError(f"two of the clips have the same name, so their .{kind} files would overwrite each other",
                        "rename one, or transcribe them one at a time")
-    write = getattr(subtitles, kind)
+    write = SUBTITLES[kind]
     return [files.write_text(target, write(transcript.segments))
             for target, transcript in zip(targets, transcripts.values(), strict=True)]
 
@@ -119,8 +120,8 @@ def show_errors(errors: Errors) -> None:
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
 
-    Forms and encodings are those of references.py. Raises LabError for a file that cannot be read and for a clip that
-    it does not name.
+    Forms and encodings are those of `read_references`. Raises LabError for a file that
+    cannot be read and for a clip that it does not name.
     """
     path = Path(argument)
     try:
@@ -130,10 +131,10 @@ def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     if not is_file:
         return dict.fromkeys(clips, argument)
     if path.suffix.lower() != ".json":
-        return dict.fromkeys(clips, references.read_text(path).strip())
-    known, found = references.read(path), {}
+        return dict.fromkeys(clips, read_reference_text(path).strip())
+    known, found = read_references(path), {}
     for clip in clips:
-        text = (references.of_clip(known, path.parent, clip) or {}).get("text")
+        text = (reference_of_clip(known, path.parent, clip) or {}).get("text")
         if text is None:
             raise LabError(f"{path} has no reference for '{clip.name}'", "add it, or leave out that clip")
         found[clip] = text
@@ -144,7 +145,7 @@ def _segment(segment: Segment, model: str) -> dict:
     likely = segment.text_logprob
     made = {"start_s": round(segment.start, 3), "end_s": round(segment.end, 3), "text": segment.text,
             "tokens": segment.tokens, "text_logprob": None if likely is None else round(likely, 4),
-            "doubtful": doubt.is_doubtful(likely, model, segment.compression_ratio)}
+            "doubtful": confidence.is_doubtful(likely, model, segment.compression_ratio)}
     if segment.words is not None:
         made["words"] = [{"start_s": round(word.start, 3), "end_s": round(word.end, 3), "text": word.text}
                          for word in segment.words]
@@ -153,3 +154,204 @@ def _segment(segment: Segment, model: str) -> dict:
 
 def _percent(rate: float | None) -> str:
     return "unknown" if rate is None else f"{100 * rate:.1f} %"
+
+
+# Subtitles ------------------------------------------------------------------------------------------------------------
+
+# A transcript as SubRip (.srt) or WebVTT (.vtt) subtitles.
+#
+# WebVTT: W3C "WebVTT: The Web Video Text Tracks Format", sections 4.2 (cue timings) and 4.2.2 (cue text: & < >
+# escaped). SubRip has no standard; its text has no escapes, so only what would break the structure is taken out.
+
+SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
+PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21
+LONGEST = 84  # characters, two lines of 42: what was long enough to be seen is not made longer than that
+JOIN = 0.5  # s; cues that are nearer to each other may become one
+
+def clock(seconds: float, decimal: str = ".") -> str:
+    """Seconds as HH:MM:SS.mmm, rounded to the nearest ms before it is split: 59.9996 is 00:01:00.000."""
+    milliseconds = max(0, round(seconds * 1000))
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{decimal}{milliseconds % 1000:03}"
+
+
+def cues(segments: list[Segment]) -> list[Segment]:
+    """The segments as cues that can be read: each stays for SHORTEST s and at PACE characters a second, or longer.
+
+    A cue that is too short may stay on into the silence after it, then begin in the silence before it; where there is
+    none, it is joined with the neighbour that is nearer, of the same speaker. Text and order stay, and no two cues
+    overlap.
+    """
+    made = [replace(segment, end=max(segment.end, segment.start)) for segment in segments]
+    i = 0
+    while i < len(made):
+        _stretch(made, i)
+        if len(made) == 1 or not _is_short(made[i]):
+            i += 1
+            continue
+        gaps = {j: made[j + 1].start - made[j].end for j in (i - 1, i)
+                if 0 <= j and j + 1 < len(made) and made[j].speaker == made[j + 1].speaker}
+        if not gaps:  # others speak before and after it
+            i += 1
+            continue
+        first = min(gaps, key=gaps.get)
+        joined = _joined(*made[first:first + 2])
+        too_long = made[i].end - made[i].start >= SHORTEST and len(joined.text) > LONGEST
+        if gaps[first] > JOIN or too_long:  # no one speaks near it, or someone who speaks fast: it has all there is
+            i += 1
+            continue
+        made[first:first + 2] = [joined]
+        i = max(0, first)
+    return made
+
+
+def _needed(cue: Segment) -> float:
+    """s that it takes to read a cue."""
+    return max(SHORTEST, len(_one_line(cue.text)) / PACE)
+
+
+def _is_short(cue: Segment) -> bool:
+    return cue.end - cue.start < _needed(cue) - 0.001
+
+
+def _stretch(made: list[Segment], i: int) -> None:
+    """Give cue i the silence after it, then the silence before it, as far as it needs it."""
+    after = made[i + 1].start if i + 1 < len(made) else float("inf")
+    before = made[i - 1].end if i else 0.0
+    end = max(made[i].end, min(made[i].start + _needed(made[i]), after))
+    start = min(made[i].start, max(end - _needed(made[i]), before))
+    made[i] = replace(made[i], start=start, end=end)
+
+
+def _joined(first: Segment, second: Segment) -> Segment:
+    words = [*first.words, *second.words] if first.words and second.words else None
+    return replace(first, end=max(first.end, second.end), text=f"{first.text} {second.text}", words=words,
+                   tokens=[*first.tokens, *second.tokens])
+
+
+def srt(segments: list[Segment]) -> str:
+    """SubRip text of segments, made readable by `cues`."""
+    return "\n".join(f"{i}\n{_span(cue, ',')}\n{_one_line(_spoken(cue))}\n" for i, cue in enumerate(cues(segments), 1))
+
+
+def vtt(segments: list[Segment]) -> str:
+    """WebVTT text of segments, made readable by `cues`; where words are known each is preceded by its start, so that
+    players can follow."""
+    return "\n".join(["WEBVTT\n", *(f"{_span(cue, '.')}\n{_voice(cue)}{_vtt_text(cue)}\n" for cue in cues(segments))])
+
+
+SUBTITLES = {"srt": srt, "vtt": vtt}
+
+
+def _spoken(cue: Segment) -> str:
+    """The text, after the name of its speaker where that is known."""
+    return f"{cue.speaker}: {cue.text}" if cue.speaker else cue.text
+
+
+def _voice(cue: Segment) -> str:
+    """The voice span of WebVTT (section 4.2.2), which players may show as a name or a colour."""
+    return f"<v {_escape(cue.speaker)}>" if cue.speaker else ""
+
+
+def _span(segment: Segment, decimal: str) -> str:
+    # A cue that ends when it begins is an error in WebVTT and never shown in SubRip.
+    end = max(segment.end, segment.start + 0.001)
+    return f"{clock(segment.start, decimal)} --> {clock(end, decimal)}"
+
+
+def _one_line(text: str) -> str:
+    """An empty line would end the cue, an arrow would look like its times."""
+    return " ".join(text.split()).replace("-->", "->")
+
+
+def _vtt_text(segment: Segment) -> str:
+    if not segment.words:
+        return _escape(segment.text)
+    parts, last = [], segment.start
+    for word in segment.words:
+        # Times inside a cue have to lie within it and must grow.
+        stamp = f"<{clock(word.start)}>" if last + 0.0005 < word.start < segment.end - 0.0005 else ""
+        last = word.start if stamp else last
+        parts.append(stamp + _escape(word.text))
+    return " ".join(parts)
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+# What is said in sound files, as people write it down: one reader for every script.
+#
+# Two forms of JSON. An object, as media/references.json has it, and a list, as corpora have it:
+#
+#     {"clip.wav": "what is said", "other.wav": {"text": "what is said", "language": "en"}}
+#     [{"file": "folder/clip.wav", "text": "what is said", "language": "en"}]
+#
+# Names are relative to the JSON's folder. Any encoding that Windows saves in is read: UTF-8 with and without a mark,
+# UTF-16, and the old code page 1252.
+
+FORM = 'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}'
+
+
+def read_reference_text(path: Path) -> str:
+    """A text file in UTF-8, UTF-16 or Windows' code page 1252. Raises LabError where it cannot be read."""
+    try:
+        data = path.read_bytes()
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16")
+        if b"\0" in data[:2] and len(data) > 1:  # no mark, and the first character is ASCII
+            return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return data.decode("cp1252")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is in none of UTF-8, UTF-16 and code page 1252"
+        raise LabError(f"cannot read references from {path}: {reason}", "save it as UTF-8") from error
+
+
+def read_references(path: Path) -> dict[str, dict]:
+    """{name as written: {"text", "language", ...}}, of either form; text and language are None where they are missing.
+
+    Raises LabError for anything else.
+    """
+    try:
+        found = json.loads(read_reference_text(path))
+        pairs = [(row["file"], row) for row in found] if isinstance(found, list) else list(found.items())
+        made = {name: _entry(name, entry) for name, entry in pairs}
+    except RecursionError as error:
+        raise LabError(f"cannot read references from {path}: too many brackets within brackets", FORM) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LabError(f"cannot read references from {path}: {error}", FORM) from error
+    except KeyError as error:
+        raise LabError(f"cannot read references from {path}: a row has no {error}", FORM) from error
+    return made
+
+
+def _entry(name: object, entry: object) -> dict:
+    """Raises TypeError."""
+    fields = {"text": entry} if isinstance(entry, str) else entry
+    if not isinstance(name, str) or not isinstance(fields, dict):
+        raise TypeError(f"{str(name)[:100]!r} has neither a text nor an object with one")
+    for key in ("text", "language"):
+        if not isinstance(fields.get(key), str | None):
+            raise TypeError(f"the {key} of {name!r} is no text")
+    return {"text": None, "language": None, **fields}
+
+
+def reference_of_clip(known: dict[str, dict], folder: Path, clip: Path) -> dict | None:
+    """The entry of a sound file: by its place, else by its name, where no two entries share that; None: there is none.
+
+    folder: that of the JSON.
+    """
+    place = clip.resolve()
+    for name, entry in known.items():
+        if Path(name).name == clip.name and (folder / name).resolve() == place:
+            return entry
+    if clip.name in known:
+        return known[clip.name]
+    same = [entry for name, entry in known.items() if Path(name).name == clip.name]
+    return same[0] if len(same) == 1 else None

@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import onnx_cli  # noqa: E402
+from whisper_lab import __main__  # noqa: E402
 from whisper_lab.checkpoints import name_of  # noqa: E402
 from whisper_lab.decoding import Options, decode, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
@@ -57,9 +57,9 @@ def listen(job: dict):
 
 def long_text(runtime: OnnxWhisper, clip: dict) -> str:
     """The command line prints the text, where the harness wants its own lines only."""
-    args = onnx_cli.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
+    args = __main__.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
     with contextlib.redirect_stdout(io.StringIO()):
-        return onnx_cli.transcribe(runtime, Path(clip["wav"]), args, named=False)["text"]
+        return __main__.transcribe(runtime, Path(clip["wav"]), args, named=False)["text"]
 
 
 harness.main(Lab, listen)

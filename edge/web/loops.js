@@ -1,6 +1,6 @@
 // A text that goes round in a loop: the one sign of doubt in a graph's bare text, which comes without probabilities.
 
-/** Compression ratio above which a text is doubtful: openai-whisper's limit, and that of whisper_lab/doubt.py. */
+/** Compression ratio above which a text is doubtful: openai-whisper's limit, and that of whisper_lab/confidence.py. */
 export const LOOPS = 2.4;
 
 /** Bytes of the text over its bytes when zlib has packed it; 0 for no text, or where the browser cannot pack. */

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from whisper_lab import files, markup
+from whisper_lab import files, web
 from whisper_lab.compare import verdict
 from whisper_lab.compare.variants import BASELINE
 
@@ -56,7 +56,7 @@ def draw(made: dict, stem: Path) -> dict[str, Path]:
 
 def draw_files(made: dict, stem: Path) -> dict[str, Path]:
     """The pictures of two files."""
-    named = {f"{key}: {markup.drawn(facts['file'])}": facts for key, facts in made["graphs"].items()}
+    named = {f"{key}: {web.drawn(facts['file'])}": facts for key, facts in made["graphs"].items()}
     return {"sizes": sizes(named, f"{stem}-sizes.png"),
             "operators": operators({"b": made["graphs"]["b"]}, "b against a", f"{stem}-operators.png")}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import children, console
+from whisper_lab import console, machine
 from whisper_lab.compare.variants import PYTORCH, known
 from whisper_lab.console import LabError
 from whisper_lab.machine import peak_rss_bytes
@@ -26,7 +26,7 @@ def run(variant: str, args, clip: Path) -> dict:
     """Start a fresh process for one variant and return what it measured. Raises LabError where it fails."""
     command = [sys.executable, "-m", "whisper_lab.compare.probe", "--variant", variant, "--quiet",
                *options(args, [clip])]
-    done = subprocess.run(command, capture_output=True, text=True, env=children.environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=machine.child_environment())
     if done.returncode:
         raise LabError(f"measuring {variant} in a process of its own failed: {done.stderr.strip()[-300:]}",
                        "leave memory out with --no-memory")

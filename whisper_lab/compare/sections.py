@@ -1,42 +1,10 @@
 """The comparison as sections of blocks, from which the terminal, Markdown and the page are made alike."""
 
-from dataclasses import dataclass, field
-
 from whisper_lab import console
 from whisper_lab.compare.variants import BASELINE
+from whisper_lab.report import Aligned, Section, Table
 
 UNKNOWN = "-"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells; `summary` is shown on the terminal at once, the others with --details, collapsed ones never."""
-
-    title: str
-    columns: list[str]
-    rows: list[list]
-    collapsed: bool = False
-    summary: bool = False
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """A text against the right one, word by word: ("=", "S", "I" or "D"; right word; other word)."""
-
-    title: str
-    words: list
-
-
-@dataclass
-class Section:
-    """A heading and what stands under it."""
-
-    title: str
-    intro: str
-    notes: list[str] = field(default_factory=list)
-    figure: str | None = None  # name of the picture: pareto, sizes, operators, layers
-    tables: list[Table] = field(default_factory=list)
-    aligned: list[Aligned] = field(default_factory=list)
 
 
 def of_comparison(made: dict) -> list[Section]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files, references
+from whisper_lab import audio, console, files, transcripts
 from whisper_lab.console import LabError
 from whisper_lab.metrics import word_errors
 from whisper_lab.transcripts import read_reference
@@ -69,7 +69,7 @@ def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:
 
 def transcribe(runtime, clips: list[Clip]) -> list:
     """What a runtime hears in each clip, greedily: a Transcript each."""
-    from whisper_lab import long_form
+    from whisper_lab import transcribe as long_form
     from whisper_lab.decoding import Options
 
     return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,)))
@@ -80,9 +80,9 @@ def manifest(path: Path) -> dict[Path, dict]:
     """{file: {"text", "language"}}"""
     try:
         made = {files.inside(path.parent, name): {key: entry[key] for key in ("text", "language")}
-                for name, entry in references.read(path).items()}
+                for name, entry in transcripts.read_references(path).items()}
     except ValueError as error:
-        raise LabError(f"cannot read references from {path}: {error}", references.FORM) from error
+        raise LabError(f"cannot read references from {path}: {error}", transcripts.FORM) from error
     if not made:
         raise LabError(f"the manifest {path} names no clips", "add some, or name sound files")
     return made

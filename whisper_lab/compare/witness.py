@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import children, console, files, machine
+from whisper_lab import console, files, machine
 from whisper_lab.compare import numbers, probe, texts, timing
 from whisper_lab.compare.variants import known
 from whisper_lab.console import LabError
@@ -46,7 +46,7 @@ def asked(args) -> Iterator[Callable[[], Testimony]]:
     with tempfile.TemporaryDirectory(prefix="whisper-lab-pytorch-") as folder:
         command = [sys.executable, "-m", "whisper_lab.compare.witness", "--folder", folder, "--quiet",
                    "--repeats", str(args.repeats), *probe.options(args, args.audio)]
-        with subprocess.Popen(command, env=children.environment()) as process:
+        with subprocess.Popen(command, env=machine.child_environment()) as process:
             try:
                 yield lambda: _answer(process, Path(folder))
             finally:

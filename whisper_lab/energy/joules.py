@@ -9,6 +9,8 @@ wished-for interval`: readings come when they can, and their number times 50 ms 
 
 from collections.abc import Sequence
 
+from whisper_lab.energy.meters import TO_GET_JOULES, Found
+
 Readings = Sequence[tuple[float, tuple[float, ...]]]
 
 
@@ -52,3 +54,100 @@ def _at(moment: float, times: list[float], watts: list[float]) -> float:
     import numpy as np
 
     return float(np.interp(moment, times, watts))
+
+
+# The entry of a run ---------------------------------------------------------------------------------------------------
+
+# From joules in a window to the entry `energy` of a run: gross, net of idle, per second of sound and per token.
+#
+# A number that cannot be had is None with a reason, never 0.
+
+GAP_S = 2.5  # an external meter's log may begin and end this far inside the window: many write a line a second or two
+
+
+class Refused(Exception):
+    """The readings of a window cannot carry a number; the message says why."""
+
+
+def check_window(meter, readings: list, start: float, end: float, errors: dict[str, str]) -> None:
+    """Raise Refused where a window's readings say nothing: too short, too few, none, or a counter that stands still."""
+    duration = end - start
+    if len(readings) < (1 if meter.method == "estimate" else 2):
+        raise Refused(f"{meter.name} gave {len(readings)} readings in a window of {duration:.2f} s"
+                      + (f": {errors[meter.name]}" if meter.name in errors else ""))
+    if meter.method == "estimate":
+        return
+    if readings[0][0] > start + GAP_S or readings[-1][0] < end - GAP_S:
+        raise Refused(f"the readings of {meter.name} cover {readings[0][0]:.1f} to {readings[-1][0]:.1f} s of the log, "
+                      f"not the window from {start:.1f} to {end:.1f} s"
+                      + (f": {errors[meter.name]}" if meter.name in errors else ""))
+    steps = sum(a != b for (_, a), (_, b) in zip(readings, readings[1:], strict=False))
+    if meter.kind == "counter" and not steps:
+        raise Refused(f"the counter of {meter.name} did not move in {duration:.1f} s: it is not a real one, as in many "
+                      "virtual machines")
+    if duration < meter.shortest_s and steps < meter.fewest_steps:
+        raise Refused(f"a window of {duration:.2f} s with {steps} steps is too short for {meter.name}, which needs "
+                      f"{meter.shortest_s:g} s or {meter.fewest_steps} steps: more --repeats or --num-samples, or "
+                      f"--min-seconds {2 * meter.shortest_s:g}")
+
+
+def entry(found: Found, gross: float | None, reason: str | None, start: float, end: float,
+          idle: dict, audio_s: float, tokens: int) -> dict:
+    """The entry `energy` of a run's JSON.
+
+    gross: J between start and end (s), or None with a reason; idle: {"before": W or None, "after": ..., "reason"};
+    audio_s, tokens: how much was transcribed in that time.
+    """
+    meter, duration = found.primary, end - start
+    if meter is None:
+        reason = "no energy counter on this machine; " + "; ".join(f"{k}: {v}" for k, v in found.reasons.items())
+    known = [watts for watts in (idle["before"], idle["after"]) if watts is not None]
+    idle_w = sum(known) / len(known) if known else None
+    net = gross - idle_w * duration if gross is not None and idle_w is not None else None
+    made = {
+        "energy_j": gross, "net_energy_j": net, "method": "none" if gross is None else meter.method,
+        "source": meter.source if meter else "none", "reason": reason, "reasons": found.reasons,
+        "idle_power_w": idle_w, "idle_power_before_w": idle["before"], "idle_power_after_w": idle["after"],
+        "average_power_w": gross / duration if gross is not None else None, "duration_s": duration,
+        "audio_s": audio_s, "energy_per_audio_s_j": gross / audio_s if gross is not None and audio_s else None,
+        "energy_per_token_j": gross / tokens if gross is not None and tokens else None,
+        "is_estimate": bool(meter and meter.method == "estimate"),
+        "scope": "everything the meter sees, not this program alone"}
+    if gross is not None and net is None:
+        made["net_reason"] = idle["reason"]
+    if meter and meter.method == "estimate":
+        made |= {"energy_low_j": meter.low * duration, "energy_high_j": meter.high * duration}
+    return made
+
+
+def lines(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes: int) -> list[str]:
+    """What is printed about energy."""
+    if energy["energy_j"] is None:
+        return _lines_without(energy, cpu_s, cores, rtf, peak_bytes)
+    label = "ESTIMATED, not measured" if energy["is_estimate"] else energy["method"]
+    made = [f"Energy: {energy['energy_j']:.2f} J in {energy['duration_s']:.2f} s, {energy['average_power_w']:.2f} W "
+            f"({label}: {energy['source']})"]
+    if energy["is_estimate"]:
+        low, high = energy["energy_low_j"], energy["energy_high_j"]
+        made.append(f"  between {low:.2f} and {high:.2f} J, if the assumption holds")
+    per_token = energy["energy_per_token_j"]
+    made.append(f"  {energy['energy_per_audio_s_j']:.3f} J per second of sound"
+                + ("" if per_token is None else f", {per_token:.4f} J per token"))
+    if energy["net_energy_j"] is None:
+        made.append(f"  net of idle: unknown ({energy['net_reason']})")
+    else:
+        made.append(f"  net of idle: {energy['net_energy_j']:.2f} J (idle {energy['idle_power_w']:.2f} W)")
+    return made
+
+
+def _lines_without(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes: int) -> list[str]:
+    if energy["source"] != "none":
+        return [f"Energy: not measured - {energy['reason']}"]
+    names = {"nvml": "NVML", "nvml-power": "NVML power", "rapl": "RAPL"}
+    made = ["Energy: not measured - no energy counter on this machine"]
+    made += [f"  {names.get(source, source)}: {why}" for source, why in energy["reasons"].items()]
+    factor = "unknown" if rtf is None else f"{rtf:.3f}"
+    made.append(f"  Reported instead: CPU time {cpu_s:.1f} s in all passes ({cores} cores), RTF {factor}, peak memory "
+                f"{peak_bytes / 1e6:.0f} MB")
+    made.append(f"  To get joules: {TO_GET_JOULES}")
+    return made

@@ -8,6 +8,9 @@ A meter only reads. What its readings mean in joules (difference of a counter, i
 who use it. Everything a meter sees counts, not this program alone: a package, a board, a whole machine.
 """
 
+import csv
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -94,9 +97,299 @@ def _blind(name: str, device: str) -> str | None:
 
 
 def _openers(gpu: int | str, power_file: str | None, assume_watts: str | None, root: Path) -> dict:
-    from whisper_lab.energy import nvml, power_sources, rapl
 
-    return {"nvml": lambda: nvml.EnergyCounter(gpu), "nvml-power": lambda: nvml.Power(gpu),
-            "rapl": lambda: rapl.Rapl(root), "battery": lambda: power_sources.Battery(root),
-            "power-file": lambda: power_sources.PowerFile(power_file),
-            "assume-watts": lambda: power_sources.AssumedPower(assume_watts)}
+    return {"nvml": lambda: EnergyCounter(gpu), "nvml-power": lambda: Power(gpu),
+            "rapl": lambda: Rapl(root), "battery": lambda: Battery(root),
+            "power-file": lambda: PowerFile(power_file),
+            "assume-watts": lambda: AssumedPower(assume_watts)}
+
+
+# RAPL -----------------------------------------------------------------------------------------------------------------
+
+# The energy counter of Intel and AMD processors (Running Average Power Limit), through Linux' powercap files.
+#
+# Only the domain `package` is taken: `core`, `uncore` and often `dram` are inside it, `psys` is around it, and summing
+# them counts the same joule up to three times. The counter starts again from 0 at `max_energy_range_uj`, on busy
+# servers every few minutes. Since CVE-2020-8694 only root may read it. Source: Linux
+# Documentation/power/powercap/powercap.rst.
+
+class Rapl:
+    """Joules of every processor package."""
+
+    name, method, kind = "rapl", "rapl", "counter"
+    shortest_s, fewest_steps = 1.0, 20
+
+    def __init__(self, root: str | Path = "/"):
+        """root: where /sys and /proc hang. Raises Unavailable."""
+        self._files = packages(Path(root))
+        try:
+            self.wraps_at = tuple(int((file.parent / "max_energy_range_uj").read_text()) / 1e6 for file in self._files)
+            self.read()
+        except PermissionError as error:
+            raise Unavailable(f"{self._files[0]} may be read by root only (CVE-2020-8694); until the next start: sudo "
+                              f"chmod a+r {' '.join(map(str, self._files))}; for good, a udev rule: SUBSYSTEM=="
+                              '"powercap", RUN+="/bin/chmod a+r /sys%p/energy_uj"') from error
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self._files[0].parent} cannot be read: {error}") from error
+        number = f"{len(self._files)} packages" if len(self._files) > 1 else "1 package"
+        self.source = f"RAPL package energy counter, {number}"
+
+    def read(self) -> tuple[float, ...]:
+        """Joules of each package since some moment; each counter wraps on its own."""
+        return tuple(int(file.read_text()) / 1e6 for file in self._files)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def packages(root: Path) -> list[Path]:
+    """The `energy_uj` files of the package domains. Raises Unavailable where there are none."""
+    folder = root / "sys/class/powercap"
+    if not folder.is_dir():
+        raise Unavailable(f"{folder} is missing{_virtual(root)}")
+    zones = [zone for zone in sorted(folder.iterdir()) if re.fullmatch(r"intel-rapl:\d+", zone.name)]
+    found = []
+    for zone in zones:
+        try:
+            if (zone / "name").read_text().startswith("package"):
+                found.append(zone / "energy_uj")
+        except OSError:
+            continue
+    if not found:
+        raise Unavailable(f"{folder} has no package domain{_virtual(root)}")
+    return found
+
+
+def _virtual(root: Path) -> str:
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", (root / "proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        return ""
+    return " (a virtual machine: the host keeps the counter to itself)" if flags and " hypervisor" in flags[1] else ""
+
+
+# NVML -----------------------------------------------------------------------------------------------------------------
+
+# NVIDIA's meters: the energy counter (Volta and later), and power where there is no counter.
+#
+# Both see the whole board, every program on it. The counter is in millijoules since the driver was loaded and moves in
+# steps of some tens of milliseconds. Power is a trap: `nvmlDeviceGetPowerUsage` is an average over the last second on
+# Ampere (but GA100) and later, so the field NVML_FI_DEV_POWER_INSTANT is taken where it exists. Source: NVML API
+# reference.
+
+class _Board:
+    """NVML, opened on one GPU."""
+
+    def __init__(self, gpu: int | str = 0):
+        """gpu: NVML's index, or a UUID: CUDA_VISIBLE_DEVICES renumbers CUDA's devices but not NVML's."""
+        try:
+            import pynvml
+        except ImportError as error:
+            raise Unavailable("the package nvidia-ml-py is not installed") from error
+        self.nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            by = pynvml.nvmlDeviceGetHandleByUUID if isinstance(gpu, str) else pynvml.nvmlDeviceGetHandleByIndex
+            self.handle = by(gpu)
+            name = pynvml.nvmlDeviceGetName(self.handle)
+        except pynvml.NVMLError as error:
+            raise Unavailable(f"no NVIDIA driver or GPU: {error}") from error
+        self.board = f"GPU {gpu} {name.decode() if isinstance(name, bytes) else name}"
+
+    def close(self) -> None:
+        self.nvml.nvmlShutdown()
+
+
+class EnergyCounter(_Board):
+    """Joules since the driver was loaded."""
+
+    name, method, kind = "nvml", "counter", "counter"
+    wraps_at = None  # 64 bits of millijoules
+    shortest_s, fewest_steps = 1.0, 20
+
+    def __init__(self, gpu: int | str = 0):
+        super().__init__(gpu)
+        try:
+            self.read()
+        except self.nvml.NVMLError as error:
+            self.close()
+            raise Unavailable(f"{self.board} has no energy counter ({error}): older than Volta, a vGPU, MIG or Jetson"
+                              ) from error
+        self.source = f"NVML total energy counter, {self.board}"
+
+    def read(self) -> tuple[float, ...]:
+        return (self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1e3,)
+
+
+class Power(_Board):
+    """Watts of this moment where the driver tells them, else the average it offers."""
+
+    name, method, kind = "nvml-power", "integrated-power", "power"
+    wraps_at = None
+    shortest_s, fewest_steps = 2.0, 20
+
+    def __init__(self, gpu: int | str = 0):
+        super().__init__(gpu)
+        self._instant = True
+        try:
+            self.read()
+        except (self.nvml.NVMLError, AttributeError):
+            self._instant = False
+        try:
+            self.read()
+        except self.nvml.NVMLError as error:
+            self.close()
+            raise Unavailable(f"{self.board} does not tell its power ({error})") from error
+        kind = "instant power" if self._instant else "power, which many drivers average over a second,"
+        self.source = f"NVML {kind} integrated over time, {self.board}"
+
+    def read(self) -> tuple[float, ...]:
+        if not self._instant:
+            return (self.nvml.nvmlDeviceGetPowerUsage(self.handle) / 1e3,)
+        value = self.nvml.nvmlDeviceGetFieldValues(self.handle, [self.nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+        if value.nvmlReturn:
+            raise self.nvml.NVMLError(value.nvmlReturn)
+        return (value.value.uiVal / 1e3,)
+
+
+class Conditions(_Board):
+    """Clocks, temperature, load and memory of the board, for the trace; None where the board does not tell."""
+
+    def read(self) -> dict[str, float | None]:
+        """Keys as in the trace's header."""
+        nvml, handle = self.nvml, self.handle
+        return {
+            "sm_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "memory_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+            "temperature_c": self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            "gpu_utilization_percent": self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+            "memory_used_bytes": self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used)}
+
+    def _ask(self, question) -> float | None:
+        try:
+            return question()
+        except self.nvml.NVMLError:
+            return None
+
+
+# Battery, external meter, assumption ----------------------------------------------------------------------------------
+
+# Sources other than a processor's or GPU's own counter: the battery, an external meter's log, an assumed power.
+
+class Battery:
+    """Watts drawn from the battery: the whole machine, display included; updated every few seconds only."""
+
+    name, method, kind = "battery", "battery", "power"
+    wraps_at = None
+    shortest_s, fewest_steps = 60.0, 20
+
+    def __init__(self, root: str | Path = "/"):
+        """root: where /sys hangs. Raises Unavailable, also on mains: then the battery does not see what is used."""
+        folder = Path(root) / "sys/class/power_supply"
+        batteries = [one for one in sorted(folder.glob("*")) if _text(one / "type") == "Battery"
+                     and _text(one / "scope") != "Device"]  # Device: a mouse's or headset's own
+        if not batteries:
+            raise Unavailable("this machine has none")
+        discharging = [one for one in batteries if _text(one / "status") == "Discharging"]
+        if not discharging:
+            raise Unavailable("on mains, where the battery does not see what is used; unplug it")
+        self._folders = discharging
+        try:
+            self.read()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{discharging[0]} tells neither power_now nor current_now and voltage_now") from error
+        self.source = f"discharge of {', '.join(one.name for one in discharging)}, the whole machine"
+
+    def read(self) -> tuple[float, ...]:
+        return (sum(self._watts(folder) for folder in self._folders),)
+
+    def _watts(self, folder: Path) -> float:
+        if _text(folder / "status") != "Discharging":
+            raise OSError(f"{folder.name} no longer discharges: plugged in during the run")
+        if (folder / "power_now").exists():
+            return abs(int((folder / "power_now").read_text())) / 1e6
+        microamperes, microvolts = (int((folder / name).read_text()) for name in ("current_now", "voltage_now"))
+        return abs(microamperes) * microvolts / 1e12
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class PowerFile:
+    """The log of an external meter: CSV of seconds since 1970 and watts; it may still be growing.
+
+    It is read when the run is over, and only what falls into the run counts: the clocks of both machines must agree.
+    """
+
+    name, method, kind = "power-file", "external-file", "power"
+    wraps_at = None
+    shortest_s, fewest_steps = 5.0, 5
+
+    def __init__(self, path: str | None):
+        """Raises Unavailable where no file was named, LabError where the one named cannot be read."""
+        if path is None:
+            raise Unavailable("no --power-file was given")
+        self.path = Path(path)
+        try:
+            self.rows()  # what is wrong with it must be known before the run, not after
+        except OSError as error:
+            raise LabError(f"cannot read {path}: {error.strerror}", "name the CSV that your meter writes") from error
+        self.source = f"external meter's log {self.path.name}"
+
+    def rows(self) -> list[tuple[float, float]]:
+        """(seconds since 1970, watts) in order of time. Raises LabError for a file that is no such log."""
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]  # the last one is being written
+        found = []
+        for number, row in enumerate(csv.reader(lines), 1):
+            try:
+                pair = float(row[0]), float(row[1])
+            except (ValueError, IndexError) as error:
+                if not found or not row:  # a header, an empty line
+                    continue
+                raise LabError(f"{self.path}, line {number} is not `seconds since 1970,watts`",
+                               "write two columns, as of: date +%s.%N") from error
+            if all(map(math.isfinite, pair)):
+                found.append(pair)
+        return sorted(found)
+
+    def read(self) -> tuple[float, ...]:
+        """Never sampled: see `rows`."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class AssumedPower:
+    """No meter at all: time multiplied by a power that somebody named. An estimate, and labelled so."""
+
+    name, method, kind = "assume-watts", "estimate", "power"
+    wraps_at = None
+    shortest_s, fewest_steps = 0.0, 0
+
+    def __init__(self, watts: str | None):
+        """watts: `15`, or `10-25` for a range. Raises Unavailable where none was given, LabError for nonsense."""
+        if watts is None:
+            raise Unavailable("no --assume-watts was given")
+        try:
+            ends = [float(end) for end in watts.split("-")]
+            self.low, self.high = ends[0], ends[-1]
+            if len(ends) > 2 or not 0 < self.low <= self.high < math.inf:
+                raise ValueError
+        except ValueError as error:
+            raise LabError(f"--assume-watts '{watts}' is no power", "give watts, 15, or a range, 10-25") from error
+        self.source = f"ESTIMATE: {watts} W assumed, nothing was measured"
+
+    def read(self) -> tuple[float, ...]:
+        return ((self.low + self.high) / 2,)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

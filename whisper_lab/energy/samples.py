@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab import audio, console
-from whisper_lab.audio_decode import SAMPLE_RATE
+from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 
 # class -> shortest and longest clip, in s of sound

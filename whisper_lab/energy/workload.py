@@ -1,17 +1,173 @@
 """What is profiled: a checkpoint on a device, clips in memory, and one pass over a group of them."""
 
+import json
 import resource
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from whisper_lab import checkpoints, console, machine
 from whisper_lab.checkpoints import Checkpoint
 from whisper_lab.console import LabError
-from whisper_lab.energy.operations import Architecture
 from whisper_lab.energy.samples import Sample
-from whisper_lab.energy.watched import Tally, Watched
+
+# Operations -----------------------------------------------------------------------------------------------------------
+
+# How much there is to compute, counted from the architecture: what a clock and a joule are divided by.
+#
+#     arch = Architecture.from_folder("whisper_model_dir/whisper-nano")
+#     arch.parameters, arch.encoder_operations(), arch.decoder_operations(new=1, past=30)
+#
+# One multiplication with its addition counts as two operations. Counted are convolutions and matrix products
+# (projections, attention, feed-forward, logits); softmax, normalization, GELU, the Fourier transform and the search are
+# left out. Attention is counted in full, also what the causal mask throws away.
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of one Whisper; names as in its config.json."""
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    num_mel_bins: int
+    max_source_positions: int  # encoder positions: half as many as frames
+    max_target_positions: int
+    vocab_size: int
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "Architecture":
+        """Read config.json of a checkpoint. Raises LabError where it is missing or incomplete."""
+        path = Path(folder) / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+        except (OSError, ValueError, KeyError) as error:
+            raise LabError(f"{path} does not tell the architecture: {error}", "fetch the checkpoint again") from error
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model; the embedding, which also makes the logits, is counted once."""
+        d, attention = self.d_model, 4 * self.d_model**2 + 3 * self.d_model  # the key projection has no bias
+        encoder_layer = attention + 2 * 2 * d + self._feed_forward(self.encoder_ffn_dim)
+        decoder_layer = 2 * attention + 3 * 2 * d + self._feed_forward(self.decoder_ffn_dim)
+        front = (self.num_mel_bins * d * 3 + d) + (d * d * 3 + d)
+        positions = (self.max_source_positions + self.max_target_positions) * d
+        return (front + positions + self.encoder_layers * encoder_layer + self.decoder_layers * decoder_layer
+                + self.vocab_size * d + 2 * 2 * d)
+
+    def _feed_forward(self, width: int) -> int:
+        return 2 * self.d_model * width + width + self.d_model
+
+    def encoder_operations(self) -> int:
+        """For one window, with the keys and values that the decoder's cross-attention takes from it."""
+        d, n = self.d_model, self.max_source_positions
+        convolutions = 2 * (2 * n * 3 * self.num_mel_bins * d + n * 3 * d * d)  # the first at twice the positions
+        layer = 2 * (4 * n * d * d + 2 * n * n * d + 2 * n * d * self.encoder_ffn_dim)
+        return convolutions + self.encoder_layers * layer + self.decoder_layers * 2 * (2 * n * d * d)
+
+    def decoder_operations(self, new: int, past: int) -> int:
+        """For `new` tokens of one row when `past` are in the cache already."""
+        d = self.d_model
+        attention = 4 * d * d + 2 * (past + new) * d  # per token: four projections; scores and their sum
+        cross = 2 * d * d + 2 * self.max_source_positions * d  # keys and values are there already
+        layer = attention + cross + 2 * d * self.decoder_ffn_dim
+        return 2 * new * (self.decoder_layers * layer + d * self.vocab_size)
+
+
+# Stopwatch and counter ------------------------------------------------------------------------------------------------
+
+# A runtime with a stopwatch and a counter around it: how long each phase takes, how many tokens and operations.
+
+@dataclass
+class Tally:
+    """What happened since `Watched.begin`.
+
+    Phases, in s: features (samples to log-mel, and cutting them into windows), encoder, decoder (prompt, tokens and the
+    choice among them), words (the attention that word times are made of). tokens: chosen ones, end tokens included.
+    """
+
+    phases_s: dict[str, float] = field(default_factory=lambda: {"features": 0.0, "encoder": 0.0, "decoder": 0.0})
+    first_token_s: float | None = None  # from samples to the first chosen token
+    tokens: int = 0
+    windows: int = 0
+    calls: int = 0  # of the encoder
+    operations: int = 0
+
+
+class Watched:
+    """A decoding.Runtime around another one."""
+
+    def __init__(self, runtime, architecture: Architecture, fixed_tokens: int | None = None, synchronize=None):
+        """fixed_tokens: the end token is forbidden, so that every window has this many (Options.max_tokens says how
+        many); synchronize: called where a device may still be computing, or None."""
+        self.runtime, self.architecture, self.fixed_tokens = runtime, architecture, fixed_tokens
+        self.rules, self.spec, self.tokenizer = runtime.rules, runtime.spec, runtime.tokenizer
+        self.synchronize = synchronize or (lambda: None)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock and the counts anew."""
+        self.synchronize()
+        self.tally, self._past = Tally(), 0
+        self._started = self._last = time.perf_counter()
+
+    def encode(self, features: np.ndarray) -> Any:
+        """As decoding.Runtime.encode."""
+        self._lap("features")
+        cross = self.runtime.encode(features)
+        self.synchronize()
+        self._lap("encoder")
+        self.tally.windows += len(features)
+        self.tally.calls += 1
+        self.tally.operations += len(features) * self.architecture.encoder_operations()
+        return cross
+
+    def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
+        """As decoding.Runtime.step."""
+        rows, new = input_ids.shape
+        asks_language = cache is None and new == 1 and bool(self.rules.languages)  # no text token is chosen from it
+        self._past = 0 if cache is None else self._past
+        logits, cache = self.runtime.step(input_ids, cross, cache)
+        self._lap("decoder")
+        self.tally.operations += rows * self.architecture.decoder_operations(new, self._past)
+        self._past += new
+        if not asks_language:
+            self.tally.tokens += rows
+            if self.tally.first_token_s is None:
+                self.tally.first_token_s = self._last - self._started
+            if self.fixed_tokens:
+                logits = np.array(logits)
+                logits[..., self.rules.end] = -np.inf
+        return logits, cache
+
+    def attention(self, input_ids: np.ndarray, cross: Any) -> np.ndarray:
+        """As decoding.Runtime.attention."""
+        self.tally.phases_s.setdefault("words", 0.0)
+        self._lap("decoder")
+        found = self.runtime.attention(input_ids, cross)
+        self._lap("words")
+        return found
+
+    def reorder(self, cache: Any, rows: np.ndarray) -> Any:
+        """As decoding.Runtime.reorder."""
+        return self.runtime.reorder(cache, rows)
+
+    def select(self, cross: Any, audios: np.ndarray) -> Any:
+        """As decoding.Runtime.select."""
+        return self.runtime.select(cross, audios)
+
+    def _lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.tally.phases_s[phase] += now - self._last
+        self._last = now
+
+
+# What is profiled -----------------------------------------------------------------------------------------------------
 
 RANDOM_TOKENS = 64  # per window, for a checkpoint that was never trained and seldom ends by itself
 OUT_OF_MEMORY = "a smaller --model, --dtype float16, a smaller --batch-size, fewer samples (--num-samples 1)"
@@ -150,7 +306,7 @@ def transcribe_group(lab: Lab, clips: list[Clip], args) -> tuple[float, Tally]:
     for every model and precision.
     """
     from whisper_lab.decoding import Options
-    from whisper_lab.long_form import transcribe_many
+    from whisper_lab.transcribe import transcribe_many
 
     language = args.language or clips[0].sample.language if lab.runtime.rules.languages else None
     options = Options(language=language, max_tokens=args.tokens, timestamps=False, seed=args.seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8_cache, naming, rounding
+from whisper_lab.export import graphs, int8_cache, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
 from whisper_lab.export.pair import session
 from whisper_lab.export.reference import Sound, yardsticks
@@ -49,7 +49,7 @@ def _first_off(errors: dict[str, tuple[float, float]]) -> str | None:
 def _errors(path: Path, part: str, places: dict[str, str], precision: str, runtime,
             sound: Sound) -> dict[str, tuple[float, float]]:
     """Place -> relative error of the graph's value, and what is to be expected: PyTorch's own error, where known."""
-    with rounding.exact(runtime.model):
+    with reference.in_float64(runtime.model):
         right = _hooked(part, set(places), runtime, sound)
     own = {}
     if precision in ARITHMETIC:
@@ -60,7 +60,7 @@ def _errors(path: Path, part: str, places: dict[str, str], precision: str, runti
     found = {}
     for place, value in wanted.items():
         if value in seen:
-            expected = (max(relative_error(own[place], right[place]), rounding.UNIT[precision]) if own
+            expected = (max(relative_error(own[place], right[place]), reference.UNIT[precision]) if own
                         else QUANTIZED[precision])
             found[place] = relative_error(seen[value].astype(np.float32), right[place]), expected
     return found

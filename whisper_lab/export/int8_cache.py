@@ -7,7 +7,7 @@ for every recording and nothing has to be calibrated. They leave as one more out
 The decoder reads the caches as they are with GroupQueryAttention (com.microsoft), whose scales have no batch axis.
 So they move out of it: (q * k_scale) . k_int8 are the scores, and (weights . v_int8) * v_scale the mixed values. No
 new keys come in; the operator wants outputs for the caches all the same, `present_key_cross_i`. A runtime that binds
-them to the memory of the inputs (int8_decoder.py) saves the copy; one that does not ask for them only pays it.
+them to the memory of the inputs (onnx_whisper.int8_step) saves the copy; one that does not ask for them only pays it.
 
 Limits of the operator: heads of a multiple of 8 channels; one recording at a time where it has several queries.
 """

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import content
+from whisper_lab import seals
 from whisper_lab.export.graphs import IR_VERSION, OPSET
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
 
-FORMAT = 2  # of these keys; from 2 on a finished graph has a seal as well (content.py)
+FORMAT = 2  # of these keys; from 2 on a finished graph has a seal as well (seals.py)
 TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "optimum")
 
 
@@ -33,7 +33,7 @@ def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:
     """The part that all graphs of a checkpoint share. `folder`: its runtime files. Raises LabError where one is bad."""
     rules, spec = TokenRules.from_folder(folder), FeatureSpec.from_folder(folder)
     facts = {
-        "format": FORMAT, "producer": content.PRODUCER, "model": checkpoint.name, "revision": checkpoint.revision,
+        "format": FORMAT, "producer": seals.PRODUCER, "model": checkpoint.name, "revision": checkpoint.revision,
         "random_weights": checkpoint.random_weights, "weights_sha256": weights_sha256(checkpoint.folder),
         "opset": OPSET, "ir_version": IR_VERSION,
         **{f"version_{tool}": importlib.metadata.version(tool) for tool in TOOLS},
@@ -56,7 +56,7 @@ def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:
 def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe: dict, verified: bool) -> None:
     """Replace a graph's metadata on disk. `recipe` says how it was made; `verified` whether the gates are run on it."""
     model = onnx.load(path, load_external_data=False)
-    facts = {key: text for key, text in shared.items() if key != content.KEY} | {
+    facts = {key: text for key, text in shared.items() if key != seals.KEY} | {
         "part": part, "precision": precision, "recipe": json.dumps(recipe),
         "cache_types": json.dumps(cache_types(model)),
         "cross_attention": json.dumps(any(output.name == "cross_attention" for output in model.graph.output)),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import external_data, int8_decoder
+from whisper_lab import external_data, onnx_whisper
 from whisper_lab.export import int8_cache, naming
 
 
@@ -67,7 +67,7 @@ class GraphPair:
         feeds = {"input_ids": input_ids, **dict(zip(self.self_names, cache, strict=True)),
                  **dict(zip(self.cross_names, cross, strict=True))}
         if self.int8_cross:
-            return int8_decoder.step(self.decoder, feeds, self.decoder.get_outputs()[0].shape[-1])
+            return onnx_whisper.int8_step(self.decoder, feeds, self.decoder.get_outputs()[0].shape[-1])
         logits, *presents = self.decoder.run(self.outputs, feeds)
         return logits, presents
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import claims, content
+from whisper_lab import locks, seals
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
 from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
@@ -31,7 +31,7 @@ def stage(output_dir: str | Path, flag: str = "--output-dir") -> Iterator[Path]:
     output_dir = Path(output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        with claims.folder(output_dir, PREFIX) as folder:
+        with locks.folder(output_dir, PREFIX) as folder:
             yield folder
     except LabError:
         raise
@@ -58,7 +58,7 @@ def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
     """
     graphs = [_in_one_file(graph) for graph in graphs]
     for graph in graphs:
-        content.seal(graph)
+        seals.seal(graph)
     for graph in graphs:
         if naming.sidecar(graph).exists():
             os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
@@ -101,7 +101,7 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
             os.replace(naming.sidecar(graph), naming.sidecar(target))
         graph.write_bytes(model.SerializeToString())
         os.replace(graph, target)
-        content.seal(target)
+        seals.seal(target)
         rejected.append(target)
     return rejected
 

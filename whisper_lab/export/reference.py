@@ -8,9 +8,10 @@ understands.
 """
 
 import contextlib
+import functools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +19,146 @@ import numpy as np
 
 from whisper_lab import console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
-from whisper_lab.export import rounding
-from whisper_lab.export.rounding import Pool
 from whisper_lab.features import FeatureSpec, log_mel
+
+# Reference in another precision ---------------------------------------------------------------------------------------
+
+# PyTorch computed more exactly than it does (float64), or less (float16): the yardstick of the arithmetic gates.
+#
+# How far a graph may stray from PyTorch cannot be a constant: the activations of a real Whisper have outliers a hundred
+# times their median, those of random weights have none. So the lab measures how far PyTorch itself, in float32 or
+# float16, strays from the same network in float64, and lets a graph stray a small multiple of that.
+
+UNIT = {"fp32": 2.0**-25, "fp16": 2.0**-12}  # typical error of a single rounding: a yardstick is never shorter
+
+BLOCK = 4096  # rows of a matrix that are widened at once
+
+
+@dataclass
+class Pool:
+    """The error of several arrays as one number: root mean square, relative to the spread of the right values."""
+
+    noise: float = 0.0  # sum of squares of the differences
+    signal: float = 0.0  # sum of squares of the right values around the mean of their array
+
+    def add(self, test: np.ndarray, right: np.ndarray) -> "Pool":
+        """Count one more array; one that is not finite, or has another shape, makes the error infinite for good."""
+        if np.shape(test) != right.shape or not np.isfinite(test).all():
+            self.noise = float("inf")
+            return self
+        self.noise += _square(np.subtract(test, right, dtype=np.float64))
+        self.signal += _square(np.subtract(right, right.mean(dtype=np.float64), dtype=np.float64))
+        return self
+
+    @property
+    def error(self) -> float:
+        """sqrt(noise / signal)"""
+        return float(np.sqrt(self.noise / max(self.signal, 1e-24)))
+
+    @property
+    def decibels(self) -> float:
+        """Signal to noise: 20 dB is a tenth of error, 40 dB a hundredth; infinite without noise, -infinite for NaN."""
+        if not np.isfinite(self.noise):
+            return -float("inf")
+        return float(10 * np.log10(max(self.signal, 1e-24) / self.noise)) if self.noise else float("inf")
+
+
+def _square(array: np.ndarray) -> float:
+    return float(np.vdot(array, array))
+
+
+@contextlib.contextmanager
+def in_float64(model) -> Iterator[None]:
+    """Every layer computes in float64 while this lasts; its weights are widened for as long as it is at work.
+
+    So a large model needs room for one layer in float64, not for all.
+    """
+    with _computed(model, lambda tensor: tensor.double(), lambda tensor: tensor.double()):
+        yield
+
+
+@contextlib.contextmanager
+def in_float16(model, operators: bool = True) -> Iterator[None]:
+    """Weights are rounded to float16, and with `operators` all that enters and leaves a layer.
+
+    Products are summed in float32, as a GPU and these graphs do. PyTorch's own half precision on a CPU gives the same
+    roundings and takes minutes.
+    """
+    def rounded(tensor):
+        return tensor.half().float()
+
+    with _computed(model, rounded, rounded if operators else lambda tensor: tensor):
+        yield
+
+
+@contextlib.contextmanager
+def _computed(model, weight: Callable, value: Callable) -> Iterator[None]:
+    """Let every module that has weights of its own compute with weight(parameter), value(input), value(output)."""
+    import torch
+
+    kept: dict = {}
+
+    def floating(item):
+        return value(item) if isinstance(item, torch.Tensor) and item.is_floating_point() else item
+
+    def before(module, args):
+        if not isinstance(module, torch.nn.Embedding | torch.nn.Linear):  # a lookup: its output is treated instead
+            for parameter in module.parameters(recurse=False):
+                kept[parameter] = parameter.data
+                parameter.data = weight(parameter.data)
+        return tuple(floating(item) for item in args)
+
+    def after(module, args, output):
+        _restore(kept)
+        return floating(output)
+
+    handles, linear = [], []
+    for module in model.modules():
+        if any(True for _ in module.parameters(recurse=False)) and not any(True for _ in module.children()):
+            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+            if isinstance(module, torch.nn.Linear):
+                module.forward = functools.partial(_in_blocks, module, weight)
+                linear.append(module)
+    try:
+        yield
+    finally:
+        _restore(kept)
+        for handle in handles:
+            handle.remove()
+        for module in linear:
+            del module.forward
+
+
+def _in_blocks(module, weight: Callable, x):
+    """x W + b, some rows of W at a time: the token embedding in float64 would be as large as a small model."""
+    import torch
+
+    found = []
+    for first in range(0, module.out_features, BLOCK):
+        rows = slice(first, first + BLOCK)
+        bias = None if module.bias is None else weight(module.bias[rows])
+        found.append(torch.nn.functional.linear(x, weight(module.weight[rows]), bias))
+    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+
+def _restore(kept: dict) -> None:
+    for parameter, data in kept.items():
+        parameter.data = data
+    kept.clear()
+
+
+@contextlib.contextmanager
+def lean_attention(model) -> Iterator[None]:
+    """PyTorch's fused attention, which never forms the weights: in float64 those of one layer take 144 MB in base."""
+    chosen = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(chosen)
+
+
+# What PyTorch says ----------------------------------------------------------------------------------------------------
 
 MEDIA = Path(__file__).resolve().parents[2] / "media"
 STEPS = {True: 128, False: 48}  # tokens decoded of speech; of noise, where 48 are enough to see a loop
@@ -137,7 +275,7 @@ def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[
     found = clips(runtime.spec)
     three = _three(runtime.spec, seed, found)
     others = {name: clip for name, clip in found.items() if clip is not three[SPEECH] and _speaks(runtime, clip)}
-    with rounding.lean_attention(runtime.model):
+    with lean_attention(runtime.model):
         made = []
         for name, clip in three.items():
             made.append(listen(runtime, name, clip, half))
@@ -168,7 +306,7 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     if half is None:
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
     stream = {}
-    with rounding.exact(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
+    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
         right = _answers(runtime, features, forced)
     hidden, strays = right["hidden states"], {}
     for precision, context in yardsticks(runtime.model, half).items():
@@ -200,7 +338,7 @@ def _norms(model, into: dict | None):
 
 def yardsticks(model, half: str) -> dict:
     """Precision -> the context in which PyTorch rounds as it does in that precision."""
-    return {"fp32": contextlib.nullcontext(), "fp16": rounding.half(model, operators=half == "full")}
+    return {"fp32": contextlib.nullcontext(), "fp16": in_float16(model, operators=half == "full")}
 
 
 def _speak(runtime, states, language: str | None, timestamps: bool, speech: bool) -> Spoken:
@@ -248,4 +386,4 @@ def own_errors(sounds: Sequence[Sound], precision: str) -> dict[str, float]:
         for tensor, pool in sound.strays.get(precision, {}).items():
             pools[tensor].noise += pool.noise
             pools[tensor].signal += pool.signal
-    return {tensor: max(pool.error, rounding.UNIT[precision]) for tensor, pool in pools.items()}
+    return {tensor: max(pool.error, UNIT[precision]) for tensor, pool in pools.items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.export import diverge, end_to_end, layers, parity, structure
+from whisper_lab.export import diverge, end_to_end, parity, structure
 from whisper_lab.export.gates import ARITHMETIC, Gate
 from whisper_lab.export.pair import GraphPair
 
@@ -29,7 +29,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
     if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
     graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
-    steps = [lambda: [] if precision in ARITHMETIC else layers.check(pair, sounds, precision, threads),
+    steps = [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
              lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
              lambda: parity.shapes(graphs, long_run, sounds, precision),
              lambda: end_to_end.text(graphs, sounds, precision, trained)]

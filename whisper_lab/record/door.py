@@ -1,4 +1,4 @@
-"""What stands before a Gradio page: who may ask (guard.py), for what, how much may be sent, how often one may guess.
+"""What stands before a Gradio page: who may ask (web.py), for what, how much may be sent, how often one may guess.
 
 Gradio's own rules are for pages that anyone may embed. These are for a page on a machine that a class shares: it is
 outside Gradio's application, so that nothing is answered, not even the preflight of a foreign site, before it agrees.
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from whisper_lab import console, guard
+from whisper_lab import console, web
 from whisper_lab.console import LabError
 
 # Gradio's page needs scripts and styles within the page, and makes functions of texts; nothing of it may leave here.
@@ -38,7 +38,7 @@ MOST_ADDRESSES = 10_000
 class Rules:
     """What one page allows."""
 
-    hosts: frozenset[str] = guard.LOCAL  # names under which it is known
+    hosts: frozenset[str] = web.LOCAL  # names under which it is known
     any_address: bool = False  # also every numeric address: it serves the network
     uploads: Path | None = None  # where they go; None: the page takes none
     tunnelled: bool = False  # by --share: the visitor's address is in X-Forwarded-For
@@ -62,7 +62,7 @@ class Door:
             return await self.app(scope, receive, send)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         method = scope.get("method", "GET")
-        if problem := guard.refusal(headers, method, self.rules.hosts, self.rules.any_address, self.rules.outside):
+        if problem := web.refusal(headers, method, self.rules.hosts, self.rules.any_address, self.rules.outside):
             return await _refuse(scope, receive, send, 403, f"{problem} (--allow-host adds a name)")
         if UNUSED.match(scope["path"]):
             return await _refuse(scope, receive, send, 403, "this page does not offer that")
@@ -212,7 +212,7 @@ def _with_headers(send):
     """`send` that adds the policy to every answer."""
     async def adding(message) -> None:
         if message["type"] == "http.response.start":
-            more = [("Content-Security-Policy", POLICY), *guard.HEADERS]
+            more = [("Content-Security-Policy", POLICY), *web.HEADERS]
             names = {name.lower().encode() for name, _ in more}
             kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in names]
             message = {**message, "headers": [*kept, *((name.lower().encode(), value.encode())

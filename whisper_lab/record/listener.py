@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, doubt, knows, languages, long_form, subtitles
+from whisper_lab import checkpoints, confidence, console, languages, transcripts
+from whisper_lab import transcribe as long_form
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
-from whisper_lab.silence import is_silent
+from whisper_lab.transcribe import is_silent
 
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
@@ -60,7 +61,7 @@ class Listener:
     def introduction(self) -> str:
         """What to say to the page's model, where it knows little; Markdown, empty for any other model."""
         named = graph_name(self.model) if self.model else ""
-        return knows.in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
+        return confidence.knowledge_in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
     def waiting(self, choice: str) -> str:
         """What the page says until the transcript is there; nothing for what is no choice."""
@@ -90,14 +91,14 @@ class Listener:
             seconds = time.perf_counter() - started
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
         model = name.split(" ")[0]  # without the remark about random weights
-        doubtful = doubt.warning(found.segments, model)
+        doubtful = confidence.warning(found.segments, model)
         if found.language_probability is not None:
             how += f"; language {found.language}, detected"
             # Under an invented text a 1.00 would look as if it vouched for it.
             how += "" if doubtful else f" with probability {found.language_probability:.2f}"
         if doubtful:
-            doubtful = f"{doubtful}. {knows.in_words(model, language)}".strip()
-        return Heard(found.text, how, doubtful, subtitles.srt(found.segments))
+            doubtful = f"{doubtful}. {confidence.knowledge_in_words(model, language)}".strip()
+        return Heard(found.text, how, doubtful, transcripts.srt(found.segments))
 
     def _open(self, choice: str):
         """The runtime of a choice and its model's name; opened once."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from whisper_lab import claims, files
+from whisper_lab import files, locks
 from whisper_lab.audio import SAMPLE_RATE, Level
 from whisper_lab.console import LabError
 
@@ -69,7 +69,7 @@ def replacing(path: Path) -> Iterator[Place]:
             place = Place(temporary)
             yield place
             after.enter_context(_one_at_a_time)  # until the new file has its name
-            locked = after.enter_context(claims.alone(path.with_name(f".{path.name}.lock")))
+            locked = after.enter_context(locks.alone(path.with_name(f".{path.name}.lock")))
             place.previous = keep(path)
             if not locked:  # another program may replace the new file before it has seen it: kept first, none is lost
                 keep(temporary, path)

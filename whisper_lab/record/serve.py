@@ -18,7 +18,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from whisper_lab import claims, console, guard, hub
+from whisper_lab import console, hub, locks, web
 from whisper_lab.console import LabError
 from whisper_lab.record import certificate, door
 
@@ -119,7 +119,7 @@ def environment(folder: Path) -> None:
 def rules(args, uploads: Path | None) -> door.Rules:
     """Under which names this page is known, and where uploads go; None: it takes none."""
     everywhere = args.host in ("0.0.0.0", "::", "")
-    names = {name.lower() for name in certificate.addresses(args.host)} | guard.LOCAL
+    names = {name.lower() for name in certificate.addresses(args.host)} | web.LOCAL
     if everywhere:  # as others on this network may call this machine
         names |= {f"{socket.gethostname().lower()}.local"}
     return door.Rules(frozenset(names | {name.lower() for name in args.allow_host or ()}), everywhere, uploads,
@@ -184,7 +184,7 @@ def remove_older(folder: Path, moment: float) -> None:
 @contextlib.contextmanager
 def own_folder() -> Iterator[Path]:
     """A private folder for uploads that goes when the program does; also clears what a killed one left behind."""
-    with claims.folder(Path(tempfile.gettempdir()), FOLDER) as folder:
+    with locks.folder(Path(tempfile.gettempdir()), FOLDER) as folder:
         files = folder.resolve() / "files"  # beside the lock, which `remove_older` is not to find
         files.mkdir()
         yield files

@@ -1,15 +1,20 @@
 """What script 10 shows and writes: the output in its format, the error rate, the page, the shapes and the picture."""
 
+import base64
+import io
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, files, machine, markup
+from whisper_lab import audio, console, files, machine, web
 from whisper_lab.audio import SAMPLE_RATE
-from whisper_lab.speakers import models, page, words
+from whisper_lab.speakers import models, words
 from whisper_lab.speakers.turns import COLLAR, Errors, Turn
 from whisper_lab.speakers.voice import CHUNK
+from whisper_lab.speakers.words import Line
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def publish(heard: Heard, model: dict | None, errors: Errors | None, seconds: di
     if args.page:
         path = Path(args.output_dir) / f"who-{heard.clip.stem}.html"
         about = f"{len(heard.names)} speaker{'s' * (len(heard.names) != 1)}, {heard.duration:.0f} s"
-        page.write(path, heard.clip.name, heard.samples, heard.turns, words.paragraphs(heard.lines), heard.names, about)
+        write_page(path, heard.clip.name, heard.samples, heard.turns, words.paragraphs(heard.lines), heard.names, about)
         console.note("page", path, "sound, lanes and words; it needs nothing else")
 
 
@@ -147,7 +152,7 @@ def draw(heard: Heard, limits: dict, path: Path) -> None:
         right.colorbar(shown, ax=square, location="bottom", label="cosine of two fingerprints")
     square.set_title("2, 3. How alike the pieces are")
     square.set_xlabel("piece, those of a speaker together")
-    left.suptitle(markup.drawn(heard.clip.name))
+    left.suptitle(web.drawn(heard.clip.name))
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
@@ -167,7 +172,7 @@ def _draw_time(rows, heard: Heard, limits: dict) -> None:
     rows[1].set_title("1. Probability of speech, and the stretches", loc="left")
     for turn in heard.turns:
         rows[2].barh(turn.speaker, turn.length, left=turn.start, color=f"C{turn.speaker % 10}")
-    rows[2].set_yticks(range(len(heard.names)), [markup.drawn(name) for name in heard.names])
+    rows[2].set_yticks(range(len(heard.names)), [web.drawn(name) for name in heard.names])
     rows[2].invert_yaxis()
     rows[2].set_title("3. Turns", loc="left")
     rows[2].set_xlabel("seconds")
@@ -178,3 +183,37 @@ def _speakers_of_pieces(heard: Heard) -> np.ndarray:
     middles = [piece.middle for parts in heard.pieces for piece in parts]
     return np.array([min(heard.turns, key=lambda turn: max(turn.start - at, at - turn.end, 0)).speaker
                      for at in middles])
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+# Who said what, when, as one web page that needs nothing else: sound, a lane for each speaker, words to click on.
+
+TEMPLATE = Path(__file__).with_name("page.html")
+LONG = 600.0  # s; longer sound goes into the page as MP3: an hour of WAV would make it 150 MB
+
+
+def write_page(path: Path, clip: str, samples: np.ndarray, turns: Sequence[Turn], lines: Sequence[Line],
+          names: Sequence[str], about: str) -> None:
+    """Write the page, whole or not at all. samples: float32 [n] at 16 kHz; about: one line below the title."""
+    data = {"clip": clip, "about": about, "sound": sound_as_url(samples),
+            "seconds": round(len(samples) / audio.SAMPLE_RATE, 3),
+            "speakers": [{"name": name, "seconds": round(sum(turn.length for turn in turns if turn.speaker == i), 2)}
+                         for i, name in enumerate(names)],
+            "turns": [[turn.speaker, round(turn.start, 3), round(turn.end, 3)] for turn in turns],
+            "lines": [{"speaker": line.speaker, "start": round(line.start, 3),
+                       "words": [[word.text, round(word.start, 3), round(word.end, 3)] for word in line.words]}
+                      for line in lines]}
+    text = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", web.script(json.dumps(data)))
+    files.write_text(path, text.replace("@POLICY@", web.policy(text)))
+
+
+def sound_as_url(samples: np.ndarray) -> str:
+    """The recording as an address that holds it."""
+    if len(samples) <= LONG * audio.SAMPLE_RATE:
+        return "data:audio/wav;base64," + base64.b64encode(audio.wav_bytes(samples)).decode()
+    import soundfile
+
+    with io.BytesIO() as file:
+        soundfile.write(file, samples, audio.SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
+        return "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()

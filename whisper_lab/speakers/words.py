@@ -1,14 +1,18 @@
 """Whisper's words laid over the turns: each word belongs to the speaker in whose turn it was said."""
 
 import json
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from whisper_lab import subtitles
+from whisper_lab import checkpoints, console, transcripts
 from whisper_lab.alignment import Word
-from whisper_lab.long_form import Segment
+from whisper_lab.console import LabError
+from whisper_lab.export import naming
+from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
+from whisper_lab.transcribe import Segment
 
 SCHEMA = "whisper-onnx-lab/speakers/1"
 
@@ -88,7 +92,7 @@ def as_subtitles(found: Sequence[Line], names: Sequence[str], kind: str) -> str:
     """`srt` or `vtt` with the speaker's name in each cue."""
     segments = [Segment(line.start, line.end, line.text, [], line.words, speaker=names[line.speaker])
                 for line in found]
-    return getattr(subtitles, kind)(segments)
+    return getattr(transcripts, kind)(segments)
 
 
 def as_document(clip: str, duration: float, turns: Sequence[Turn], found: Sequence[Line], names: Sequence[str],
@@ -119,3 +123,56 @@ def formatted(kind: str, document: dict, turns: Sequence[Turn], found: Sequence[
     if kind == "text":
         return as_text(found, names)
     return as_subtitles(found, names, kind).rstrip("\n")
+
+
+# Which Whisper --------------------------------------------------------------------------------------------------------
+
+# Which Whisper hears the words of step 4: graphs that know when a word was said, else the checkpoint in PyTorch.
+
+FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")
+
+
+def open_runtime(args):
+    """(runtime, {name, precision, random_weights}) for the script's model, model_dir, precision and threads.
+
+    Raises LabError where --precision asks for graphs that are not there or know no word times, and where there is no
+    checkpoint either.
+    """
+    name = graph_name(args.model or os.environ.get("WHISPER_LAB_MODEL") or checkpoints.DEFAULT)
+    reason = f"no graphs of {name} in {args.model_dir}"
+    for precision in [args.precision] if args.precision else _present(args.model_dir, name):
+        runtime = OnnxWhisper(args.model_dir, name, precision, args.threads)
+        if runtime.has_attention:
+            console.note("graphs", f"{name} {precision}", "--precision asks for it" if args.precision else
+                         "the fastest here that can tell when a word was said")
+            return runtime, _facts(name, precision, runtime.facts["random_weights"])
+        command = f"{runtime.command} --alignment-heads"
+        if args.precision:
+            raise LabError(f"the {precision} graphs of {name} cannot tell when a word was said",
+                           f"write graphs that can: {command}")
+        reason = f"the graphs of {name} cannot tell when a word was said; {command} writes graphs that can"
+    return _pytorch(args, reason)
+
+
+def _present(folder: str, name: str) -> list[str]:
+    return [precision for precision in FASTEST_FIRST
+            if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
+
+
+def _pytorch(args, reason: str):
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    checkpoint = checkpoints.resolve(args.model)
+    console.note("runtime", "PyTorch", reason)
+    runtime = TorchWhisper.load(checkpoint)
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    return runtime, _facts(checkpoint.name, "PyTorch, float32", checkpoint.random_weights)
+
+
+def _facts(name: str, precision: str, random_weights: bool) -> dict:
+    if random_weights:
+        console.warn(f"{name} has random weights: its words mean nothing")
+    return {"name": name, "precision": precision, "random_weights": random_weights}

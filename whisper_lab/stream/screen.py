@@ -4,8 +4,8 @@ import os
 import shutil
 import sys
 
-from whisper_lab import console, doubt
-from whisper_lab.stream.log import joined
+from whisper_lab import confidence, console
+from whisper_lab.stream.report import joined
 
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
 CLEAR_BELOW = "\x1b[J"
@@ -41,10 +41,10 @@ class Screen:
             self.end()  # the next utterance begins on a line of its own
         elif text:
             print(text, file=self.out, flush=True)
-        if text and doubt.is_doubtful(likely, self.model):
+        if text and confidence.is_doubtful(likely, self.model):
             # On stderr, so that a pipe gets nothing but text.
             console.warn(f'"{_short(text)}": ' + ("unlikely as well" if self._warned else
-                         doubt.of_text(likely, self.model)))
+                         confidence.of_text(likely, self.model)))
             self._warned = True
 
     def end(self) -> None:

@@ -7,16 +7,21 @@ So whoever is late gets more at once, and nothing is lost: live sound is read by
 limits (an hour is 230 MB).
 """
 
+import queue
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import audio, console
 from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
+from whisper_lab.export import naming
+from whisper_lab.onnx_whisper import chosen_name, export_command
+from whisper_lab.speakers import models
+from whisper_lab.speakers.voice import SpeechDetector
 
 SLICE = 0.1  # s; how long a wait may keep Ctrl-C waiting
 READ = 1 << 15  # bytes
@@ -166,3 +171,113 @@ class Converter:
     def __call__(self, block: np.ndarray, last: bool = False) -> np.ndarray:
         mono = block.mean(axis=1, dtype=np.float32) / FULL_SCALE if len(block) else np.zeros(0, np.float32)
         return mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
+
+
+# What the command line leaves open ------------------------------------------------------------------------------------
+
+# Which graphs, and which sound: what the command line leaves open is decided here, and said.
+
+FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
+Open = Callable[[Clock, threading.Event], Played | Live]
+
+
+def graphs(args) -> tuple[str, str]:
+    """Name and precision of the graphs to use, with the reason in a note.
+
+    Raises LabError, with the command that writes them, where there are none.
+    """
+    name = chosen_name(args.model, args.model_dir)
+    if args.precision:
+        console.note("graphs", f"{name} {args.precision}", "--precision asks for it")
+        return name, args.precision  # whether they are there is told where they are opened
+    present = _present(args.model_dir, name)
+    if not present:
+        raise LabError(f"there are no graphs of {name} in {args.model_dir}",
+                       f"write them: {export_command(args.model_dir, name, 'int8')}")
+    reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {args.model_dir}, which would be faster"
+    console.note("graphs", f"{name} {present[0]}", reason)
+    return name, present[0]
+
+
+def detector(spec) -> SpeechDetector | None:
+    """Silero's voice activity detector; None, with a note, where the level has to do."""
+    if spec.sampling_rate != audio.SAMPLE_RATE:
+        return None  # Silero hears 16 kHz
+    try:
+        return SpeechDetector(models.obtain("silero-vad"))
+    except LabError as error:
+        console.note("voice activity", "by level", f"{error.problem}; then {error.remedy}")
+        return None
+
+
+def _present(folder: str, name: str) -> list[str]:
+    return [precision for precision in FASTEST_FIRST
+            if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
+
+
+def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
+    """What to listen to: (label, how to open it). Files one after the other.
+
+    Of several files those that cannot be read are named, put into `failed` and left out.
+    """
+    if args.file:
+        paths = audio.find(args.file)
+        for path in paths:
+            try:
+                sound = audio.stream(path)  # played once: an hours-long recording takes no memory
+            except LabError as error:
+                if len(paths) == 1:
+                    raise
+                failed.append(path)
+                console.error(error)
+                continue
+            console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format,
+                                                                                     *sound.notes]))
+            yield path.name, lambda clock, stop, sound=sound: Played(sound, args.realtime, clock, stop)
+    elif args.stdin:
+        blocks = pcm(args.rate, args.channels)
+        console.note("listening", f"standard input, {args.rate} Hz, {args.channels} channels, 16 bit", "Ctrl-C ends it")
+        yield "standard input", lambda clock, stop: Live(blocks, clock, stop)
+    else:
+        yield "microphone", _open_microphone(args)
+
+
+def _open_microphone(args) -> Open:
+    from whisper_lab import microphone
+
+    microphone.import_sounddevice()
+    chosen, losses = microphone.find(args.device), microphone.Losses()
+    return lambda clock, stop: Live(_microphone_blocks(chosen, losses, stop), clock, stop, losses)
+
+
+def _microphone_blocks(chosen, losses, stop: threading.Event) -> Iterator[np.ndarray]:
+    """What the microphone hears, float32 [n] at 16 kHz. The way from callback to loop is explained in 01.
+
+    Raises LabError where it cannot be opened, or sends nothing.
+    """
+    from whisper_lab import microphone
+
+    sounddevice = microphone.import_sounddevice()
+    waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+
+    def callback(block: np.ndarray, frames: int, _, status) -> None:
+        losses.overflows += bool(status.input_overflow)
+        waiting.put(block.copy())
+
+    try:
+        # A recorder wants no gaps and takes latency `high`; here the sound should be soon.
+        stream = sounddevice.InputStream(device=chosen.index, channels=chosen.channels, samplerate=chosen.rate,
+                                         dtype="int16", latency="low", callback=callback)
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise microphone.open_failure(error, chosen) from error
+    convert, count = Converter(chosen.rate), 0
+    with stream:
+        console.note("listening", f"{stream.latency * 1000:.0f} ms latency, {chosen.rate} Hz",
+                     "Enter or Ctrl-C ends it")
+        for block in microphone.flow(stream, waiting, stop, chosen):
+            count += len(block)
+            yield convert(block)
+    if not count:
+        raise microphone.nothing_came(chosen)
+    yield convert(np.zeros((0, chosen.channels), np.int16), last=True)
+    losses.report()

@@ -1,6 +1,6 @@
 """The latency table of docs/benchmarks.md, from the JSON that 09 --output-json wrote (benchmarks/streaming.json)."""
 
-from whisper_lab import machine, markup
+from whisper_lab import machine, web
 from whisper_lab.stream.report import percent, percentile
 
 
@@ -32,4 +32,4 @@ def table(document: dict) -> str:
 
 def _row(name: str, duration: float, words: int, *cells: object) -> str:
     shown = ["" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells]
-    return f"| {' | '.join([markup.markdown(name), f'{duration:.1f}', str(words), *shown])} |"
+    return f"| {' | '.join([web.markdown(name), f'{duration:.1f}', str(words), *shown])} |"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from whisper_lab import adapters, checkpoints
 from whisper_lab.console import LabError
-from whisper_lab.weights import ctranslate2, ggml, huggingface, huggingface_reader, openai
+from whisper_lab.weights import ctranslate2, ggml, huggingface, openai
 from whisper_lab.weights.model import Source, shown
 
 HEAD_BYTES = 512
 BLOCK = 1 << 20
-READERS = {"huggingface": huggingface_reader.read, "ctranslate2": ctranslate2.read, "openai": openai.read,
+READERS = {"huggingface": huggingface.read, "ctranslate2": ctranslate2.read, "openai": openai.read,
            "ggml": ggml.read}
 KNOWN = [  # how files begin that are offered as Whisper's, what they are, and what to do
     (b"GGUF", "a GGUF file: whisper.cpp and this lab read the older ggml format",
@@ -36,11 +36,11 @@ def kind_of(path: Path) -> str | None:
     """huggingface, ctranslate2, openai or ggml; None for anything else. Reads only the first bytes of files."""
     path = Path(path)
     if path.is_dir():
-        if huggingface_reader.is_folder(path):
+        if huggingface.is_folder(path):
             return "huggingface"
         return "ctranslate2" if ctranslate2.is_head(head(path / ctranslate2.FILE)) else None
-    if path.name.removesuffix(huggingface_reader.INDEX) in huggingface_reader.WEIGHTS and \
-            huggingface_reader.is_folder(path.parent):
+    if path.name.removesuffix(huggingface.INDEX) in huggingface.WEIGHTS and \
+            huggingface.is_folder(path.parent):
         return "huggingface"
     start = head(path)
     return next((name for name, reader in (("ctranslate2", ctranslate2), ("openai", openai), ("ggml", ggml))
@@ -125,6 +125,6 @@ def unreadable_file(path: Path) -> LabError:
     for magic, what, remedy in KNOWN:
         if start.startswith(magic):
             return LabError(f"{path} is {what}", remedy)
-    if path.name in huggingface_reader.WEIGHTS:
+    if path.name in huggingface.WEIGHTS:
         return LabError(f"{path} has no Whisper config.json beside it", "pass the whole folder that it comes from")
     return LabError(f"{path} is no Whisper model in a format that this lab reads", f"pass {READABLE}")

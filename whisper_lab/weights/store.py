@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import claims, console, files
+from whisper_lab import console, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index
 from whisper_lab.weights.package_index import Published
@@ -222,7 +222,7 @@ def _alone(place: Path, what: str) -> Iterator[None]:
             except BlockingIOError:
                 console.note("waiting", what, "another process is making it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            claims.remove_abandoned(folder(), f"{HALF_MADE}{place.name}-")
+            locks.remove_abandoned(folder(), f"{HALF_MADE}{place.name}-")
             with _termination_as_exit():
                 yield
     except OSError as error:
@@ -232,7 +232,7 @@ def _alone(place: Path, what: str) -> Iterator[None]:
 
 def _workshop(place: Path) -> contextlib.AbstractContextManager[Path]:
     """A folder in the store, on the same disk as `place`, that is gone after the block."""
-    return claims.folder(folder(), f"{HALF_MADE}{place.name}-")
+    return locks.folder(folder(), f"{HALF_MADE}{place.name}-")
 
 
 @contextlib.contextmanager

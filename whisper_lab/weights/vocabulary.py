@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whisper_lab import files
 from whisper_lab.console import LabError
-from whisper_lab.token_files import byte_alphabet, tokenizer_document
+from whisper_lab.tokens import byte_alphabet, tokenizer_document
 from whisper_lab.weights.model import shown
 from whisper_lab.weights.published import NAMED_TOKENS
 

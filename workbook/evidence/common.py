@@ -214,12 +214,12 @@ def spoken(quick: bool = False) -> list[tuple[np.ndarray, str]]:
 
 def word_error_rate(runtime, clips: list[tuple[np.ndarray, str]], options=None) -> tuple[float, int, list[str]]:
     """Percent of wrong words over all clips (samples, text), how many words there are, and the transcripts."""
-    from whisper_lab import long_form
+    from whisper_lab import transcribe
     from whisper_lab.decoding import Options
     from whisper_lab.metrics import word_errors
 
     options = options or Options(language="en", max_tokens=96)
-    texts = [one.text for one in long_form.transcribe_many(runtime, [sound for sound, _ in clips], options)]
+    texts = [one.text for one in transcribe.transcribe_many(runtime, [sound for sound, _ in clips], options)]
     found = [word_errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
     wrong = sum(errors.substitutions + errors.insertions + errors.deletions for errors in found)
     words = sum(errors.reference_words for errors in found)

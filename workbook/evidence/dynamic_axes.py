@@ -55,14 +55,14 @@ def export_fixed(path: Path, runtime, ids: np.ndarray, cross: list[np.ndarray]):
     import onnxruntime
     import torch
 
-    from whisper_lab.export import naming, trace
+    from whisper_lab.export import naming, torch_export
     from whisper_lab.export.wrappers import DecoderGraph
 
     model = common.torch_runtime().model
     layers = model.config.decoder_layers
     empty = tuple(torch.zeros(1, *shape) for shape, _ in runtime._empty)
     example = (torch.from_numpy(ids[:1, :FIXED]), empty, tuple(torch.from_numpy(array) for array in cross))
-    with trace.quiet(), torch.no_grad():
+    with torch_export.quiet(), torch.no_grad():
         torch.onnx.export(DecoderGraph(model, None).eval(), example, str(path), dynamo=True, verbose=False,
                           opset_version=20, external_data=False, input_names=naming.decoder_inputs(layers),
                           output_names=naming.decoder_outputs(layers))

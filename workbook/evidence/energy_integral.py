@@ -80,7 +80,8 @@ def _wrap(evidence, joules) -> None:
 def _here(evidence, quick: bool) -> None:
     """What this machine does: intervals of a real log while nano works, its real-time factor, its energy counter."""
     from whisper_lab.decoding import Options, decode
-    from whisper_lab.energy import meters, trace
+    from whisper_lab.energy import meters
+    from whisper_lab.energy import readings as trace
     from whisper_lab.features import log_mel
     from whisper_lab.metrics import real_time_factor
 

@@ -20,14 +20,14 @@ class TracedWhisper:
     def __init__(self, runtime):
         import torch
 
-        from whisper_lab.export import trace
+        from whisper_lab.export import torch_export
         from whisper_lab.export.wrappers import DecoderGraph, EncoderGraph
 
         self.torch, self.shapes = torch, (runtime.model.config.decoder_layers,
                                           runtime.model.config.decoder_attention_heads)
         self.width = runtime.model.config.d_model // self.shapes[1]
-        sound, text = trace.example_inputs(runtime.model.config)
-        with warnings.catch_warnings(), torch.no_grad(), trace.quiet():
+        sound, text = torch_export.example_inputs(runtime.model.config)
+        with warnings.catch_warnings(), torch.no_grad(), torch_export.quiet():
             warnings.simplefilter("ignore")  # TracerWarning, and that TorchScript is deprecated
             self.encoder = torch.jit.trace(EncoderGraph(runtime.model).eval(), sound, check_trace=False)
             self.decoder = torch.jit.trace(DecoderGraph(runtime.model, None).eval(), text, check_trace=False)

@@ -17,15 +17,16 @@ TELLING = ("Loop", "If", "Conv", "MatMul", "Gather", "ArgMax", "Concat", "Where"
 
 def measure(evidence, args) -> None:
     script = importlib.import_module("08-single-onnx-model")
-    from whisper_lab.export import graphs, naming, single_graph
+    from whisper_lab.export import graphs, naming
+    from whisper_lab.single import graph
 
     pair = common.graphs()[PRECISION]
     model = script.compose(pair, naming.runtime_folder(common.GRAPHS, common.checkpoint().name))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "single.onnx"
         graphs.save(model, path)
-        census, size = single_graph.census(path), graphs.size(path)
-        session = single_graph.open_graph(path, common.THREADS)
+        census, size = graph.census(path), graphs.size(path)
+        session = graph.open_graph(path, common.THREADS)
     evidence.value("inputs", len(session.get_inputs()), stable=True)
     evidence.value("input_names", ", ".join(value.name for value in session.get_inputs()), stable=True)
     evidence.value("outputs", len(session.get_outputs()), stable=True)

@@ -49,7 +49,7 @@ def recording(quick: bool) -> tuple[np.ndarray, str]:
 
 
 def measure(evidence, args) -> None:
-    from whisper_lab import long_form
+    from whisper_lab import transcribe
     from whisper_lab.decoding import Options
 
     runtime = common.onnx_runtime()
@@ -57,14 +57,14 @@ def measure(evidence, args) -> None:
     clip_s = len(sound) / common.RATE
     evidence.value("clip_s", clip_s, "s", stable=not args.quick)
     evidence.value("words", len(text.split()), stable=not args.quick)
-    long_form.transcribe(runtime, sound[:common.RATE * 2], Options(language="en"))  # warm-up
+    transcribe.transcribe(runtime, sound[:common.RATE * 2], Options(language="en"))  # warm-up
     start = time.perf_counter()
-    batch = long_form.transcribe(runtime, sound, Options(language="en"))
+    batch = transcribe.transcribe(runtime, sound, Options(language="en"))
     batch_s = time.perf_counter() - start
     stream, source = streamed(runtime, sound)
     log = stream.log
     piece = round(CUT_S * common.RATE)
-    pieces = [long_form.transcribe(runtime, sound[i:i + piece], Options(language="en")).text
+    pieces = [transcribe.transcribe(runtime, sound[i:i + piece], Options(language="en")).text
               for i in range(0, len(sound), piece)]
     evidence.value("batch_compute_s", batch_s, "s")
     evidence.value("batch_first_text_s", clip_s + batch_s, "s")
@@ -88,7 +88,7 @@ def measure(evidence, args) -> None:
 def streamed(runtime, sound: np.ndarray):
     """(Stream, source) after the whole recording was spoken to it."""
     script = importlib.import_module("09-stream-microphone")
-    from whisper_lab.stream.ear import Ear
+    from whisper_lab.stream.hypothesis import Ear
     from whisper_lab.stream.sources import Played
 
     clock = VirtualClock()

@@ -1,0 +1,146 @@
+"""A report: sections of blocks, shown as Markdown and as one self-contained HTML page.
+
+No script, no font, no picture from elsewhere.
+"""
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whisper_lab import web
+from whisper_lab.console import plain
+from whisper_lab.metrics import Errors, aligned_rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; `summary` is shown on the terminal at once, the others with --details, collapsed ones never."""
+
+    title: str
+    columns: list[str]
+    rows: list[list]
+    collapsed: bool = False
+    summary: bool = False
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A text against the right one, word by word: ("=", "S", "I" or "D"; right word; other word)."""
+
+    title: str
+    words: list
+
+
+@dataclass
+class Section:
+    """A heading and what is under it."""
+
+    title: str
+    intro: str
+    notes: list[str] = field(default_factory=list)
+    figure: str | None = None  # name of the picture: pareto, sizes, operators, layers
+    tables: list[Table] = field(default_factory=list)
+    aligned: list[Aligned] = field(default_factory=list)
+
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1b2733; background: #fff;
+       max-width: 1180px; margin: 2rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 2px solid #1f4e79; }
+.under { color: #52606d; font-size: .85rem; }
+nav a { margin-right: 1rem; } a { color: #1f4e79; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-size: .88rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #d9e0e7; vertical-align: top; }
+th { background: #eef3f8; } th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
+details { margin: .4rem 0; } summary { cursor: pointer; color: #1f4e79; }
+.aligned { margin: .2rem 0 1rem; line-height: 1.9; } .aligned b { font-weight: 600; }
+.S, .I, .D { border-radius: .25rem; padding: .05rem .3rem; }
+.S { background: #ffe2b8; } .I { background: #d3e8ff; } .D { background: #ffd1d1; text-decoration: line-through; }
+.S i { color: #7a4a00; font-style: normal; text-decoration: line-through; margin-right: .3rem; }
+sub { font-size: .65rem; margin-left: .15rem; }
+"""
+SHOWN_OPEN = 12  # alignments; the rest is folded away
+
+
+def markdown(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
+    """The report as Markdown; pictures stand beside it."""
+    lines = [f"# {web.markdown(title)}", "", f"Measured on {web.markdown(under)}.", ""]
+    for section in sections:
+        lines += [f"## {web.markdown(section.title)}", "", section.intro, ""]
+        lines += [f"- {web.markdown(note)}" for note in section.notes] + [""] * bool(section.notes)
+        if section.figure in pictures:
+            picture = web.address(pictures[section.figure].name)
+            lines += [f"![{web.markdown(section.title)}]({picture})", ""]
+        for table in section.tables:
+            if not table.collapsed:
+                lines += [*_markdown_table(table), ""]
+        for block in section.aligned:
+            rows = map(plain, aligned_rows(_as_errors(block)))
+            lines += [web.markdown(block.title), "", "```text", *rows, "```", ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    rows = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
+    cells = [map(web.markdown, rows[0]), rows[1], *(map(web.markdown, row) for row in rows[2:])]
+    return [f"**{web.markdown(table.title)}**", "", *(f"| {' | '.join(row)} |" for row in cells)]
+
+
+def _as_errors(block: Aligned) -> Errors:
+    return Errors(None, None, 0, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
+
+
+def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
+    """The report as a page that needs nothing but itself."""
+    links = "".join(f'<a href="#s{i}">{_text(section.title)}</a>' for i, section in enumerate(sections))
+    body = "\n".join(_section(i, section, pictures) for i, section in enumerate(sections))
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<link rel="icon" href="data:,">\n'
+            f"<style>{STYLE}</style></head><body>\n<h1>{_text(title)}</h1>\n"
+            f'<p class="under">Measured on {_text(under)}.</p>\n<nav>{links}</nav>\n{body}\n</body></html>\n')
+
+
+def _section(i: int, section: Section, pictures: dict[str, Path]) -> str:
+    parts = [f'<section><h2 id="s{i}">{_text(section.title)}</h2>', f"<p>{_text(section.intro)}</p>"]
+    if section.notes:
+        parts.append("<ul>" + "".join(f"<li>{_text(note)}</li>" for note in section.notes) + "</ul>")
+    if section.figure in pictures:
+        data = base64.b64encode(pictures[section.figure].read_bytes()).decode("ascii")
+        parts.append(f'<img alt="{_text(section.title)}: {section.figure}" src="data:image/png;base64,{data}">')
+    parts += [_table(table) for table in section.tables]
+    shown = [_aligned(block) for block in section.aligned]
+    parts += shown[:SHOWN_OPEN]
+    if len(shown) > SHOWN_OPEN:
+        rest = "".join(shown[SHOWN_OPEN:])
+        parts.append(f"<details><summary>{len(shown) - SHOWN_OPEN} more</summary>{rest}</details>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{_text(column)}</th>" for column in table.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    made = (f'<div class="wide"><table><caption>{_text(table.title)}</caption><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>")
+    return f"<details><summary>{_text(table.title)}</summary>{made}</details>" if table.collapsed else made
+
+
+def _aligned(block: Aligned) -> str:
+    """Words as they were written; where they differ from the right ones, coloured and marked S, I or D."""
+    words = []
+    for mark, right, other in block.words:
+        if mark == "=":
+            words.append(_text(other))
+        else:
+            shown = f"<i>{_text(right)}</i>{_text(other)}" if mark == "S" else _text(other or right)
+            words.append(f'<span class="{mark}">{shown}<sub>{mark}</sub></span>')
+    return f'<p class="aligned"><b>{_text(block.title)}</b><br>{" ".join(words) or "(no words)"}</p>'
+
+
+def _text(value: object) -> str:
+    return web.html(value)

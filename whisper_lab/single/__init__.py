@@ -1,0 +1,1 @@
+"""All of Whisper in one graph: sound, features, encoder, the decoding loop and the text, in standard operators."""

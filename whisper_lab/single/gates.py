@@ -1,0 +1,197 @@
+"""The gates of the single graph, against 03's pair: what it is made of, its size, its mel, its tokens, its text.
+
+The pair has passed its own gates against PyTorch, so nothing is left to compare but what is new here: the mel inside,
+the loop, the token rules, the text.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export import graphs, reference
+from whisper_lab.export.gates import NEAR_TIE, Gate, below
+from whisper_lab.features import log_mel
+from whisper_lab.single.loop import FIRST, LANGUAGE, LATER, MASK
+from whisper_lab.tokens import TokenRules, log_softmax
+
+STANDARD = {"", "ai.onnx"}
+MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
+EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and character tables, nodes
+MEL = 1e-4  # largest difference to features.log_mel; measured 2e-5
+ENOUGH = 32  # tokens per sound where the weights are random and no text ever ends
+FEATURES = "mel/features"
+
+
+def structure(path: Path, pair: dict[str, Path], precision: str, given: str = "samples") -> list[Gate]:
+    """Which operators, how large, each weight once."""
+    model = onnx.load(path, load_external_data=False)
+    foreign = {node.op_type for node in nodes(model.graph) if node.domain not in STANDARD}
+    allowed = MICROSOFT.get(precision, set())
+    both = sum(graphs.size(part) for part in pair.values())
+    ours = large_tensors([model])
+    theirs = large_tensors([onnx.load(part, load_external_data=False) for part in pair.values()])
+    copies = sum(count - theirs[kind] for kind, count in ours.items() if kind in theirs)
+    inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    expected = inputs[:1] == [given] and outputs == ["text", "tokens"]
+    extra = graphs.size(path) - both
+    return [Gate("operators", foreign == allowed, None, None, f"beyond the standard: {listed(foreign)}"),
+            Gate("inputs and outputs", expected, None, None, f"{inputs} -> {outputs}"),
+            below("bytes over encoder plus decoder", extra, EXTRA_BYTES, f"{both} bytes in the pair"),
+            Gate("weights stored once", copies == 0, copies, 0, f"{sum(theirs.values())} large tensors in the pair")]
+
+
+def listed(names: set[str]) -> str:
+    """`none`, or the names in order."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def large_tensors(models: list[onnx.ModelProto]) -> Counter:
+    """How many weights there are of each type and shape; a copy in another shape is seen by the size."""
+    return Counter((tensor.data_type, tuple(tensor.dims)) for model in models for tensor in graphs.tensors(model.graph)
+                   if np.prod(tensor.dims) >= graphs.BIG)
+
+
+def all_graphs(graph: onnx.GraphProto):
+    """A graph and the bodies of its loops, and of the loops in those."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_graphs(attribute.g)
+
+
+def nodes(graph: onnx.GraphProto):
+    """All nodes, those inside loops too."""
+    return (node for inner in all_graphs(graph) for node in inner.node)
+
+
+def feeds(samples: np.ndarray, given: str = "samples") -> dict[str, np.ndarray]:
+    """What the graph is given: float32 [1, n], or the bytes of a WAV file, uint8 [bytes]."""
+    from whisper_lab import audio
+
+    return {"samples": samples[None]} if given == "samples" else {given: np.frombuffer(audio.wav_bytes(samples), "u1")}
+
+
+def sounds(spec, seed: int = 0, given: str = "samples") -> dict[str, np.ndarray]:
+    """name -> samples of at most one window: every short clip of media/, silence, noise, one sample.
+
+    For a graph that is given a WAV file, as 16 bits can tell them.
+    """
+    from whisper_lab import audio
+
+    found = {clip.stem: audio.load(clip).samples for clip in sorted(reference.MEDIA.glob("*.wav"))}
+    found = {name: samples for name, samples in found.items() if len(samples) <= spec.n_samples}
+    found = reference.sounds(spec, seed) | found | {"one sample": np.full(1, 0.5, np.float32)}
+    if given == "samples":
+        return found
+    return {name: np.frombuffer(audio.to_pcm16(samples), "<i2") / np.float32(32768) for name, samples in found.items()}
+
+
+def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str,
+         given: str = "samples") -> list[Gate]:
+    """Mel, tokens and text of each sound. session: the single graph; runtime: OnnxWhisper; probe: its mel alone."""
+    mel, same, words, apart = [], [], [], []
+    limit = None if trained else ENOUGH
+    for name, samples in heard.items():
+        fed = asked = feeds(samples, given)
+        if limit:
+            asked = fed | {"max_length": np.array([limit + len(runtime.rules.prompt(first(runtime), "transcribe"))])}
+        written, tokens = session.run(["text", "tokens"], asked)
+        ours, theirs = probe.run(None, fed)[0], log_mel(samples, runtime.spec)[None]
+        mel.append((float(np.abs(ours - theirs).max()), name))
+        alone, result = (two_graphs(runtime, features, limit) for features in (ours, theirs))
+        same.append((margin(runtime, ours, alone, tokens.tolist()), name))
+        if written[0] != runtime.rules.text(runtime.tokenizer, tokens):
+            words.append(name)
+        apart.append((margin(runtime, theirs, result, tokens.tolist()), name))
+    return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
+            # int4's kernel gives slightly other digits inside a loop than outside; why was not established.
+            _same_tokens("tokens from the same mel", same, NEAR_TIE[precision] if precision in MICROSOFT else 0),
+            Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
+            # The mel's last digit may decide between two tokens that are nearly tied, and nothing else.
+            _same_tokens("tokens from samples", apart, NEAR_TIE[precision])]
+
+
+def _same_tokens(name: str, apart: list[tuple[float, str]], limit: float) -> Gate:
+    """apart: by how many nats the pair's token was likelier where the graph first chose another, and on which sound."""
+    worst, where = max(apart)
+    ties = [f"{sound} ({nats:.2g} nats)" for nats, sound in apart if 0 < nats <= limit]
+    detail = f"pair prefers another token: widest on {where}" if worst else "the pair's tokens on every sound"
+    if ties:
+        detail += f"; near tie, allowed: {', '.join(ties)}"
+    return below(name, worst, limit, detail, unit="nats")
+
+
+def first(runtime) -> str | None:
+    """Any language of the checkpoint: all prompts are equally long."""
+    return next(iter(runtime.rules.languages), None)
+
+
+def two_graphs(runtime, features: np.ndarray, limit: int | None = None) -> Result:
+    """The pair's greedy answer to one window."""
+    return decode_encoded(runtime, runtime.encode(features), 1, Options(max_tokens=limit))[0]
+
+
+def margin(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
+    """How much likelier the pair's token was where `tokens` first differ, in nats; 0 where they never do."""
+    theirs, ours = [*result.tokens, runtime.rules.end], [*tokens, runtime.rules.end]
+    i = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
+    if i is None:
+        return 0.0
+    forced = np.array([[*result.prompt, *result.tokens[:i]]], np.int64)
+    logits, _ = runtime.step(forced, runtime.encode(features), None)
+    scores = log_softmax(logits[0, -1])
+    return max(float(scores[theirs[i]] - scores[ours[i]]), 1e-9)
+
+
+def mel_alone(path: Path) -> bytes:
+    """The graph up to its features, as a model of its own: what the encoder is given."""
+    return cut_out(path, FEATURES)
+
+
+def cut_out(path: Path, name: str) -> bytes:
+    """What the value `name` is made of, as a model whose only output it is."""
+    model = onnx.load(path, load_external_data=False)
+    wanted, kept = {name}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            kept.insert(0, node)
+            alone = onnx.helper.make_graph([node], "", [], [])
+            wanted.update(nested for inner in nodes(alone) for nested in inner.input)
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    for tensor in weights:
+        if tensor.external_data:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+    inputs = [value for value in model.graph.input if value.name in wanted]
+    output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(kept, "part", inputs, [output], weights)
+    return onnx.helper.make_model(graph, opset_imports=model.opset_import,
+                                  ir_version=model.ir_version).SerializeToString()
+
+
+def token_rules(path: Path, rules: TokenRules) -> Gate:
+    """Which tokens the graph lets come, first and later: those that decoding.py lets come, whether likely or not.
+
+    A rule that is missing shows in no text until the token it should forbid is the likeliest.
+    """
+    import onnxruntime
+
+    mask = onnxruntime.InferenceSession(cut_out(path, MASK), providers=["CPUExecutionProvider"]).run(None, {})[0]
+    wrong = []
+    for row, steps in ((FIRST, 0), (LATER, 1)):
+        right = rules.apply(np.zeros((1, rules.vocab_size), np.float32), np.zeros((1, steps), np.int64), False)[0]
+        wrong += np.flatnonzero((mask[row] == 0) != (right == 0)).tolist()
+    languages = set(np.flatnonzero(mask[LANGUAGE] == 0).tolist()) ^ set(rules.languages.values())
+    wrong += sorted(languages)
+    return Gate("tokens that may come", not wrong, len(wrong), 0,
+                f"wrongly allowed or forbidden: {', '.join(map(str, wrong[:5])) or 'none'}")
+
+
+def message(error: Exception) -> str:
+    """What a failing node of ours says of itself: its name begins with `error: `."""
+    found = re.search(r"Name:'error: ([^']+)'", str(error))
+    return found.group(1) if found else str(error).strip().splitlines()[0]

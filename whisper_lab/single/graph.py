@@ -1,0 +1,170 @@
+"""What surrounds the single graph of 08: its name, its ends, its metadata, its gates run, the table."""
+
+import json
+import os
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from whisper_lab import checkpoints, console, external_data, files, machine, seals
+from whisper_lab.console import LabError
+from whisper_lab.export import metadata, naming, publish
+from whisper_lab.single import gates as single_gates
+from whisper_lab.single.blocks import Block, typed
+
+PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
+REPORTS = Path("reports")
+
+
+def file_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
+    """`<folder>/whisper-base_end_to_end_int8.onnx`; `..._end_to_end_wav_int8.onnx` where a WAV file is given."""
+    return Path(folder) / naming.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
+
+
+def command(path: Path) -> str:
+    """The command that writes the single graph of this name, as a shell takes it."""
+    name, _, rest = path.stem.partition(f"_{PART}")
+    precision = rest.rpartition("_")[2]
+    words = ["python", "08-single-onnx-model.py", "--model", checkpoints.given(name),
+             *(["--precision", precision] if precision in naming.PRECISIONS else []),
+             *(["--input", "wav"] if rest.startswith("_wav") else []),
+             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+    return shlex.join(words)
+
+
+def pair_command(path: Path, notes: dict, clip: Path) -> str:
+    """The command that transcribes a clip of any length with the pair that a single graph was made of."""
+    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", checkpoints.given(notes["model"]),
+             "--precision", notes["precision"],
+             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+    return shlex.join(words)
+
+
+# The graph's ends ----------------------------------------------------------------------------------------------------
+
+def feed_encoder(model: ir.Model, front: Block, features: ir.Value) -> dict[str, ir.Value]:
+    """Put the mel's nodes before the encoder's, which read `features` from now on; returns its cross caches by name."""
+    given = next(value for value in model.graph.inputs if value.name == "input_features")
+    model.graph.inputs.remove(given)
+    given.replace_all_uses_with(features)
+    model.graph.insert_before(model.graph[0], front.nodes)
+    cross = {value.name: value for value in model.graph.outputs if "_cross_" in value.name}
+    model.graph.outputs.clear()
+    return cross
+
+
+def add_outputs(model: ir.Model, wanted: dict[str, tuple]) -> None:
+    """name -> (value, element type, shape): the graph's outputs, under these names."""
+    for name, (value, dtype, shape) in wanted.items():
+        output = ir.node("Identity", [value], name=f"{name}/Identity")
+        output.outputs[0].name = name
+        model.graph.append(output)
+        model.graph.outputs.append(typed(output.outputs[0], dtype, shape))
+
+
+# Metadata ------------------------------------------------------------------------------------------------------------
+
+def describe(path: Path, pair: dict[str, Path], verified: bool, given: str = "samples") -> None:
+    """Metadata: what the pair says of the checkpoint, and how this graph came about."""
+    shared = metadata.read(pair["encoder"])
+    own = {key: shared.pop(key, None) for key in ("precision", "recipe", "part", "verification")}
+    recipe = json.loads(own["recipe"] or "{}") | {"composed_of": [part.name for part in pair.values()], "input": given}
+    metadata.write(path, shared | {"operators": operators(path)}, PART, own["precision"], recipe, verified)
+
+
+def operators(path: Path) -> str:
+    """`standard`, or what a runtime has to have beyond."""
+    model = onnx.load(path, load_external_data=False)
+    foreign = {f"{node.domain}.{node.op_type}" for node in single_gates.nodes(model.graph)
+               if node.domain not in single_gates.STANDARD}
+    return "standard" if not foreign else f"standard and {', '.join(sorted(foreign))}"
+
+
+def census(path: Path) -> dict:
+    """Nodes of all levels, by type."""
+    model = onnx.load(path, load_external_data=False)
+    types = Counter(node.op_type for node in single_gates.nodes(model.graph))
+    return {"nodes": sum(types.values()), "node_types": dict(types.most_common()), "operators": operators(path)}
+
+
+def facts(path: Path) -> dict:
+    """{"window_s": 30.0, "input": "samples", ...} of a graph that 08 wrote. Raises LabError where it is none."""
+    if not path.is_file():
+        raise LabError(f"there is no graph {path}", f"write it: {command(path)}")
+    try:
+        found = metadata.read(path)
+    except Exception as error:  # protobuf's DecodeError is no subclass of anything useful
+        raise LabError(f"{path} is no ONNX graph", f"write it: {command(path)}") from error
+    if problem := seals.fault(path):
+        raise LabError(f"{path} {problem}", f"write it again: {command(path)}")
+    if found.get("part") != PART:
+        raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command(path)}")
+    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"]),
+                    "input": json.loads(found["recipe"]).get("input", "samples")}
+
+
+# Check and report ----------------------------------------------------------------------------------------------------
+
+def open_graph(path: str | Path | bytes, threads: int | None):
+    """A session as 03's pair gets for its decoder. Raises LabError as external_data.check."""
+    import onnxruntime
+
+    from whisper_lab.onnx_whisper import session_options
+
+    if not isinstance(path, bytes):
+        external_data.check(path)
+    return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path),
+                                        session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
+
+
+def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
+    """The opened graph and every gate; LabError, and the graph under its .rejected name, where one fails."""
+    gates, session = single_gates.structure(path, pair, args.precision, args.input), None
+    if all(gate.passed for gate in gates):  # a malformed graph might not even open
+        session = open_graph(path, args.threads)
+        gates.append(single_gates.token_rules(path, whisper.rules))
+        heard = single_gates.sounds(whisper.spec, args.seed, args.input)
+        probe = open_graph(single_gates.mel_alone(path), args.threads)
+        gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision,
+                                   args.input)
+    broken = [gate for gate in gates if not gate.passed]
+    if broken:
+        left = publish.reject([path], Path(args.model_dir))
+        seen = "; ".join(filter(None, [broken[0].said(), broken[0].detail]))
+        raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({seen})",
+                       "look at it beside the encoder: python 05-explore-in-netron.py --graphs "
+                       f"{shlex.quote(str(left[0]))} {shlex.quote(str(pair['encoder']))}; --no-verify writes it "
+                       "regardless")
+    console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
+    return session, gates
+
+
+def report(row: dict, args, name: str) -> None:
+    """The table on stdout and `reports/single-<model>.json`, where rows of other precisions stay."""
+    def seconds(key, digits=3):
+        return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
+
+    over = row["size_bytes"] - row["pair_bytes"]
+    console.table(f"{name} in {args.model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
+                  [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{over / 1e6:+.2f}", row["operators"],
+                    seconds("seconds"), seconds("pair_seconds"), seconds("time_ratio", 2)]])
+    path, rows = REPORTS / f"single-{name}.json", []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["graphs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    document = {"schema": SCHEMA, "machine": machine.card(args.threads), "peak_rss_bytes": machine.peak_rss_bytes(),
+                "graphs": [*(old for old in rows if old["file"] != row["file"]), row]}
+    files.write_json(path, document)
+    if args.output_json:
+        files.write_json(args.output_json, document)
+    console.note("report", path, "no gate was run: --no-verify" if args.no_verify else
+                 "every gate with its value and limit")
+
+
+def plain_environment() -> dict[str, str]:
+    """The ten lines see no package of ours: UTF-8 on the pipe whatever the terminal is, and nothing else changed."""
+    return {**os.environ, "PYTHONIOENCODING": "utf-8"}

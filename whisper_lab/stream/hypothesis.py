@@ -1,0 +1,238 @@
+"""One hypothesis: the model's text for a stretch of sound, going on from text that is already fixed."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from whisper_lab import confidence, console
+from whisper_lab.alignment import sharpen, token_starts, words_of
+from whisper_lab.decoding import (
+    FALLBACK_TEMPERATURES,
+    Options,
+    Result,
+    choose,
+    detect_language,
+    is_silence,
+    least_wrong,
+    looks_wrong,
+)
+from whisper_lab.languages import name
+from whisper_lab.metrics import compression_ratio
+from whisper_lab.tokens import logsumexp, require_numbers
+from whisper_lab.transcribe import split
+
+HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
+HOLD_UNITS = 2  # held back where nobody knows when words were heard
+SENTENCE_ENDS = set(".?!…。？！")
+SILENCE_S = 8.0  # s behind the sound that the encoder hears; with less, the word errors of short clips grow
+SURE_UNIT = 0.8  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
+PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
+PATIENCE_UNITS = 8  # the same where no one knows when words were heard
+SURE = 0.5  # probability of a detected language that is worth a warning
+TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
+
+
+@dataclass
+class Unit:
+    """What is compared and committed as one: a word with the space before it, or a punctuation mark."""
+
+    text: str
+    tokens: list[int]
+    probability: float = 1.0  # of its least likely token
+
+
+@dataclass
+class Hypothesis:
+    """The text of a window, the part that was given included."""
+
+    units: list[Unit] = field(default_factory=list)
+    ends: list[float] | None = None  # s from the window's start, one a unit; None: not known
+    seconds: float = 0.0  # of sound in the window
+    doubtful: bool = False  # it repeats itself, or is unlikely: not to be believed
+    text_logprob: float | None = None  # of the whole text, the part that was given included; see confidence.py
+
+    @property
+    def firm(self) -> list[Unit]:
+        """The units that were heard, and heard surely, while speech goes on.
+
+        A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what no one said
+        yet. Its attention gives that away: words it makes up are all found in the last moments of the window. (Papi et
+        al. 2023, arXiv 2305.11408, decide by this alone.) Without it the last two units are held back (hold-n in Liu
+        et al. 2020).
+        """
+        if self.ends is None:
+            return self.sure[:max(0, len(self.units) - HOLD_UNITS)]
+        late = (i for i, end in enumerate(self.ends) if end > self.seconds - HOLD_S)
+        return self.sure[:next(late, len(self.units))]
+
+    @property
+    def sure(self) -> list[Unit]:
+        """The units before the first that is in doubt: with more of the sentence it may be heard as another word, and
+        what is committed cannot be taken back. Once PATIENCE_S more were heard, more will not help."""
+        count = len(self.units)
+        recent = range(count - PATIENCE_UNITS, count) if self.ends is None else \
+            [i for i, end in enumerate(self.ends) if end > self.seconds - PATIENCE_S]
+        doubt = (i for i in recent if i >= 0 and self.units[i].probability < SURE_UNIT)
+        return self.units[:next(doubt, count)]
+
+
+class Ear:
+    """Asks the graphs about windows of sound; counts what that costs."""
+
+    def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True):
+        """language: None to detect it, again for every hypothesis until something is committed; condition: give the
+        beginning of a sentence as prompt for its rest; fallback: try higher temperatures for the last hypothesis of
+        an utterance, where it repeats itself or is unlikely. Raises LabError for what the checkpoint does not know."""
+        self.runtime, self.condition = runtime, condition
+        self.language = runtime.rules.wanted_language(language)
+        self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
+        self.encoder_runs = 0
+        self.heard_language = self.language  # of the last hypothesis
+        self.probability: float | None = None  # of the detected language
+        self._warned = False
+        runtime.rules.prompt(language)  # says now what the checkpoint does not know
+
+    def listen(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
+               final: bool = False) -> Hypothesis:
+        """The hypothesis for one window.
+
+        features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
+        of the sentence up to the window; final: there will be no later one, so the best that can be had is wanted.
+        """
+        cross, rules = self._encode(self._shortened(features, seconds)), self.runtime.rules
+        prefix = [token for unit in given for token in unit.tokens]
+        result, likely = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
+        if is_silence(result, Options()):
+            return Hypothesis(list(given), seconds=seconds)
+        new = [(token, p) for token, p in zip(result.tokens[len(prefix):], likely, strict=True) if rules.is_text(token)]
+        units, likely = list(given), iter([p for _, p in new])
+        for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.heard_language):
+            units.append(Unit(text, part, min(itertools.islice(likely, len(part)))))
+        if final:  # what is only unlikely is kept, as in a recording; what goes round in circles is not
+            return Hypothesis(units, None, seconds, self._is_left_out(result, seconds), result.text_logprob)
+        ends = self._ends(cross, units, result.prompt, seconds) if self.runtime.has_attention else None
+        return Hypothesis(units, ends, seconds, looks_wrong(result, Options()), result.text_logprob)
+
+    def _is_left_out(self, result: Result, seconds: float) -> bool:
+        repeats = looks_wrong(result, Options(logprob_threshold=None))
+        if repeats:
+            console.warn(f"{seconds:.1f} s are left out: the model's text for them repeats itself at every temperature "
+                         "(music or noise rather than speech?)")
+        return repeats
+
+    def _shortened(self, features: np.ndarray, seconds: float) -> np.ndarray:
+        """The window's beginning: the sound and SILENCE_S after it. The rest of the padding only costs the encoder."""
+        if not self.runtime.takes_short_windows:
+            return features
+        spec = self.runtime.spec
+        frames = round((seconds + SILENCE_S) * spec.sampling_rate / spec.hop_length)
+        return features[:, :min(features.shape[1], frames + frames % 2)]
+
+    def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
+        """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""
+        rules, tokens = self.runtime.rules, [token for unit in units for token in unit.tokens]
+        if not tokens:
+            return []
+        attention = self.runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
+        positions = max(1, min(attention.shape[-1], round(seconds / rules.timestamp_step)))
+        rows = sharpen(attention[:, :, :positions], rules.median_filter_width)[len(prompt) - 1:-1]
+        starts = token_starts(rows) * rules.timestamp_step  # the last is the end token's
+        return [float(starts[count]) for count in np.cumsum([len(unit.tokens) for unit in units])]
+
+    def segments(self, features: np.ndarray, seconds: float, given: Sequence[Unit], before: Sequence[int],
+                 voice_from_s: float) -> tuple[Hypothesis, float | None]:
+        """For a full window: the units of its complete segments, and their end in s; None: it is used up.
+
+        The model writes the times; `given` stands in the first segment, which begins at voice_from_s at the latest.
+        """
+        rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
+        first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
+        prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
+        result, _ = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
+        pieces, end = split(result.tokens, rules)
+        said = rules.text_tokens([token for piece in pieces for token in piece])
+        already = len(rules.text_tokens(prefix))
+        if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
+            said, end = rules.text_tokens(result.tokens), None
+        new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
+        return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
+
+    def settle(self) -> None:
+        """Something was committed: from here on the language stands."""
+        if self.language is None and self.heard_language is not None:
+            self.language = self.heard_language
+            console.note("language", self.language, f"detected, probability {self.probability:.3f}; --language sets it")
+
+    def sentence(self, before: Sequence[int], units: Sequence[Unit]) -> list[int]:
+        """The prompt of a sentence that goes on: its tokens so far, after the last mark that ends one."""
+        if not self.condition:
+            return []
+        tokens = list(before)
+        for unit in units:
+            tokens = [] if unit.text.strip() in SENTENCE_ENDS else tokens + unit.tokens
+        return tokens
+
+    def _encode(self, features: np.ndarray):
+        self.encoder_runs += 1
+        cross = self.runtime.encode(features[None])
+        if self.language is None and self.runtime.rules.languages:
+            found = detect_language(self.runtime, cross, 1)[0]
+            self.heard_language, self.probability = max(found.items(), key=lambda item: item[1])
+        return cross
+
+    def _search(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
+                temperatures: Sequence[float]) -> tuple[Result, list[float]]:
+        """As decoding.least_wrong has it; and the probability of each token after the prefix."""
+        found = []
+        for temperature in temperatures:
+            found.append(self._continue(cross, prefix, before, seconds, timestamps, temperature))
+            if not looks_wrong(found[-1][0], Options()):
+                return found[-1]
+        if len(temperatures) > 1:
+            self._explain_doubt(cross)
+        best = least_wrong([result for result, _ in found], Options())
+        return next(pair for pair in found if pair[0] is best)
+
+    def _explain_doubt(self, cross) -> None:
+        """Once: the language that was asked for may not be what is spoken."""
+        if self._warned or self.probability is not None or not self.runtime.rules.languages:
+            return
+        found = detect_language(self.runtime, cross, 1)[0]
+        heard, probability = max(found.items(), key=lambda item: item[1])
+        if heard != self.language and probability > SURE:
+            console.warn(f"the text is unlikely in {name(self.language)}, and the model hears {name(heard)} "
+                         f"(probability {probability:.2f}): try --language {heard}, or leave it out")
+            self._warned = True
+
+    def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
+                  temperature: float) -> tuple[Result, list[float]]:
+        """Search from `prefix` on at one temperature: all tokens, `prefix` included, and what tells whether to trust
+        those after it; and the probability of each of those."""
+        rules, runtime = self.runtime.rules, self.runtime
+        prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
+        most = rules.max_positions - len(prompt) - 1  # one is left for the end token
+        said = prefix[:most]
+        room = min(most, round(TOKENS_PER_SECOND * seconds) + len(prefix) + 1)
+        generator = np.random.default_rng([0, round(temperature * 1000)])
+        logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
+        at_start = logits[0, prompt.index(rules.start)]
+        silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
+        # What was given is judged with the rest, by logits that are there anyway: on [tokens given or written].
+        likely = confidence.of_rows(rules, logits[0, len(prompt) - 1:-1], said, timestamps).tolist()
+        given = len(likely)
+        while len(said) < room:
+            scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
+            token = int(choose(scores, temperature, [generator])[0])
+            likely.append(float(scores[0, token] - logsumexp(scores)[0]))
+            require_numbers(runtime, likely[-1])
+            if token == rules.end:
+                break
+            said.append(token)
+            if len(said) < room:
+                logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
+        text = rules.text(runtime.tokenizer, said)
+        result = Result(said, text, float(np.mean(likely[given:] or [0.0])), silence, temperature,
+                        compression_ratio(text), None, None, prompt, confidence.mean_of_text(rules, likely, said))
+        return result, np.exp(likely[given:len(said)]).tolist()

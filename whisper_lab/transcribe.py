@@ -1,0 +1,348 @@
+"""Recordings longer than the model's window: window after window, joined by the timestamps that the model writes.
+
+The sequential algorithm of the Whisper paper, section 3.8 (and openai-whisper's `transcribe.py`): decode a window with
+timestamps, keep its complete segments, move on to where the last of them ended, and decode from there. A window that
+ends in a single timestamp said all there was, so the next one begins at its end. Times are counted in samples: exact,
+however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
+its samples.
+
+For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
+segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
+again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from whisper_lab.alignment import Word, pauses, snap, word_times
+from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
+from whisper_lab.features import log_mel
+from whisper_lab.tokens import TokenRules
+
+# Silence --------------------------------------------------------------------------------------------------------------
+
+# Is there anything in this sound that could be speech? For silence a Whisper invents words: it must not be asked.
+#
+# The one rule of the lab. Sound holds no speech
+#
+# - where it is near silent: no sample reaches NEAR_SILENT_DBFS; or
+# - where it is steady: in no band of frequencies does the level rise above what the noise there does by itself. Speech
+#   is syllables and pauses; the hiss of a microphone, a fan or a hum stays where it is, however loud. Measured on 20
+#   minutes of human speech: with white noise 5 dB louder than the speech every clip still passes, by 2.7 dB or more,
+#   and without added noise by 18; what fails of pieces of 2 s are pauses. White, pink and brown noise fail by 1 dB or
+#   more.
+#
+# It says no only where there is nothing to lose: music, a slamming door or a cough passes, and the model's own
+# no-speech rule (decoding.is_silence) has the last word.
+
+FRAME = 0.064  # s; half a syllable
+# Hz from, to: dB that the loudest frames of noise reach above its softest ones. The narrower, the more it fluctuates.
+BANDS = {(80, 500): 7.5, (500, 1500): 5.0, (1500, 4000): 4.0}
+SOFTEST = 10  # percentile of the frames
+LOUDEST = 3  # frames, 0.2 s: the shortest word lasts longer, a click does not
+SHORTEST_STEADY = 2.0  # s; a vowel may be as steady as a fan, but not for as long
+
+
+def is_silent(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
+    """Whether float32 [n] in -1..1 at `rate` Hz holds nothing that could be speech; no samples are silent."""
+    if not len(samples) or np.abs(samples).max() < 10 ** (NEAR_SILENT_DBFS / 20):
+        return True
+    return len(samples) >= SHORTEST_STEADY * rate and is_steady(samples, rate)
+
+
+def is_steady(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
+    """Whether the level of float32 [n], at least LOUDEST frames long, hardly changes in any of BANDS."""
+    size = round(FRAME * rate)
+    frames = samples[:len(samples) // size * size].reshape(-1, size) * np.hanning(size).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2 / size ** 2  # [frames, size / 2 + 1]
+    frequencies = np.fft.rfftfreq(size, 1 / rate)
+    for (low, high), noise_db in BANDS.items():
+        inside = (frequencies >= low) & (frequencies < high)
+        levels = np.sort(10 * np.log10(power[:, inside].sum(axis=1) + 1e-12))
+        if levels[-LOUDEST] - np.percentile(levels, SOFTEST) > noise_db:
+            return False
+    return True
+
+
+# Window after window --------------------------------------------------------------------------------------------------
+
+SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
+SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
+HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
+MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
+
+
+@dataclass
+class Segment:
+    """A stretch of speech; times in s from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    tokens: list[int]  # as decoded, timestamps included
+    words: list[Word] | None = None
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    temperature: float | None = None
+    text_logprob: float | None = None  # of the text of its window, timestamps left out: see confidence.py
+    compression_ratio: float | None = None  # of the text of its window
+    speaker: str | None = None  # a name, where it is known who spoke
+
+
+@dataclass(frozen=True)
+class Window:
+    """A view of the recording: at most one window of samples (shorter at the end), beginning at `start` s."""
+
+    samples: np.ndarray
+    start: float
+    duration: float
+
+
+@dataclass
+class Transcript:
+    """What was said in a recording."""
+
+    segments: list[Segment] = field(default_factory=list)
+    language: str | None = None
+    language_probability: float | None = None  # None: the language was given
+    duration: float = 0.0  # s
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments)
+
+
+class Windows:
+    """A cursor over a recording: yields windows, and is told by each window's tokens where to go on.
+
+    ::
+
+        windows = Windows(samples, spec.n_samples, spec.sampling_rate, rules, tokenizer)
+        for window in windows:
+            segments += windows.advance(tokens_decoded_from(window))      # or windows.skip(): no speech in it
+
+    Silent windows are passed over: `current` is one in which there may be speech, unless the cursor is `done`.
+    """
+
+    def __init__(self, samples: np.ndarray, n_samples: int, sampling_rate: int, rules: TokenRules, tokenizer):
+        """samples: float32 [n] at sampling_rate Hz; n_samples: samples in the model's window."""
+        self.samples, self.n_samples, self.rate = samples, n_samples, sampling_rate
+        self.rules, self.tokenizer = rules, tokenizer
+        self.position = 0  # samples
+        self._pass_silence()
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to decode; a recording of no samples is done at once."""
+        rest = len(self.samples) - self.position
+        return rest <= 0 or (self.position > 0 and rest < SHORTEST * self.rate)
+
+    @property
+    def current(self) -> Window:
+        """The window at the cursor."""
+        samples = self.samples[self.position:self.position + self.n_samples]
+        return Window(samples, self.position / self.rate, len(samples) / self.rate)
+
+    @property
+    def next_start(self) -> float:
+        """s from the start of the recording to the cursor, or to the recording's end."""
+        return min(self.position, len(self.samples)) / self.rate
+
+    def __iter__(self) -> Iterator[Window]:
+        while not self.done:
+            before = self.position
+            yield self.current
+            if self.position == before:
+                raise RuntimeError("a window was neither advanced nor skipped")
+
+    def skip(self) -> None:
+        """Move past the window: nothing was said in it."""
+        self.position += self.n_samples
+        self._pass_silence()
+
+    def _pass_silence(self) -> None:
+        while not self.done and is_silent(self.current.samples, self.rate):
+            self.position += self.n_samples
+
+    def advance(self, tokens: Sequence[int]) -> list[Segment]:
+        """Cut one window's tokens (without prompt and end) into segments and move to where the next window begins.
+
+        Tokens without any timestamp make one segment as long as the window.
+        """
+        window = self.current
+        pieces, end = split(list(tokens), self.rules)
+        segments, previous_end = [], 0.0
+        for piece in pieces:
+            start, stop = self._times(piece, previous_end, window.duration)
+            previous_end = stop
+            text = self.rules.text(self.tokenizer, piece)
+            if text and not self._invented(window, start, stop):
+                segments.append(Segment(window.start + start, window.start + stop, text, piece))
+        moved = self._used(list(tokens), window) if end is None else round(end * self.rules.timestamp_step * self.rate)
+        self.position += moved if 0 < moved <= self.n_samples else self.n_samples
+        self._pass_silence()
+        return segments
+
+    def _used(self, tokens: list[int], window: Window) -> int:
+        """Samples up to where a window was used up whose tokens name no place to go on: all of them, as a rule.
+
+        But a Whisper may stop in the middle of a window that is full of speech: its last timestamp says where.
+        """
+        if not tokens or not self.rules.is_timestamp(tokens[-1]):
+            return self.n_samples
+        heard = round((tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step * self.rate)
+        rest = window.samples[heard + round(MARGIN * self.rate):]
+        went_on = len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
+        return heard if went_on else self.n_samples
+
+    def _invented(self, window: Window, start: float, stop: float) -> bool:
+        """Nothing could be heard while this is said to have been spoken. Moments may be wrong: MARGIN on both sides."""
+        first, last = round((start - MARGIN) * self.rate), round((stop + MARGIN) * self.rate)
+        return is_silent(window.samples[max(0, first):last], self.rate)
+
+    def _times(self, piece: list[int], previous_end: float, duration: float) -> tuple[float, float]:
+        """Start and end of a piece in s from the window's start; no later than the sound's end."""
+        begin, step, is_time = self.rules.timestamp_begin, self.rules.timestamp_step, self.rules.is_timestamp
+        start = (piece[0] - begin) * step if is_time(piece[0]) else previous_end
+        end = (piece[-1] - begin) * step if len(piece) > 1 and is_time(piece[-1]) else duration
+        start = min(start, duration)
+        return start, max(start, min(end, duration))
+
+
+def split(tokens: list[int], rules: TokenRules) -> tuple[list[list[int]], int | None]:
+    """Cut tokens at pairs of timestamps.
+
+    Returns the complete pieces and the timestamp, in steps, at which the next window has to begin, or None where the
+    window was used up: it ended in a single timestamp, or has no pair at which to cut.
+    """
+    is_time = [rules.is_timestamp(token) for token in tokens]
+    cuts = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
+    if not cuts:
+        return ([tokens] if tokens else []), None
+    used_up = is_time[-2:] == [False, True]
+    if used_up:
+        cuts.append(len(tokens))
+    pieces = [tokens[first:last] for first, last in zip([0, *cuts], cuts, strict=False)]
+    # What follows the last pair was cut off by the window's end: it is decoded again, from its beginning.
+    return pieces, None if used_up else tokens[cuts[-1] - 1] - rules.timestamp_begin
+
+
+def to_continue(said: list[int], segments: Sequence[Segment], result: Result, options: Options) -> list[int]:
+    """The tokens that the next window is to continue: those so far and a window's; none where it may be nonsense."""
+    if result.temperature > HOT or looks_wrong(result, options):
+        return []
+    return said + [token for segment in segments for token in segment.tokens]
+
+
+class _Recording:
+    """One recording on its way through `transcribe_many`."""
+
+    def __init__(self, samples: np.ndarray, runtime, options: Options, prompt: Sequence[int]):
+        spec = runtime.spec
+        self.windows = Windows(samples, spec.n_samples, spec.sampling_rate, runtime.rules, runtime.tokenizer)
+        self.timestamps = options.timestamps or len(samples) > spec.n_samples
+        self.prompt, self.said = list(prompt), []
+        self._reported = 0  # samples
+        self.transcript = Transcript(language=runtime.rules.wanted_language(options.language),
+                                     duration=len(samples) / spec.sampling_rate)
+
+    def take(self, result: Result, options: Options, condition: bool) -> list[Segment]:
+        """Note a window's result and move on; returns the new segments."""
+        transcript = self.transcript
+        if is_silence(result, options):
+            self.windows.skip()
+            return []
+        segments = self.windows.advance(result.tokens)
+        if segments and transcript.language is None:  # the first window that is kept decides for the recording
+            transcript.language, transcript.language_probability = result.language, result.language_probability
+        for segment in segments:
+            segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
+            segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
+            segment.compression_ratio = result.compression_ratio
+        self.said = to_continue(self.said, segments, result, options) if condition else []
+        transcript.segments += segments
+        return segments
+
+    def moved(self) -> float:
+        """s of sound that were done with since this was last asked."""
+        before, self._reported = self._reported, min(self.windows.position, len(self.windows.samples))
+        return (self._reported - before) / self.windows.rate
+
+
+def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **settings) -> Transcript:
+    """Transcribe one recording of any length: `transcribe_many` for a single one."""
+    return transcribe_many(runtime, [samples], options, **settings)[0]
+
+
+def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
+                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = 8,
+                    progress: Callable[[float], None] | None = None) -> list[Transcript]:
+    """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
+
+    A recording longer than the window is decoded with timestamps whatever options.timestamps says: they join its
+    windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window;
+    condition_on_previous: also what was said before; None: as the checkpoint says (TokenRules). words: each segment
+    gets its words with times. progress is called with the s of sound that each window moved on. Raises LabError for a
+    language or task that the checkpoint does not have.
+    """
+    options = options or Options()
+    options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
+    if condition_on_previous is None:
+        condition_on_previous = runtime.rules.condition_on_previous and runtime.rules.previous is not None
+    all_recordings = [_Recording(samples, runtime, options, prompt) for samples in recordings]
+    for recording in all_recordings:
+        if progress and recording.windows.position:
+            progress(recording.moved())  # the silence before the first window
+    for timestamps in (False, True):
+        waiting = [recording for recording in all_recordings if recording.timestamps == timestamps]
+        while waiting := [recording for recording in waiting if not recording.windows.done]:
+            _decode_windows(runtime, waiting[:batch_size], replace(options, timestamps=timestamps), words,
+                            condition_on_previous, progress)
+    return [recording.transcript for recording in all_recordings]
+
+
+def _decode_windows(runtime, recordings: list[_Recording], options: Options, words: bool, condition: bool,
+                    progress: Callable[[float], None] | None) -> None:
+    """Decode the current window of each recording together."""
+    windows = [recording.windows.current for recording in recordings]
+    features = np.stack([log_mel(window.samples, runtime.spec) for window in windows])
+    cross = runtime.encode(features)
+    results = decode_encoded(runtime, cross, len(windows), options, [r.transcript.language for r in recordings],
+                             [r.prompt + r.said for r in recordings])
+    for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
+        segments = recording.take(result, options, condition)
+        if words and segments:
+            add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,
+                      recording.windows.next_start)
+        if progress:
+            progress(recording.moved())
+
+
+def add_words(runtime, cross, window: Window, segments: list[Segment], language: str | None,
+              task: str = "transcribe", until: float | None = None) -> None:
+    """Give each segment of one window its words; cross: the window's cross cache; until: where the next one begins, s.
+
+    A word that the alignment puts into the next window ends where that begins: times only ever grow. Raises LabError
+    where the runtime has no cross-attention to offer.
+    """
+    rules = runtime.rules
+    prompt = rules.prompt(language, task)
+    room = rules.max_positions - len(prompt) - 1
+    pieces, tokens = [], []
+    for segment in segments:
+        pieces.append(rules.text_tokens(segment.tokens)[:room - len(tokens)])
+        tokens += pieces[-1]
+    attention = runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
+    last = window.start + window.duration if until is None else until
+    found = word_times(attention, len(prompt), pieces, runtime.tokenizer, rules, window.duration, language)
+    placed = iter(snap([word for words in found for word in words], pauses(window.samples, runtime.spec.sampling_rate)))
+    for segment, words in zip(segments, found, strict=True):
+        times = [(word, *(min(window.start + at, last) for at in (word.start, word.end)))
+                 for word in itertools.islice(placed, len(words))]
+        segment.words = [Word(word.text, start, end, word.tokens) for word, start, end in times]
+        if segment.words:  # the words are found in the sound, the segment's times were written by ear
+            segment.start, segment.end = segment.words[0].start, segment.words[-1].end
