@@ -40,9 +40,13 @@ def stops(landmarks: list[Landmark], left: onnx.ModelProto, right: onnx.ModelPro
 
 
 def _maker(graph: onnx.GraphProto, other: onnx.GraphProto, name: str) -> str | None:
-    """The node of `graph` that makes the first input of node `name` of `other`."""
+    """The node of `graph` that makes the first input of node `name` of `other`.
+
+    It may be called by the same name and make a value of another one: 03 calls what it has smoothed so.
+    """
     wanted = next(node.input[0] for node in other.node if node.name == name)
-    return next((node.name for node in graph.node if wanted in node.output), None)
+    made = next((node.name for node in other.node if wanted in node.output), None)
+    return next((node.name for node in graph.node if wanted in node.output or node.name == made), None)
 
 
 def counts(left: onnx.ModelProto, right: onnx.ModelProto) -> list[dict]:
