@@ -195,6 +195,8 @@ def test_the_documents_layout_whoever_wrote_it(tmp_path, capsys):
     assert (folder / "figures" / "clocks-1.png").stat().st_size > 10_000
     page = (folder / "energy_analysis.html").read_text()
     assert "data:image/png" in page and "http" not in page.split("<body>")[1]
+    opened = page.split('<details class="part" open>')
+    assert len(opened) == 3 and "Best balance by EDP" in opened[2]  # completeness, and what was asked
 
 
 def test_several_machines_and_precisions_in_one_report(tmp_path):

@@ -65,7 +65,7 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
 th { background: var(--head); } th:first-child, td:first-child { text-align: left; }
 img { width: 100%; min-width: 40rem; max-width: 60rem; height: auto; display: block; margin: .8rem 0; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
-.short th, .short td { white-space: nowrap; }
+.short td { white-space: nowrap; }
 @media (max-width: 40rem) { th, td { padding: .25rem .35rem; } table { font-size: .82rem; } }
 .part { border-top: 1px solid var(--line); margin: 0; padding: .5rem 0; }
 .part > summary h2 { display: inline; margin: 0; }
