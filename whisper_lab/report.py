@@ -65,7 +65,7 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
 th { background: var(--head); } th:first-child, td:first-child { text-align: left; }
 img { width: 100%; min-width: 40rem; max-width: 60rem; height: auto; display: block; margin: .8rem 0; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
-.short td { white-space: nowrap; }
+.n { white-space: nowrap; }
 @media (max-width: 40rem) { th, td { padding: .25rem .35rem; } table { font-size: .82rem; } }
 .part { border-top: 1px solid var(--line); margin: 0; padding: .5rem 0; }
 .part > summary h2 { display: inline; margin: 0; }
@@ -75,6 +75,7 @@ details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
 .S i { color: var(--was); font-style: normal; text-decoration: line-through; margin-right: .3rem; }
 sub { font-size: .65rem; margin-left: .15rem; }
 """
+ONE_LINE = 20  # characters of a cell that does not break
 SHOWN_OPEN = 12  # alignments; the rest is folded away
 
 
@@ -144,11 +145,16 @@ def _section(section: Section, pictures: dict[str, Path]) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_text(column)}</th>" for column in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    kind = ' class="short"' if table.summary else ""
-    made = (f'<div class="wide"><table{kind}><caption>{_text(table.title)}</caption><thead><tr>{head}</tr></thead>'
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
+    made = (f'<div class="wide"><table><caption>{_text(table.title)}</caption><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
     return f"<details><summary>{_text(table.title)}</summary>{made}</details>" if table.collapsed else made
+
+
+def _cell(value: object) -> str:
+    """A number with its unit or its interval stays on one line; sentences may break."""
+    text = _text(value)
+    return f'<td class="n">{text}</td>' if len(text) <= ONE_LINE and " " in text else f"<td>{text}</td>"
 
 
 def _aligned(block: Aligned) -> str:
