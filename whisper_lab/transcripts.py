@@ -299,7 +299,7 @@ FORM = 'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}'
 def read_reference_text(path: Path) -> str:
     """A text file in UTF-8, UTF-16 or Windows' code page 1252. Raises LabError where it cannot be read."""
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             return data.decode("utf-16")
         if b"\0" in data[:2] and len(data) > 1:  # no mark, and the first character is ASCII
@@ -308,9 +308,12 @@ def read_reference_text(path: Path) -> str:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError:
             return data.decode("cp1252")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is in none of UTF-8, UTF-16 and code page 1252"
-        raise LabError(f"cannot read references from {path}: {reason}", "save it as UTF-8") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"cannot read references from {path}: it is in none of UTF-8, UTF-16 and code page 1252",
+                       "save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read references from {path}: {getattr(error, 'strerror', None) or error}",
+                       "name a text file") from error
 
 
 def read_references(path: Path) -> dict[str, dict]:

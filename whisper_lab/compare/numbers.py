@@ -127,7 +127,7 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
 
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
-    """Inner values of a graph, made outputs in a copy, which is in memory alone: the graphs' folder may be read-only."""
+    """Inner values of a graph, made outputs in a copy in memory: the graphs' folder may be read-only."""
     return dict(zip(names, _session(path, names, threads).run(names, feeds), strict=True)) if names else {}
 
 
@@ -142,7 +142,7 @@ def _session(path: Path, names: list[str], threads: int | None):
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False  # a pool, which grows to twice what is needed, is for sessions that run often
     return onnxruntime.InferenceSession(_with_outputs(path, names), pair.beside(options, path),
-                                        providers=["CPUExecutionProvider"])
+                                        providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _with_outputs(path: Path, names: list[str]) -> bytes:

@@ -44,7 +44,7 @@ def _options(threads: int | None):
 def _open(graph: str | bytes, options):
     import onnxruntime
 
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 class GraphPair:

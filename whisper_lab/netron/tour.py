@@ -53,9 +53,12 @@ def counts(left: onnx.ModelProto, right: onnx.ModelProto) -> list[dict]:
     """Per operator how many there are left and right, largest change first, and the first node of each."""
     a, b = operators(left), operators(right)
     names = sorted({*a, *b}, key=lambda name: (-abs(b[name] - a[name]), -a[name], name))
+    first = [_first_nodes(model) for model in (left, right)]
     return [{"operator": name.removeprefix("com.microsoft."), "left": a[name], "right": b[name],
-             "first": {"left": _first(left, name), "right": _first(right, name)}} for name in names]
+             "first": {side: nodes.get(name.rpartition(".")[2]) for side, nodes in zip(("left", "right"), first,
+                                                                                       strict=True)}} for name in names]
 
 
-def _first(model: onnx.ModelProto, operator: str) -> str | None:
-    return Landmark("", "", operator=operator.rpartition(".")[2]).find(model.graph)
+def _first_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Operator type -> the name of its first node."""
+    return {node.op_type: node.name for node in reversed(model.graph.node)}

@@ -73,9 +73,9 @@ def read_rttm(path: Path) -> list[Turn]:
     """
     remedy = "give a file of lines such as: SPEAKER meeting 1 12.40 3.25 <NA> <NA> Ann <NA> <NA>"
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise LabError(f"cannot read {path}: {error.strerror or error}", remedy) from error
+        lines = files.read_text(path, errors="replace").splitlines()
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy) from error
     found, recordings = [], set()
     for number, line in enumerate(lines, 1):
         fields = line.split()
