@@ -47,11 +47,12 @@ A browser gives the microphone only to a secure page: `localhost`, or https. Fro
 
 1. **VS Code over SSH** forwards the port: panel *Ports*, *Forward a Port*, the number in the address above. Then open
    `http://localhost:PORT` on your own computer. Nothing else is needed.
-2. **`--share`** prints a public https address, `https://....gradio.live`, and a password.
+2. **`--share`** prints a public https address, `https://....gradio.live`, and a password. Sound and text then pass
+   through the servers of gradio.live, which can read them.
 3. **`--host 0.0.0.0 --https`** serves the local network with a certificate made on the spot; the browser warns, compare
    the fingerprint in the terminal.
 
-Uploads and downloads are deleted after an hour; nothing is sent to anybody else.
+Uploads and downloads are deleted after an hour; without `--share` nothing is sent to anybody else.
 """
 
 
