@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def _percent(rate: float | None) -> str:
 SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
 PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21
 LONGEST = 84  # characters, two lines of 42: what was long enough to be seen is not made longer than that
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 JOIN = 0.5  # s; cues that are nearer to each other may become one
 
 def clock(seconds: float, decimal: str = ".") -> str:
@@ -261,8 +263,8 @@ def _span(segment: Segment, decimal: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """An empty line would end the cue, an arrow would look like its times."""
-    return " ".join(text.split()).replace("-->", "->")
+    """An empty line would end the cue, an arrow would look like its times, and a terminal obeys control characters."""
+    return CONTROL.sub("", " ".join(text.split())).replace("-->", "->")
 
 
 def _vtt_text(segment: Segment) -> str:
@@ -278,7 +280,7 @@ def _vtt_text(segment: Segment) -> str:
 
 
 def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return CONTROL.sub("", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # References -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.speakers.voice import Stretch
+from whisper_lab.transcripts import CONTROL
 
 PAUSE = 1.0  # s; who goes on after a shorter pause, and no one spoke in it, still has the turn
 
@@ -63,7 +64,7 @@ def name_of(turn: Turn, names: Sequence[str]) -> str:
 
 
 def _field(text: str) -> str:
-    return "_".join(text.split()) or "<NA>"
+    return CONTROL.sub("", "_".join(text.split())) or "<NA>"
 
 
 def read_rttm(path: Path) -> list[Turn]:
