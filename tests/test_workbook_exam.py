@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from workbook import questions, values
+from workbook import questions, scoring, values
 from workbook.questions import LANGUAGES, Choice, Text
 from workbook.values import Results
 from workbook.view import LETTERS, view
@@ -45,8 +45,29 @@ def score(many, language: str, rule) -> float:
     earned = []
     for choices in many:
         picked = rule(list(choices), language)
-        earned.append(sum(one.right for one in picked) / max(1, len(picked)))
+        earned.append(sum(scoring.share(choices, [one]) for one in picked) / max(1, len(picked)))
     return sum(earned) / len(earned)
+
+
+def by_length_of(longest: bool):
+    """The rule that ticks the longer, or the shorter, half of the choices."""
+    def rule(choices, language):
+        return sorted(choices, key=lambda one: len(one.text[language]), reverse=longest)[:len(choices) // 2]
+
+    return rule
+
+
+# Where more than one choice is right: what whoever knows nothing may tick.
+SEVERAL = {"all of them": lambda choices, _: choices, "the longer half": by_length_of(True),
+           "the shorter half": by_length_of(False), "the first half": lambda choices, _: choices[:len(choices) // 2],
+           "the last half": lambda choices, _: choices[len(choices) // 2:],
+           "every other": lambda choices, _: choices[::2],
+           "every other, from the second": lambda choices, _: choices[1::2]}
+
+
+def score_of_ticks(many, language: str, rule) -> float:
+    """Share of the points of questions with several right choices, for whoever ticks what the rule says."""
+    return sum(scoring.share(choices, rule(list(choices), language)) for choices in many) / len(many)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -56,15 +77,43 @@ def test_guessing_by_a_rule_earns_little(book, language, rule):
     assert score(many, language, RULES[rule]) <= MOST
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("rule", SEVERAL)
+def test_ticking_by_a_rule_earns_little(book, language, rule):
+    many = [one.choices for one in book.questions.values() if one.several]
+    assert len(many) >= 6 and len({one.topic for one in book.questions.values() if one.several}) >= 6
+    assert score_of_ticks(many, language, SEVERAL[rule]) <= MOST
+
+
+def test_ticking_as_printed_earns_little(book):
+    """The letters of the documents: every set of two and three of them."""
+    views = [view(one, "en", Nothing()) for one in book.questions.values() if one.several]
+    for count in (1, 2, 3):
+        for letters in itertools.combinations(LETTERS[:5], count):
+            earned = [scoring.share(one.options, [each for each in one.options if each.letter in letters])
+                      for one in views]
+            assert sum(earned) / len(earned) <= MOST, letters
+
+
+def test_what_ticks_earn():
+    right, wrong = Choice(Text("ja", "yes"), None, None), Choice(*[Text("nee", "no")] * 3)
+    choices = [right, right, wrong, wrong, wrong]
+    for ticked, points in (([], 0), ([right], 1), ([right, right], 2), ([right, right, wrong], 1), ([right, wrong], 0),
+                           ([wrong, wrong], 0), (choices, 0)):
+        assert scoring.points(ticked) == points and scoring.share(choices, ticked) == points / 2
+    assert scoring.share([right, wrong, wrong], [right]) == 1 and scoring.share([right, wrong, wrong], [wrong]) == 0
+
+
+class Nothing:
+    """Results without numbers: the order of the letters does not depend on them."""
+
+    def fill(self, text, language, where):
+        return text
+
+
 def test_no_printed_letter_is_right_too_often(book):
-    class Nothing:
-        """Results without numbers: the order of the letters does not depend on them."""
-
-        def fill(self, text, language, where):
-            return text
-
     answers = [view(one, "nl", Nothing()).answer for one in book.questions.values() if one.choices]
-    assert all(answers.count(letter) / len(answers) <= MOST for letter in LETTERS)
+    assert all(sum(letter in answer for answer in answers) / len(answers) <= MOST for letter in LETTERS)
 
 
 def test_the_rules_find_what_gives_an_answer_away():
