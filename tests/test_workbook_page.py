@@ -1,6 +1,7 @@
 """The quiz as a page, in a real Chromium: asked, answered, explained, remembered by the browser."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,9 +58,13 @@ def started(page, topic, level=None):
     if level:
         choose(page, "#level", level)
     page.locator("#start").click()
-    heading = page.locator("#question h3")
-    heading.wait_for(timeout=20_000)
-    return heading.inner_text().split("·")[1].split()[0]
+    page.locator("#question em", has_text=f"{topic} ·").first.wait_for(timeout=20_000)
+    return heading(page)
+
+
+def heading(page):
+    """The id of the question on show."""
+    return page.locator("#question h3").inner_text().split("·")[1].split()[0]
 
 
 def answer(page, number, right):
@@ -73,6 +78,47 @@ def answer(page, number, right):
             break
     page.locator("#check").click()
     page.locator("#next").wait_for(timeout=20_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_is_asked_an_easy_question_at_once_and_nothing_is_wider_than_it(chromium, address, scheme):
+    phone = browser.page(chromium, 390, 844, color_scheme=scheme)
+    phone.goto(address)
+    phone.locator("#question h3").wait_for(timeout=60_000)  # without a click
+    first = questions.load().questions[heading(phone)]
+    assert (first.level, first.script) == (1, "01")
+    phone.locator("#check").wait_for(timeout=20_000)
+    shown = phone.locator("#boxes" if first.several else "#options")
+    shown.locator("label").first.click()
+    phone.locator("#check").click()
+    phone.locator("#next").wait_for(timeout=20_000)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    red, green, blue = (int(part) for part in re.findall(r"\d+", phone.evaluate(
+        "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"))[:3])
+    assert (red + green + blue < 150) == (scheme == "dark")
+    assert phone.trouble == []
+    phone.close()
+
+
+def test_several_right_choices_are_boxes(page):
+    """Asked until there is one; ticked rightly, then a wrong one with it would cost a point (test_workbook_exam.py)."""
+    known = questions.load().questions
+    number = started(page, "recording", "1")
+    if not known[number].several:
+        answer(page, number, right=True)
+        page.locator("#next").click()
+        page.locator("#question h3", has_text="2/").wait_for(timeout=20_000)
+        number = heading(page)
+    texts = {choice.text.en.replace("`", ""): choice.right for choice in known[number].choices}
+    page.locator("#boxes label").first.wait_for(timeout=20_000)
+    assert "More than one answer is right" in page.locator("#question").inner_text()
+    labels = page.locator("#boxes label").all()
+    rights = [label for label in labels if texts[label.inner_text().strip().split(". ", 1)[1]]]
+    rights[0].click()
+    page.locator("#check").click()
+    page.locator("#next").wait_for(timeout=20_000)
+    assert f"Partly right, 1 of {len(rights)}" in page.locator("#feedback").inner_text()
+    assert page.trouble == []
 
 
 def test_a_wrong_choice_is_explained_and_kept_by_the_browser(page, address):

@@ -61,7 +61,7 @@ class Question:
 
     id: str  # part and number: 2.04
     topic: str
-    script: str | None  # 01 to 09, or None where it is about all of them
+    script: str | None  # 01 to 10, or None where it is about all of them
     level: int  # 1 know, 2 explain, 3 judge
     title: Text
     ask: Text
@@ -215,8 +215,8 @@ def check(question: Question, where: str) -> None:
         raise fault(where, "points", "an open question lists what a full answer names, one with choices does not")
     if (question.vary is None) != (question.seen is None):
         raise fault(where, "seen", "what to change (vary) and what is then seen (seen) come together")
-    if question.script is not None and not re.fullmatch(r"0[1-9]", question.script):
-        raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"09\"")
+    if question.script is not None and not re.fullmatch(r"0[1-9]|10", question.script):
+        raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"10\"")
     if question.label == "measured" and not question.evidence:
         raise fault(where, "evidence", "a measured answer names the evidence that measures it")
     if any(claim.split(".")[0] not in question.evidence for claim in question.holds or ()):

@@ -153,14 +153,14 @@ def reply(prompt: str) -> str:
 
 
 def wrap(text: str, hang: str = "") -> str:
-    """Markdown at the terminal's width: paragraphs and list items are filled anew, tables keep their lines."""
+    """Markdown at the terminal's width: paragraphs and list items are filled again, tables keep their lines."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
         if paragraph.lstrip().startswith("|"):
             lines.append(paragraph)
             continue
-        items = ITEM.split(paragraph)  # "", or what stands before the first item; then the items
+        items = ITEM.split(paragraph)  # "", or what comes before the first item; then the items
         lines.append("\n".join(textwrap.fill(" ".join(item.split()), width,
                                              subsequent_indent=hang or ("   " if ITEM.match(item) else ""))
                                for item in items if item))
