@@ -10,6 +10,7 @@ import numpy as np
 from workbook.evidence import common, imitated
 
 KEPT = 3  # of the worst layers, left in float
+TICKS = (2, 5, 10, 20, 50, 100)  # times louder
 
 
 def measure(evidence, args) -> None:
@@ -110,9 +111,13 @@ def draw(evidence, figure) -> None:
     colours = [common.RED if name in values["worst_layers"].split(", ") else common.BLUE for name in alone]
     left.scatter([loud[name] for name in alone], list(alone.values()), color=colours, s=60)
     left.set_xscale("log")
+    left.set_xticks(TICKS, map(str, TICKS))
+    left.minorticks_off()
+    middle = np.sqrt(min(loud.values()) * max(loud.values()))
     for name in values["worst_layers"].split(", "):
-        left.annotate(name.removeprefix("layers."), (loud[name], alone[name]), (-8, 0), textcoords="offset points",
-                      ha="right", va="center", fontsize=11)
+        side = 1 if loud[name] < middle else -1  # of the point, so that the name stays within the panel
+        left.annotate(name.removeprefix("layers."), (loud[name], alone[name]), (8 * side, 0), va="center", fontsize=11,
+                      textcoords="offset points", ha="left" if side > 0 else "right")
     left.set(xlabel="loudest channel / median channel of its input", ylabel="one layer in int8: signal / error (dB)",
              title=f"{values['model']}, {values['layers']} layers of the encoder")
     bars = right.bar(["all", f"{values['kept']} in\nfloat", "random\nweights"],
