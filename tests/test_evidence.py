@@ -94,7 +94,7 @@ def test_a_value_that_is_no_number_is_refused():
 def test_without_rounding_no_token_differs_and_the_claim_is_false(nano, tmp_path, monkeypatch):
     from workbook.evidence import imitated
 
-    monkeypatch.setattr(imitated, "quantized", lambda layers, bits=8: contextlib.nullcontext())
+    monkeypatch.setattr(imitated, "quantized", lambda layers, bits=8, activations=True: contextlib.nullcontext())
     status, document = evidence("few_positions", tmp_path)
     assert status == 1 and document["values"]["top1_int4_percent"] == 100
     assert not next(one for one in document["claims"] if one["id"] == "tens")["holds"]

@@ -31,13 +31,14 @@ def activation(x):
 
 
 @contextlib.contextmanager
-def quantized(layers, bits: int = 8) -> Iterator[None]:
-    """These linear layers in int8 (weights in `bits`); in float again afterwards."""
+def quantized(layers, bits: int = 8, activations: bool = True) -> Iterator[None]:
+    """These linear layers in int8 (weights in `bits`, activations or not); in float again afterwards."""
     import torch
 
     def changed(layer):
         rounded = weight(layer.weight.detach(), bits)
-        return lambda x: torch.nn.functional.linear(activation(x), rounded, layer.bias)
+        heard = activation if activations else lambda x: x
+        return lambda x: torch.nn.functional.linear(heard(x), rounded, layer.bias)
 
     for layer in layers:
         layer.forward = changed(layer)

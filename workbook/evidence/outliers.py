@@ -31,6 +31,7 @@ def measure(evidence, args) -> None:
         alone = {name: signal_db(encoder, [layers[name]], sounds[:1], right[:1]) for name in tried}
         order = sorted(alone, key=alone.get)
         evidence.value("all_db", signal_db(encoder, layers.values(), sounds, right), "dB")
+        evidence.value("weights_db", signal_db(encoder, layers.values(), sounds, right, activations=False), "dB")
         kept = [layer for name, layer in layers.items() if name not in order[:KEPT]]
         evidence.value("kept_db", signal_db(encoder, kept, sounds, right), "dB")
         _random(evidence, runtime.model.config, sounds, args.seed)
@@ -48,11 +49,11 @@ def measure(evidence, args) -> None:
     _claims(evidence)
 
 
-def signal_db(encoder, layers, sounds: list, right: list) -> float:
+def signal_db(encoder, layers, sounds: list, right: list, activations: bool = True) -> float:
     """The encoder's output with these layers in int8: signal over error, the least of the sounds."""
     from whisper_lab.metrics import sqnr_db
 
-    with imitated.quantized(layers):
+    with imitated.quantized(layers, activations=activations):
         return min(sqnr_db(want.numpy(), encoder(one).last_hidden_state.numpy())
                    for one, want in zip(sounds, right, strict=True))
 
