@@ -183,7 +183,8 @@ class Graphs:
         external_data.check(self.path)
         if draw.random() < 0.5:  # 04 and 05 show what onnxruntime may not open
             model = graph_facts.read(self.path)
-            json.dumps([graph_facts.facts(self.path, model), graph_facts.weights(model), graph_facts.kept_operators(model),
+            json.dumps([graph_facts.facts(self.path, model), graph_facts.weights(model),
+                        graph_facts.kept_operators(model),
                         tour.counts(model, model)], allow_nan=False)
             return
         session = onnx_whisper._open(self.path, onnx_whisper.session_options("encoder", 1, False), "write it again")

@@ -148,7 +148,8 @@ class Listener:
             how += "" if doubtful else f" with probability {found.language_probability:.2f}"
         if doubtful:
             doubtful = f"{doubtful}. {confidence.knowledge_in_words(model, language)}".strip()
-        made = {"txt": f"{found.text}\n", "srt": transcripts.srt(found.segments), "vtt": transcripts.vtt(found.segments)}
+        made = {"txt": f"{found.text}\n",
+                **{kind: write(found.segments) for kind, write in transcripts.SUBTITLES.items()}}
         return Heard(found.text, how, doubtful, made if found.text else {})
 
     def _open(self, choice: str):
