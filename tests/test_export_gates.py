@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.export_tiny import copy_pair, exported
+from tests.helpers.export_tiny import copy_pair, exported
 from whisper_lab.export import graphs, naming, structure, verify
 from whisper_lab.export.gates import ARITHMETIC, above, below, relative_error
 
@@ -133,7 +133,7 @@ def test_a_layer_left_in_float_is_seen(tiny, broken):
 
 
 def test_half_weights_with_float_operators_are_not_called_full(tiny, tmp_path):
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path, "stored", "fp16")
     for part, source in tiny.pairs["fp32"].items():
@@ -366,7 +366,7 @@ def fused(tiny, tmp_path_factory):
     """The _optimized pair of the tiny checkpoint."""
     from types import SimpleNamespace
 
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
     args = SimpleNamespace(int8_exclude=None, reduce_range=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stream_sounds import Clock, drone, silence, speech
 
+from tests.helpers.stream_sounds import Clock, drone, silence, speech
 from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.features import FeatureSpec

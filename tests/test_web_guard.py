@@ -9,11 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import browser
 import httpx
 import pytest
-import workbook_tiny
 
+from tests.helpers import browser, workbook_tiny
 from whisper_lab import web as guard
 from whisper_lab.record import door
 from workbook import questions

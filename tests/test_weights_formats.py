@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import weight_files as made_files
+from tests.helpers import weight_files as made_files
 from whisper_lab import checkpoints, console
 from whisper_lab.console import LabError
 from whisper_lab.weights import formats, ggml, huggingface, openai_tokenizer, published, vocabulary

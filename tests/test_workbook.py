@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-import workbook_tiny
 import yaml
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import generate, questions, values
 from workbook.questions import HERE, LANGUAGES, SOURCE
