@@ -228,7 +228,7 @@ def test_a_long_utterance_is_written_over_from_its_first_row(monkeypatch):
 
 
 def test_the_readme_table_is_made_of_the_committed_report():
-    from whisper_lab.stream.table import table
+    from tools.streaming_table import table
 
     document = json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8"))
     rows = table(document).splitlines()

@@ -61,7 +61,7 @@ def base_speed() -> str:
 
 def streaming_table() -> str:
     """How late live text is, from 09 --output-json."""
-    from whisper_lab.stream.table import table
+    from tools.streaming_table import table
 
     return table(json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8")))
 
