@@ -204,7 +204,7 @@ def take_args(root: Path) -> list[str]:
 # Programs -------------------------------------------------------------------------------------------------------------
 
 def help_of(root: Path, script: str) -> tuple[int, int]:
-    """(flags, lines of --help at 80 columns); the flags, without help and version, are of --help-all where there is one."""
+    """(flags, lines of --help at 80 columns); flags without help and version, of --help-all where there is one."""
     def said(flag: str) -> list[str]:
         done = subprocess.run([sys.executable, script, flag], cwd=root, capture_output=True, text=True,
                               env={**os.environ, "COLUMNS": "80"})
