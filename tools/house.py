@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from whisper_lab import console  # noqa: E402
 
 LIBRARY = "whisper_lab"
-USERS = {"training", "benchmarks", "workbook", "tools", "tests"}  # of the library; and the scripts, see `upwards`
+USERS = {"training", "benchmarks", "workbook", "tools", "tests", "src"}  # of the library; and the scripts: `upwards`
 LONG = 20  # lines; a function that is longer should have a reason
 GRAPHS = ("whisper-nano_encoder_int8.onnx", "whisper-nano_decoder_int8.onnx")
 WRITES_THEM = "python 03-export-encoder-decoder.py --model nano --precision int8"
