@@ -1,7 +1,7 @@
-"""Text told the way a projector will tell it: stretched, with pauses, in pieces of any size, blurred and with slips.
+"""Text as a projector will present it: stretched, with pauses, in pieces of any size, blurred and with slips.
 
-The text decoder of the miniature never hears a sound. It learns to read this, and the projector then learns to say what
-it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
+The text decoder of the miniature never hears a sound. It learns to read this, and the projector then learns to put what
+it hears in the same form. A large language model needs no such lesson: it has seen enough garbled text.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from training import altered
-from training.clips import SENTENCES
+from training import word_substitution
+from training.examples import SENTENCES
 from whisper_lab.spoken import grammar
 
 DIGITS = 0.35  # of the jumbled texts are digits
@@ -20,8 +20,8 @@ CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of 
 
 
 @dataclass
-class Stammer:
-    """How a text is told: for each vector the token it stands for, one it is blurred with, and by how much."""
+class Output:
+    """One text, simulated: for each vector the token it stands for, one it is blurred with, and by how much."""
 
     tokens: list[int]
     blurred: list[int]
@@ -41,14 +41,14 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
     if draw.random() < jumbled:
         if draw.random() < DIGITS:
             return _digits(draw)
-        return altered.jumble(draw, language)
+        return word_substitution.random_words(draw, language)
     said: list[str] = []
     for _ in range(draw.choices((1, 2, 3, 4), SENTENCES[-1])[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
             pass
         said.append(made.text)
     if not held_out and jumbled and draw.random() < ALTERED:
-        return altered.change(draw, " ".join(said), language)
+        return word_substitution.substitute(draw, " ".join(said), language)
     return " ".join(said)
 
 
@@ -88,13 +88,13 @@ class Pieces:
         return found
 
 
-def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
-            stretch: float = 1.0) -> Stammer:
-    """Tell `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
+def simulate(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
+             stretch: float = 1.0) -> Output:
+    """Present `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
 
     stretch: 1 as a voice would, 0 one vector for each token and no pause, for beginners.
     """
-    made, pace = Stammer([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
+    made, pace = Output([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
     held = draw.random()  # 0: every token flashes up once, 1: it sounds as long as it lasts
     blur = draw.random() * 0.5
 
@@ -132,8 +132,8 @@ def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence:
     return made
 
 
-def vectors(told: list[Stammer], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of stammer as a padded batch of vectors, each as long as the table's are on average.
+def vectors(told: list[Output], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of simulated output as a padded batch of vectors, each as long as the table's are on average.
 
     table: token embeddings [vocabulary, width]; noise: loudness of the noise for each row, 1 as loud as the token.
     Returns float [rows, longest, width] and how many vectors of each row count [rows].
