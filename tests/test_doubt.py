@@ -83,10 +83,11 @@ def test_the_search_and_a_pass_over_its_text_agree(random_runtimes, noise_featur
             if len(result.tokens) == options.max_tokens:
                 continue  # cut off: the pass would count an end that was never written
             one = runtime.select(cross, np.array([i]))
+            each = confidence.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
             assert result.text_logprob == pytest.approx(
-                confidence.average(runtime, one, result.prompt, result.tokens, timestamps), abs=1e-4)
+                confidence.mean_of_text(runtime.rules, each, result.tokens), abs=1e-4)
+            assert result.logprobs == pytest.approx(each.tolist(), abs=1e-4)
             if beams == 1:  # a score of beams is in the same unit, but of the sum over all tokens
-                each = confidence.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
                 assert result.avg_logprob == pytest.approx(each.mean(), abs=1e-4)
 
 
