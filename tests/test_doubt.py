@@ -147,7 +147,7 @@ def test_a_loop_is_doubtful_however_likely():
 def test_02_warns_below_the_text_and_says_what_nano_knows(call_script, nano, tmp_path, more):
     out = tmp_path / "out.json"
     status, _, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--language", "en",
-                                 "--audio", FREE_SPEECH, MEDIA / "kitchen.wav", "--output-json", out, *more)
+                                 FREE_SPEECH, MEDIA / "kitchen.wav", "--json", out, *more)
     assert status == 0 and "free-speech.ogg: whisper-nano itself finds" in err and "kitchen.wav: whisper" not in err
     assert "whisper-nano knows: digits" in err and 'read aloud: "four seven' in err
     clips = {clip["file"]: clip["segments"] for clip in json.loads(out.read_text(encoding="utf-8"))["clips"]}
@@ -159,7 +159,7 @@ def test_the_graphs_say_the_same_as_02(nano_export, tmp_path, capsys, monkeypatc
     from whisper_lab import __main__
 
     assert __main__.main([str(FREE_SPEECH), "--model", "nano", "--model-dir", str(nano_export / "graphs"),
-                          "--threads", "1", "--output-json", str(tmp_path / "out.json")]) == 0
+                          "--threads", "1", "--json", str(tmp_path / "out.json")]) == 0
     err = capsys.readouterr().err
     assert "itself finds this text unlikely" in err and "whisper-nano knows: digits" in err
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["clips"][0]["segments"][0]["doubtful"]
@@ -198,7 +198,7 @@ def test_live_text_is_explained_once_and_a_pipe_gets_text_only(capsys):
 def test_09_reports_which_utterances_are_doubtful(nano_export, tmp_path, capsys):
     script = importlib.import_module("09-stream-microphone")
     assert script.main(["--model", "nano", "--model-dir", str(nano_export / "graphs"), "--threads", "1", "--language",
-                        "en", "--no-batch", "--output-dir", str(tmp_path), "--file", str(FREE_SPEECH),
+                        "en", "--no-batch", "--output-dir", str(tmp_path), str(FREE_SPEECH),
                         str(MEDIA / "kitchen.wav")]) == 0
     err = capsys.readouterr().err
     assert "it may be invented" in err and "whisper-nano knows: digits" in err
