@@ -10,7 +10,7 @@ as soon as two successive hypotheses agree on it (LocalAgreement-2: Liu et al. 2
 and may still change.
 
     1. the policy             what two successive hypotheses both begin with
-    2. sound to hypotheses    the model is asked only where somebody speaks and there is something new to hear
+    2. sound to hypotheses    the model is asked only where someone speaks and there is something new to hear
     3. hypotheses to text     what is agreed on, or what a pause ends, is committed; a full window is cut
 """
 
@@ -37,7 +37,7 @@ class Stream:
     def __init__(self, runtime, ear, clock, screen, hop_s: float, pause_s: float, detector=None):
         """ear: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance.
 
-        detector: says where somebody speaks; None: the level does.
+        detector: says where someone speaks; None: the level does.
         """
         from whisper_lab.stream.mel import LiveMel
         from whisper_lab.stream.report import Log
@@ -60,7 +60,7 @@ class Stream:
     # 2. Sound to hypotheses ------------------------------------------------------------------------------------------
 
     def hear(self, block) -> None:
-        """float32 [n]. Features and levels at once; the model only where somebody speaks and there is news."""
+        """float32 [n]. Features and levels at once; the model only where someone speaks and there is news."""
         self.mel.append(block)  # each frame of the spectrogram is computed once, whatever windows it will stand in
         self.voice.append(block)
         while self.voice.spans and self._is_due(self.voice.spans[0]):
@@ -108,7 +108,7 @@ class Stream:
         self.looked, self.likely = end, found.text_logprob
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
-        # While somebody speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
+        # While someone speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
         firm = units[:len(found.sure if self._is_breath(span, end) else found.firm)]
         self._commit(agreed(self.last, firm), "agreement")
         self.last = units
