@@ -149,7 +149,7 @@ def test_messages_and_documents_are_in_todays_english():
     said = [(path, text) for path in programs for text in texts(path.read_text(encoding="utf-8"))]
     # What is in a generated block is its script's affair.
     said += [(path, re.sub(r"<!-- begin .*?<!-- end ", "", path.read_text(encoding="utf-8"), flags=re.S))
-             for path in ROOT.glob("docs/*.md")]
+             for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md")]
     assert len(said) > 1000
     assert [f"{path.name}: {found[0]}" for path, text in said for found in FOREIGN.finditer(text)] == []
 
