@@ -75,14 +75,14 @@ def test_the_decoder_never_reads_a_held_out_sentence_in_training():
 
 
 def test_the_text_decoder_learns_resumes_and_is_published(nano, tmp_path):
-    from training import train_text_decoder as lesson
+    from training import train_text_decoder
     from whisper_lab.checkpoints import import_transformers
 
     flags = ["--width", "48", "--layers", "1", "--batch-size", "8", "--output-dir", str(tmp_path), "--threads", "1",
              "--save-every", "5", "--quiet"]
-    lesson.main([*flags, "--steps", "8", "--max-minutes", "0"])  # stopped after its first step
+    train_text_decoder.main([*flags, "--steps", "8", "--max-minutes", "0"])  # stopped after its first step
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
-    lesson.main([*flags, "--steps", "8"])
+    train_text_decoder.main([*flags, "--steps", "8"])
     report = json.loads((tmp_path / "final" / "training.json").read_text())
     assert report["steps"] == 8 and report["loss"] < 7
     model = import_transformers().AutoModelForCausalLM.from_pretrained(tmp_path / "final")
