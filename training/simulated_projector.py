@@ -27,6 +27,17 @@ class Output:
     blurred: list[int]
     amount: list[float]
 
+    def put(self, token: int, other: int, amount: float) -> None:
+        """Append one vector."""
+        self.tokens.append(token)
+        self.blurred.append(other)
+        self.amount.append(amount)
+
+    def pause(self, silence: int, vectors: int = 1) -> None:
+        """Append vectors of silence."""
+        for _ in range(vectors):
+            self.put(silence, silence, 0.0)
+
 
 def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
     """What could be said in one clip: one to four sentences of the grammar, or nothing.
@@ -97,39 +108,43 @@ def simulate(draw: random.Random, pieces: list[int], lengths: list[int], silence
     made, pace = Output([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
     held = draw.random()  # 0: every token flashes up once, 1: it sounds as long as it lasts
     blur = draw.random() * 0.5
-
-    def put(token: int, other: int, amount: float) -> None:
-        made.tokens.append(token)
-        made.blurred.append(other)
-        made.amount.append(amount)
-
-    for _ in range(round(stretch * draw.choice((0, 1, 2, 4, 8)))):
-        put(silence, silence, 0.0)
+    made.pause(silence, round(stretch * draw.choice((0, 1, 2, 4, 8))))
     debt = 0.0
-    for i, (token, length) in enumerate(zip(pieces, lengths, strict=True)):
-        slip = draw.random()
-        if slip < slips / 3:  # missed
+    for i, length in enumerate(lengths):
+        if (token := _heard(draw, pieces, i, silence, slips)) is None:
             continue
-        if slip < slips:  # heard wrong
-            token = draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
         debt += stretch * length * pace * draw.uniform(0.6, 1.4)
         lasts = max(1, int(debt))
         debt -= lasts
         neighbour = pieces[min(i + 1, len(pieces) - 1)] if draw.random() < 0.5 else pieces[max(i - 1, 0)]
         if made.tokens and made.tokens[-1] == token:
-            put(silence, silence, 0.0)  # said twice, not held for long: as in CTC a pause tells them apart
-        sounding = True
-        for k in range(lasts):
-            sounding = sounding and (k == 0 or draw.random() < held)
-            put(token if sounding else silence, neighbour, draw.random() * blur)
+            made.pause(silence)  # said twice, not held for long: as in CTC a pause tells them apart
+        _sound(draw, made, token, neighbour, lasts, held, blur, silence)
         if draw.random() < 0.04 * stretch:
-            for _ in range(draw.randrange(1, 8)):
-                put(silence, silence, 0.0)
-    for _ in range(round(stretch * draw.choice((0, 1, 2, 4)))):
-        put(silence, silence, 0.0)
+            made.pause(silence, draw.randrange(1, 8))
+    made.pause(silence, round(stretch * draw.choice((0, 1, 2, 4))))
     if not made.tokens:
-        put(silence, silence, 0.0)
+        made.pause(silence)
     return made
+
+
+def _heard(draw: random.Random, pieces: list[int], i: int, silence: int, slips: float) -> int | None:
+    """Token `i` of the text as it is heard: right, another one, or not at all (None)."""
+    slip = draw.random()
+    if slip < slips / 3:
+        return None
+    if slip < slips:
+        return draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
+    return pieces[i]
+
+
+def _sound(draw: random.Random, made: Output, token: int, neighbour: int, lasts: int, held: float, blur: float,
+           silence: int) -> None:
+    """Append `lasts` vectors of a token, blurred with its neighbour; it may fall silent before they end."""
+    sounding = True
+    for k in range(lasts):
+        sounding = sounding and (k == 0 or draw.random() < held)
+        made.put(token if sounding else silence, neighbour, draw.random() * blur)
 
 
 def vectors(told: list[Output], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
