@@ -72,7 +72,7 @@ def _digits(draw: random.Random) -> str:
     return " ".join(said)
 
 
-class Pieces:
+class BpeDropout:
     """Cuts words into tokens of the vocabulary: as the tokenizer does, or with merges left out (arXiv 1910.13267)."""
 
     def __init__(self, tokenizer):
