@@ -80,8 +80,8 @@ def test_portaudio_lists_and_refuses_devices(run_script, virtual, tmp_path):
 
 
 def test_portaudio_options_of_the_exercise(run_script, virtual, tmp_path):
-    run = run_script(SCRIPT, "--cli", "--seconds", "1", "--latency", "0.01", "--blocksize", "64", "--microphone", "virtual",
-                     cwd=tmp_path, **virtual)
+    run = run_script(SCRIPT, "--cli", "--seconds", "1", "--latency", "0.01", "--blocksize", "64",
+                     "--microphone", "virtual", cwd=tmp_path, **virtual)
     assert run.returncode == 0 and "(--microphone asks for it)" in run.stderr, run.stderr
     assert abs(pitch(tmp_path / "speech.wav") - 500) < 1
 

@@ -58,8 +58,8 @@ def find(device: int | str | None) -> Microphone:
         if not any(one["max_input_channels"] for one in sounddevice.query_devices()):
             raise LabError("PortAudio finds no microphone on this machine", BROWSER) from error
         if device is None:
-            raise LabError("this system names no default microphone", "choose one: --list-devices, then --microphone N") \
-                from error
+            raise LabError("this system names no default microphone",
+                           "choose one: --list-devices, then --microphone N") from error
         raise LabError(f"there is no single microphone '{device}'", "see the names and numbers: --list-devices") \
             from error
     index, rate = facts["index"], round(facts["default_samplerate"])
