@@ -34,8 +34,8 @@ def agreed(earlier: list, later: list) -> list:
 class Stream:
     """Blocks of sound in, committed text out."""
 
-    def __init__(self, runtime, ear, clock, screen, hop_s: float, pause_s: float, detector=None):
-        """ear: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance.
+    def __init__(self, runtime, recognizer, clock, screen, hop_s: float, pause_s: float, detector=None):
+        """recognizer: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance.
 
         detector: says where someone speaks; None: the level does.
         """
@@ -43,7 +43,7 @@ class Stream:
         from whisper_lab.stream.report import Log
         from whisper_lab.stream.voice import Voice
 
-        self.spec, self.ear, self.screen = runtime.spec, ear, screen
+        self.spec, self.recognizer, self.screen = runtime.spec, recognizer, screen
         self.rate = self.spec.sampling_rate  # Hz
         self.hop, self.pause = round(hop_s * self.rate), round(pause_s * self.rate)  # samples
         self.mel, self.log = LiveMel(self.spec), Log(clock, hop_s)
@@ -103,8 +103,8 @@ class Stream:
         if self._is_full(span):
             return self._cut(span)
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
-            found = self.ear.listen(self.mel.window(start, end), (end - start) / self.rate,
-                                    self.committed, self.before, final=span.closed)
+            found = self.recognizer.recognize(self.mel.window(start, end), (end - start) / self.rate,
+                                              self.committed, self.before, final=span.closed)
         self.looked, self.likely = end, found.text_logprob
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
@@ -125,7 +125,7 @@ class Stream:
         if new := units[len(self.committed):]:
             self.log.commit(new, self.looked, reason)
             self.committed = self.committed + new
-            self.ear.settle()  # from the first committed word on, the language stands too
+            self.recognizer.settle()  # from the first committed word on, the language stands too
 
     def _cut(self, span) -> None:
         """The window is nearly full: commit its complete segments and go on behind them, as in a long recording.
@@ -135,18 +135,18 @@ class Stream:
         start = self._start(span)
         end = min(span.end or self.mel.end, start + self.spec.n_samples)
         with self.log.hypothesis(max(self.looked, span.onset), min(span.voiced, end)):
-            found, cut = self.ear.segments(self.mel.window(start, end), (end - start) / self.rate, self.committed,
-                                           self.before, (span.start - start) / self.rate)
+            found, cut = self.recognizer.segments(self.mel.window(start, end), (end - start) / self.rate,
+                                                  self.committed, self.before, (span.start - start) / self.rate)
         self.looked, self.likely = end, found.text_logprob
         self._commit(agreed(self.last, found.units), "agreement")
         self._commit(found.units, "full window")
         span.start = span.onset = end if cut is None else min(start + max(1, round(cut * self.rate)), end)
-        self._close(start, span.start, before=self.ear.sentence(self.before, self.committed), goes_on=True)
+        self._close(start, span.start, before=self.recognizer.sentence(self.before, self.committed), goes_on=True)
 
     def _end(self, span, start: int) -> None:
         """The utterance is over, and its span is done with."""
         goes_on = span.end - span.voiced < self.pause / 2  # the window was filling up: a short pause had to do
-        before = self.ear.sentence(self.before, self.committed) if goes_on else NONE
+        before = self.recognizer.sentence(self.before, self.committed) if goes_on else NONE
         self._close(start, span.end, before, goes_on)
         self.voice.spans.popleft()
 
@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     from whisper_lab import confidence, microphone
     from whisper_lab.onnx_whisper import OnnxWhisper
     from whisper_lab.stream import report, sources
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.screen import Screen
 
     if args.list_devices:
@@ -244,8 +244,8 @@ def main(argv: list[str] | None = None) -> int:
     failed: list = []  # one bad file does not take the others with it
     for label, open_source in sounds(args, failed):
         clock, screen = sources.Clock(), Screen(model=name)
-        ear = Ear(runtime, args.language, args.condition_on_previous, args.fallback)
-        stream = Stream(runtime, ear, clock, screen, args.hop, args.pause, detector)
+        recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback)
+        stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)
         with microphone.stopping(enter=not (args.stdin or args.audio)) as stop:  # Ctrl-C ends the sound alone
             source = open_source(clock, stop)
             try:

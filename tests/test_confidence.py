@@ -101,13 +101,13 @@ def test_timestamps_take_no_part_and_the_end_does(runtime):
 def test_a_live_hypothesis_is_judged_as_a_whole(runtime, monkeypatch):
     """What was committed before counts with the rest: with and without it the number is the same."""
     from whisper_lab.features import log_mel
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
 
     monkeypatch.setattr(type(runtime), "has_attention", False, raising=False)
     samples = audio.load(FREE_SPEECH).samples
-    features, ear = log_mel(samples, runtime.spec), Ear(runtime, "en")
-    whole = ear.listen(features, len(samples) / audio.SAMPLE_RATE)
-    again = ear.listen(features, len(samples) / audio.SAMPLE_RATE, given=whole.units[:3])
+    features, recognizer = log_mel(samples, runtime.spec), Recognizer(runtime, "en")
+    whole = recognizer.recognize(features, len(samples) / audio.SAMPLE_RATE)
+    again = recognizer.recognize(features, len(samples) / audio.SAMPLE_RATE, given=whole.units[:3])
     assert [unit.text for unit in again.units] == [unit.text for unit in whole.units]
     assert again.text_logprob == pytest.approx(whole.text_logprob, abs=1e-4)
     assert confidence.is_doubtful(whole.text_logprob, NANO)

@@ -54,11 +54,11 @@ def report(tmp_path: Path) -> dict:
 def streamed(runtime, samples: np.ndarray, language: str | None):
     """The stream of a recording, as fast as it goes."""
     from whisper_lab.stream import sources
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.screen import Screen
 
     script, clock = importlib.import_module("09-stream-microphone"), sources.Clock()
-    stream = script.Stream(runtime, Ear(runtime, language), clock, Screen(open(os.devnull, "w")), 0.5, 0.6)
+    stream = script.Stream(runtime, Recognizer(runtime, language), clock, Screen(open(os.devnull, "w")), 0.5, 0.6)
     script.listen(sources.Played(samples, False, clock, threading.Event()), stream)
     return stream
 
@@ -101,10 +101,10 @@ def test_a_full_window_is_cut_at_the_models_timestamps(runtime):
 
     script = importlib.import_module("09-stream-microphone")
     from whisper_lab.stream import sources
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.screen import Screen
 
-    stream = script.Stream(runtime, Ear(runtime, "en"), sources.Clock(), Screen(open(os.devnull, "w")), 0.5, 0.6)
+    stream = script.Stream(runtime, Recognizer(runtime, "en"), sources.Clock(), Screen(open(os.devnull, "w")), 0.5, 0.6)
     span = Span(0, 0, len(samples), len(samples))  # one utterance, whatever is heard
     stream.mel.append(samples + noise)
     stream.voice.spans.append(span)
@@ -117,7 +117,7 @@ def test_no_encoder_runs_for_silence(runtime):
     hiss = np.random.default_rng(0).standard_normal(20 * audio.SAMPLE_RATE).astype(np.float32) * 1e-3  # -60 dBFS
     for sound in (np.zeros_like(hiss), hiss):
         stream = streamed(runtime, sound, None)
-        assert stream.ear.encoder_runs == 0 and stream.log.lines == []
+        assert stream.recognizer.encoder_runs == 0 and stream.log.lines == []
 
 
 def test_a_fan_that_is_switched_on_says_nothing(runtime):
@@ -125,12 +125,12 @@ def test_a_fan_that_is_switched_on_says_nothing(runtime):
     fan = np.random.default_rng(0).standard_normal(8 * audio.SAMPLE_RATE).astype(np.float32) * 0.02
     sound = np.concatenate([fan * 1e-2, fan, fan * 1e-2])
     stream = streamed(runtime, sound, "en")
-    assert stream.log.lines == [] and stream.ear.encoder_runs <= 4  # until it has lasted for 2 s
+    assert stream.log.lines == [] and stream.recognizer.encoder_runs <= 4  # until it has lasted for 2 s
 
 
 def test_the_language_is_detected_once_something_is_said(runtime):
     stream = streamed(runtime, audio.load(ROOT / "media" / "nederlands.wav").samples, None)
-    assert stream.ear.language == "nl" and stream.ear.probability > 0.5
+    assert stream.recognizer.language == "nl" and stream.recognizer.probability > 0.5
 
 
 # The program ---------------------------------------------------------------------------------------------------------

@@ -217,10 +217,10 @@ def test_scores_that_are_no_numbers_are_an_error(spoiled, options):
 
 
 def test_so_they_are_while_someone_speaks(spoiled):
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
 
     features = np.zeros((spoiled.spec.n_mels, spoiled.spec.n_frames), np.float32)
-    assert "not numbers" in refused(lambda: Ear(spoiled, "en").listen(features, 1.0)).problem
+    assert "not numbers" in refused(lambda: Recognizer(spoiled, "en").recognize(features, 1.0)).problem
 
 
 def test_so_they_are_where_pytorch_found_the_tokens(spoiled):

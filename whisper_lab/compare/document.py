@@ -11,7 +11,7 @@ FILES_SCHEMA = "whisper-onnx-lab/compare-graphs/1"
 
 
 def sound_files(paths: list[str]) -> list[Path]:
-    """The sound files behind --audio; those of a manifest stand beside it."""
+    """The sound files that the command line names; those of a manifest stand beside it."""
     found = []
     for path in map(Path, paths):
         manifest = path.suffix.lower() == ".json"

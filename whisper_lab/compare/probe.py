@@ -1,6 +1,6 @@
 """One variant in a process of its own: how long until it can work, and how much memory it takes.
 
-    python -m whisper_lab.compare.probe --variant int8 --model-dir whisper_model_dir --model nano --audio speech.wav
+    python -m whisper_lab.compare.probe --variant int8 --model-dir whisper_model_dir --model nano speech.wav
 
 Memory never goes back to the system within a process, and what one variant loaded, the next would find: so each gets a
 fresh one. Prints one line of JSON.
@@ -35,10 +35,9 @@ def run(variant: str, args, clip: Path) -> dict:
 
 def options(args, clips: list) -> list[str]:
     """What a process that 04 starts is told of 04's own command line."""
-    return ["--model-dir", str(args.model_dir), "--audio", *map(str, clips),
-            *(["--model", args.model] if args.model else []),
+    return ["--model-dir", str(args.model_dir), *(["--model", args.model] if args.model else []),
             *(["--threads", str(args.threads)] if args.threads else []),
-            *(["--language", args.language] if args.language else [])]
+            *(["--language", args.language] if args.language else []), *map(str, clips)]
 
 
 def measure(args) -> dict:

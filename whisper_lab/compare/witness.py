@@ -1,6 +1,6 @@
 """PyTorch in a process of its own: what it hears in every clip, which the graphs are held against, and how fast it is.
 
-    python -m whisper_lab.compare.witness --model nano --model-dir whisper_model_dir --audio media --folder FOLDER
+    python -m whisper_lab.compare.witness --model nano --model-dir whisper_model_dir --folder FOLDER media
 
 PyTorch and transformers take more memory than two pairs of whisper-base's graphs, and give none of it back within a
 process. So it says everything at the beginning, in FOLDER, and its process ends before the first pair is opened.

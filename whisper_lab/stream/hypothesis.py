@@ -75,7 +75,7 @@ class Hypothesis:
         return self.units[:next(doubt, count)]
 
 
-class Ear:
+class Recognizer:
     """Asks the graphs about windows of sound; counts what that costs."""
 
     def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True):
@@ -91,7 +91,7 @@ class Ear:
         self._warned = False
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
-    def listen(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
+    def recognize(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
                final: bool = False) -> Hypothesis:
         """The hypothesis for one window.
 

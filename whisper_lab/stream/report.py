@@ -47,20 +47,20 @@ class Report:
 
     def add(self, label: str, source, stream) -> None:
         """Compare with the batch transcript and say what was measured."""
-        log, ear = stream.log, stream.ear
+        log, recognizer = stream.log, stream.recognizer
         heard = log.heard
         duration = log.count / SAMPLE_RATE
         if not log.count:
             console.warn(f"no sound came from {label}")
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
-            "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
+            "language": recognizer.language, "text": " ".join(log.lines), "utterances": log.lines,
             "doubtful": [confidence.is_doubtful(likely, self.runtime.facts["model"]) for likely in log.likely],
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],
             "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)
                                for reason in ("agreement", "pause", "full window")},
-            "encoder_runs": ear.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
+            "encoder_runs": recognizer.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
             "hypothesis_median_s": rounded(np.median(log.hypothesis_s)) if log.hypothesis_s else None,
             "real_time_factor": rounded(real_time_factor(log.busy_s, duration)), "busy_s": rounded(log.busy_s),
             "largest_backlog_s": round(source.largest_backlog / SAMPLE_RATE, 3), "dropouts": source.dropouts,
@@ -77,7 +77,7 @@ class Report:
             return nothing | {"reason": "--no-batch"}
         if stream.log.count > len(heard):
             return nothing | {"reason": f"it lasted longer than {KEPT_S / 60:g} minutes: its sound was not kept"}
-        log, language = stream.log, stream.ear.language
+        log, language = stream.log, stream.recognizer.language
         text = " ".join(log.lines)
         try:
             console.note("comparing", "the whole recording transcribed at once", "Ctrl-C or --no-batch leaves it out")
