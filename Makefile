@@ -72,7 +72,7 @@ demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can
 	@echo "== 07: the blueprint of an 8-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
-		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
+		--preset nano media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
 	@echo "== 08: the int8 pair as one graph, from samples to text; and the ten lines of Python that use it"
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model $(DEMO_TAKES) --precision int8
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model $(DEMO_TAKES) --precision int8

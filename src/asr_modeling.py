@@ -22,7 +22,7 @@ class ASRModel(speech_llm.ASRModel):
             super().__init__(config, *given)
             return
         print("note: this ASRModel is a blueprint, without weights; one that transcribes: "
-              "python 07-explore-architecture.py --transcribe media/kitchen.wav", file=sys.stderr)
+              "python 07-explore-architecture.py media/kitchen.wav", file=sys.stderr)
         with torch.device("meta"):
             super().__init__(config, parts.empty_audio_encoder(config.audio_config),
                              parts.empty_text_decoder(config.text_config))
