@@ -364,13 +364,10 @@ def test_relative_error_knows_its_enemies():
 @pytest.fixture(scope="module")
 def fused(tiny, tmp_path_factory):
     """The _optimized pair of the tiny checkpoint."""
-    from types import SimpleNamespace
-
     from tests.export_tiny import script
 
     pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
-    args = SimpleNamespace(int8_exclude=None, reduce_range=False)
-    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, args, tiny.model.config)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8"), tiny.model.config)
     assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
     return pair
 

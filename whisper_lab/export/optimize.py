@@ -13,14 +13,26 @@ Tried and left out: MatMulNBits with 8 bits in blocks of 128 for the decoder's l
 11.63 of DynamicQuantizeMatMul on a loaded EPYC with VNNI: no gain, a larger file).
 """
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from whisper_lab.export import graphs, int8_cache
+from whisper_lab.export import graphs, int8_cache, torch_export
 
 CONTRIB = "com.microsoft"
 FLOAT, INTEGER = ir.DataType.FLOAT, ir.DataType.INT64
+
+
+def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
+    """A float32 graph with fused attention and int8 cross caches, beside `target`; its path, and what was done."""
+    model = graphs.load(source)
+    with torch_export.quiet():
+        count = fuse_attention(model, config, int8_cross=True)
+    fused = target.with_name(f"fused_{target.name}")
+    graphs.save(model, fused)
+    return fused, f"{count} attentions fused, "
 
 
 def fuse_attention(model: ir.Model, config, int8_cross: bool = False) -> int:

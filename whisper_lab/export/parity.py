@@ -131,6 +131,7 @@ def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, 
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
             decoder[place] = _one_shape(graphs, long, rows, cross, past, sequence)
+        del cross  # 110 MB in base, before the next is made
     return encoder, decoder
 
 

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import diverge, end_to_end, parity, structure
 from whisper_lab.export.gates import ARITHMETIC, Gate
@@ -34,6 +34,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
              lambda: parity.shapes(graphs, long_run, sounds, precision),
              lambda: end_to_end.text(graphs, sounds, precision, trained)]
     for step in console.progress(steps, description=f"gates {precision}", unit="gate"):
+        machine.give_back_memory()  # of the step before, or of opening the graphs: a tenth of the peak
         gates += step()
         if not go_on and not all(gate.passed for gate in gates):
             break  # the first gate that fails says what is wrong; later ones would repeat it
