@@ -42,7 +42,7 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
     signal = noise = total = count = same = tokens = nonfinite = 0.0
     worst, cosine, divergence = 0.0, 1.0, None
     for heard, right in zip(sounds, rights, strict=True):
-        hidden, cross = numbers.hidden_and_cross(runtime, heard.features)  # [1, positions, d_model]
+        hidden, cross = runtime.hidden_and_cross(heard.features)  # [1, positions, d_model]
         logits, _ = runtime.step(heard.forced, cross, None)  # PyTorch's own tokens are fed: all hear the same story
         nonfinite += sum(int((~np.isfinite(values)).sum()) for values in (hidden, logits))
         x, y = heard.hidden.ravel().astype(np.float64), np.nan_to_num(hidden).ravel().astype(np.float64)

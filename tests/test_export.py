@@ -18,7 +18,7 @@ import pytest
 from tests.export_tiny import exported, script, write_checkpoint
 from whisper_lab.console import LabError
 from whisper_lab.export import graphs, metadata, naming, publish
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import open_runtime, session
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ def test_128_mel_bins_as_in_large_v3(here):
     sound = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(sound | {"feature_size": 128}))
     assert script().main(["--model", str(folder), "--quiet", "--output-dir", "out", "--precision", "int8"]) == 0
-    pair = GraphPair(*naming.pair("out", "whisper-mels", "int8").values())
+    pair = open_runtime(*naming.pair("out", "whisper-mels", "int8").values())
     assert pair.encode(np.zeros((1, 128, 100), np.float32))[0].shape == (1, 2, 50, 32)
 
 
@@ -419,7 +419,7 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
         source.graph.initializers[name].const_value = ir.tensor(array, name=name)
     graphs.save(source, here / "outlier.onnx")
     pair = {"encoder": tiny.pairs["fp32"]["encoder"], "decoder": here / "outlier.onnx"}
-    float_pair = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    float_pair = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
     from dataclasses import replace
 
     sounds = [replace(s, logits=float_pair.step(s.forced, float_pair.encode(s.features), None)[0]) for s in tiny.sounds]

@@ -178,9 +178,10 @@ def test_a_length_frozen_inside_the_graph_is_seen_by_the_sweep(tiny, broken):
     seen = failed(gates_of(tiny, broken("fp32", "decoder", freeze), "fp32"))
     assert seen, "no gate saw it"
     from whisper_lab.export import parity
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
     pair = broken("fp32", "decoder", freeze)
-    found = parity.shapes(GraphPair(*pair.values(), threads=1, like=tiny.runtime), tiny.long_run, tiny.sounds, "fp32")
+    frozen = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
+    found = parity.shapes(frozen, tiny.long_run, tiny.sounds, "fp32")
     assert failed(found) == ["shapes: decoder"]
 
 
@@ -216,15 +217,16 @@ def test_a_cache_that_forgets_is_seen(tiny, broken):
 def test_choices_and_divergence_are_judged_with_the_margin(tiny):
     """An offset on one token's logit makes it the likeliest everywhere."""
     from whisper_lab.export import end_to_end
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
 
-    class Shouting(GraphPair):
+    class Shouting(OnnxWhisper):
         def step(self, *arguments):
             logits, cache = super().step(*arguments)
             logits[..., 3] += 50
             return logits, cache
 
-    pair = Shouting(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime, kind=Shouting)
     gates = end_to_end.text(pair, tiny.sounds, "int8", trained=False)
     assert failed(gates) == ["teacher-forced: choices", "teacher-forced: KL divergence"]
     assert "margins where not" in gates[0].detail
@@ -235,11 +237,12 @@ def test_text_that_differs_or_loops_is_seen(tiny):
     from dataclasses import replace
 
     from whisper_lab.export import end_to_end
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
 
     word = next(i for i in range(300, tiny.runtime.rules.end) if tiny.runtime.tokenizer.decode([i]).strip().isalpha())
 
-    class Stuck(GraphPair):
+    class Stuck(OnnxWhisper):
         def step(self, *arguments):
             logits, cache = super().step(*arguments)
             logits[..., word] += 1000
@@ -247,7 +250,7 @@ def test_text_that_differs_or_loops_is_seen(tiny):
 
     result = replace(tiny.sounds[0].result, text="one two three", tokens=tiny.sounds[0].result.tokens)
     sounds = [replace(sound, result=result) for sound in tiny.sounds]
-    stuck = Stuck(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    stuck = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime, kind=Stuck)
     assert failed(end_to_end.text(stuck, sounds, "int4", trained=True))[2:] == [
         "free-running: words", "free-running: timestamps", "free-running: loops", "noise and silence"]
     assert "free-running: tokens" in failed(end_to_end.text(stuck, sounds, "fp32", trained=False))
@@ -373,13 +376,13 @@ def fused(tiny, tmp_path_factory):
 
 
 def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny, fused):
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import cross_for, open_runtime
 
     assert failed(gates_of(tiny, fused, "int8", optimized=True)) == []
-    plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
-    quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
+    plain = open_runtime(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    quick = open_runtime(*fused.values(), threads=1, like=tiny.runtime)
     sound = tiny.sounds[0]
-    logits = [pair.step(sound.forced, pair.own(sound.cross), None)[0] for pair in (plain, quick)]
+    logits = [pair.step(sound.forced, cross_for(pair, sound.cross), None)[0] for pair in (plain, quick)]
     assert relative_error(logits[1], logits[0]) < 0.03  # measured 0.012: cross caches in int8
 
 
@@ -405,13 +408,13 @@ def test_scales_of_the_wrong_cache_are_seen(tiny, fused, tmp_path):
 def test_fusion_alone_changes_no_number(tiny, tmp_path):
     """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
     from whisper_lab.export import optimize, parity
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
     pair = naming.pair(tmp_path, "fused")
     for part, source in tiny.pairs["fp32"].items():
         model = graphs.load(source)
         assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
         graphs.save(model, pair[part])
-    both = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    both = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
     assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")
                   + parity.shapes(both, tiny.long_run, tiny.sounds, "fp32")) == []

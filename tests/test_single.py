@@ -18,8 +18,9 @@ from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import graphs, naming, publish
 from whisper_lab.export.gates import NEAR_TIE
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.pair import open_runtime
 from whisper_lab.features import FeatureSpec, log_mel
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.single import gates, graph
 from whisper_lab.single import mel as single_mel
 from whisper_lab.single import text as single_text
@@ -124,7 +125,7 @@ def tiny_single(precision: str, folder: Path, runtime: Path | None = None) -> Pa
     return path
 
 
-def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> bool:
+def says_the_same(path: Path, pair: OnnxWhisper, feeds: dict | None = None) -> bool:
     """On the graph's own mel: of random weights its last digit may decide. A near tie may fall either way."""
     session, probe = (graph.open_graph(each, 1) for each in (path, gates.mel_alone(path)))
     same = []
@@ -140,7 +141,7 @@ def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> boo
 def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     tiny = exported()
     path = tiny_single(precision, tmp_path)
-    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+    assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
     assert all(gate.passed for gate in gates.structure(path, tiny.pairs[precision], precision))
     assert ("MatMulNBits" in graph.operators(path)) == (precision == "int4")
 
@@ -158,7 +159,7 @@ def test_weights_in_a_sidecar(nano, precision, limit, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "staged")
     assert naming.sidecar(path).exists() == (limit == 1000)
     monkeypatch.chdir("/")
-    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+    assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
 
 
 def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
@@ -175,7 +176,7 @@ def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
     assert not like.rules.languages
     path = tiny_single("fp32", tmp_path, runtime)
     assert [value.name for value in onnx.load(path).graph.input] == ["samples", "max_length"]
-    assert says_the_same(path, GraphPair(*tiny.pairs["fp32"].values(), threads=1, like=like))
+    assert says_the_same(path, open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=like))
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ import onnx
 
 from whisper_lab import console, external_data
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options, decode_encoded
-from whisper_lab.export import naming
+from whisper_lab.export import naming, reference
 from whisper_lab.features import log_mel
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
@@ -30,22 +29,12 @@ class Heard:
     logits: np.ndarray  # float32 [1, T, vocab]
 
 
-def listen(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
-    """Let TorchWhisper hear the first window of a clip."""
+def hear(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
+    """What TorchWhisper makes of the first window of a clip."""
     features = log_mel(samples[:runtime.spec.n_samples], runtime.spec)[None]
     states = runtime.encode(features)
-    options = Options(language=language, max_tokens=min(MOST_TOKENS, runtime.rules.max_positions // 2))
-    result = decode_encoded(runtime, states, 1, options)[0]
-    forced = np.array([[*result.prompt, *result.tokens]], np.int64)
-    logits, _ = runtime.step(forced, states, None)
-    return Heard(clip, features, states.float().numpy(), forced, len(result.prompt), logits)
-
-
-def hidden_and_cross(runtime, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The encoder graph's hidden states [1, positions, d_model] and cross caches."""
-    wanted = ["encoder_hidden_states", *runtime.cross_outputs]
-    hidden, *cross = runtime.encoder.run(wanted, {runtime.encoder.get_inputs()[0].name: features})
-    return hidden, cross
+    spoken = reference.speak(runtime, states, language, min(MOST_TOKENS, runtime.rules.max_positions // 2))
+    return Heard(clip, features, states.float().numpy(), spoken.forced, len(spoken.result.prompt), spoken.logits)
 
 
 def choices(rules, heard: Heard, logits: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def testify(args) -> None:
                                            args.language)
     found = texts.transcribe(reference, clips)
     languages = [clip.language for clip in texts.with_languages(clips, [one.language for one in found])]
-    sounds = [numbers.listen(reference, clip.name, clip.samples, language)
+    sounds = [numbers.hear(reference, clip.name, clip.samples, language)
               for clip, language in zip(clips[:numbers.MOST_CLIPS], languages, strict=False)]
     rounds: tuple = [], []
     if args.repeats:

@@ -56,19 +56,15 @@ def decoder_inputs(pair: dict[str, Path], windows: list[np.ndarray], runtime, th
     runtime: whose token rules to use (TorchWhisper).
     """
     from whisper_lab.decoding import Options, decode_encoded
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
-    graph, feeds = GraphPair(*pair.values(), threads=threads, like=runtime), []
+    graph, feeds = open_runtime(*pair.values(), threads=threads, like=runtime), []
     options = Options(language=next(iter(runtime.rules.languages), None), temperatures=(0.0,),
                       max_tokens=min(TOKENS, runtime.rules.max_positions // 2))
-    heads, width = graph.cache_shape
-    nothing = np.zeros((1, heads, 0, width), np.float32)
     for window in windows:
         cross = graph.encode(window)
         result = decode_encoded(graph, cross, 1, options)[0]
-        feeds.append({"input_ids": np.array([[*result.prompt, *result.tokens]], np.int64),
-                      **dict.fromkeys(graph.self_names, nothing),
-                      **dict(zip(graph.cross_names, cross, strict=True))})
+        feeds.append(graph.feeds(np.array([[*result.prompt, *result.tokens]], np.int64), cross, None))
     del graph
     machine.give_back_memory()
     return feeds

@@ -28,8 +28,9 @@ from whisper_lab.export.gates import (
     below,
     relative_error,
 )
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import answer, cross_for, encode_all, session
 from whisper_lab.export.reference import Pool, Sound, own_errors, yardsticks
+from whisper_lab.onnx_whisper import OnnxWhisper
 
 SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
 SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
@@ -57,13 +58,13 @@ GROUPS = {"encoder": ("encoder", ("hidden", "cross")), "self caches": ("decoder"
           "logits": ("decoder", ("logits",))}  # gate -> whose fault, and the tensors' names
 
 
-def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def numbers(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """Hidden states, caches, logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
     judge = _rounding if precision in ARITHMETIC else _signal
     return judge(graphs, sounds, precision)
 
 
-def _rounding(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def _rounding(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """On all three sounds, tensor by tensor: errors as multiples of PyTorch's own."""
     errors, own, gates = strays(graphs, sounds), own_errors(sounds, precision), []
     for name, (part, starts) in GROUPS.items():
@@ -74,7 +75,7 @@ def _rounding(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Ga
     return gates
 
 
-def _signal(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def _signal(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """On speech, tensor by tensor: the right values over the error. 20 dB is an error of a tenth, 6 dB of a half."""
     errors, gates = strays(graphs, [sound for sound in sounds if sound.is_speech], one_by_one=True), []
     for name, (part, starts) in GROUPS.items():
@@ -85,13 +86,13 @@ def _signal(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate
     return gates
 
 
-def strays(graphs: GraphPair, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
+def strays(graphs: OnnxWhisper, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
     """Tensor -> the graphs' error over the sounds whose caches are kept; tokens at once or as in a transcription."""
     pools: dict[str, Pool] = defaultdict(Pool)
     for sound in (sound for sound in sounds if sound.cross):
-        hidden, *cross = _run(graphs.encode_all, sound.features, count=1 + len(sound.cross))
-        heard = graphs.own(sound.cross)
-        logits, caches = (_run(graphs.answer, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
+        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(sound.cross))
+        heard = cross_for(graphs, sound.cross)
+        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
                           else _run(graphs.step, sound.forced, heard, None, count=2))
         caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
         pools["hidden states"].add(hidden, sound.hidden)
@@ -114,7 +115,7 @@ def _run(function, *arguments, count: int):
 
 # Shapes --------------------------------------------------------------------------------------------------------------
 
-def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, dict]:
+def sweep(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> tuple[dict, dict]:
     """Every batch, beam width, sequence and past: place -> error of the encoder, and of the decoder.
 
     The right values are one long run of PyTorch, cut to the piece in question.
@@ -123,10 +124,10 @@ def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, 
     for rows in SWEEP_BATCH:
         features = np.concatenate([sound.features for sound in sounds[:rows]])
         hidden = np.concatenate([sound.hidden for sound in sounds[:rows]])
-        encoder[f"batch {rows}"] = Pool().add(_run(graphs.hidden, features, count=1), hidden)
+        encoder[f"batch {rows}"] = Pool().add(_run(graphs.hidden_states, features, count=1), hidden)
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
-        cross = graphs.own(cross)
+        cross = cross_for(graphs, cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
@@ -135,7 +136,7 @@ def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, 
     return encoder, decoder
 
 
-def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
+def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
     """The sweep's verdict: all shapes pooled, the worst one named."""
     gates = []
     for part, places in zip(("encoder", "decoder"), sweep(graphs, long, sounds), strict=True):
@@ -150,7 +151,7 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
     return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds), order(graphs, long, sounds)]
 
 
-def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+def batch(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
     """Three recordings in a batch and each alone, the first word of each: none hears another's sound.
 
     The graph against itself, and what the batch changes (in int8 recordings share scales) against what hearing the
@@ -162,7 +163,7 @@ def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
     def step(rows: np.ndarray, audios: list[int]) -> np.ndarray:
         cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
         cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
-        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
+        return _run(graphs.step, long.ids[rows, past:past + 1], cross_for(graphs, cross), cache, count=2)[0]
 
     together = step(firsts, list(range(len(firsts))))
     for audio, row in enumerate(firsts):
@@ -174,7 +175,7 @@ def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
                  f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
 
 
-def order(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+def order(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
     """The same batch in the opposite order: the same words. int8's scales are those of all its rows, in any order.
 
     Sharper than `batch` where scales are shared: a graph in which all hear the first recording hears another one now.
@@ -186,7 +187,7 @@ def order(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
         rows, audios = firsts[turn], list(range(len(firsts)))[turn]
         cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
         cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
-        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
+        return _run(graphs.step, long.ids[rows, past:past + 1], cross_for(graphs, cross), cache, count=2)[0]
 
     forth, back = step(slice(None)), step(slice(None, None, -1))
     if not (np.ndim(forth) and np.ndim(back)):  # a graph that cannot run the batch
@@ -210,7 +211,7 @@ def _pasts(positions: int) -> list[int]:
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 
-def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
+def _one_shape(graphs: OnnxWhisper, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
     test = _run(graphs.step, long.ids[rows, past:past + sequence], cross, cache, count=2)[0]
     return Pool().add(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
@@ -273,7 +274,7 @@ def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int
 
 # Pieces --------------------------------------------------------------------------------------------------------------
 
-def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
+def pieces(graphs: OnnxWhisper, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
     """The same tokens at once, one by one, and in chunks of 7 through the same graph: the cache forgets nothing.
 
     Not for int8 and int4, where tokens that go together may share a scale and so depend on each other: their logits
@@ -288,16 +289,16 @@ def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0
                   "decoder", TIMES)]
 
 
-def piece_errors(graphs: GraphPair, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
+def piece_errors(graphs: OnnxWhisper, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
     """Size of the pieces -> relative difference of the logits from those of all tokens at once."""
     sound = sounds[0]
     ids = _long_ids(sounds, graphs.rules, seed)[:1, :PIECE_TOKENS]
-    cross = graphs.own(sound.cross)
+    cross = cross_for(graphs, sound.cross)
     whole = _run(graphs.step, ids, cross, None, count=2)[0]
     return {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
 
 
-def _in_pieces(graphs: GraphPair, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
+def _in_pieces(graphs: OnnxWhisper, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
     cache, found = None, []
     for start in range(0, ids.shape[1], size):
         logits, cache = _run(graphs.step, ids[:, start:start + size], cross, cache, count=2)

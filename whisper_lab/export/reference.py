@@ -174,7 +174,12 @@ class Spoken:
     result: Result
     logits: np.ndarray  # [1, T, vocabulary]: a row per token of the prompt and the answer
     timestamps: bool
-    cut: bool  # the answer was longer than the gates look at
+    cut: bool  # the answer was longer than was looked at
+
+    @property
+    def forced(self) -> np.ndarray:
+        """int64 [1, T]: the prompt and the answer"""
+        return np.array([[*self.result.prompt, *self.result.tokens]], np.int64)
 
 
 @dataclass(frozen=True)
@@ -298,9 +303,9 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     states, languages = runtime.encode(features), runtime.rules.languages
     wanted = (clip.language, "en", *languages)  # silence has none, and detection is not what is tested here
     language = next((code for code in wanted if code in languages), None)
-    plain = _speak(runtime, states, language, False, name not in QUIET)
-    timed = _speak(runtime, states, language, True, True) if name not in QUIET else None
-    forced = np.array([[*plain.result.prompt, *plain.result.tokens]], np.int64)
+    plain = speak(runtime, states, language, most_tokens(runtime.rules, name not in QUIET))
+    timed = speak(runtime, states, language, most_tokens(runtime.rules, True), True) if name not in QUIET else None
+    forced = plain.forced
     facts = {"name": name, "features": features, "forced": forced, "prompt_length": len(plain.result.prompt),
              "result": plain.result, "timed": timed, "cut": plain.cut}
     if half is None:
@@ -341,11 +346,15 @@ def yardsticks(model, half: str) -> dict:
     return {"fp32": contextlib.nullcontext(), "fp16": in_float16(model, operators=half == "full")}
 
 
-def _speak(runtime, states, language: str | None, timestamps: bool, speech: bool) -> Spoken:
-    options = Options(language=language, max_tokens=most_tokens(runtime.rules, speech), timestamps=timestamps)
+def speak(runtime, states, language: str | None, most: int, timestamps: bool = False) -> Spoken:
+    """PyTorch's greedy answer of at most `most` tokens to one window, from its encoder's states.
+
+    language: None to detect it.
+    """
+    options = Options(language=language, max_tokens=most, timestamps=timestamps)
     result = decode_encoded(runtime, states, 1, options)[0]
     logits, _ = runtime.step(np.array([[*result.prompt, *result.tokens]], np.int64), states, None)
-    return Spoken(result, logits, timestamps, len(result.tokens) == options.max_tokens)
+    return Spoken(result, logits, timestamps, len(result.tokens) == most)
 
 
 def most_tokens(rules, speech: bool) -> int:

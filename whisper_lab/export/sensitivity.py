@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from whisper_lab import console, files
 from whisper_lab.export import graphs, int8
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import open_runtime, session
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.tokens import log_softmax
 
 SHOWN = 25  # bars
@@ -29,7 +30,7 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
     paths = {part: folder / f"{part}.onnx" for part in fp32}
     for part, path in fp32.items():
         write_switched(path, paths[part], switched[part], levels)
-    pair = GraphPair(*paths.values(), threads=threads, like=runtime)
+    pair = open_runtime(*paths.values(), threads=threads, like=runtime)
     pair.encoder, pair.decoder = Switched(pair.encoder), Switched(pair.decoder)
     encoded = [pair.encode(sound.features) for sound in sounds]
     scores = []
@@ -55,7 +56,7 @@ def is_switched(layer: str) -> bool:
 
 
 @contextlib.contextmanager
-def quantized(pair: GraphPair, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
+def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
               threads: int | None) -> Iterator[None]:
     """The pair with this one layer as the int8 graph has it; in float again afterwards.
 
@@ -84,7 +85,7 @@ def quantize_only(source: Path, target: Path, layer: str, levels: int) -> None:
     graphs.save(model, target)
 
 
-def divergence(pair: GraphPair, sounds: list, encoded: list | None = None) -> float:
+def divergence(pair: OnnxWhisper, sounds: list, encoded: list | None = None) -> float:
     """Mean KL divergence in nats of the pair's next-token distributions from PyTorch's, PyTorch's tokens as history.
 
     encoded: the cross caches of each sound, where the encoder has nothing new to say.

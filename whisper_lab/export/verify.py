@@ -7,7 +7,7 @@ from whisper_lab import console, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import diverge, end_to_end, parity, structure
 from whisper_lab.export.gates import ARITHMETIC, Gate
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.pair import open_runtime
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
@@ -28,7 +28,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
             gates += structure.kept(path, part, vectors[part])
     if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
-    graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
+    graphs = open_runtime(*pair.values(), threads=threads, like=runtime)
     steps = [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
              lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
              lambda: parity.shapes(graphs, long_run, sounds, precision),
