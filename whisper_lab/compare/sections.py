@@ -8,7 +8,7 @@ UNKNOWN = "-"
 
 
 def of_comparison(made: dict) -> list[Section]:
-    """All seven points; the verdict first, because that is what a reader came for."""
+    """All that was compared; the verdict first, because that is what a reader came for."""
     graphs = {name: entry["graphs"] for name, entry in made["variants"].items() if "graphs" in entry}
     flat = {f"{name} {part}": facts for name, parts in graphs.items() for part, facts in parts.items()}
     return [_verdict(made), _sizes(made, flat), _text(made), _speed(made), _numbers(made), *_operators(graphs),
@@ -16,7 +16,7 @@ def of_comparison(made: dict) -> list[Section]:
 
 
 def of_files(made: dict) -> list[Section]:
-    """Points 1 to 3 of two files."""
+    """The graphs of two files: sizes, operators, weights."""
     graphs = made["graphs"]
     flat = {f"{key}: {facts['file']}": facts for key, facts in graphs.items()}
     size = Table("Size", ["graph", "MB", "ratio", "weights by type"], [_size_row(*item) for item in flat.items()],

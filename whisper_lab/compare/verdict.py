@@ -1,4 +1,4 @@
-"""7. One sentence a precision, and who is beaten by whom."""
+"""The verdict: one sentence a precision, and who is beaten by whom."""
 
 from whisper_lab import console
 from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, changes, sign_test
