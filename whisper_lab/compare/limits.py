@@ -1,8 +1,8 @@
-"""--fail-if: a comparison over the measured values, so that a build fails where a precision got too bad.
+"""--fail-if: a condition on the measured values, so that a build fails where a precision is too bad.
 
     wer_delta>0.02            int8.size_ratio > 0.3 or speedup < 1            top1_agreement < 0.98 and wer_pytorch > 0
 
-A metric stands for every precision that is compared with fp32, unless one of them is named before it. Read with
+A metric is that of every precision that is compared with fp32, unless one of them is named before it. Read with
 Python's own parser, of whose grammar only comparisons, numbers, `and`, `or` and brackets are let through: nothing is
 ever evaluated as code.
 """

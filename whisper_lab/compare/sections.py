@@ -123,13 +123,13 @@ def _weights(flat: dict[str, dict]) -> Section:
 
 
 def _numbers(made: dict) -> Section:
+    from whisper_lab.compare.numbers import MOST_CLIPS, worst
+
     entries = {name: entry for name, entry in made["variants"].items() if "numbers" in entry}
     rows = [[name, f"{one['encoder_cosine']:.6f}", f"{one['encoder_max_error']:.2g}",
              f"{one['encoder_mean_error']:.2g}", _decibels(one["encoder_sqnr_db"]),
              f"{100 * one['top1_agreement']:.1f} %", _divergence(one["first_divergence"]), one["nonfinite"]]
             for name, entry in entries.items() for one in [entry["numbers"]]]
-    from whisper_lab.compare.numbers import MOST_CLIPS, worst
-
     low = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"])]
            for name, entry in entries.items() for row in worst(entry["layers"])]
     every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"]), row.get("reason", "")]

@@ -35,7 +35,7 @@ class Clip:
 
 
 def read_clips(paths: list[str], reference: str | None, language: str | None) -> list[Clip]:
-    """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips stand beside it).
+    """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips are beside it).
 
     A folder's own references.json is used where there is one. `reference`, a text or file, goes before both, and
     `language` before a manifest's. Raises LabError for what cannot be read.

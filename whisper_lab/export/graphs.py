@@ -32,7 +32,7 @@ def load(path: str | Path) -> ir.Model:
 
 
 def release_memory() -> None:
-    """Free the graphs that nobody holds any more: they refer to themselves in circles, which only the collector finds.
+    """Free the graphs that no one uses any more: they refer to themselves in circles, which only the collector finds.
 
     For the exporter between two steps. Not for a program that only runs graphs: looking for circles among all that
     torch and onnxruntime made takes as long as opening a small graph.

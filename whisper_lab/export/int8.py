@@ -111,7 +111,7 @@ def shrink_convolutions(model: ir.Model, only: str | None = None) -> list[str]:
 
 
 def store_rows(model: ir.Model, before: ir.Node, name: str, path: str, array: np.ndarray) -> ir.Value:
-    """A weight [rows, ...] stored as int8 with a scale per row; returns it in float32, as `before` shall compute."""
+    """Store a weight [rows, ...] as int8 with a scale per row; returns it in float32, made in front of `before`."""
     scales = row_scales(array)
     small = graphs.constant(model, f"{name}_quantized", round_rows(array, scales))
     scale = graphs.constant(model, f"{name}_scale", scales.reshape(-1, *[1] * (array.ndim - 1)))

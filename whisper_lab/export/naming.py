@@ -24,7 +24,7 @@ def pair(folder: str | Path, model: str, precision: str = "fp32", optimized: boo
 
 
 def sidecar(graph: Path) -> Path:
-    """Where the weights of a graph stand that is too large for one file: `<name>.onnx.data` beside it."""
+    """The file with the weights of a graph that is too large for one file: `<name>.onnx.data` beside it."""
     return graph.with_name(graph.name + ".data")
 
 

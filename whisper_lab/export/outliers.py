@@ -215,7 +215,7 @@ def _add(model: ir.Model, node: ir.Node, beside: ir.Value, path: str) -> None:
     add.outputs[0].name, last.name = last.name, f"{path}/without"
 
 
-# What the student is told ---------------------------------------------------------------------------------------------
+# Notes for the student ------------------------------------------------------------------------------------------------
 
 def tell(smoothed: dict[str, float], split: list[Outliers]) -> None:
     """A note for what was smoothed, and one for each layer that was split, with the reason."""

@@ -16,7 +16,7 @@ REPORTS = Path("reports")
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for every graph of one run."""
+    """The choices that all graphs of one run share."""
 
     output_dir: Path
     threads: int | None = None  # None: all cores
@@ -61,7 +61,7 @@ class Export:
         from whisper_lab.export import reference
 
         console.note("reference", "PyTorch over speech, silence and noise, in float64 too",
-                     "what the gates compare with, and how far PyTorch itself strays from it")
+                     "what the gates compare with, and how far PyTorch itself is from it")
         return reference.make(self.runtime, self.settings.seed, self.settings.fp16_mode)
 
     @functools.cached_property

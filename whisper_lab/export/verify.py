@@ -50,8 +50,8 @@ def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, s
     for part in [gate.part] if gate.part else pair:
         try:
             places.append(f"{part}: {diverge.locate(pair[part], part, precision, runtime, sounds[0])}")
-        except Exception as error:  # a graph broken enough cannot be probed; the gate's own line still stands
-            places.append(f"{part}: cannot be probed ({type(error).__name__})")
+        except Exception as error:  # a graph broken enough cannot be run; the gate's own line says enough
+            places.append(f"{part}: cannot be run ({type(error).__name__})")
     return f"{line}; first diverging node, {'; '.join(places)}"
 
 

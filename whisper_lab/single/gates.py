@@ -212,7 +212,7 @@ def cut_out(path: Path, name: str) -> bytes:
 
 
 def token_rules(path: Path, rules: TokenRules) -> Gate:
-    """Which tokens the graph lets come, first and later: those that decoding.py lets come, whether likely or not.
+    """The tokens that the graph allows, first and later, are those that decoding.py allows, whether likely or not.
 
     A rule that is missing shows in no text until the token it should forbid is the likeliest.
     """

@@ -1,9 +1,9 @@
 """The decoder inside a Loop: greedy search as decoding.py does it, with the cache as what one round hands to the next.
 
-The nodes of 03's decoder graph stand once, in the body of the inner loop. Its rounds take the prompt at once first and
-one token each after that; the cross caches and all weights are seen from outside, so no round copies them. The outer
-loop goes round twice where the language has to be found first: once for one token after <|startoftranscript|>, then,
-with empty caches again, for the text.
+The body of the inner loop contains the nodes of 03's decoder graph. Its first round takes the whole prompt, each later
+one a token; the cross caches and all weights are seen from outside, so no round copies them. The outer loop has two
+rounds where the language has to be found first: one for a single token after <|startoftranscript|>, then, with empty
+caches again, one for the text.
 """
 
 from dataclasses import dataclass
