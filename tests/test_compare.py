@@ -313,6 +313,12 @@ def test_wrong_expressions_are_wrong_usage(text, call_script):
     assert status == 2 and "--fail-if" in err
 
 
+def test_the_list_of_what_can_be_tested_is_whole(call_script):
+    """--help has no room for it."""
+    status, out, _ = call_script(SCRIPT, "--fail-if", "list")
+    assert status == 0 and all(f" {metric} " in out for metric in limits.METRICS)
+
+
 # The report ----------------------------------------------------------------------------------------------------------
 
 def test_a_layer_of_nan_is_not_called_exact():
