@@ -146,7 +146,7 @@ def use(clip: Path, model: Path, show: bool) -> int:
     if sound.duration > facts["window_s"]:
         raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
                        f"cut it, or let windows do it: {graph.pair_command(model, facts, clip)}")
-    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    audio.tell(clip, sound)
     lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
     if show:
         console.result(lines)

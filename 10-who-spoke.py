@@ -70,8 +70,8 @@ def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
     runtime, model = words.open_runtime(args)
     confidence.tell_what_it_knows(model["name"], args.language)
     options = decoding.Options(language=args.language, temperatures=decoding.temperatures(0.0, args.fallback))
-    with console.progress(description=clip.name, total=round(len(samples) / audio.SAMPLE_RATE), unit="s") as bar:
-        transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=bar.update)
+    with console.sound_bar(clip.name, len(samples) / audio.SAMPLE_RATE) as done:
+        transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=done)
     transcripts.warn_of_doubt(transcript, clip, model["name"])
     return words.lines(transcript.segments, turns), model | {"language": transcript.language}
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     clip = args.sound
     truth = turns.read_rttm(args.reference) if args.reference else None
     sound = audio.load(clip)
-    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    audio.tell(clip, sound)
     clock, seconds = time.perf_counter, {}
     started = clock()
     stretches, likely = find_speech(sound.samples)

@@ -241,6 +241,6 @@ def test_a_checkpoint_whose_weights_are_no_numbers(nano, tmp_path, call_script, 
     weights[name][3, 4] = value
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     monkeypatch.chdir(tmp_path)
-    sound = ["--audio", ROOT / "media" / "kitchen.wav"] if script.startswith("02") else []
+    sound = [ROOT / "media" / "kitchen.wav"] if script.startswith("02") else []
     status, out, err = call_script(script, "--model", folder, *sound)
     assert status == 1 and not out and "decoder.layers.0.fc1.weight holds numbers that are not finite" in err

@@ -83,10 +83,11 @@ def test_the_search_and_a_pass_over_its_text_agree(random_runtimes, noise_featur
             if len(result.tokens) == options.max_tokens:
                 continue  # cut off: the pass would count an end that was never written
             one = runtime.select(cross, np.array([i]))
+            each = confidence.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
             assert result.text_logprob == pytest.approx(
-                confidence.average(runtime, one, result.prompt, result.tokens, timestamps), abs=1e-4)
+                confidence.mean_of_text(runtime.rules, each, result.tokens), abs=1e-4)
+            assert result.logprobs == pytest.approx(each.tolist(), abs=1e-4)
             if beams == 1:  # a score of beams is in the same unit, but of the sum over all tokens
-                each = confidence.logprobs(runtime, one, result.prompt, result.tokens, timestamps)
                 assert result.avg_logprob == pytest.approx(each.mean(), abs=1e-4)
 
 
@@ -146,7 +147,7 @@ def test_a_loop_is_doubtful_however_likely():
 def test_02_warns_below_the_text_and_says_what_nano_knows(call_script, nano, tmp_path, more):
     out = tmp_path / "out.json"
     status, _, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--language", "en",
-                                 "--audio", FREE_SPEECH, MEDIA / "kitchen.wav", "--output-json", out, *more)
+                                 FREE_SPEECH, MEDIA / "kitchen.wav", "--json", out, *more)
     assert status == 0 and "free-speech.ogg: whisper-nano itself finds" in err and "kitchen.wav: whisper" not in err
     assert "whisper-nano knows: digits" in err and 'read aloud: "four seven' in err
     clips = {clip["file"]: clip["segments"] for clip in json.loads(out.read_text(encoding="utf-8"))["clips"]}
@@ -158,7 +159,7 @@ def test_the_graphs_say_the_same_as_02(nano_export, tmp_path, capsys, monkeypatc
     from whisper_lab import __main__
 
     assert __main__.main([str(FREE_SPEECH), "--model", "nano", "--model-dir", str(nano_export / "graphs"),
-                          "--threads", "1", "--output-json", str(tmp_path / "out.json")]) == 0
+                          "--threads", "1", "--json", str(tmp_path / "out.json")]) == 0
     err = capsys.readouterr().err
     assert "itself finds this text unlikely" in err and "whisper-nano knows: digits" in err
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["clips"][0]["segments"][0]["doubtful"]
@@ -197,7 +198,7 @@ def test_live_text_is_explained_once_and_a_pipe_gets_text_only(capsys):
 def test_09_reports_which_utterances_are_doubtful(nano_export, tmp_path, capsys):
     script = importlib.import_module("09-stream-microphone")
     assert script.main(["--model", "nano", "--model-dir", str(nano_export / "graphs"), "--threads", "1", "--language",
-                        "en", "--no-batch", "--output-dir", str(tmp_path), "--file", str(FREE_SPEECH),
+                        "en", "--no-batch", "--output-dir", str(tmp_path), str(FREE_SPEECH),
                         str(MEDIA / "kitchen.wav")]) == 0
     err = capsys.readouterr().err
     assert "it may be invented" in err and "whisper-nano knows: digits" in err

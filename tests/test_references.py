@@ -54,7 +54,7 @@ def test_02_with_a_list_saved_on_windows(call_script, nano, tmp_path):
     (tmp_path / "en").mkdir()
     clip = shutil.copy(ROOT / "media" / "digits.wav", tmp_path / "en" / "digits.wav")
     path = saved(tmp_path / "references.json", [{"file": "en/digits.wav", "text": "four", "language": "en"}], "utf-16")
-    status, out, _ = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet", "--audio",
+    status, out, _ = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet",
                                  clip, "--reference", path)
     assert status == 0 and "WER" in out and "REF: four" in out
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from whisper_lab import console
+from whisper_lab import console, decoding
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Result
 from whisper_lab.features import FeatureSpec
 from whisper_lab.stream import hypothesis as module
@@ -32,6 +32,9 @@ class Runtime:
         self.shapes.append(features.shape)
         return features
 
+    def select(self, cross, audios):
+        return cross[audios]
+
 
 @pytest.fixture
 def runtime(nano):
@@ -42,12 +45,14 @@ def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), 
     """An Ear whose searches find results[temperature]: (tokens, logprob, compression ratio); the temperatures tried."""
     tried, warnings = [], []
 
-    def search(self, cross, prefix, before, seconds, timestamps, temperature):
+    def search(runtime, cross, prompts, options, given):
+        (temperature,) = options.temperatures
         tried.append(temperature)
         tokens, logprob, ratio = results[temperature]
-        return Result([*prefix, *tokens], "", logprob, 0.1, temperature, ratio, None, None, []), [0.9] * len(tokens)
+        tokens = [*given, *tokens]
+        return [Result(tokens, "", logprob, 0.1, temperature, ratio, None, None, [], None, [-0.1] * len(tokens))]
 
-    monkeypatch.setattr(Ear, "_continue", search)
+    monkeypatch.setattr(decoding, "_search", search)
     monkeypatch.setattr(module, "detect_language", lambda *_: [{"nl": 1 - heard[1], heard[0]: heard[1]}])
     monkeypatch.setattr(console, "warn", warnings.append)
     return Ear(runtime, language, **settings), tried, warnings

@@ -86,14 +86,6 @@ def mean_of_text(rules: TokenRules, likely: Sequence[float], tokens: Sequence[in
     return float(np.mean(kept)) if kept else 0.0
 
 
-def average(runtime, cross, prompt: list[int], tokens: list[int], timestamps: bool) -> float:
-    """decoding.Result.text_logprob of a finished text of one window that another search wrote: one decoder pass.
-
-    cross: of that window; prompt and tokens as in decoding.Result.
-    """
-    return mean_of_text(runtime.rules, logprobs(runtime, cross, prompt, tokens, timestamps), tokens)
-
-
 def logprobs(runtime, cross, prompt: list[int], tokens: list[int], timestamps: bool) -> np.ndarray:
     """Log-probability of each token of a finished text and of its end, float32 [tokens + 1]."""
     rules = runtime.rules

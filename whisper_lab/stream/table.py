@@ -1,4 +1,4 @@
-"""The latency table of docs/benchmarks.md, from the JSON that 09 --output-json wrote (benchmarks/streaming.json)."""
+"""The latency table of docs/benchmarks.md, from the JSON that 09 --json wrote (benchmarks/streaming.json)."""
 
 from whisper_lab import machine, web
 from whisper_lab.stream.report import percent, percentile
