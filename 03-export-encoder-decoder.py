@@ -213,13 +213,13 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--sensitivity", action="store_true", help="rank what int8 costs, one layer at a time")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graphs' metadata says so")
     parser.add_argument("--alignment-heads", action="store_true", help="add an output that word timestamps need")
-    parser.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
-                        help="compute in float16, or only store it (default: %(default)s)")
-    parser.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
-    parser.add_argument("--reduce-range", action="store_true",
-                        help="7-bit weights in int8: for AVX2 or AVX-512 without VNNI, whose sums overflow")
-    parser.add_argument("--layout", choices=["pair", "genai"], default="pair",
-                        help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
+    more = console.rare(parser)
+    more.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
+                      help="compute in float16, or only store it (default: %(default)s)")
+    more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
+    more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights, for AVX2 or AVX-512 without VNNI")
+    more.add_argument("--layout", choices=["pair", "genai"], default="pair",
+                      help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
     args = console.parse(parser, argv)
     try:
         re.compile(args.int8_exclude or "")

@@ -1,7 +1,7 @@
 """Step 7: what quantization did to the files, the graphs, the numbers, the text and the clock.
 
-    python 04-compare-precisions.py --audio media                         # all precisions that 03 wrote
-    python 04-compare-precisions.py --audio media/references.json --model nano --fail-if 'wer_delta>0.02'
+    python 04-compare-precisions.py media                                 # all precisions that 03 wrote
+    python 04-compare-precisions.py media/references.json --model nano --fail-if 'wer_delta>0.02'
     python 04-compare-precisions.py --graphs a.onnx b.onnx                # any two ONNX files: their graphs only
 
     1. graphs     size, operators, and which weights were quantized
@@ -196,18 +196,17 @@ def arguments(argv: list[str] | None):
     from whisper_lab.compare import limits
     from whisper_lab.compare.variants import known
 
-    parser = console.parser(__doc__, "model", "audio", "language", "threads", "output_dir", "output_json", "quiet",
-                            "log_level")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR", help="(default: %(default)s)")
+    parser = console.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
+                            "quiet", "log_level")
     names = [variant.name for variant in known("", "")]
     parser.add_argument("--precisions", nargs="+", choices=names, metavar="NAME",
                         help=f"of {', '.join(names[1:])} (default: all that are there)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the clip; a text or JSON file")
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="compare two ONNX files instead")
     parser.add_argument("--details", action="store_true", help="show every table here, not only in the report")
-    parser.add_argument("--repeats", type=console.whole(0), default=6, metavar="N",
-                        help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
-    parser.add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
+    console.rare(parser).add_argument("--repeats", type=console.whole(0), default=6, metavar="N",
+                                      help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
+    console.rare(parser).add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
                         "int8.size_ratio>0.3'; the word list shows what can be tested")
     args = console.parse(parser, argv)

@@ -178,15 +178,13 @@ def arguments(argv: list[str] | None):
     """The command line."""
     from whisper_lab.export import naming
 
-    parser = console.parser(__doc__, "model", "threads", "seed", "output_json", "quiet", "log_level")
+    parser = console.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
     parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
                         "another one: run FILE GRAPH.onnx; shows the program")
     parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
                         help="of the pair; all but int4 need standard operators alone (default: %(default)s)")
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
                         help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                        help="of the pair and of the graph (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
     args = console.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):

@@ -45,8 +45,7 @@ class Setup:
 
 def arguments(description: str, argv: list[str] | None, *others: tuple[str, dict]) -> tuple[argparse.Namespace, Setup]:
     """The command line of a fresh process: `others` are its own flags and their options."""
-    parser = console.parser(description, "model", "language", "threads", "quiet", "log_level")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR", help="(default: %(default)s)")
+    parser = console.parser(description, "model", "model_dir", "language", "threads", "quiet", "log_level")
     parser.add_argument("--audio", nargs="+", required=True, metavar="CLIP", help="sound files or folders")
     for flag, options in others:
         parser.add_argument(flag, **options)
