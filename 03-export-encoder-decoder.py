@@ -217,7 +217,7 @@ def arguments(argv: list[str] | None):
     more.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
                       help="compute in float16, or only store it (default: %(default)s)")
     more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
-    more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights, for AVX2 or AVX-512 without VNNI")
+    more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
     more.add_argument("--layout", choices=["pair", "genai"], default="pair",
                       help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
     args = console.parse(parser, argv)

@@ -68,7 +68,7 @@ demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can
 		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
 	done
 	@echo "== 04: the four precisions beside each other"
-	$(OFFLINE) $(BIN)/python 04-compare-precisions.py media --model $(DEMO_TAKES)
+	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) media
 	@echo "== 07: the blueprint of an 8-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
