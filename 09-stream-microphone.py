@@ -10,7 +10,7 @@ as soon as two successive hypotheses agree on it (LocalAgreement-2: Liu et al. 2
 and may still change.
 
     1. the policy             what two successive hypotheses both begin with
-    2. sound to hypotheses    the model is asked only where somebody speaks and there is something new to hear
+    2. sound to hypotheses    the model is asked only where someone speaks and there is something new to hear
     3. hypotheses to text     what is agreed on, or what a pause ends, is committed; a full window is cut
 """
 
@@ -60,7 +60,7 @@ class Stream:
     # 2. Sound to hypotheses ------------------------------------------------------------------------------------------
 
     def hear(self, block) -> None:
-        """float32 [n]. Features and levels at once; the model only where somebody speaks and there is news."""
+        """float32 [n]. Features and levels at once; the model only where someone speaks and there is news."""
         self.mel.append(block)  # each frame of the spectrogram is computed once, whatever windows it will stand in
         self.voice.append(block)
         while self.voice.spans and self._is_due(self.voice.spans[0]):

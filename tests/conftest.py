@@ -26,14 +26,15 @@ os.environ["WHISPER_LAB_PACKAGE_INDEX"] = "never"
 
 OUT_OF_REACH = re.compile("does not answer|no answer within|it has no|=never forbids|has no pip")
 
-# A runner that was started in the background has SIGINT ignored, and every program that a test starts would inherit it.
+# A runner in the background has SIGINT ignored, one under nohup SIGHUP, and what a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
 def no_model_given_before(monkeypatch):
     """A program is given one model, and remembers it for its messages; a test process many."""
-    monkeypatch.setattr("whisper_lab.checkpoints._given", {})
+    monkeypatch.setattr("whisper_lab.names._given", {})
 
 
 @pytest.fixture(autouse=True)

@@ -165,7 +165,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
     sound = tmp_path / "noise.wav"
     audio.write_wav(sound, clip(1.5))
     flags = ("--speech-llm", tmp_path / "run" / "nano-asr")
-    status, out, err = call_script("07-explore-architecture.py", *flags, "--transcribe", sound)
+    status, out, err = call_script("07-explore-architecture.py", *flags, sound)
     assert status == 0 and out.startswith("noise.wav: "), err
     assert "expect more errors" not in err
     status, out, err = call_script("07-explore-architecture.py", *flags, "--preset", "nano", "--seconds", "1")
@@ -176,7 +176,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
     page = (reports / "trace-noise.html").read_text()
     assert "/*DATA*/" not in page and "http" not in page.replace("http-equiv", "")
     assert (reports / "trace-noise.png").stat().st_size > 20_000
-    status, out, err = call_script("07-explore-architecture.py", *flags, "--transcribe", "media/long.flac")
+    status, out, err = call_script("07-explore-architecture.py", *flags, "media/long.flac")
     assert status == 1 and "cut it into pieces of at most 2 s" in err
 
 
@@ -238,8 +238,8 @@ def test_the_bundle_carries_the_code_of_the_lab(bundle):
 def test_the_bundle_hears_and_its_control_does_not(bundle, call_script, tmp_path):
     trained, control = tmp_path / "trained.json", tmp_path / "control.json"
     clips = ["media/digits.wav", "media/kitchen.wav", "media/time.wav"]
-    assert call_script("07-explore-architecture.py", "--transcribe", *clips, "--output-json", trained)[0] == 0
-    assert call_script("07-explore-architecture.py", "--transcribe", *clips, "--untrained", "--output-json",
+    assert call_script("07-explore-architecture.py", *clips, "--output-json", trained)[0] == 0
+    assert call_script("07-explore-architecture.py", *clips, "--untrained", "--output-json",
                        control)[0] == 0
     wer = [np.mean([c["wer"] for c in json.loads(path.read_text())["clips"]]) for path in (trained, control)]
     assert wer[0] < 0.5 < 0.8 < wer[1]

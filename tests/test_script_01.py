@@ -419,7 +419,7 @@ def test_help_in_under_a_second(run_script):
     started = time.perf_counter()
     run = run_script(SCRIPT, "--help")
     assert run.returncode == 0 and time.perf_counter() - started < 1
-    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--device", "--list-devices",
+    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--microphone", "--list-devices",
                  "--latency", "--blocksize", "--output", "--limit", "--model", "--quiet"):
         assert flag in run.stdout
 

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,8 +251,7 @@ def open_with(monkeypatch, tmp_path):
         for precision in present:
             for path in naming.pair(tmp_path, "whisper-nano", precision).values():
                 path.touch()
-        return whispers.open_runtime(SimpleNamespace(model="nano", model_dir=str(tmp_path), precision=asked,
-                                                     threads=1))
+        return whispers.open_runtime("nano", str(tmp_path), asked, 1)
 
     return call
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import weights_tiny
 
-from whisper_lab import checkpoints, console, hub
+from whisper_lab import checkpoints, console, hub, names
 from whisper_lab.console import LabError
 from whisper_lab.weights import __main__ as command
 from whisper_lab.weights import formats, package_index, store
@@ -522,13 +522,13 @@ def test_only_the_published_checkpoint_has_its_name(base, counted, tmp_path, cap
     folder = weights_tiny.convert(tmp_path / "x", tmp_path / "whisper-base")
     (tmp_path / "whisper-small.pt").write_bytes(b"weights")
     for path, name in ((folder, "whisper-base-own"), (tmp_path / "whisper-small.pt", "whisper-small-own")):
-        assert checkpoints.resolve(str(path)).name == checkpoints.name_for(str(path)) == name
+        assert checkpoints.resolve(str(path)).name == names.name_for(str(path)) == name
     assert "name: whisper-base-own (whisper-base is what the graphs of the published checkpoint are called)" \
         in caplog.text
-    assert checkpoints.name_for("someone/whisper-base") == "someone-whisper-base"
-    assert checkpoints.name_for("openai/whisper-base") == checkpoints.name_for("base") == "whisper-base"
+    assert names.name_for("someone/whisper-base") == "someone-whisper-base"
+    assert names.name_for("openai/whisper-base") == names.name_for("base") == "whisper-base"
     fetched = checkpoints.resolve("base").folder
-    assert checkpoints.name_for(str(fetched)) == "whisper-base"
+    assert names.name_for(str(fetched)) == "whisper-base"
 
 
 # The command line ----------------------------------------------------------------------------------------------------

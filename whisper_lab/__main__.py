@@ -7,10 +7,9 @@
 import time
 from pathlib import Path
 
-from whisper_lab import audio, confidence, console, transcribe, transcripts
+from whisper_lab import audio, confidence, console, names, transcribe, transcripts
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
-from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
 
 
@@ -65,7 +64,7 @@ def arguments(argv: list[str] | None):
     parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
                             "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
                             "prompt", "seed", "force", "quiet", "log_level", prog="python -m whisper_lab")
-    parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
+    parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
                         help="of the graphs (default: %(default)s)")
     console.add_flags(parser, "model_dir")
     more = console.rare(parser)

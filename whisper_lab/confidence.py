@@ -38,7 +38,7 @@ def limit_of(model: str) -> float:
 def is_doubtful(text_logprob: float | None, model: str, compression_ratio: float | None = None) -> bool:
     """Is a text of this mean log-probability to be shown with a warning? None: nothing is known, so no.
 
-    compression_ratio: of the same text (metrics.py). One that goes round in a loop is likely, each round more so.
+    compression_ratio: of the same text (decoding.py). One that goes round in a loop is likely, each round more so.
     """
     loops = compression_ratio is not None and compression_ratio > LOOPS
     return loops or (text_logprob is not None and text_logprob < limit_of(model))

@@ -5,6 +5,7 @@ token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam 
 no-speech rule); openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -12,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from whisper_lab import confidence
-from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbers
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -142,6 +142,15 @@ def is_silence(result: Result, options: Options) -> bool:
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes when zlib has packed it; above 2.4 the text very likely goes round in a loop.
+
+    The measure and its threshold are those of openai-whisper (transcribe.py); 0 for an empty text.
+    """
+    raw = text.encode("utf-8")
+    return len(raw) / len(zlib.compress(raw))
 
 
 def temperatures(first: float, fallback: bool) -> tuple[float, ...]:

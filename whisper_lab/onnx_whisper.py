@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, external_data, machine, seals
+from whisper_lab import console, external_data, machine, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
 
@@ -46,7 +45,7 @@ class OnnxWhisper:
         self.command = export_command(folder, name, precision, optimized)
         paths = find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
         checks = begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
-        files = naming.runtime_folder(folder, name)
+        files = names.runtime_folder(folder, name)
         if verify:
             seals.check_files(files, RUNTIME_FILES, seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
@@ -91,7 +90,7 @@ class OnnxWhisper:
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
-        self.int8_cross = naming.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
+        self.int8_cross = names.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
         self._vocabulary = self.decoder.get_outputs()[0].shape[-1]
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
@@ -169,7 +168,7 @@ def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
 
 def graph_name(model: str) -> str:
     """`nano`, `openai/whisper-base` or a folder -> the name in the graphs' file names, as 03 chose it."""
-    return checkpoints.name_for(model)
+    return names.name_for(model)
 
 
 def chosen_name(model: str | None, folder: str | Path) -> str:
@@ -178,7 +177,7 @@ def chosen_name(model: str | None, folder: str | Path) -> str:
     nano stands in for base where nobody named a model and `folder` holds no graph of base; that is noted.
     """
     named = model or os.environ.get("WHISPER_LAB_MODEL")
-    name = graph_name(named or checkpoints.DEFAULT)
+    name = graph_name(named or names.DEFAULT)
     if named or any(Path(folder).glob(f"{name}_*.onnx")):
         return name
     console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
@@ -230,7 +229,7 @@ def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
 
 def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
     """{"encoder": path, "decoder": path}. Raises LabError, with the command that writes them, where one is missing."""
-    paths = naming.pair(folder, name, precision, optimized)
+    paths = names.pair(folder, name, precision, optimized)
     for part, path in paths.items():
         if not path.is_file():
             raise LabError(f"there is no {part} {path}",
@@ -261,7 +260,7 @@ def export_command(folder: str | Path, name: str, precision: str, optimized: boo
     """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
     place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {shlex.quote(str(folder))}"
-    model = shlex.quote(checkpoints.given(name))
+    model = shlex.quote(names.given(name))
     return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
 
 

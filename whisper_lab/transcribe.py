@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.alignment import Word, pauses, snap, word_times
 from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
@@ -84,7 +83,7 @@ class Segment:
     end: float
     text: str
     tokens: list[int]  # as decoded, timestamps included
-    words: list[Word] | None = None
+    words: list | None = None  # alignment.Word
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     temperature: float | None = None
@@ -351,6 +350,8 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
     A word that the alignment puts into the next window ends where that begins: times only ever grow. Raises LabError
     where the runtime has no cross-attention to offer.
     """
+    from whisper_lab.alignment import Word, pauses, snap, word_times
+
     rules = runtime.rules
     prompt = rules.prompt(language, task)
     room = rules.max_positions - len(prompt) - 1

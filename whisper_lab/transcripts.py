@@ -10,7 +10,6 @@ from pathlib import Path
 from whisper_lab import confidence, console, files
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, temperatures
-from whisper_lab.metrics import Errors, aligned_rows, word_errors
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
@@ -112,6 +111,8 @@ class Results:
         self.clips.append(as_json(transcript, clip, self.model["name"]) | {"transcribe_s": round(seconds, 3)})
         errors = None
         if clip in self.references:
+            from whisper_lab.metrics import word_errors
+
             errors = word_errors(self.references[clip], transcript.text, transcript.language)
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.output.format == "text":
@@ -172,8 +173,10 @@ def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
         console.warn(f"{clip.name}: {found}")
 
 
-def show_errors(errors: Errors) -> None:
-    """Print word and character error rates with the alignment."""
+def show_errors(errors) -> None:
+    """Print the word and character error rates of metrics.Errors, with the alignment."""
+    from whisper_lab.metrics import aligned_rows
+
     console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
                    f"{errors.insertions} inserted, {errors.deletions} deleted of "
                    f"{console.count(errors.reference_words, 'word')}"

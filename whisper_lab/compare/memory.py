@@ -1,6 +1,6 @@
 """One variant in a process of its own: how long until it can work, and how much memory it takes.
 
-    python -m whisper_lab.compare.memory --variant int8 --model-dir whisper_model_dir --model nano --audio speech.wav
+    python -m whisper_lab.compare.memory --variant int8 --model-dir whisper_model_dir --model nano speech.wav
 
 Memory never goes back to the system within a process, and what one variant has loaded, the next would find: so each
 gets a fresh one. Prints one line of JSON.
@@ -36,17 +36,15 @@ class Setup:
     language: str | None = None  # None: detect
 
     def flags(self, clips: list) -> list[str]:
-        """As the command line of such a process; of_args reads it."""
-        return ["--model-dir", str(self.model_dir), "--audio", *map(str, clips),
-                *(["--model", self.model] if self.model else []),
+        """As the command line of such a process, which `arguments` reads."""
+        return ["--model-dir", str(self.model_dir), *(["--model", self.model] if self.model else []),
                 *(["--threads", str(self.threads)] if self.threads else []),
-                *(["--language", self.language] if self.language else [])]
+                *(["--language", self.language] if self.language else []), *map(str, clips)]
 
 
 def arguments(description: str, argv: list[str] | None, *others: tuple[str, dict]) -> tuple[argparse.Namespace, Setup]:
     """The command line of a fresh process: `others` are its own flags and their options."""
-    parser = console.parser(description, "model", "model_dir", "language", "threads", "quiet", "log_level")
-    parser.add_argument("--audio", nargs="+", required=True, metavar="CLIP", help="sound files or folders")
+    parser = console.parser(description, "audio", "model", "model_dir", "language", "threads", "quiet", "log_level")
     for flag, options in others:
         parser.add_argument(flag, **options)
     args = console.parse(parser, argv)

@@ -1,6 +1,6 @@
 """PyTorch in a process of its own: what it hears in every clip, which the graphs are compared with, and how fast it is.
 
-    python -m whisper_lab.compare.pytorch --model nano --model-dir whisper_model_dir --audio media --folder FOLDER
+    python -m whisper_lab.compare.pytorch --model nano --model-dir whisper_model_dir --folder FOLDER media
 
 PyTorch and transformers take more memory than two pairs of whisper-base's graphs, and give none of it back within a
 process. So PyTorch comes first: it writes all its answers to FOLDER, and its process ends before a pair is opened.

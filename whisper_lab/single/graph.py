@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import checkpoints, console, external_data, files, machine, seals
+from whisper_lab import console, external_data, files, machine, names, seals
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata, naming
 from whisper_lab.single.blocks import Block, typed
@@ -29,7 +29,7 @@ def command(path: Path) -> str:
     """The command that writes the single graph of this name, as a shell takes it."""
     name, _, rest = path.stem.partition(f"_{PART}")
     precision = rest.rpartition("_")[2]
-    words = ["python", "08-single-onnx-model.py", "--model", checkpoints.given(name),
+    words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
              *(["--precision", precision] if precision in naming.PRECISIONS else []),
              *(["--input", "wav"] if rest.startswith("_wav") else []),
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
@@ -38,7 +38,7 @@ def command(path: Path) -> str:
 
 def pair_command(path: Path, notes: dict, clip: Path) -> str:
     """The command that transcribes a clip of any length with the pair that a single graph was made of."""
-    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", checkpoints.given(notes["model"]),
+    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", names.given(notes["model"]),
              "--precision", notes["precision"],
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
     return shlex.join(words)

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, names
 from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import chosen_name, export_command
 from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
@@ -212,7 +211,7 @@ def detector(spec) -> SpeechDetector | None:
 
 def _present(folder: str, name: str) -> list[str]:
     return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
+            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
 def files(paths: list[str], realtime: bool, failed: list) -> Iterator[tuple[str, Open]]:
