@@ -37,7 +37,7 @@ class Stream:
     def __init__(self, runtime, ear, clock, screen, hop_s: float, pause_s: float, detector=None):
         """ear: asks the model; hop_s: new sound between two hypotheses; pause_s: silence that ends an utterance.
 
-        detector: says where somebody speaks; None: the level does.
+        detector: says where someone speaks; None: the level does.
         """
         from whisper_lab.stream.mel import LiveMel
         from whisper_lab.stream.report import Log
@@ -108,7 +108,7 @@ class Stream:
         self.looked, self.likely = end, found.text_logprob
         # A hypothesis that goes round in circles agrees with nothing.
         units = self.committed if found.doubtful else found.units
-        # While somebody speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
+        # While someone speaks, what it heard last may be a guess; once they draw breath, it has heard all there was.
         firm = units[:len(found.sure if self._is_breath(span, end) else found.firm)]
         self._commit(agreed(self.last, firm), "agreement")
         self.last = units

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bad_sound import bad_file
+
+from tests.helpers.bad_sound import bad_file
 
 ROOT = Path(__file__).resolve().parent.parent
 BAD = ("bits33", "cut_m4a", "empty", "missing", "nan", "one_hertz")

@@ -3,15 +3,16 @@
 import shutil
 import time
 
-import browser
 import pytest
+
+from tests.helpers import browser
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported().pairs
 
@@ -91,7 +92,7 @@ def test_nothing_reaches_out_and_nothing_is_asked(explored):
 
 
 def test_the_comparison_renders_without_errors_or_requests(chromium, references):
-    import compare_tiny
+    from tests.helpers import compare_tiny
 
     _, _, err, folder, name = compare_tiny.comparison()
     page = browser.page(chromium, 1280, 900)

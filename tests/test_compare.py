@@ -406,13 +406,13 @@ def test_what_stops_pytorch_is_told_in_its_own_words(exported, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported()
 
 
 @pytest.fixture(scope="module")
 def comparison(references):
-    import compare_tiny
+    from tests.helpers import compare_tiny
 
     return compare_tiny.comparison()

@@ -2,9 +2,9 @@
 
 import json
 
-import energy_fakes
 import pytest
 
+from tests.helpers import energy_fakes
 from whisper_lab.sweeps import analysis, cli, layout, profiles, report, results
 
 SMI = ("timestamp, index, name, power.draw [W], power.limit [W], temperature.gpu, utilization.gpu [%], "

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.export_tiny import exported, script, write_checkpoint
+from tests.helpers.export_tiny import exported, script, write_checkpoint
 from whisper_lab.console import LabError
 from whisper_lab.export import graphs, metadata, naming, publish
 from whisper_lab.export.pair import open_runtime, session

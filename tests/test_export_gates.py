@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.export_tiny import copy_pair, exported
+from tests.helpers.export_tiny import copy_pair, exported
 from whisper_lab.export import end_to_end, graphs, naming, parity, structure, verify
 from whisper_lab.export.gates import ARITHMETIC, above, below, relative_error
 
@@ -143,7 +143,7 @@ def test_a_layer_left_in_float_is_seen(tiny, broken):
 
 
 def test_half_weights_with_float_operators_are_not_called_full(tiny, tmp_path):
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path, "stored", "fp16")
     for part, source in tiny.pairs["fp32"].items():
@@ -372,7 +372,7 @@ def test_relative_error_knows_its_enemies():
 @pytest.fixture(scope="module")
 def fused(tiny, tmp_path_factory):
     """The _optimized pair of the tiny checkpoint."""
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
     done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8"), tiny.model.config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import export_tiny
+from tests.helpers import export_tiny
 from whisper_lab import console, tokens
 from whisper_lab.tokens import TokenRules
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.export_tiny import exported, script
+from tests.helpers.export_tiny import exported, script
 from whisper_lab import console
 from whisper_lab.export import calibration, graphs, metadata, naming, outliers, structure
 from whisper_lab.export.calibration import Activations

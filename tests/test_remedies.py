@@ -10,10 +10,9 @@ import sys
 import types
 from pathlib import Path
 
-import nano_pair
 import pytest
 
-from tests import export_tiny
+from tests.helpers import export_tiny, nano_pair
 from whisper_lab import adapters, checkpoints, names, onnx_whisper, seals
 from whisper_lab.console import LabError
 from whisper_lab.export import naming, verify

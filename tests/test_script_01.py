@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import KINDS, bad_file
-from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
+from tests.helpers.bad_sound import KINDS, bad_file
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab import audio, console, locks, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options

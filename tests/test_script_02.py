@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import KINDS, bad_file
 
+from tests.helpers.bad_sound import KINDS, bad_file
 from whisper_lab import audio
 
 SCRIPT = "02-whisper-huggingface.py"

@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-import nano_pair
 import numpy as np
 import pytest
 
+from tests.helpers import nano_pair
 from whisper_lab import audio, decoding, metrics, transcribe
 
 ROOT = Path(__file__).resolve().parent.parent

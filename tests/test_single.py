@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-import single_nano
-from single_nano import part, script
 
-from tests.export_tiny import exported
+from tests.helpers import single_nano
+from tests.helpers.export_tiny import exported
+from tests.helpers.single_nano import part, script
 from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import graphs, naming, publish

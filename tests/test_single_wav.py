@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-from single_nano import part, script, written
 
+from tests.helpers.single_nano import part, script, written
 from tests.test_single import MEDIA, pair_says
 from whisper_lab import audio
 from whisper_lab.features import FeatureSpec

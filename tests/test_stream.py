@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stream_sounds import Clock, drone, silence, speech
 
+from tests.helpers.stream_sounds import Clock, drone, silence, speech
 from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.features import FeatureSpec
@@ -228,7 +228,7 @@ def test_a_long_utterance_is_written_over_from_its_first_row(monkeypatch):
 
 
 def test_the_readme_table_is_made_of_the_committed_report():
-    from whisper_lab.stream.table import table
+    from tools.streaming_table import table
 
     document = json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8"))
     rows = table(document).splitlines()

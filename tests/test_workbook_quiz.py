@@ -5,8 +5,8 @@ import io
 import json
 
 import pytest
-import workbook_tiny
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import progress, questions, quiz, values
 from workbook.progress import PARTLY, RIGHT, WRONG, Progress

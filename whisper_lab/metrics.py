@@ -54,7 +54,8 @@ def normalize(text: str) -> str:
     """Text as it is compared: NFKC, lower case, no punctuation or symbols, single spaces; letters keep their accents.
 
     Numbers stay as they are written: "two" and "2" differ. The same for every language, so that no rule of one
-    language flatters a model in it.
+    language flatters a model in it. Not Whisper's own for languages other than English (BasicTextNormalizer): that one
+    leaves out what is in brackets and makes two words of "don't".
     """
     kept = []
     for character in unicodedata.normalize("NFKC", text).lower():

@@ -264,6 +264,7 @@ def settings(args, *more: str) -> dict:
 #
 # WebVTT: W3C "WebVTT: The Web Video Text Tracks Format", sections 4.2 (cue timings) and 4.2.2 (cue text: & < >
 # escaped). SubRip has no standard; its text has no escapes, so only what would break the structure is taken out.
+# Not pysubs2: it would write the two forms of a time stamp, ten lines of these; the work is in choosing the cues.
 
 SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
 PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21

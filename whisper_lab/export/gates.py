@@ -14,7 +14,7 @@ ARITHMETIC = ("fp32", "fp16")
 ROUNDING = {"fp32": 2.0, "fp16": 1.5}
 
 # Quantized graphs, on speech. Signal over error in dB: 20 dB is an error of a tenth. Beside each limit the least that
-# was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/planted_faults.py).
+# was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/helpers/planted_faults.py).
 # Each part of a graph by itself. int8 20.6, int4 17.8; a head twice as loud or a clipped outlier 14 and below.
 LAYER = {"int8": 17, "int4": 15}
 EMBEDDED = 28  # the embeddings, in int8 and float16 whatever the precision: 35; positions one off 22 and below

@@ -70,8 +70,7 @@ def test_in_a_figure_a_dollar_is_a_dollar(text):
 
 
 def test_a_graph_named_like_a_formula_is_drawn(tmp_path):
-    from export_tiny import exported
-
+    from tests.helpers.export_tiny import exported
     from whisper_lab.compare.graph_facts import read
     from whisper_lab.netron import blocks
 

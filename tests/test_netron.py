@@ -10,12 +10,12 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-import browser
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
+from tests.helpers import browser
 from whisper_lab.compare.graph_facts import read
 from whisper_lab.console import LabError
 from whisper_lab.netron import blocks, front, pane, slim, tour
@@ -26,7 +26,7 @@ SCRIPT = "05-explore-in-netron.py"
 
 @pytest.fixture(scope="module")
 def pairs():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported().pairs
 

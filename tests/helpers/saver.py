@@ -1,4 +1,4 @@
-"""A process that saves recordings through 01's lesson, each with a pitch of its own: python tests/saver.py FIRST COUNT.
+"""A process that saves recordings through 01's lesson, each with a pitch of its own: python saver.py FIRST COUNT.
 
 Prints a line when it is ready, waits for one, and prints one for every recording that is saved; in the current folder.
 $LAB_NO_LOCKS: the disk answers as one that has no locks does.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from whisper_lab import audio, console, locks  # noqa: E402
 

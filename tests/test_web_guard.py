@@ -9,12 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import browser
 import httpx
 import pytest
-import workbook_tiny
 
-from whisper_lab import web as guard
+from tests.helpers import browser, workbook_tiny
+from whisper_lab import web
 from whisper_lab.record import door
 from workbook import questions
 
@@ -203,24 +202,24 @@ def post(folder, body, length):
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:7860", "[::1]", "[::1]:80"])
 def test_hosts_that_are_known(host):
-    assert guard.is_known(host, guard.LOCAL)
+    assert web.is_known(host, web.LOCAL)
 
 
 @pytest.mark.parametrize("host", ["", ":", "localhost.", "localhost:", "localhost:x", "localhost:80:80", "evil",
                                   "127.0.0.1@evil", "evil#127.0.0.1", "127.1", "0x7f000001", "0.0.0.0",
                                   "localhost:\u0661", "[::1]evil", "::1", "localhost, evil", "localhost evil"])
 def test_hosts_that_are_not(host):
-    assert not guard.is_known(host, guard.LOCAL)
+    assert not web.is_known(host, web.LOCAL)
 
 
 def test_a_page_for_the_network_is_known_by_address_and_a_shared_one_by_its_public_name():
-    assert guard.is_known("10.1.2.3:7860", guard.LOCAL, any_address=True)
-    assert not guard.is_known("evil.example:7860", guard.LOCAL, any_address=True)
+    assert web.is_known("10.1.2.3:7860", web.LOCAL, any_address=True)
+    assert not web.is_known("evil.example:7860", web.LOCAL, any_address=True)
     rules = door.Rules()
     rules.add_public("https://abc.gradio.live/")
 
     def refused(*headers):
-        return guard.refusal(headers, "POST", rules.hosts, outside=rules.outside)
+        return web.refusal(headers, "POST", rules.hosts, outside=rules.outside)
 
     assert refused(("host", "abc.gradio.live"), ("origin", "https://abc.gradio.live")) is None
     assert refused(("host", "localhost:7860"), ("origin", "https://abc.gradio.live")) is None  # a tunnel's own Host

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "whisper_model_dir" / "whisper-nano"
 LAYERS, WIDTH, MELS, POSITIONS, TEXT = 2, 64, 16, 50, 64  # a window of one second
 

@@ -1,7 +1,7 @@
-"""What stands in a training clip: which utterances, where, and the tokens that are the right answer.
+"""What a training clip contains: which utterances, where, and the tokens that are the right answer.
 
 A clip is at most one window. It holds one to three sentences, or a string of isolated digits by one speaker, or no
-speech at all. `training.mixing` turns a batch of clips into features.
+speech at all. `training.audio_augmentation` turns a batch of clips into features.
 """
 
 import random

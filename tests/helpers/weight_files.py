@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "whisper_model_dir" / "whisper-nano"
 VOCABULARY, MEL_BINS, WIDTH, HEADS, AUDIO, TEXT = 1067, 64, 64, 4, 500, 16  # tokens and window are nano's
 ENCODER_LAYERS, DECODER_LAYERS, ENCODER_FFN, DECODER_FFN = 2, 1, 96, 128  # all different: a mix-up must show

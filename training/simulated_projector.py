@@ -1,7 +1,7 @@
-"""Text told the way a projector will tell it: stretched, with pauses, in pieces of any size, blurred and with slips.
+"""Text as a projector will present it: stretched, with pauses, in pieces of any size, blurred and with slips.
 
-The text decoder of the miniature never hears a sound. It learns to read this, and the projector then learns to say what
-it hears in the same manner. A large language model needs no such lesson: it has seen enough stammered text.
+The text decoder of the miniature never hears a sound. It learns to read this, and the projector then learns to put what
+it hears in the same form. A large language model needs no such lesson: it has seen enough garbled text.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from training import altered
-from training.clips import SENTENCES
+from training import word_substitution
+from training.examples import SENTENCES
 from whisper_lab.spoken import grammar
 
 DIGITS = 0.35  # of the jumbled texts are digits
@@ -20,12 +20,23 @@ CHARACTERS_PER_VECTOR = 1.1  # of fluent speech, at the ten vectors a second of 
 
 
 @dataclass
-class Stammer:
-    """How a text is told: for each vector the token it stands for, one it is blurred with, and by how much."""
+class Output:
+    """One text, simulated: for each vector the token it stands for, one it is blurred with, and by how much."""
 
     tokens: list[int]
     blurred: list[int]
     amount: list[float]
+
+    def put(self, token: int, other: int, amount: float) -> None:
+        """Append one vector."""
+        self.tokens.append(token)
+        self.blurred.append(other)
+        self.amount.append(amount)
+
+    def pause(self, silence: int, vectors: int = 1) -> None:
+        """Append vectors of silence."""
+        for _ in range(vectors):
+            self.put(silence, silence, 0.0)
 
 
 def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumbled: float = 0.0) -> str:
@@ -41,14 +52,14 @@ def text(draw: random.Random, dutch: float = 0.0, held_out: bool = False, jumble
     if draw.random() < jumbled:
         if draw.random() < DIGITS:
             return _digits(draw)
-        return altered.jumble(draw, language)
+        return word_substitution.random_words(draw, language)
     said: list[str] = []
     for _ in range(draw.choices((1, 2, 3, 4), SENTENCES[-1])[0]):
         while (made := grammar.sentence(draw, language)).held_out != held_out:
             pass
         said.append(made.text)
     if not held_out and jumbled and draw.random() < ALTERED:
-        return altered.change(draw, " ".join(said), language)
+        return word_substitution.substitute(draw, " ".join(said), language)
     return " ".join(said)
 
 
@@ -88,52 +99,56 @@ class Pieces:
         return found
 
 
-def stammer(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
-            stretch: float = 1.0) -> Stammer:
-    """Tell `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
+def simulate(draw: random.Random, pieces: list[int], lengths: list[int], silence: int, slips: float,
+             stretch: float = 1.0) -> Output:
+    """Present `pieces` (token ids of `lengths` characters) as a row of vectors; `silence` is the token of a pause.
 
     stretch: 1 as a voice would, 0 one vector for each token and no pause, for beginners.
     """
-    made, pace = Stammer([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
+    made, pace = Output([], [], []), draw.uniform(0.6, 1.6) / CHARACTERS_PER_VECTOR
     held = draw.random()  # 0: every token flashes up once, 1: it sounds as long as it lasts
     blur = draw.random() * 0.5
-
-    def put(token: int, other: int, amount: float) -> None:
-        made.tokens.append(token)
-        made.blurred.append(other)
-        made.amount.append(amount)
-
-    for _ in range(round(stretch * draw.choice((0, 1, 2, 4, 8)))):
-        put(silence, silence, 0.0)
+    made.pause(silence, round(stretch * draw.choice((0, 1, 2, 4, 8))))
     debt = 0.0
-    for i, (token, length) in enumerate(zip(pieces, lengths, strict=True)):
-        slip = draw.random()
-        if slip < slips / 3:  # missed
+    for i, length in enumerate(lengths):
+        if (token := _heard(draw, pieces, i, silence, slips)) is None:
             continue
-        if slip < slips:  # heard wrong
-            token = draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
         debt += stretch * length * pace * draw.uniform(0.6, 1.4)
         lasts = max(1, int(debt))
         debt -= lasts
         neighbour = pieces[min(i + 1, len(pieces) - 1)] if draw.random() < 0.5 else pieces[max(i - 1, 0)]
         if made.tokens and made.tokens[-1] == token:
-            put(silence, silence, 0.0)  # said twice, not held for long: as in CTC a pause tells them apart
-        sounding = True
-        for k in range(lasts):
-            sounding = sounding and (k == 0 or draw.random() < held)
-            put(token if sounding else silence, neighbour, draw.random() * blur)
+            made.pause(silence)  # said twice, not held for long: as in CTC a pause tells them apart
+        _sound(draw, made, token, neighbour, lasts, held, blur, silence)
         if draw.random() < 0.04 * stretch:
-            for _ in range(draw.randrange(1, 8)):
-                put(silence, silence, 0.0)
-    for _ in range(round(stretch * draw.choice((0, 1, 2, 4)))):
-        put(silence, silence, 0.0)
+            made.pause(silence, draw.randrange(1, 8))
+    made.pause(silence, round(stretch * draw.choice((0, 1, 2, 4))))
     if not made.tokens:
-        put(silence, silence, 0.0)
+        made.pause(silence)
     return made
 
 
-def vectors(told: list[Stammer], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of stammer as a padded batch of vectors, each as long as the table's are on average.
+def _heard(draw: random.Random, pieces: list[int], i: int, silence: int, slips: float) -> int | None:
+    """Token `i` of the text as it is heard: right, another one, or not at all (None)."""
+    slip = draw.random()
+    if slip < slips / 3:
+        return None
+    if slip < slips:
+        return draw.choice(pieces) if slip < 2 * slips / 3 else draw.randrange(silence)
+    return pieces[i]
+
+
+def _sound(draw: random.Random, made: Output, token: int, neighbour: int, lasts: int, held: float, blur: float,
+           silence: int) -> None:
+    """Append `lasts` vectors of a token, blurred with its neighbour; it may fall silent before they end."""
+    sounding = True
+    for k in range(lasts):
+        sounding = sounding and (k == 0 or draw.random() < held)
+        made.put(token if sounding else silence, neighbour, draw.random() * blur)
+
+
+def vectors(told: list[Output], table: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of simulated output as a padded batch of vectors, each as long as the table's are on average.
 
     table: token embeddings [vocabulary, width]; noise: loudness of the noise for each row, 1 as loud as the token.
     Returns float [rows, longest, width] and how many vectors of each row count [rows].

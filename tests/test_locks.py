@@ -17,13 +17,14 @@ from whisper_lab.export import publish
 from whisper_lab.record import save
 from whisper_lab.weights import huggingface
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
+SAVER = str(ROOT / "tests" / "helpers" / "saver.py")
 OLD = time.time() - locks.DAY_S - 60
 
 
 def start_saver(folder: Path, first: int, count: int, **variables: str) -> subprocess.Popen:
     """A process that is ready to save recordings, and starts when it gets a line."""
-    process = subprocess.Popen([sys.executable, str(TESTS / "saver.py"), str(first), str(count)], cwd=folder,
+    process = subprocess.Popen([sys.executable, SAVER, str(first), str(count)], cwd=folder,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, **variables})
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -90,7 +91,7 @@ def start(code: str, folder: Path) -> subprocess.Popen:
     """Run Python code in a process; returns when it has printed `here`."""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdin=subprocess.PIPE, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stdout.readline() == "here\n", process.communicate()[1]
     return process
 
@@ -220,7 +221,7 @@ def test_a_lock_whose_file_was_removed_keeps_nobody_out(tmp_path):
             "    print('here', flush=True); sys.stdin.readline()")
     with locks.alone(path):
         waits = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(TESTS.parent)})
+                                 stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
         time.sleep(0.3)
         order.append("first")
     assert waits.stdout.readline() == "here\n"

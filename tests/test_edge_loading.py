@@ -10,13 +10,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import browser
 import numpy as np
 import onnx
 import pytest
-import web
-from web import graph as graph  # the fixture
 
+from tests.helpers import browser, edge_page
+from tests.helpers.edge_page import graph as graph  # the fixture
 from whisper_lab import audio, confidence, metrics
 from whisper_lab.single import graph as single_graph
 
@@ -30,7 +29,7 @@ PHONE = {"width": 390, "height": 844}  # CSS pixels
 @pytest.fixture(scope="module")
 def large(graph):
     """The page with a graph that counts as large: its folder."""
-    return web.built(graph, "--ask-above", "1")
+    return edge_page.built(graph, "--ask-above", "1")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +82,10 @@ def test_a_large_graph_waits_for_the_click_and_is_kept(visitor, large):
         assert not visitor.locator("#progress").is_visible() and visitor.locator("#record").is_disabled()
         assert visitor.evaluate("() => document.scrollingElement.scrollWidth") <= PHONE["width"]
         button.click()
-        assert not web.wait_until_loaded(visitor)["from_cache"] and visitor.evaluate("() => lab.offline") == "yes"
+        assert not edge_page.wait_until_loaded(visitor)["from_cache"] and visitor.evaluate("() => lab.offline") == "yes"
         assert len(large_ones(server.seen)) == 2 and not visitor.locator("#loading").is_visible()
         visitor.reload()
-        load = web.wait_until_loaded(visitor)  # nobody clicks
+        load = edge_page.wait_until_loaded(visitor)  # nobody clicks
         assert load["from_cache"] and len(large_ones(server.seen)) == 2
         assert "This browser has kept it" in visitor.locator("#size").inner_text()
         assert "from this browser's copy" in visitor.locator("#facts").inner_text()
@@ -95,7 +94,7 @@ def test_a_large_graph_waits_for_the_click_and_is_kept(visitor, large):
 def test_the_size_is_in_the_page_itself(graph, large):
     """Before any script runs, for a small graph as for a large one; and the manifest has it in bytes."""
     size = graph.stat().st_size
-    for folder, asks in ((web.built(graph), False), (large, True)):
+    for folder, asks in ((edge_page.built(graph), False), (large, True)):
         manifest = json.loads((folder / "manifest.json").read_text())
         assert f"{size / 1e6:.1f} MB, and 14 MB for onnxruntime-web" in (folder / "index.html").read_text()
         assert manifest["load"] == {"graph": size, "runtime": sum(path.stat().st_size for path in folder.glob("ort/*"))}
@@ -137,7 +136,7 @@ def test_a_load_that_fails_says_what_to_do_and_can_be_tried_again(visitor, large
         press("the connection broke within ort-wasm-simd-threaded.wasm")
         server.cut, fetched = "", sum(path.endswith(".onnx") for path in server.seen)
         button.click()
-        assert web.wait_until_loaded(visitor)["fetch_s"] > 0 and visitor.evaluate("() => lab.offline") == "yes"
+        assert edge_page.wait_until_loaded(visitor)["fetch_s"] > 0 and visitor.evaluate("() => lab.offline") == "yes"
         assert sum(path.endswith(".onnx") for path in server.seen) == fetched and not trouble.is_visible()
         kept = visitor.evaluate(f"""async () => {{ const kept = await caches.match("{graph.name}");
             return (await kept.arrayBuffer()).byteLength; }}""")
@@ -159,12 +158,12 @@ def test_a_browser_without_room_keeps_no_copy_and_the_page_works(visitor, large)
                                                       {"origin": address.rstrip("/"), "quotaSize": 1_000_000})
         visitor.goto(address)
         visitor.locator("#load").click(timeout=20_000)
-        web.wait_until_loaded(visitor)
+        edge_page.wait_until_loaded(visitor)
         assert visitor.evaluate("() => lab.offline") == "no: the browser kept no copy"
         said = "This browser kept no copy (its storage is full): the next visit loads it again."
         visitor.locator("#size", has_text=said).wait_for(timeout=5_000)
         visitor.set_input_files("#file", MEDIA / "kitchen.wav")
-        assert web.wait_for_result(visitor, 1)["text"]
+        assert edge_page.wait_for_result(visitor, 1)["text"]
 
 
 def test_a_page_that_is_not_secure_works_and_keeps_nothing(visitor, large):
@@ -172,10 +171,10 @@ def test_a_page_that_is_not_secure_works_and_keeps_nothing(visitor, large):
     with browser.served(large) as address:
         visitor.goto(address.replace("127.0.0.1", "lab.test"))
         visitor.locator("#load", has_text="not kept: that needs https or localhost").click(timeout=20_000)
-        web.wait_until_loaded(visitor)
+        edge_page.wait_until_loaded(visitor)
         assert visitor.evaluate("() => lab.offline") == "no: needs https or localhost"
         visitor.set_input_files("#file", MEDIA / "kitchen.wav")
-        assert web.wait_for_result(visitor, 1)["text"]
+        assert edge_page.wait_for_result(visitor, 1)["text"]
 
 
 # What the page may do, and what it says -------------------------------------------------------------------------------
@@ -228,10 +227,10 @@ def test_a_text_in_a_loop_is_marked(visitor, large, tmp_path):
         assert found[1:] == pytest.approx([metrics.compression_ratio(text) for text in texts], rel=0.03)
         assert found[2] < confidence.LOOPS < found[3]
         visitor.locator("#load").click(timeout=20_000)
-        web.wait_until_loaded(visitor)
+        edge_page.wait_until_loaded(visitor)
         for count, (clip, looping) in enumerate([(tmp_path / "bleep.wav", 1), (MEDIA / "kitchen.wav", 0)], start=1):
             visitor.set_input_files("#file", clip)
-            result = web.wait_for_result(visitor, count)
+            result = edge_page.wait_for_result(visitor, count)
             assert (result["compression_ratio"] > confidence.LOOPS) == looping
             entry = visitor.locator("#results li").first
             entry.locator("small", has_text=clip.name).wait_for(timeout=5_000)
@@ -262,7 +261,7 @@ def renamed(graph, place, **values):
 def test_a_wide_model_is_introduced_by_its_name(visitor, graph, tmp_path, name, multilingual, said):
     """Nothing of what nano knows; a stranger's name is text."""
     other = renamed(graph, tmp_path / "other.onnx", model=name, is_multilingual=multilingual)
-    with browser.served(web.built(other, "--ask-above", "0")) as address:
+    with browser.served(edge_page.built(other, "--ask-above", "0")) as address:
         visitor.goto(address)
         visitor.locator("#load", has_text=f"Load {name} int8 (").wait_for(timeout=20_000)
         about = f"{name}, int8: one ONNX graph from samples to text. {said}"
@@ -287,16 +286,16 @@ def test_the_page_with_published_weights(visitor, published, run_script, tmp_pat
 def check_page(page, graph):
     """The page from this graph says its size, loads it on a click, and writes what Python writes."""
     session = single_graph.open_graph(graph, 1)
-    with browser.served(web.built(graph)) as address:
+    with browser.served(edge_page.built(graph)) as address:
         page.goto(address)
         size = f"({graph.stat().st_size / 1e6:.0f} MB + 14 MB runtime; kept in this browser afterwards)"
         page.locator("#load", has_text=size).click(timeout=20_000)
-        assert not web.wait_until_loaded(page)["from_cache"] and page.evaluate("() => lab.offline") == "yes"
+        assert not edge_page.wait_until_loaded(page)["from_cache"] and page.evaluate("() => lab.offline") == "yes"
         assert ("English only" in page.locator("#about").inner_text()) == (".en" in graph.name)
         for count, clip in enumerate(("kitchen", "hello"), start=1):
             page.set_input_files("#file", MEDIA / f"{clip}.wav")
             samples = np.asarray(audio.load(MEDIA / f"{clip}.wav").samples, np.float32)
             text = session.run(["text"], {"samples": samples[None]})[0][0]
-            assert web.wait_for_result(page, count)["text"] == text != ""
+            assert edge_page.wait_for_result(page, count)["text"] == text != ""
     page.reload()
-    assert web.wait_until_loaded(page)["from_cache"]
+    assert edge_page.wait_until_loaded(page)["from_cache"]

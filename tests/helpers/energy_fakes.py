@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Writes what 06 --benchmark writes. Its power follows the clock the fake GPU is locked at, its time the inverse.
 APP = '''

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import single_nano
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import single_nano
+
+ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "edge" / "web"
 
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import nano_pair
+from tests.helpers import nano_pair
 
 NAME = nano_pair.NAME
 

@@ -7,10 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests import export_tiny
+from tests.helpers import export_tiny
 from whisper_lab import seals
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Runs a script, and writes down how many sessions were open at once and which packages were needed for that.
 WATCHED = """

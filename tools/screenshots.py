@@ -1,7 +1,7 @@
 """Make the screenshots in media/ again: recorder, comparison, graphs in Netron, web page, as a person sees them.
 
-    python tests/screenshots.py            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
-    python tests/screenshots.py recorder   # or netron, compare, web (after 08, int8), who (whisper-base): one of them
+    python -m tools.screenshots            # needs Chromium, and whisper-nano's graphs: 03 --model nano --precision all
+    python -m tools.screenshots recorder   # or netron, compare, web (after 08, int8), who (whisper-base): one of them
 """
 
 import io
@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(ROOT))
 
-import browser  # noqa: E402  (beside this file)
 import numpy as np  # noqa: E402
-import web  # noqa: E402  (beside this file)
 from PIL import Image  # noqa: E402  (matplotlib brings it)
 
+from tests.helpers import browser, edge_page  # noqa: E402
 from whisper_lab import audio, console, files  # noqa: E402
 
 COLOURS = 256  # a palette, chosen for coverage: small colours of a chart must stay what they are
@@ -73,13 +72,13 @@ def recorder(folder: Path) -> None:
 def web_page(chromium) -> None:
     """The page of edge/web after three clips; needs nano's single graph: 08 --model nano --precision int8."""
     graph = ROOT / "whisper_model_dir" / "whisper-nano_end_to_end_int8.onnx"
-    with browser.served(web.built(graph)) as address:
+    with browser.served(edge_page.built(graph)) as address:
         page = browser.page(chromium, WIDTH, HEIGHT + 140)
         page.goto(address)
-        web.wait_until_loaded(page)
+        edge_page.wait_until_loaded(page)
         for count, clip in enumerate(("time", "nederlands", "hello"), start=1):
             page.set_input_files("#file", ROOT / "media" / f"{clip}.wav")
-            web.wait_for_result(page, count)
+            edge_page.wait_for_result(page, count)
         save(page, "web.png")
 
 

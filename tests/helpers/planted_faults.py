@@ -1,6 +1,6 @@
 """Faults that an export can have, planted in a graph of any precision: nodes are inserted, however weights are stored.
 
-    python -m tests.planted_faults FOLDER --model CHECKPOINT --output-json faults.json
+    python -m tests.helpers.planted_faults FOLDER --model CHECKPOINT --output-json faults.json
 
 breaks every pair of CHECKPOINT that 03 wrote to FOLDER in every way, and says which gate sees it, by how much.
 """

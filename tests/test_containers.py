@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import patched
 
+from tests.helpers.bad_sound import patched
 from whisper_lab import audio, containers
 
 RATE = 16_000

@@ -23,9 +23,8 @@ from pathlib import Path
 
 import psutil
 
-TESTS = Path(__file__).resolve().parent
-ROOT = TESTS.parent
-sys.path[:0] = [str(ROOT), str(TESTS)]
+HELPERS = Path(__file__).resolve().parent
+ROOT = HELPERS.parents[1]
 TOKEN = "LAB_KILLS"  # in the environment of all that is started here
 PATIENCE_S = 5.0  # for a process that is to end by itself
 WHOLE_S = 600.0  # within which a whole run ends
@@ -54,7 +53,7 @@ def saving(folder: Path) -> Program:
     def forget(folder: Path) -> None:
         shutil.rmtree(folder / "recordings", ignore_errors=True)
 
-    return Program("01 saving", folder, [sys.executable, str(TESTS / "saver.py"), "0", "60"], forget)
+    return Program("01 saving", folder, [sys.executable, str(HELPERS / "saver.py"), "0", "60"], forget)
 
 
 def exporting(folder: Path) -> Program:
@@ -65,7 +64,7 @@ def exporting(folder: Path) -> Program:
 
 def sweeping(folder: Path) -> Program:
     """06, three runs of a program that has a helper."""
-    import energy_fakes
+    from tests.helpers import energy_fakes
 
     app = energy_fakes.install(folder)
     app.write_text("import subprocess\nhelper = subprocess.Popen(['sleep', '0.2'])\n" +

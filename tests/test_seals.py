@@ -6,12 +6,11 @@ import random
 import shutil
 from pathlib import Path
 
-import nano_pair
 import numpy as np
 import onnx
 import pytest
-import single_nano
 
+from tests.helpers import nano_pair, single_nano
 from whisper_lab import console, external_data, onnx_whisper, seals
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate

@@ -1,6 +1,6 @@
 """The page of edge/web in a real Chromium: a file, the microphone, no network, and things that are no sound.
 
-How it loads, and what it loads, is in test_web_loading.py.
+How it loads, and what it loads, is in test_edge_loading.py.
 """
 
 import json
@@ -8,13 +8,12 @@ import re
 import time
 from pathlib import Path
 
-import browser
 import numpy as np
 import onnx
 import pytest
-import web
-from web import graph as graph  # the fixture
 
+from tests.helpers import browser, edge_page
+from tests.helpers.edge_page import graph as graph  # the fixture
 from whisper_lab import audio, confidence
 from whisper_lab.metrics import word_errors
 from whisper_lab.single import graph as single_graph
@@ -40,17 +39,17 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def page(chromium, graph):
-    with browser.served(web.built(graph)) as address:
+    with browser.served(edge_page.built(graph)) as address:
         opened = browser.page(chromium, 1000, 900)
         opened.goto(address)
-        web.wait_until_loaded(opened)
+        edge_page.wait_until_loaded(opened)
         yield opened
 
 
 def test_a_file_gives_pythons_text(page, python):
     for count, clip in enumerate(("kitchen", "nederlands", "digits"), start=1):
         page.set_input_files("#file", MEDIA / f"{clip}.wav")
-        result = web.wait_for_result(page, count)
+        result = edge_page.wait_for_result(page, count)
         samples = audio.load(MEDIA / f"{clip}.wav").samples
         assert len(result["samples"]) == len(samples) and np.abs(result["samples"] - samples).max() < 1e-4
         assert result["text"] == python(samples) and result["text"]
@@ -84,7 +83,7 @@ def test_the_microphone(page, python, references):
     page.wait_for_timeout(4000)
     assert page.locator("#recordlabel").inner_text() == "Stop"
     page.locator("#record").click()
-    result = web.wait_for_result(page, before + 1)
+    result = edge_page.wait_for_result(page, before + 1)
     assert 3 < len(result["samples"]) / 16000 < 8 and max(result["samples"]) > 0.05
     right = word_errors(python(result["samples"]), result["text"], "en")
     assert right.hits >= 4  # the recording may end inside a word: that one is a guess, and may be a near tie
@@ -95,7 +94,7 @@ def test_the_microphone(page, python, references):
 def test_a_long_clip_is_cut_into_windows(page, python):
     before = page.evaluate("() => lab.results.length")
     page.set_input_files("#file", MEDIA / "long.flac")
-    result = web.wait_for_result(page, before + 1)
+    result = edge_page.wait_for_result(page, before + 1)
     assert len(result["tokens"]) >= 4 and result["sound_s"] == pytest.approx(36.4, abs=0.1)
     pieces = page.evaluate("""async () => (await import('./windows.js'))
         .windows(lab.results.at(-1).samples, 160000, 16000).map((piece) => piece.length)""")
@@ -111,13 +110,13 @@ def test_no_sound_is_an_error_that_helps(page, tmp_path):
     audio.write_wav(tmp_path / "after.wav", audio.load(MEDIA / "kitchen.wav").samples[:16000])
     before = page.evaluate("() => lab.results.length")
     page.set_input_files("#file", tmp_path / "after.wav")
-    web.wait_for_result(page, before + 1)
+    edge_page.wait_for_result(page, before + 1)
     assert page.locator("#status").inner_text() == "" and page.trouble == []
 
 
 def test_it_works_without_the_server_after_the_first_load(chromium, graph, python):
     context = chromium.new_context()
-    with browser.served(web.built(graph)) as address:
+    with browser.served(edge_page.built(graph)) as address:
         opened = context.new_page()
         opened.goto(address)
         phases = set()
@@ -127,10 +126,10 @@ def test_it_works_without_the_server_after_the_first_load(chromium, graph, pytho
         assert phases & {"Loading", "Opening the graph"}
         assert opened.evaluate("() => lab.offline") == "yes"
     opened.reload()  # nobody answers at that address any more
-    load = web.wait_until_loaded(opened)
+    load = edge_page.wait_until_loaded(opened)
     assert load["from_cache"]
     opened.set_input_files("#file", MEDIA / "kitchen.wav")
-    assert web.wait_for_result(opened, 1)["text"] == python(audio.load(MEDIA / "kitchen.wav").samples)
+    assert edge_page.wait_for_result(opened, 1)["text"] == python(audio.load(MEDIA / "kitchen.wav").samples)
     context.close()
 
 
@@ -138,7 +137,7 @@ def test_a_graph_that_does_not_open_is_told(chromium, graph, tmp_path):
     strange = onnx.load(graph)
     strange.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(strange, tmp_path / "strange.onnx")
-    with browser.served(web.built(tmp_path / "strange.onnx")) as address:
+    with browser.served(edge_page.built(tmp_path / "strange.onnx")) as address:
         opened = browser.page(chromium)
         opened.goto(address)
         opened.locator("#trouble", has_text="The graph cannot be used here").wait_for(timeout=60_000)
@@ -147,25 +146,25 @@ def test_a_graph_that_does_not_open_is_told(chromium, graph, tmp_path):
 
 
 def test_the_build_says_what_is_missing(graph, tmp_path):
-    done = web.build("--model", tmp_path / "none.onnx", "--out", tmp_path / "dist")
+    done = edge_page.build("--model", tmp_path / "none.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "python 08-single-onnx-model.py" in done.stderr and not (tmp_path / "dist").exists()
     encoder = graph.with_name("whisper-nano_encoder_int8.onnx")
-    done = web.build("--model", encoder, "--out", tmp_path / "dist")
+    done = edge_page.build("--model", encoder, "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is not a single graph" in done.stderr
     fed_with_files = onnx.load(graph)
     recipe = next(entry for entry in fed_with_files.metadata_props if entry.key == "recipe")
     recipe.value = recipe.value.replace('"input": "samples"', '"input": "wav"')
     onnx.save(fed_with_files, tmp_path / "wav.onnx")
-    done = web.build("--model", tmp_path / "wav.onnx", "--out", tmp_path / "dist")
+    done = edge_page.build("--model", tmp_path / "wav.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is not a single graph from samples" in done.stderr
     (tmp_path / "cut.onnx").write_bytes(graph.read_bytes()[:5000])
-    done = web.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
+    done = edge_page.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is no ONNX graph" in done.stderr
-    assert web.build("--weights", "x").returncode == 2 and web.build("--ask-above", "ten").returncode == 2
+    assert edge_page.build("--weights", "x").returncode == 2 and edge_page.build("--ask-above", "ten").returncode == 2
 
 
 def test_the_lock_file_pins_and_names_no_registry():
-    lock = json.loads((web.WEB / "package-lock.json").read_text())
-    wanted = json.loads((web.WEB / "package.json").read_text())["dependencies"]
+    lock = json.loads((edge_page.WEB / "package-lock.json").read_text())
+    wanted = json.loads((edge_page.WEB / "package.json").read_text())["dependencies"]
     assert {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted} == wanted
     assert all("integrity" in entry and "resolved" not in entry for path, entry in lock["packages"].items() if path)

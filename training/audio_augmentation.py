@@ -9,13 +9,13 @@ import math
 import numpy as np
 import torch
 
-from training.clips import RMS
+from training.examples import RMS
 from whisper_lab.spoken.voices import SAMPLE_RATE
 
 N_FFT, HOP = 400, 160
 
 
-class Mixer:
+class Augmenter:
     """Renders batches on `device`; filters: mel filterbank [n_fft / 2 + 1, n_mels]."""
 
     def __init__(self, filters: np.ndarray, device: str):
