@@ -8,7 +8,7 @@ from whisper_lab.compare.variants import BASELINE
 
 SIZE = (12.8, 7.2)  # inches; at 100 dots per inch 1280 x 720
 DPI = 100
-# Okabe and Ito's colours, which colour-blind readers can tell apart, too.
+# Okabe and Ito's colours, told apart also by colour-blind readers.
 COLOURS = {"fp32": "#000000", "pytorch": "#777777", "fp16": "#0072B2", "int8": "#D55E00", "int4": "#009E73",
            "int8_optimized": "#CC79A7"}
 TYPES = {"float32": "#1f4e79", "float16": "#56B4E9", "int8": "#D55E00", "uint8": "#009E73", "int4": "#F0E442",
