@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab import machine
 from whisper_lab.export import graphs, int8_cache, naming, reference
 from whisper_lab.export.gates import (
     ARITHMETIC,
@@ -115,31 +116,44 @@ def _run(function, *arguments, count: int):
 
 # Shapes --------------------------------------------------------------------------------------------------------------
 
-def sweep(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> tuple[dict, dict]:
-    """Every batch, beam width, sequence and past: place -> error of the encoder, and of the decoder.
+def sweep_encoder(encoder, sounds: list[Sound]) -> dict[str, Pool]:
+    """Every batch: place -> error of the hidden states. encoder: a session.
+
+    The scores of two recordings' attention are the most memory that any gate needs (288 MB in base).
+    """
+    found, given, hidden = {}, encoder.get_inputs()[0].name, encoder.get_outputs()[0].name
+    for rows in SWEEP_BATCH:
+        features = np.concatenate([sound.features for sound in sounds[:rows]])
+        right = np.concatenate([sound.hidden for sound in sounds[:rows]])
+        test, = _run(encoder.run, [hidden], {given: features}, count=1)
+        found[f"batch {rows}"] = Pool().add(test, right)
+    return found
+
+
+def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> dict[str, Pool]:
+    """Every batch, beam width, sequence and past: place -> error of the logits.
 
     The right values are one long run of PyTorch, cut to the piece in question.
     """
-    encoder, decoder = {}, {}
-    for rows in SWEEP_BATCH:
-        features = np.concatenate([sound.features for sound in sounds[:rows]])
-        hidden = np.concatenate([sound.hidden for sound in sounds[:rows]])
-        encoder[f"batch {rows}"] = Pool().add(_run(graphs.hidden_states, features, count=1), hidden)
+    found = {}
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
         cross = cross_for(graphs, cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
-            decoder[place] = _one_shape(graphs, long, rows, cross, past, sequence)
-        del cross  # 110 MB in base, before the next is made
-    return encoder, decoder
+            found[place] = _one_shape(graphs, long, rows, cross, past, sequence)
+        del cross  # of three recordings 110 MB in base: gone before the next are made
+        machine.give_back_memory()
+    return found
 
 
-def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
-    """The sweep's verdict: all shapes pooled, the worst one named."""
+def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: str,
+           encoder: dict[str, Pool] | None = None) -> list[Gate]:
+    """The verdict over all shapes, pooled, the worst one named; encoder: what sweep_encoder found, if it was asked."""
     gates = []
-    for part, places in zip(("encoder", "decoder"), sweep(graphs, long, sounds), strict=True):
+    for part, places in (("encoder", encoder or sweep_encoder(graphs.encoder, sounds)),
+                         ("decoder", sweep_decoder(graphs, long, sounds))):
         pool, worst = pooled(places.values()), max(places, key=lambda place: places[place].error)
         name, detail = f"shapes: {part}", f"{len(places)} shapes; worst at {worst}"
         if precision in ARITHMETIC:
