@@ -318,7 +318,8 @@ def test_help_fits_eighty_columns(script, call_script, monkeypatch):
         assert status == 0 and [line for line in out.splitlines() if len(line) > 80] == []
 
 
-@pytest.mark.parametrize("script", ("02-whisper-huggingface", "07-explore-architecture", "09-stream-microphone",
+@pytest.mark.parametrize("script", ("02-whisper-huggingface", "03-export-encoder-decoder", "04-compare-precisions",
+                                    "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone",
                                     "10-who-spoke", "whisper_lab.__main__"))
 def test_help_fits_a_screen(script, call_script, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -280,7 +280,7 @@ def test_the_page_with_published_weights(visitor, published, run_script, tmp_pat
                            ("08-single-onnx-model.py", "--model-dir", tmp_path)):
         done = run_script(script, "--model", published(name), *options, *place, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    check_page(visitor, single_graph.file_of(tmp_path, f"whisper-{name}", "int8"))
+    check_page(visitor, single_graph.path_of(tmp_path, f"whisper-{name}", "int8"))
 
 
 def check_page(page, graph):

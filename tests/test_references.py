@@ -39,7 +39,7 @@ def test_every_reader_of_json(tmp_path, document, encoding):
     assert read_reference(str(path), clips) == {clips[0]: SAID, clips[1]: "two"}
     assert texts.manifest(path) == {clips[0]: {"text": SAID, "language": "fr"},
                                     clips[1]: {"text": "two", "language": None}}
-    assert [clip.reference for clip in texts.load([str(tmp_path)], None, None)] == [SAID, "two"]
+    assert [clip.reference for clip in texts.read_clips([str(tmp_path)], None, None)] == [SAID, "two"]
     assert [sample.reference for sample in samples.from_files([str(clip) for clip in clips])] == [SAID, "two"]
 
 

@@ -62,7 +62,7 @@ def test_the_report_and_the_file(nano):
 def test_the_signature(nano, session):
     model = onnx.load(nano.path)
     onnx.checker.check_model(model, full_check=True)
-    assert {node.domain for node in gates.nodes(model.graph)} == {""}
+    assert {node.domain for node in graph.nodes(model.graph)} == {""}
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("samples", "tensor(float)", [1, "n"])]
     assert {value.name: value.type for value in session.get_overridable_initializers()} == {
@@ -120,7 +120,7 @@ def test_what_it_cannot_do_it_says(session, feeds, words):
 
 def tiny_single(precision: str, folder: Path, runtime: Path | None = None) -> Path:
     tiny = exported()
-    path = graph.file_of(folder, "tiny", precision)
+    path = graph.path_of(folder, "tiny", precision)
     graphs.save(script().compose(tiny.pairs[precision], runtime or tiny.checkpoint.folder), path)
     return path
 
@@ -133,7 +133,7 @@ def says_the_same(path: Path, pair: OnnxWhisper, feeds: dict | None = None) -> b
         samples = {"samples": samples[None, :pair.spec.n_samples]}
         tokens = session.run(["tokens"], samples | (feeds or {}))[0].tolist()
         mel = probe.run(None, samples)[0]
-        same.append(gates.margin(pair, mel, gates.two_graphs(pair, mel), tokens) < 0.02)  # nats
+        same.append(gates.nats_apart(pair, mel, gates.answer(pair, mel), tokens) < 0.02)  # nats
     return all(same) and len(same) > 2
 
 
@@ -142,7 +142,7 @@ def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     tiny = exported()
     path = tiny_single(precision, tmp_path)
     assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
-    assert all(gate.passed for gate in gates.structure(path, tiny.pairs[precision], precision))
+    assert all(gate.passed for gate in gates.check_structure(path, tiny.pairs[precision], precision))
     assert ("MatMulNBits" in graph.operators(path)) == (precision == "int4")
 
 

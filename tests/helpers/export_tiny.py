@@ -72,12 +72,11 @@ def exported() -> SimpleNamespace:
     runtime = TorchWhisper(model, checkpoint.folder)
     sounds = reference.make(runtime)
     fp32 = script().export_fp32(model, folder / "fp32", checkpoint.name, None)
-    args = SimpleNamespace(fp16_mode="full", int8_exclude=None, reduce_range=False)
     pairs = {"fp32": fp32}
     for precision in naming.PRECISIONS[1:]:
         (folder / precision).mkdir()
         pairs[precision] = naming.pair(folder / precision, checkpoint.name, precision)
-        script().convert(precision, fp32, pairs[precision], args)
+        script().convert(precision, fp32, pairs[precision], script().recipe(precision))
     return SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, runtime=runtime, sounds=sounds,
                            pairs=pairs, long_run=parity.long_run(runtime, sounds))
 

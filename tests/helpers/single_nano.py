@@ -30,7 +30,7 @@ def written(nano_export: Path) -> SimpleNamespace:
     with contextlib.chdir(place):
         assert script().main(["--model", "nano", "--precision", "int8", "--quiet", "--model-dir", str(folder),
                               "--output-json", "single.json"]) == 0
-    return SimpleNamespace(folder=folder, place=place, path=graph.file_of(folder, NAME, "int8"),
+    return SimpleNamespace(folder=folder, place=place, path=graph.path_of(folder, NAME, "int8"),
                            whisper=OnnxWhisper(folder, NAME, "int8", threads=1))
 
 

@@ -79,22 +79,19 @@ def layer_errors(variants: dict[str, dict[str, Path]], base_paths: dict[str, Pat
     rows: dict[str, list[dict]] = {name: [] for name in variants}
     for part, base in base_paths.items():
         shared = {name: places(base, paths[part]) for name, paths in variants.items() if part in paths}
-        every, few = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs)), AT_ONCE[part]
-        for start in range(0, len(every), few):
-            _compare_few(part, every[start:start + few], shared, variants, base, feeds, base_feeds, threads, rows)
+        every = list(dict.fromkeys(layer for outputs in shared.values() for layer in outputs))
+        for start in range(0, len(every), AT_ONCE[part]):
+            layers = every[start:start + AT_ONCE[part]]
+            few = {name: {layer: outputs[layer] for layer in layers if layer in outputs}
+                   for name, outputs in shared.items()}
+            right = exposed(base, sorted({value for one in few.values() for value in one.values()}),
+                            base_feeds[part], threads)
+            for name, outputs in few.items():
+                test = exposed(variants[name][part], list(outputs.values()), feeds[name][part], threads)
+                rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
+                               for layer, value in outputs.items()]
+                del test
     return rows
-
-
-def _compare_few(part: str, layers: list[str], shared: dict, variants: dict, base: Path, feeds: dict, base_feeds: dict,
-                 threads: int | None, rows: dict[str, list[dict]]) -> None:
-    """The modules `layers` of one part in every variant; adds to `rows`."""
-    wanted = {pairs[layer] for pairs in shared.values() for layer in layers if layer in pairs}
-    right = exposed(base, sorted(wanted), base_feeds[part], threads)
-    for name, pairs in shared.items():
-        few = {layer: pairs[layer] for layer in layers if layer in pairs}
-        test = exposed(variants[name][part], list(few.values()), feeds[name][part], threads)
-        rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
-                       for layer, value in few.items()]
 
 
 def places(base: Path, test: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What a parity gate reports, and how far each precision may stray. Every limit stands beside what was measured.
+"""What a parity gate reports, and how far each precision may be off. Every limit is printed beside what was measured.
 
 fp32 and fp16 are judged on arithmetic: a graph may err ROUNDING times as much as PyTorch itself does in that precision
-(rounding.py), on whatever weights. int8 and int4 are judged on behaviour: what a quantized graph makes of speech.
+(reference.py), on whatever weights. int8 and int4 are judged on behaviour: what a quantized graph makes of speech.
 """
 
 from dataclasses import asdict, dataclass

@@ -16,7 +16,7 @@ INNER = ("_attn", "coder")  # modules whose last value is not their output
 
 
 def sidecar(graph: Path) -> Path:
-    """Where the weights of a graph stand that is too large for one file: `<name>.onnx.data` beside it."""
+    """The file with the weights of a graph that is too large for one file: `<name>.onnx.data` beside it."""
     return graph.with_name(graph.name + ".data")
 
 
