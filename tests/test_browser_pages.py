@@ -3,15 +3,16 @@
 import shutil
 import time
 
-import browser
 import pytest
+
+from tests.helpers import browser
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported().pairs
 
@@ -93,7 +94,7 @@ def test_nothing_reaches_out_and_nothing_is_asked(explored):
 @pytest.fixture(scope="module")
 def compared(references):
     """The address of 04's page of a tiny model."""
-    import compare_tiny
+    from tests.helpers import compare_tiny
 
     _, _, _, folder, name = compare_tiny.comparison()
     return (folder / f"compare-{name}.html").as_uri()

@@ -4,9 +4,9 @@ import collections
 import itertools
 import json
 
-import energy_fakes
 import pytest
 
+from tests.helpers import energy_fakes
 from whisper_lab.console import LabError
 from whisper_lab.sweeps import analysis, cli, layout, profiles, report, results
 

@@ -18,8 +18,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from test_sound_ends import OF_FFMPEG, OF_LIBSNDFILE
-from test_sound_ends import write as write_sound
+from test_containers import OF_FFMPEG, OF_LIBSNDFILE
+from test_containers import write as write_sound
 
 from whisper_lab import audio, checkpoints, console, external_data, features, onnx_whisper, seals, transcripts
 from whisper_lab.compare import graph_facts

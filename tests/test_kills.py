@@ -5,9 +5,9 @@ import shutil
 import signal
 from pathlib import Path
 
-import kills
-import nano_pair
 import pytest
+
+from tests.helpers import kills, nano_pair
 
 
 @pytest.fixture(scope="module")

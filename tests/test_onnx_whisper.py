@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_grain import NAME, exported
 
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab import console, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language

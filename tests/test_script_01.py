@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import KINDS, bad_file
-from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
+from tests.helpers.bad_sound import KINDS, bad_file
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab import audio, console, locks, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
@@ -449,7 +449,7 @@ def test_help_in_under_a_second(run_script):
     started = time.perf_counter()
     run = run_script(SCRIPT, "--help")
     assert run.returncode == 0 and time.perf_counter() - started < 1
-    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--device", "--list-devices",
+    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--microphone", "--list-devices",
                  "--latency", "--blocksize", "--output", "--limit", "--model", "--quiet"):
         assert flag in run.stdout
 

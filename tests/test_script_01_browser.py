@@ -6,13 +6,13 @@ import ssl
 import threading
 from pathlib import Path
 
-import browser
 import httpx
 import numpy as np
 import pytest
 import soundfile
 from test_audio import write_with_pyav
 
+from tests.helpers import browser
 from whisper_lab import audio, metrics
 
 pytestmark = pytest.mark.browser

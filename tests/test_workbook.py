@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import re
+import sys
 
 import pytest
-import workbook_tiny
 import yaml
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import generate, questions, values
 from workbook.questions import HERE, LANGUAGES, SOURCE
@@ -241,6 +242,14 @@ def test_the_pdf_holds_the_questions_alone(made):
     pdf = made["questions-en.pdf"]
     assert pdf.startswith(b"%PDF-") and 8 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 24
     assert b"/CreationDate (D:20000101000000Z)" in pdf
+
+
+def test_without_the_package_that_prints_two_lines_say_how_to_get_it(book, results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fpdf", None)
+    with pytest.raises(LabError, match="need the package fpdf2") as caught:
+        generate.generate(book, results)
+    assert caught.value.remedy == "pip install -r requirements-dev.txt"
+    assert "\nfpdf2==" in (HERE.parent / "requirements-dev.txt").read_text(encoding="utf-8")
 
 
 def test_the_drawing_is_made_by_the_code_that_stands_here(tmp_path):

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import workbook_tiny
 from test_documents import BLOCK, blocks
 from test_documents import clone as clone  # the tracked files in a folder of their own
 
+from tests.helpers import workbook_tiny
 from workbook import generate, questions
 from workbook.questions import HERE
 from workbook.values import Results

@@ -6,10 +6,9 @@ import signal
 import subprocess
 import sys
 
-import browser
 import pytest
-import workbook_tiny
 
+from tests.helpers import browser, workbook_tiny
 from workbook import questions
 from workbook.questions import HERE
 

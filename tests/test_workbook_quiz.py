@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import workbook_tiny
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import progress, questions, quiz, values
 from workbook.progress import PARTLY, RIGHT, WRONG, Progress

@@ -4,8 +4,8 @@ and that it can be drawn again."""
 import re
 
 import pytest
-import workbook_tiny
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import exam, questions
 from workbook.exam import draw

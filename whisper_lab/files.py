@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from whisper_lab import locks
 from whisper_lab.console import LabError
 
 
@@ -31,6 +30,8 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     private: only you may read it, as somebody's voice; otherwise the umask says who may. A private file stays private.
     Raises LabError where the folder cannot be written or the disk is full.
     """
+    from whisper_lab import locks
+
     path = Path(path)
     named = path.parent.parent / path.name if path.parent.name.startswith(PREFIX) else path  # within another such block
     try:

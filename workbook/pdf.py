@@ -3,6 +3,7 @@
 import datetime
 from pathlib import Path
 
+from whisper_lab.console import LabError
 from workbook.blocks import spans
 from workbook.questions import Book
 from workbook.view import View
@@ -39,8 +40,13 @@ def questions(book: Book, views: list[View]) -> bytes:
 
 def sheet(title: str, language: str):
     """An empty document: A4, DejaVu (which matplotlib brings), page numbers, no time stamp."""
-    import fpdf
     import matplotlib
+
+    try:
+        import fpdf
+    except ImportError as error:
+        raise LabError("printed questions need the package fpdf2, which is not among the lab's own",
+                       "pip install -r requirements-dev.txt") from error
 
     class Sheet(fpdf.FPDF):
         """With a footer."""

@@ -178,7 +178,7 @@ INTEGER = {"MatMulInteger": "int8", "ConvInteger": "int8", "QLinearMatMul": "int
 SUFFIXES = ("_quantized", "_float16", "_Q4", "_Q8")
 ROLES = ("_scale", "_scales", "_zero_point", "_zero_points")
 SMALL = {"int8", "uint8", "int4", "uint4"}
-KEPT = {  # operators without weights worth saving, and why nobody quantizes them
+KEPT = {  # operators without weights worth saving, and why no one quantizes them
     "LayerNormalization": "squares of activations: the range is too wide for 8 bits, and there are few of them",
     "Softmax": "an exponential: small differences of large numbers decide",
     "Gelu": "a curve applied to each number, no product to save on",

@@ -7,8 +7,7 @@ import numpy as np
 import onnx
 
 from whisper_lab import console, external_data
-from whisper_lab.decoding import Options, decode_encoded
-from whisper_lab.export import naming, pair
+from whisper_lab.export import naming, pair, reference
 from whisper_lab.features import log_mel
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
@@ -29,22 +28,12 @@ class Heard:
     logits: np.ndarray  # float32 [1, T, vocab]
 
 
-def listen(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
-    """Let TorchWhisper hear the first window of a clip."""
+def hear(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
+    """What TorchWhisper makes of the first window of a clip."""
     features = log_mel(samples[:runtime.spec.n_samples], runtime.spec)[None]
     states = runtime.encode(features)
-    options = Options(language=language, max_tokens=min(MOST_TOKENS, runtime.rules.max_positions // 2))
-    result = decode_encoded(runtime, states, 1, options)[0]
-    forced = np.array([[*result.prompt, *result.tokens]], np.int64)
-    logits, _ = runtime.step(forced, states, None)
-    return Heard(clip, features, states.float().numpy(), forced, len(result.prompt), logits)
-
-
-def hidden_and_cross(runtime, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The encoder graph's hidden states [1, positions, d_model] and cross caches."""
-    wanted = ["encoder_hidden_states", *runtime.cross_outputs]
-    hidden, *cross = runtime.encoder.run(wanted, {runtime.encoder.get_inputs()[0].name: features})
-    return hidden, cross
+    spoken = reference.speak(runtime, states, language, min(MOST_TOKENS, runtime.rules.max_positions // 2))
+    return Heard(clip, features, states.float().numpy(), spoken.forced, len(spoken.result.prompt), spoken.logits)
 
 
 def choices(rules, heard: Heard, logits: np.ndarray) -> np.ndarray:
@@ -89,22 +78,19 @@ def layer_errors(variants: dict[str, dict[str, Path]], base_paths: dict[str, Pat
     rows: dict[str, list[dict]] = {name: [] for name in variants}
     for part, base in base_paths.items():
         shared = {name: places(base, paths[part]) for name, paths in variants.items() if part in paths}
-        every, few = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs)), AT_ONCE[part]
-        for start in range(0, len(every), few):
-            _compare_few(part, every[start:start + few], shared, variants, base, feeds, base_feeds, threads, rows)
+        every = list(dict.fromkeys(layer for outputs in shared.values() for layer in outputs))
+        for start in range(0, len(every), AT_ONCE[part]):
+            layers = every[start:start + AT_ONCE[part]]
+            few = {name: {layer: outputs[layer] for layer in layers if layer in outputs}
+                   for name, outputs in shared.items()}
+            right = exposed(base, sorted({value for one in few.values() for value in one.values()}),
+                            base_feeds[part], threads)
+            for name, outputs in few.items():
+                test = exposed(variants[name][part], list(outputs.values()), feeds[name][part], threads)
+                rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
+                               for layer, value in outputs.items()]
+                del test
     return rows
-
-
-def _compare_few(part: str, layers: list[str], shared: dict, variants: dict, base: Path, feeds: dict, base_feeds: dict,
-                 threads: int | None, rows: dict[str, list[dict]]) -> None:
-    """The modules `layers` of one part in every variant; adds to `rows`."""
-    wanted = {pairs[layer] for pairs in shared.values() for layer in layers if layer in pairs}
-    right = exposed(base, sorted(wanted), base_feeds[part], threads)
-    for name, pairs in shared.items():
-        few = {layer: pairs[layer] for layer in layers if layer in pairs}
-        test = exposed(variants[name][part], list(few.values()), feeds[name][part], threads)
-        rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
-                       for layer, value in few.items()]
 
 
 def places(base: Path, test: Path) -> dict[str, str]:

@@ -4,7 +4,9 @@ Hooks on Hugging Face's modules give the right values; the same places of the gr
 after each layer, then inside the first layer that is off.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,32 +72,38 @@ def _hooked(part: str, places: set[str], runtime, sound: Sound) -> dict[str, np.
     """Outputs of Hugging Face's modules of these paths for one sound."""
     import torch
 
-    found: dict[str, np.ndarray] = {}
     modules = {name.removeprefix("model."): module for name, module in runtime.model.named_modules()}
+    with _outputs({place: modules[place] for place in places if place in modules}) as found, torch.inference_mode():
+        if part == "encoder":
+            states = torch.from_numpy(runtime.encode(sound.features).numpy())
+            for place in places:
+                if place.startswith("decoder."):  # the cross caches, which the encoder's graph ends in
+                    modules[place](states)
+        else:
+            runtime.step(sound.forced, torch.from_numpy(sound.hidden), None)
+    for place in [place for place in found if place.endswith("q_proj")]:
+        scaling = modules[place.rpartition(".")[0]].scaling
+        if np.frexp(scaling)[0] == 0.5:  # folded into the weight: see wrappers.Attention
+            found[place] = found[place] * scaling
+    return found
+
+
+@contextlib.contextmanager
+def _outputs(modules: dict) -> Iterator[dict[str, np.ndarray]]:
+    """Place -> what its module gave last, while this lasts; modules: place -> module."""
+    found: dict[str, np.ndarray] = {}
 
     def hook(place):
         def keep(module, inputs, output):
             found[place] = (output[0] if isinstance(output, tuple) else output).detach().numpy()
         return keep
 
-    handles = [modules[place].register_forward_hook(hook(place)) for place in places if place in modules]
+    handles = [module.register_forward_hook(hook(place)) for place, module in modules.items()]
     try:
-        with torch.inference_mode():
-            if part == "encoder":
-                states = torch.from_numpy(runtime.encode(sound.features).numpy())
-                for place in places:
-                    if place.startswith("decoder."):
-                        modules[place](states)
-            else:
-                runtime.step(sound.forced, torch.from_numpy(sound.hidden), None)
+        yield found
     finally:
         for handle in handles:
             handle.remove()
-    for place in [place for place in found if place.endswith("q_proj")]:
-        scaling = modules[place.rpartition(".")[0]].scaling
-        if np.frexp(scaling)[0] == 0.5:  # folded into the weight: see wrappers.Attention
-            found[place] = found[place] * scaling
-    return found
 
 
 def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str, np.ndarray]:
