@@ -13,7 +13,7 @@ from whisper_lab.decoding import Options, temperatures
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
-LEDGER = "transcribed.json"  # in the folder of the subtitles: what each was made of
+LEDGER = ".transcribed.json"  # in the folder of the subtitles: what each was made of
 
 
 def as_text(transcript: Transcript, timestamps: str) -> str:

@@ -10,6 +10,7 @@ from whisper_lab import console, external_data
 from whisper_lab.console import LabError
 from whisper_lab.export import naming, reference
 from whisper_lab.features import log_mel
+from whisper_lab.transcribe import is_silent
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
 AT_ONCE = {"encoder": 32, "decoder": 256}
@@ -27,6 +28,15 @@ class Heard:
     forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
     prompt_length: int
     logits: np.ndarray  # float32 [1, T, vocab]
+
+
+def with_speech(windows: list[np.ndarray]) -> list[int]:
+    """Which of the clips' first windows, float32 [n] at 16 kHz, to compare: at most MOST_CLIPS.
+
+    Those that hold no speech are passed over, for which a Whisper invents words; of nothing but silence, all stay.
+    """
+    spoken = [i for i, window in enumerate(windows) if not is_silent(window)]
+    return (spoken or list(range(len(windows))))[:MOST_CLIPS]
 
 
 def hear(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
