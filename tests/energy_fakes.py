@@ -92,8 +92,8 @@ def environment(folder: Path, gpu: bool = True, **more: str) -> dict[str, str]:
 
 def start(folder: Path, *arguments: object, gpu: bool = True, **more: str) -> subprocess.Popen:
     """Start `sweep|analyze|collect ...` as a process."""
-    code = "import sys; from whisper_lab import console; from whisper_lab.energy import sweep_cli; " \
-           "console.run(lambda: sweep_cli.main(sys.argv[1:]))"
+    code = "import sys; from whisper_lab import console; from whisper_lab.sweeps import cli; " \
+           "console.run(lambda: cli.main(sys.argv[1:]))"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=folder, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(folder, gpu, **more))
 

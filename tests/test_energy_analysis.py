@@ -228,12 +228,12 @@ def test_without_energy_time_is_analyzed_and_the_reason_is_given(tmp_path):
 
 def test_collect_and_analyze_say_what_is_wrong(tmp_path, call):
     status, err = call("collect", tmp_path)
-    assert status == 1 and "holds no sweep_plan.json" in err and "analyze" in err
+    assert status == 1 and "contains no sweep_plan.json" in err and "analyze" in err
     status, err = call("analyze", tmp_path / "nowhere")
     assert status == 1 and "there is no results folder" in err
     (tmp_path / "empty").mkdir()
     status, err = call("analyze", tmp_path / "empty")
-    assert status == 1 and "holds no run" in err
+    assert status == 1 and "contains no run" in err
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from test_energy_meters import fake_nvml
 
 from whisper_lab import audio, checkpoints
 from whisper_lab.console import LabError
-from whisper_lab.energy import crosscheck, readings, samples, workload
-from whisper_lab.energy.workload import Architecture, Watched
+from whisper_lab.energy import crosscheck, engine, readings, samples, workload
+from whisper_lab.energy.engine import Architecture, Watched
+from whisper_lab.energy.tasks import Transcription
 
 SCRIPT = "06-profile-energy.py"
 DOCUMENT = {"model", "device", "torch_dtype", "total_samples", "total_audio_duration", "total_inference_time",
@@ -173,7 +174,7 @@ def test_graphs(profile):
     status, _, err, made = profile("--model", export_tiny.exported().checkpoint.folder, "--model-dir", folder,
                                    "--backend", "onnx", "--precision", "int8", "--num-samples", 1)
     assert status == 0 and (made["backend"], made["precision"], made["torch_dtype"]) == ("onnx", "int8", None)
-    assert made["tokens_fixed_per_window"] == workload.RANDOM_TOKENS and "random weights" in err
+    assert made["tokens_fixed_per_window"] == engine.RANDOM_TOKENS and "random weights" in err
     assert made["tokens"] == made["batches"][0]["windows"] * 60  # all that its 64 positions leave after the prompt
     assert made["wer"] is None and "mean nothing" in made["wer_reason"]
 
@@ -213,22 +214,22 @@ def test_out_of_memory_while_transcribing(profile, monkeypatch):
     def fails(*_):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(workload, "transcribe_group", fails)
+    monkeypatch.setattr(Transcription, "process", fails)
     status, _, err, made = profile("--num-samples", 2)
     assert status == 1 and made["failed_samples"] == 2
     assert "out of memory" in made["transcriptions"][0]["error"] and "--dtype float16" in err
 
 
 def test_passes_before_a_failure_do_not_count(profile, monkeypatch):
-    real, calls = workload.transcribe_group, []
+    real, calls = Transcription.process, []
 
-    def fails_later(lab, clips, args):
+    def fails_later(work, clips):
         calls.append(clips[0].sample.kind)
         if clips[0].sample.kind == "medium" and calls.count("medium") == 2:
             raise LabError("the disk is on fire", "put it out")
-        return real(lab, clips, args)
+        return real(work, clips)
 
-    monkeypatch.setattr(workload, "transcribe_group", fails_later)
+    monkeypatch.setattr(Transcription, "process", fails_later)
     status, _, _, made = profile("--num-samples", 2, "--tokens", 3, "--repeats", 3)
     assert status == 1 and calls == ["short", "medium", "short", "medium", "short", "short", "short"]
     assert made["repeats"] == 3 and made["tokens"] == 3 and made["total_samples"] == 1
@@ -236,14 +237,14 @@ def test_passes_before_a_failure_do_not_count(profile, monkeypatch):
 
 
 def test_a_batch_too_large_makes_the_status_1(profile, monkeypatch):
-    real = workload.transcribe_group
+    real = Transcription.process
 
-    def too_large(lab, clips, args):
+    def too_large(work, clips):
         if len(clips) > 1:
             raise RuntimeError("CUDA out of memory")
-        return real(lab, clips, args)
+        return real(work, clips)
 
-    monkeypatch.setattr(workload, "transcribe_group", too_large)
+    monkeypatch.setattr(Transcription, "process", too_large)
     status, out, _, made = profile("--num-samples", 2, "--tokens", 3, "--batch-size", "1,2")
     assert status == 1 and made["total_samples"] == 2 and made["failed_samples"] == 2
     assert [row["failed_samples"] for row in made["batches"]] == [0, 2]
@@ -252,17 +253,17 @@ def test_a_batch_too_large_makes_the_status_1(profile, monkeypatch):
 
 @pytest.mark.parametrize(("ratio", "says"), [(3.0, "float16 is slow on this processor"), (0.9, "0.90 times the time")])
 def test_half_precision_on_a_processor(monkeypatch, caplog, ratio, says):
-    monkeypatch.setattr(workload, "slowdown", lambda _dtype: ratio)
+    monkeypatch.setattr(engine, "slowdown", lambda _dtype: ratio)
     messages = []
     monkeypatch.setattr("whisper_lab.console.note", lambda *parts: messages.append(" ".join(map(str, parts))))
     monkeypatch.setattr("whisper_lab.console.warn", messages.append)
-    assert workload.choose_dtype("float16", "cpu") == "float16"
+    assert engine.choose_dtype("float16", "cpu") == "float16"
     assert any(says in message for message in messages)
-    assert workload.choose_dtype("auto", "cpu") == "float32" and workload.choose_dtype("auto", "cuda") == "float16"
+    assert engine.choose_dtype("auto", "cpu") == "float32" and engine.choose_dtype("auto", "cuda") == "float16"
 
 
 def test_the_cost_of_half_precision_is_measured():
-    assert 0.2 < workload.slowdown("float32", size=256) < 5
+    assert 0.2 < engine.slowdown("float32", size=256) < 5
 
 
 @pytest.mark.parametrize("arguments", [

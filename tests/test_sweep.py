@@ -10,7 +10,7 @@ from pathlib import Path
 import energy_fakes
 import pytest
 
-from whisper_lab.sweeps import cli, clocks, plan
+from whisper_lab.sweeps import cli, clocks, slurm
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOM = ["sweep", "--gpu-type", "A100", "--profiling-mode", "custom", "--custom-frequencies", "510,960,1410",
@@ -160,20 +160,20 @@ def test_called_again_it_does_only_what_is_missing(folder):
     assert again.returncode == 0 and again.stderr.count("not run again") == 2
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     other = energy_fakes.call(folder, *options(folder, runs=2))
-    assert other.returncode == 1 and "holds another sweep" in other.stderr
+    assert other.returncode == 1 and "contains another sweep" in other.stderr
 
 
 def test_one_process_makes_a_run(folder):
     import fcntl
 
     from whisper_lab.console import LabError
-    from whisper_lab.sweeps import run as sweep
+    from whisper_lab.sweeps import run
     from whisper_lab.sweeps.layout import RunKey
 
     key = RunKey("CPU", None, 1)
     with (folder / f".{key.stem}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(LabError, match="another process"), sweep.alone(folder, key):
+        with pytest.raises(LabError, match="another process"), run.alone(folder, key):
             pass
 
 
@@ -229,7 +229,7 @@ def test_errors_say_what_to_do(folder, arguments, says):
 
 
 def test_array_notation():
-    assert plan.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
+    assert slurm.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*-*.sh")), ids=lambda path: path.stem)
