@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 import types
@@ -138,7 +139,7 @@ def test_quiet_leaves_the_one_line(profile):
 
 
 def test_a_file_with_word_times(profile, references):
-    status, out, _, made = profile("--audio-file", "media/digits.wav", "--timestamps", "--language", "en")
+    status, out, _, made = profile("media/digits.wav", "--timestamps", "--language", "English")
     assert status == 0 and out.startswith("Inference Time: ")
     assert {"text", "inference_time", "audio_duration", "rtf", "timestamps"} <= set(made)
     assert [word["text"] for word in made["timestamps"]] == made["text"].split()
@@ -146,6 +147,79 @@ def test_a_file_with_word_times(profile, references):
     assert starts == sorted(starts) and starts[-1] < made["audio_duration"]
     assert made["transcriptions"][0]["reference"] == references["digits.wav"]["text"] and made["wer"] < 0.5
     assert f"Text: {made['text']}" in out
+
+
+def test_the_originals_name_of_sound_goes_on_working(profile):
+    status, _, err, made = profile("--audio-file", "media/hello.wav", "--repeats", 1)
+    assert status == 0 and [one["sample"] for one in made["transcriptions"]] == ["hello.wav"] and "text" in made
+    assert err.count("--audio-file: taken as SOUND") == 1
+
+
+def test_several_sound_files_have_a_row_each(profile):
+    _, out, _, made = profile("media/hello.wav", "media/digits.wav", "--repeats", 1)
+    assert [one["sample"] for one in made["transcriptions"]] == ["hello.wav", "digits.wav"] and "text" not in made
+    assert out.startswith("Total Inference Time: ")
+
+
+def test_help_fits_a_screen_and_help_all_has_the_rest(call_script, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    short, whole = (call_script(SCRIPT, flag)[1] for flag in ("--help", "--help-all"))
+    assert len(short.splitlines()) <= 50
+    for flag in ("--task", "--model", "--benchmark", "--assume-watts", "--help-all"):
+        assert flag in short
+    assert set(re.findall(r"^  (--[a-z-]+)", short, re.M)) < set(re.findall(r"^  (--[a-z-]+)", whole, re.M))
+    for flag in ("--power-file", "--idle-seconds", "--tokens", "--dtype", "--log-level"):
+        assert flag not in short and flag in whole
+
+
+# Who spoke -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def speaker_models(published, monkeypatch):
+    """The real voice activity detector and speaker encoder."""
+    published("silero-vad")
+    monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(published("campplus").parent))
+
+
+def test_telling_speakers_apart_is_profiled(profile, speaker_models):
+    status, out, _, made = profile("--task", "diarize", "--timestamps", "--assume-watts", "20", "--meter",
+                                   "assume-watts")
+    assert status == 0 and made["task"] == "diarize" and set(made) >= DOCUMENT
+    heard = made["transcriptions"][0]
+    assert heard["sample"] == "long.flac" and heard["speakers"] == 2 and "Speakers: 2" in out
+    assert made["wer"] < 0.4 and {word["speaker"] for word in heard["timestamps"]} == {0, 1}
+    assert list(made["phases_s"]) == ["load", "voice_activity", "fingerprints", "clustering", "words"]
+    assert min(made["phases_s"].values()) > 0 and "voice activity" in out
+    total = sum(seconds for name, seconds in made["phases_s"].items() if name != "load")
+    assert made["inference_time_s"]["n"] == 2 and total == pytest.approx(made["total_inference_time"])
+    assert made["average_rtf"] == pytest.approx(total / made["total_audio_duration"])
+    energy = made["energy"]
+    assert energy["energy_j"] == pytest.approx(20 * energy["duration_s"])
+    assert energy["energy_per_audio_s_j"] == pytest.approx(energy["energy_j"] / (2 * heard["audio_duration"]))
+    assert made["operations"] is None and made["operations_reason"] and made["tokens"] > 20
+    assert made["model"] == "nano, silero-vad, campplus" and made["model_parameters"] > 6_900_000
+
+
+def test_where_no_one_speaks_whisper_is_not_asked(profile, speaker_models, tmp_path):
+    audio.write_wav(tmp_path / "silence.wav", np.zeros(32000, np.float32))
+    status, out, _, made = profile(tmp_path / "silence.wav", "--task", "diarize", "--repeats", 1)
+    assert status == 0 and (made["text"], made["tokens"]) == ("", 0) and "Speakers: 0" in out
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--benchmark"], "--benchmark has one speaker in each clip: name SOUND"),
+    (["--num-samples", "4"], "--num-samples has one speaker"),
+    (["--generate-audio"], "--generate-audio has one speaker"),
+    (["--use-dataset"], "--use-dataset has one speaker"), (["--batch-size", "1,4"], "leave out --batch-size"),
+    (["--tokens", "8"], "with --tokens the words mean nothing"), (["--device", "cuda"], "leave out --device cuda")])
+def test_what_makes_no_sense_for_speakers_is_refused(call_script, arguments, says):
+    status, out, err = call_script(SCRIPT, "--task", "diarize", *arguments)
+    assert (status, out) == (2, "") and says in " ".join(err.split()) and len(err.splitlines()) == 2
+
+
+def test_without_the_models_it_ends_in_two_lines(call_script, nano):
+    status, _, err = call_script(SCRIPT, *QUICK[:4], "--task", "diarize", "--quiet")
+    assert status == 1 and err.startswith("error: silero-vad is not in") and err.count("\n") == 2
 
 
 def test_tones_are_no_speech_and_say_so(profile):
@@ -269,7 +343,8 @@ def test_the_cost_of_half_precision_is_measured():
 @pytest.mark.parametrize("arguments", [
     ["--num-samples", "0"], ["--batch-size", "1,0"], ["--batch-size", "two"],
     ["--backend", "onnx", "--dtype", "float16"], ["--precision", "int8"], ["--audio-file", "a.wav", "--generate-audio"],
-    ["--audio-duration", "5"],
+    ["--audio-duration", "5"], ["--reference", "hello"], ["a.wav", "--audio-file", "b.wav"], ["a.wav", "--use-dataset"],
+    ["--task", "translate"],
     ["--timestamps", "--tokens", "5"], ["--repeats", "0"], ["--interval-ms", "0"]])
 def test_wrong_usage(call_script, arguments):
     assert call_script(SCRIPT, *arguments)[0] == 2

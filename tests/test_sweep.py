@@ -257,6 +257,15 @@ def test_foreign_program_name_of_the_document_means_ours(folder):
     assert "06-profile-energy.py --benchmark --num-samples 3 --model base --quiet" in done.stdout
 
 
+@pytest.mark.parametrize("params, command", [
+    ("--task diarize --model nano", "06-profile-energy.py --task diarize --model nano"),
+    ("--repeats 2 meeting.wav", "06-profile-energy.py --repeats 2 meeting.wav"),
+    ("--power-file wall.csv", "06-profile-energy.py --benchmark --power-file wall.csv")])
+def test_a_benchmark_is_asked_for_where_nothing_else_is(folder, params, command):
+    done = energy_fakes.call(folder, "sweep", "--app-params", params, "--dry-run", gpu=False)
+    assert f"{command}\n" in done.stdout
+
+
 def test_summary_is_valid_json_without_nan(folder):
     energy_fakes.call(folder, *options(folder, "", runs=1))
     constants = []  # NaN, Infinity: Python writes them, JSON has no word for them
