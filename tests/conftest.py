@@ -26,8 +26,9 @@ os.environ["WHISPER_LAB_PACKAGE_INDEX"] = "never"
 
 OUT_OF_REACH = re.compile("does not answer|no answer within|it has no|=never forbids|has no pip")
 
-# A runner that was started in the background has SIGINT ignored, and every program that a test starts would inherit it.
+# A runner in the background has SIGINT ignored, one under nohup SIGHUP, and what a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -215,8 +215,8 @@ def test_a_lock_is_one_processes_and_leaves_no_file(tmp_path):
 def test_a_lock_whose_file_was_removed_keeps_nobody_out(tmp_path):
     """Whoever waited for it gets one on the file that has the name now, or two would hold it."""
     path, order = tmp_path / "a.lock", []
-    code = ("import sys; from pathlib import Path; from whisper_lab import claims\n"
-            "with claims.alone(Path('a.lock')):\n"
+    code = ("import sys; from pathlib import Path; from whisper_lab import locks\n"
+            "with locks.alone(Path('a.lock')):\n"
             "    print('here', flush=True); sys.stdin.readline()")
     with locks.alone(path):
         waits = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE,

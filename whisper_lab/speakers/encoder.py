@@ -26,7 +26,7 @@ from whisper_lab.weights import store
 # torchaudio's version.
 
 BINS = 80
-FRAME, HOP = round(0.025 * SAMPLE_RATE), round(0.010 * SAMPLE_RATE)  # samples: 25 ms every 10 ms
+FRAME, SHIFT = round(0.025 * SAMPLE_RATE), round(0.010 * SAMPLE_RATE)  # samples: 25 ms every 10 ms
 N_FFT = 512  # the next power of two
 LOW_HZ, HIGH_HZ = 20.0, SAMPLE_RATE / 2
 PREEMPHASIS = 0.97  # high frequencies, which carry less energy, are raised
@@ -39,12 +39,12 @@ FLOOR = np.float32(np.exp(9.0))
 
 def frames_in(samples: int) -> int:
     """How many whole frames there are in this many samples."""
-    return max(0, 1 + (samples - FRAME) // HOP)
+    return max(0, 1 + (samples - FRAME) // SHIFT)
 
 
 def samples_of(frames: int) -> int:
     """How many samples hold exactly this many frames."""
-    return FRAME + (frames - 1) * HOP
+    return FRAME + (frames - 1) * SHIFT
 
 
 def kaldi_log_mel(samples: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def kaldi_log_mel(samples: np.ndarray) -> np.ndarray:
 
     Taking the mean away takes the microphone and the room away with it: what is left is more of the voice.
     """
-    frames = sliding_window_view(samples.astype(np.float32) * np.float32(FULL_SCALE), FRAME)[::HOP]
+    frames = sliding_window_view(samples.astype(np.float32) * np.float32(FULL_SCALE), FRAME)[::SHIFT]
     frames = frames - frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     spectrum = np.fft.rfft((frames - np.float32(PREEMPHASIS) * before) * povey_window(), N_FFT)  # [frames, 257]
@@ -83,7 +83,7 @@ def kaldi_filters() -> np.ndarray:
 
 # The encoder ----------------------------------------------------------------------------------------------------------
 
-FRAMES = 148  # of fbank.HOP: 1.495 s. Shorter ones know less of the voice, longer ones more often hold two voices
+FRAMES = 148  # of SHIFT: 1.495 s. Shorter ones know less of the voice, longer ones more often hold two voices
 SECONDS = samples_of(FRAMES) / SAMPLE_RATE
 HOP = 0.75  # s from one fingerprint of a stretch to the next
 BATCH = 16  # fingerprints at once; more are not faster, and take more memory
