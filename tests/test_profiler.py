@@ -207,10 +207,11 @@ def test_where_no_one_speaks_whisper_is_not_asked(profile, speaker_models, tmp_p
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["--benchmark"], "--benchmark has one speaker in each clip: name SOUND"),
-    (["--num-samples", "4"], "--num-samples has one speaker"),
-    (["--generate-audio"], "--generate-audio has one speaker"),
-    (["--use-dataset"], "--use-dataset has one speaker"), (["--batch-size", "1,4"], "leave out --batch-size"),
+    (["--benchmark"], "the clips of --benchmark have one speaker each: name SOUND"),
+    (["--num-samples", "4"], "the clips of --num-samples have one speaker"),
+    (["--generate-audio"], "the clips of --generate-audio have one speaker"),
+    (["--use-dataset"], "the clips of --use-dataset have one speaker"),
+    (["--batch-size", "1,4"], "leave out --batch-size"),
     (["--tokens", "8"], "with --tokens the words mean nothing"), (["--device", "cuda"], "leave out --device cuda")])
 def test_what_makes_no_sense_for_speakers_is_refused(call_script, arguments, says):
     status, out, err = call_script(SCRIPT, "--task", "diarize", *arguments)

@@ -57,14 +57,14 @@ def _about(work: Workload, rows: list[dict], warm_up: int) -> dict:
 
 
 SAME = ("repeats", "batch_size", "energy", "tokens", "time_to_first_token_s", "inference_time_s",
-        "throughput_audio_s_per_s", "tokens_per_s", "operations", "operations_per_second", "cpu_time_s",
-        "other_cpu_share")
+        "throughput_audio_s_per_s", "tokens_per_s", "operations", "operations_reason", "operations_per_second",
+        "cpu_time_s", "other_cpu_share")
 
 
 def _measured(work: Workload, first: dict) -> dict:
     """What was measured at the first batch size."""
     peak = first["peak_gpu_bytes"] if work.engine.device == "cuda" else first["peak_rss_bytes"]
-    return {key: first[key] for key in SAME} | {
+    return {key: first[key] for key in SAME if key in first} | {
         "phases_s": {"load": work.load_s, **first["phases_s"]}, "peak_memory_bytes": peak,
         "memory_per_parameter_bytes": peak / work.parameters}
 

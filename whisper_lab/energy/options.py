@@ -162,10 +162,10 @@ def _check_model(parser: argparse.ArgumentParser, args) -> None:
 def _check_diarize(parser: argparse.ArgumentParser, args) -> None:
     """One error for everything that makes no sense where speakers are told apart."""
     clips = {"--benchmark": args.benchmark, "--num-samples": args.num_samples, "--generate-audio": args.generate_audio,
-             "--use-dataset": args.use_dataset is not None, "--shipped-samples": args.shipped_samples}
+             "--use-dataset": args.use_dataset is not None}
     if named := [name for name, value in clips.items() if value]:
-        parser.error(f"--task diarize takes recordings of several people, and {named[0]} has one speaker in each clip: "
-                     "name SOUND (without one it takes media/long.flac, two voices)")
+        parser.error(f"--task diarize takes recordings of several people, and the clips of {named[0]} have one speaker "
+                     "each: name SOUND (without it, media/long.flac with two voices is taken)")
     if args.batch_size != [1]:
         parser.error("--task diarize takes one recording at a time: leave out --batch-size")
     if args.tokens:
