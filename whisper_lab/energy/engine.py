@@ -230,7 +230,7 @@ def open_graphs(checkpoint: Checkpoint, folder: str, precision: str, threads: in
 def open_torch(checkpoint: Checkpoint, device: str, dtype: str, threads: int | None, seed: int) -> Engine:
     """The checkpoint in PyTorch. device: auto, cpu or cuda; dtype: auto, float32, float16 or bfloat16.
 
-    Raises LabError where it cannot be loaded.
+    Raises LabError where it cannot be loaded, or where cuda is asked for and not there.
     """
     architecture, started = Architecture.from_folder(checkpoint.folder), time.perf_counter()
     checkpoints.import_transformers()
@@ -241,7 +241,7 @@ def open_torch(checkpoint: Checkpoint, device: str, dtype: str, threads: int | N
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    device = choose_device(device)
+    device = "cpu" if device == "cpu" else choose_device(device)
     dtype = choose_dtype(dtype, device)
     try:
         model = checkpoints.load_model(checkpoint, dtype=getattr(torch, dtype)).to(device)

@@ -173,7 +173,10 @@ def _check_diarize(parser: argparse.ArgumentParser, args) -> None:
     if args.device == "cuda":
         parser.error("--task diarize finds speakers on the processor: with Whisper on the GPU, each meter would see "
                      "only a part of the work; leave out --device cuda")
-    args.device = "cpu"
+    if args.device == "auto":
+        args.device = "cpu"
+        console.note("device", "cpu", "--task diarize finds speakers there, and Whisper has to be where the meter sees "
+                     "both")
 
 
 def _check_numbers(parser: argparse.ArgumentParser, args) -> None:
