@@ -140,9 +140,22 @@ def window_energy(window, log, meters, idle: dict) -> dict:
 
 # The whole -----------------------------------------------------------------------------------------------------------
 
+def measure(work, clips: list, args, log, rests: bool, checks) -> tuple[list, list]:
+    """Steps 1 to 3 for every batch size: (idle windows, timed windows). rests: whether idling can be measured."""
+    from whisper_lab.energy import workload
+
+    windows, idles = [], [idle_window(log, args.idle_seconds)] if rests else []
+    for size in args.batch_size:
+        own, usage = workload.unmeasured(clips) if windows else clips, workload.Usage(work.engine.device)
+        warm_up(work, own, size, args.warm_up)
+        with contextlib.nullcontext() if windows else checks.window():  # other tools measure the first one as well
+            windows.append(timed_window(work, own, size, args, log, usage))
+    return idles + ([idle_window(log, args.idle_seconds)] if rests else []), windows
+
+
 def profile(args) -> dict:
-    """Load, idle, measure every batch size, idle; returns the document of the run."""
-    from whisper_lab.energy import crosscheck, document, meters, readings, workload
+    """Load, measure, and account for it: the document of the run."""
+    from whisper_lab.energy import crosscheck, document, meters, readings
 
     work, clips = prepare(args)
     gpu, device = work.engine.gpu_uuid(), work.engine.device
@@ -150,16 +163,9 @@ def profile(args) -> dict:
     meters.announce(found)
     checks = crosscheck.Checks(args.cross_check, device)
     interval_s = args.interval_ms / 1e3 if found.meters or args.trace else None  # no one reads it: do not disturb
-    idles, windows = [], []
     rests = args.idle_seconds > 0 and found.primary is not None and found.primary.method != "estimate"
     with readings.Log(found.meters, interval_s, meters.conditions(gpu)) as log:
-        idles += [idle_window(log, args.idle_seconds)] if rests else []
-        for size in args.batch_size:
-            own, usage = workload.unmeasured(clips) if windows else clips, workload.Usage(device)
-            warm_up(work, own, size, args.warm_up)
-            with contextlib.nullcontext() if windows else checks.window():  # other tools measure the first one as well
-                windows.append(timed_window(work, own, size, args, log, usage))
-        idles += [idle_window(log, args.idle_seconds)] if rests else []
+        idles, windows = measure(work, clips, args, log, rests, checks)
     meters.wait_for(found.primary)
     idle = idle_power(log, found.primary, idles)
     rows = [document.row(window, window_energy(window, log, found, idle)) for window in windows]

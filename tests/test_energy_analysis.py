@@ -160,13 +160,13 @@ def foreign(folder, runs: list[tuple[str, int, float, float]]) -> None:
 def test_the_launchers_own_layout_custom_and_baseline(tmp_path):
     folder = tmp_path / "results_a100_whisper_job_5"
     foreign(folder, [("01", 510, 100, 8), ("02", 510, 100, 8), ("01", 960, 120, 5), ("02", 960, 120, 5)])
-    found = results.load(folder)
+    found = results.read_folder(folder)
     assert found["machine"] == "A100" and found["missing"] == [] and len(found["runs"]) == 4
     first = found["runs"][0]
     assert first["energy_j"] == pytest.approx(800) and first["time_s"] == pytest.approx(8)
     assert first["model"] == "base" and first["parameters"] == 72_593_920
     foreign(tmp_path / "results_h100_x", [("baseline_01", 1785, 300, 4)])
-    assert results.load(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
+    assert results.read_folder(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
 
 
 def test_gaps_and_failures_are_named(tmp_path):
@@ -175,7 +175,7 @@ def test_gaps_and_failures_are_named(tmp_path):
     timing = folder / "timing_summary.log"
     timing.write_text(timing.read_text().replace("1_01,510,8,0,success", "1_01,510,8,1,failed"))
     (folder / "run_2_02_freq_510_app.out").unlink()
-    found = results.load(folder)
+    found = results.read_folder(folder)
     assert found["missing"] == ["1_01@510", "960 MHz run 02"]
     assert found["problems"] == ["2_02@510 has no log"]
 

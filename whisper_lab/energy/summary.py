@@ -147,7 +147,7 @@ def energy_lines(document: dict) -> list[str]:
             f"({label}: {energy['source']})"]
     if energy["is_estimate"]:
         low, high = energy["energy_low_j"], energy["energy_high_j"]
-        made.append(f"  between {low:.2f} and {high:.2f} J, if the assumption holds")
+        made += [f"  between {low:.2f} and {high:.2f} J, if the assumption holds"] if high > low else []
     per_token = energy["energy_per_token_j"]
     made.append(f"  {energy['energy_per_audio_s_j']:.3f} J per second of sound"
                 + ("" if per_token is None else f", {per_token:.4f} J per token"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
+from whisper_lab.energy.options import shorten
 
 SWEEP = """Run a program again and again, at one clock or at many, and keep account of each run's energy.
 
@@ -32,6 +33,12 @@ Reads this lab's folders and those of others in the same layout or in nvidia-smi
 """
 
 
+# --help shows what a first sweep may need, on one screen; --help-all shows these as well.
+SELDOM = {"version", "sleep_interval", "cooldown_timeout", "profiling_tool", "sampling_interval", "gpu_index",
+          "app_name", "app_executable", "app_timeout", "performance_threshold", "time_limit", "walltime", "parallel",
+          "slurm_args", "run_index", "seed", "log_level"}
+
+
 def main(argv: list[str]) -> int:
     """Run `sweep`, `collect` or `analyze`; argv[0] says which. Returns the exit status."""
     return {"sweep": sweep, "collect": collect, "analyze": analyze}[argv[0]](argv[1:])
@@ -47,6 +54,7 @@ def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     _application_options(parser)
     _limit_options(parser)
     _slurm_options(parser)
+    shorten(parser, "[options]", () if "--help-all" in argv else SELDOM)
     args = console.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
     args.custom_frequencies = _frequencies(parser, args)
     if not 10 <= args.sampling_interval <= 1000:
@@ -110,7 +118,7 @@ def _application_options(parser) -> None:
 
 def _limit_options(parser) -> None:
     group = parser.add_argument_group("results")
-    group.add_argument("--output-dir", metavar="DIR", help="(default: results_<gpu>_<app>)")
+    group.add_argument("--output-dir", metavar="DIR", help="where they are written (default: results_<gpu>_<app>)")
     group.add_argument("--performance-threshold", type=float, default=5.0, metavar="PERCENT",
                        help="how much slower than the fastest clock the best one may be (default: %(default)s)")
     group.add_argument("--time-limit", type=float, metavar="S", help="the same as seconds (default: none)")
@@ -120,8 +128,8 @@ def _limit_options(parser) -> None:
 def _slurm_options(parser) -> None:
     group = parser.add_argument_group("SLURM")
     group.add_argument("--slurm", action="store_true", help="submit the missing runs as one job array")
-    group.add_argument("--wait", action="store_true", help="until they have ended, then collect")
-    group.add_argument("--partition", metavar="NAME", help="(default: the cluster's)")
+    group.add_argument("--wait", action="store_true", help="until the runs have ended, then collect")
+    group.add_argument("--partition", metavar="NAME", help="of the cluster (default: its own)")
     group.add_argument("--walltime", default="01:00:00", metavar="TIME", help="of one run (default: %(default)s)")
     group.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at once, each on a node of its own; "
                        "1 keeps the plan's order and one node's silicon (default: %(default)s)")

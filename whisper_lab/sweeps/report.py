@@ -169,7 +169,7 @@ NAME = "energy_analysis"
 def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, time_limit_s: float | None = None,
             drop_first: bool = False, output_json: str | None = None) -> dict:
     """Analyze folders, show it, write it into `target`; returns the document."""
-    experiments = [results.load(folder) for folder in folders]
+    experiments = [results.read_folder(folder) for folder in folders]
     for folder, one in zip(folders, experiments, strict=True):
         if not one["runs"]:
             raise LabError(f"{folder} contains no run whose file names are known",

@@ -11,7 +11,7 @@ from whisper_lab.sweeps.plan import load_plan, run_key
 from whisper_lab.sweeps.run import clock_facts, energy_facts, without_transcripts
 
 
-def load(folder: Path) -> dict:
+def read_folder(folder: Path) -> dict:
     """One folder: `name`, `machine` (GPU or CPU as one line), `runs` (see `normalized`), `missing`, `problems`.
 
     Reads this lab's records where they are, else its summary, else the files alone.
