@@ -14,7 +14,7 @@ from test_energy_meters import fake_nvml
 
 from whisper_lab import audio, checkpoints
 from whisper_lab.console import LabError
-from whisper_lab.energy import crosscheck, engine, readings, samples, workload
+from whisper_lab.energy import crosscheck, engine, readings, samples, tasks, workload
 from whisper_lab.energy.engine import Architecture, Watched
 from whisper_lab.energy.tasks import Transcription
 
@@ -219,6 +219,17 @@ def test_what_makes_no_sense_for_speakers_is_refused(call_script, arguments, say
     assert (status, out) == (2, "") and says in " ".join(err.split()) and len(err.splitlines()) == 2
 
 
+def test_graphs_without_word_times_are_refused_before_anything_is_measured():
+    graphs = types.SimpleNamespace(has_attention=False, command="python 03 --precision int8")
+    whisper = types.SimpleNamespace(runtime=types.SimpleNamespace(runtime=graphs), precision="int8",
+                                    checkpoint=types.SimpleNamespace(name="whisper-base"))
+    for work in (lambda: tasks.Diarization(whisper, None, False, 0),
+                 lambda: tasks.Transcription(whisper, None, True, 0)):
+        with pytest.raises(LabError, match="int8 graphs of whisper-base cannot tell when a word was said") as caught:
+            work()
+        assert caught.value.remedy == "write graphs that can: python 03 --precision int8 --alignment-heads"
+
+
 def test_without_the_models_it_ends_in_two_lines(call_script, nano):
     status, _, err = call_script(SCRIPT, *QUICK[:4], "--task", "diarize", "--quiet")
     assert status == 1 and err.startswith("error: silero-vad is not in") and err.count("\n") == 2
@@ -283,7 +294,7 @@ def test_all_samples_failed(profile, librispeech):
     status, out, _, made = profile("--use-dataset", folder, "--num-samples", 2)
     assert status == 1 and made["failed_samples"] == 2
     assert made["average_rtf"] is None and made["total_inference_time"] is None and made["energy"]["energy_j"] is None
-    assert out.startswith("Total Inference Time: unknown")
+    assert out.startswith("Total Inference Time: unknown") and "None" not in out
 
 
 def test_out_of_memory_while_transcribing(profile, monkeypatch):

@@ -102,8 +102,9 @@ def quantities(document: dict) -> list[list[str]]:
     return [
         ["inference time", spread(document["inference_time_s"], "s")], *phases,
         ["time to first token", spread(document["time_to_first_token_s"], "s")],
-        ["throughput", f"{_number(document['throughput_audio_s_per_s'], '.1f')} s of sound a second"],
-        ["tokens", f"{document['tokens']}, {_number(document['tokens_per_s'], '.0f')} a second"],
+        ["throughput", _number(document["throughput_audio_s_per_s"], ".1f", " s of sound a second")],
+        ["tokens", "unknown" if document["tokens"] is None else
+         f"{document['tokens']}, {_number(document['tokens_per_s'], '.0f')} a second"],
         ["operations", "unknown" if operations is None else
          f"{operations / 1e9:.2f} G, {document['operations_per_second'] / 1e9:.1f} G a second"],
         ["peak memory", f"{document['peak_memory_bytes'] / 1e6:.0f} MB, "

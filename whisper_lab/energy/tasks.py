@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.energy.engine import Engine, Tally
 from whisper_lab.energy.workload import Clip
@@ -19,7 +20,12 @@ class Transcription:
     task = "transcribe"
 
     def __init__(self, engine: Engine, language: str | None, timestamps: bool, seed: int):
-        """language: None for the clip's own, else detected; timestamps: when each word was said."""
+        """language: None for the clip's own, else detected; timestamps: when each word was said.
+
+        Raises LabError for word times where the graphs know none.
+        """
+        if timestamps:
+            check_word_times(engine)
         self.engine, self.language, self.timestamps, self.seed = engine, language, timestamps, seed
         self.model = engine.checkpoint.name.removeprefix("whisper-")
         self.parameters, self.load_s = engine.architecture.parameters, engine.load_s
@@ -48,7 +54,8 @@ class Transcription:
 class Diarization:
     """Who said what: voice activity, fingerprints and clustering on the processor, then Whisper's words, clip by clip.
 
-    Loading takes both models from the store, and may fetch them. Raises LabError where they cannot be had.
+    Loading takes both models from the store, and may fetch them. Raises LabError where they cannot be had, and where
+    Whisper's graphs know no word times.
     """
 
     task = "diarize"
@@ -57,6 +64,7 @@ class Diarization:
         """As Transcription."""
         from whisper_lab.speakers import encoder, models, voice
 
+        check_word_times(engine)
         self.engine, self.language, self.timestamps, self.seed = engine, language, timestamps, seed
         graphs = {name: models.obtain(name) for name in ("silero-vad", "campplus")}
         started = time.perf_counter()
@@ -97,6 +105,14 @@ class Diarization:
     def _listen(self, clip: Clip) -> list[Transcript]:
         options = listening(self.engine, self.language or clip.sample.language, self.seed)
         return transcribe_many(self.engine.runtime, [clip.sound], options, words=True)
+
+
+def check_word_times(engine: Engine) -> None:
+    """Raise LabError where the graphs cannot tell when a word was said; PyTorch always can."""
+    graphs = engine.runtime.runtime
+    if not getattr(graphs, "has_attention", True):
+        raise LabError(f"the {engine.precision} graphs of {engine.checkpoint.name} cannot tell when a word was said",
+                       f"write graphs that can: {graphs.command} --alignment-heads")
 
 
 class Stopwatch:
