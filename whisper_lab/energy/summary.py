@@ -74,10 +74,13 @@ def words(document: dict) -> list[str]:
 
 def show_samples(entries: list[dict]) -> None:
     """A row for each sample."""
-    console.table("samples", ["sample", "class", "audio s", "time s", "RTF", "WER"], [
+    told_apart = any("speakers" in one for one in entries)
+    columns = ["sample", "class", "audio s", "time s", "RTF", "WER", *(["speakers"] if told_apart else [])]
+    console.table("samples", columns, [
         [one["sample"], one["class"], f"{one['audio_duration']:.1f}",
          one["error"] or _number(one["inference_time"], ".3f"), _number(one["rtf"], ".3f"),
-         _number(None if one["wer"] is None else 100 * one["wer"], ".1f", " %")] for one in entries])
+         _number(None if one["wer"] is None else 100 * one["wer"], ".1f", " %"),
+         *([one.get("speakers", "unknown")] if told_apart else [])] for one in entries])
 
 
 def show_batches(batches: list[dict]) -> None:
