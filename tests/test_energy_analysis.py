@@ -163,13 +163,13 @@ def foreign(folder, runs: list[tuple[str, int, float, float]]) -> None:
 def test_the_launchers_own_layout_custom_and_baseline(tmp_path):
     folder = tmp_path / "results_a100_whisper_job_5"
     foreign(folder, [("01", 510, 100, 8), ("02", 510, 100, 8), ("01", 960, 120, 5), ("02", 960, 120, 5)])
-    found = results.load(folder)
+    found = results.read_folder(folder)
     assert found["machine"] == "A100" and found["missing"] == [] and len(found["runs"]) == 4
     first = found["runs"][0]
     assert first["energy_j"] == pytest.approx(800) and first["time_s"] == pytest.approx(8)
     assert first["model"] == "base" and first["parameters"] == 72_593_920
     foreign(tmp_path / "results_h100_x", [("baseline_01", 1785, 300, 4)])
-    assert results.load(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
+    assert results.read_folder(tmp_path / "results_h100_x")["runs"][0]["freq"] is None
 
 
 def test_gaps_and_failures_are_named(tmp_path):
@@ -178,7 +178,7 @@ def test_gaps_and_failures_are_named(tmp_path):
     timing = folder / "timing_summary.log"
     timing.write_text(timing.read_text().replace("1_01,510,8,0,success", "1_01,510,8,1,failed"))
     (folder / "run_2_02_freq_510_app.out").unlink()
-    found = results.load(folder)
+    found = results.read_folder(folder)
     assert found["missing"] == ["1_01@510", "960 MHz run 02"]
     assert found["problems"] == ["2_02@510 has no log"]
 
@@ -233,12 +233,12 @@ def test_without_energy_time_is_analyzed_and_the_reason_is_given(tmp_path):
 
 def test_collect_and_analyze_say_what_is_wrong(tmp_path, call):
     status, err = call("collect", tmp_path)
-    assert status == 1 and "holds no sweep_plan.json" in err and "analyze" in err
+    assert status == 1 and "contains no sweep_plan.json" in err and "analyze" in err
     status, err = call("analyze", tmp_path / "nowhere")
     assert status == 1 and "there is no results folder" in err
     (tmp_path / "empty").mkdir()
     status, err = call("analyze", tmp_path / "empty")
-    assert status == 1 and "holds no run" in err
+    assert status == 1 and "contains no run" in err
 
 
 @pytest.fixture

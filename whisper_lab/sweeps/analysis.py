@@ -15,7 +15,7 @@ FACTORS = {"model": "model size", "precision": "precision", "batch": "batch size
 
 def analyze(experiments: list[dict], threshold_percent: float, time_limit_s: float | None,
             drop_first: bool = False) -> dict:
-    """The whole analysis, ready for JSON; `experiments` as `loading.load` gives them."""
+    """The whole analysis, ready for JSON; `experiments` as `results.read_folder` gives them."""
     runs = [run for one in experiments for run in one["runs"] if run["status"] == "success"]
     if drop_first:
         runs = [run for run in runs if run["run"] > 1]

@@ -1,5 +1,4 @@
-"""Results folders of any writer -> experiments with normalized runs; and experiment_summary.json.
-"""
+"""Results folders of any writer -> experiments with normalized runs; and experiment_summary.json."""
 
 import time
 from pathlib import Path
@@ -8,26 +7,26 @@ from whisper_lab import files, machine
 from whisper_lab.console import LabError
 from whisper_lab.metrics import mean_interval
 from whisper_lab.sweeps import layout, profiles
-from whisper_lab.sweeps import plan as plans
-from whisper_lab.sweeps import run as sweep
 from whisper_lab.sweeps.layout import SUMMARY, read_json
+from whisper_lab.sweeps.plan import load_plan, run_key
+from whisper_lab.sweeps.run import clock_facts, energy_facts, without_transcripts
 
 
-def load(folder: Path) -> dict:
+def read_folder(folder: Path) -> dict:
     """One folder: `name`, `machine` (GPU or CPU as one line), `runs` (see `normalized`), `missing`, `problems`.
 
     Reads this lab's records where they are, else its summary, else the files alone. Raises LabError for records that
     no program of this lab writes: such a folder comes from somebody else, or is damaged.
     """
     try:
-        return _load(folder)
+        return _read_folder(folder)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise LabError(f"{folder} holds records that cannot be understood: {type(error).__name__}: {str(error)[:200]}",
                        "analyze folders of results as 06 sweep writes them, or leave this one out") from error
 
 
-def _load(folder: Path) -> dict:
-    plan, written = plans.load(folder), layout.read_json(folder / layout.SUMMARY) or {}
+def _read_folder(folder: Path) -> dict:
+    plan, written = load_plan(folder), layout.read_json(folder / layout.SUMMARY) or {}
     ours = written.get("schema") == SCHEMA
     if plan:
         records = run_records(plan, folder)
@@ -72,9 +71,10 @@ def _from_files(found: dict, run_id: str, timing: dict) -> dict:
     lacking = [kind for kind in ("profile", "log") if kind not in paths]
     status = "failed" if timed.get("status", "success") != "success" or timed.get("exit_code") else "success"
     made = {"run_id": run_id, "run": key.run, "freq_requested_mhz": key.freq, "status": status,
-            "duration_s": timed.get("duration_s"), **sweep.clock_facts(devices, key),
-            **sweep.energy_facts(result if "energy" in result else None, devices),
-            "average_rtf": result.get("average_rtf"), "result": sweep.slim(result), "machine": result.get("machine"),
+            "duration_s": timed.get("duration_s"), **clock_facts(devices, key),
+            **energy_facts(result if "energy" in result else None, devices),
+            "average_rtf": result.get("average_rtf"), "result": without_transcripts(result),
+            "machine": result.get("machine"),
             "trouble": trouble or (f"{run_id} has no {' and no '.join(lacking)}" if lacking else None)}
     if trouble or "profile" not in paths:
         made["energy_reason"] = made["energy_reason"] or trouble or "no profile"
@@ -184,15 +184,13 @@ def problems(records: list[dict]) -> list[str]:
 
 # experiment_summary.json ----------------------------------------------------------------------------------------------
 
-# experiment_summary.json: what was planned, what was run, and the statistics of each clock. Unknown is null.
-
 SCHEMA = "whisper-onnx-lab/experiment-summary/1"
 FRAMEWORK_VERSION = "1.0"
 STATISTICS = ["energy_j", "energy_window_s", "duration_s", "average_power_w", "average_rtf", "freq_actual_mean_mhz"]
 
 
 def spread(values: list[float | None]) -> dict:
-    """`intervals.interval` of the known values: mean, sd, 95 % interval (low, high), n."""
+    """metrics.mean_interval of the known values: mean, sd, 95 % interval (low, high), n."""
     return mean_interval([value for value in values if value is not None])
 
 
@@ -200,7 +198,7 @@ def run_records(plan: dict, folder: Path) -> list[dict]:
     """The record of every planned run, in the plan's order; `missing` for those that left none."""
     found = []
     for entry in plan["order"]:
-        key = plans.key(plan, entry)
+        key = run_key(plan, entry)
         record = read_json(folder / key.files()["status"])
         found.append(record or {"run_id": key.stem, "run": key.run, "freq_requested_mhz": key.freq,
                                 "status": "missing", "reason": "not run yet, or killed while it ran"})
