@@ -84,7 +84,7 @@ fuzz: $(VENV)/.dev $(VENV)/.doctor ## damaged files, new ones for FUZZ_SECONDS (
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -q \
 		--timeout=0 tests/test_fuzz.py
 
-kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08 and 09: nothing lost or left
+kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08, 09, 10: nothing lost or left
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m tests.helpers.kills --kills $(KILLS)
 
 benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md

@@ -53,7 +53,7 @@ def test_02_files_of_a_name_that_is_no_utf8(call_script, nano, batch, tmp_path, 
                                    tmp_path / ODD, tmp_path / "good.wav", *options, "--output-dir", tmp_path / "out")
     assert status == 0 and err == ""
     if options != ("--format", "json"):
-        assert len({path.stem for path in (tmp_path / "out").iterdir()}) == 2
+        assert len({path.stem for path in (tmp_path / "out").glob("[!.]*")}) == 2
     else:
         assert json.loads(out)["clips"][0]["file"] == ODD
 

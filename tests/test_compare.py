@@ -1,6 +1,7 @@
 """04 and whisper_lab/compare: facts of graphs, numbers, texts, timing, the gate and the report."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -154,6 +155,36 @@ def test_inner_values_are_made_outputs_of_a_graph_as_it_stands(tmp_path, outside
     np.testing.assert_allclose(found["layer/MatMul"], x @ weight, rtol=1e-5)
     np.testing.assert_allclose(found["y"], np.maximum(x @ weight, 0) + 1, rtol=1e-5)
     assert path.read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_inner_values_need_no_room_beside_the_graph(tmp_path, outside):
+    """The folder may be read-only. Whatever is made or removed in it changes its time, also for the superuser."""
+    path = small_graph(tmp_path / "a.onnx", outside=outside)
+    os.utime(tmp_path, (1, 1))
+    tmp_path.chmod(0o555)
+    try:
+        assert set(numbers.exposed(path, ["layer/MatMul"], {"x": np.ones((2, 64), np.float32)}, 1)) == {"layer/MatMul"}
+    finally:
+        tmp_path.chmod(0o755)
+    assert tmp_path.stat().st_mtime == 1
+
+
+def test_two_programs_look_into_one_graph_at_once(tmp_path, monkeypatch):
+    """The second one comes, and is done, while the first one opens its copy."""
+    import onnxruntime
+
+    path, feeds = small_graph(tmp_path / "a.onnx", outside=True), {"x": np.ones((2, 64), np.float32)}
+    opened, found = onnxruntime.InferenceSession, []
+
+    def interrupted(*arguments, **options):
+        monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+        found.append(numbers.exposed(path, ["out0"], feeds, 1))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", interrupted)
+    found.append(numbers.exposed(path, ["out0"], feeds, 1))
+    np.testing.assert_array_equal(found[0]["out0"], found[1]["out0"])
 
 
 # Texts ---------------------------------------------------------------------------------------------------------------

@@ -75,6 +75,18 @@ def test_what_nano_knows_is_said_before_anybody_speaks(page):
     assert shown == [text for texts in known.sentences.values() for text in texts] and len(shown) > 3
 
 
+def test_what_was_heard_is_in_sight_on_a_telephone(page):
+    """Above the sentences to read aloud, which came first until something was heard."""
+    before = page.evaluate("() => lab.results.length")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_input_files("#file", MEDIA / "time.wav")
+    edge_page.wait_for_result(page, before + 1)
+    heard, known = page.locator("#results li").first.bounding_box(), page.locator("#knows").bounding_box()
+    assert heard["y"] + heard["height"] < min(844, known["y"])
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1000, "height": 900})
+
+
 def test_the_microphone(page, python, references):
     """Chromium's fake microphone says the kitchen clip over and over; Python hears what the page has recorded."""
     before = page.evaluate("() => lab.results.length")

@@ -1,5 +1,6 @@
 """Meters, the log that reads them and the joules made of their readings, against fake machines."""
 
+import importlib
 import sys
 import threading
 import time
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from whisper_lab.console import LabError
-from whisper_lab.energy import joules, meters
-from whisper_lab.energy import readings as trace
+from whisper_lab.energy import joules, meters, summary
+from whisper_lab.energy.readings import COLUMNS, CpuConditions, Log
 from whisper_lab.metrics import mean_interval, t_quantile
 
+SCRIPT = importlib.import_module("06-profile-energy")
 WRAP_UJ = 262_143_328_850  # max_energy_range_uj of many Intel servers
 
 
@@ -116,8 +118,8 @@ def test_only_packages_are_summed(tmp_path):
 def test_rapl_wraps_while_it_is_read(tmp_path):
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", WRAP_UJ - 1_000_000)})
     counter = root / "sys/class/powercap/intel-rapl:0/energy_uj"
-    found = meters.find("cpu", root=root)
-    with trace.Log(found.meters, None) as log:
+    found = meters.open_meters("cpu", root=root)
+    with Log(found.meters, None) as log:
         start = log.mark()
         counter.write_text("2000000")
         end = log.mark()
@@ -136,12 +138,12 @@ def test_rapl_for_root_only_says_how_to_open_it(tmp_path, monkeypatch):
         return read_text(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "read_text", denied)
-    reason = meters.find("cpu", root=root).reasons["rapl"]
+    reason = meters.open_meters("cpu", root=root).reasons["rapl"]
     assert "sudo chmod a+r" in reason and "intel-rapl:0/energy_uj" in reason and "udev" in reason
 
 
 def test_a_virtual_machine_has_no_rapl_and_says_so(tmp_path):
-    found = meters.find("cpu", root=powercap(tmp_path, {}, hypervisor=True))
+    found = meters.open_meters("cpu", root=powercap(tmp_path, {}, hypervisor=True))
     assert found.primary is None
     assert "missing" in found.reasons["rapl"] and "virtual machine" in found.reasons["rapl"]
     assert set(found.reasons) == set(meters.SOURCES) and all(found.reasons.values())
@@ -158,10 +160,10 @@ def test_a_counter_that_stands_still_is_refused(tmp_path):
 
 def test_the_counter_of_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
-    found = meters.find("cuda")
+    found = meters.open_meters("cuda")
     assert [meter.name for meter in found.meters] == ["nvml", "nvml-power"]
     assert found.primary.method == "counter" and "Fake 100" in found.primary.source
-    with trace.Log(found.meters, 0.02, [meters.Conditions(0)]) as log:
+    with Log(found.meters, 0.02, [meters.Conditions(0)]) as log:
         start = log.mark()
         time.sleep(1.1)
         end = log.mark()
@@ -179,7 +181,7 @@ def test_the_counter_of_a_gpu(monkeypatch):
 @pytest.mark.parametrize(("instant", "watts"), [(True, 100), (False, 90)])
 def test_without_a_counter_power_is_integrated(monkeypatch, instant, watts):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(counter=False, instant=instant))
-    found = meters.find("cuda")
+    found = meters.open_meters("cuda")
     assert found.primary.method == "integrated-power"
     assert found.primary.read() == (watts,)
     assert ("instant" in found.primary.source) is instant
@@ -189,8 +191,8 @@ def test_without_a_counter_power_is_integrated(monkeypatch, instant, watts):
 def test_a_gpu_does_not_count_for_work_on_the_processor(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)})
-    assert meters.find("cpu", root=root).primary.name == "rapl"
-    on_gpu = meters.find("cuda", root=root)
+    assert meters.open_meters("cpu", root=root).primary.name == "rapl"
+    on_gpu = meters.open_meters("cuda", root=root)
     assert on_gpu.primary.name == "nvml" and "GPU" in on_gpu.reasons["rapl"]
 
 
@@ -219,7 +221,7 @@ def test_battery(tmp_path):
 def test_plugging_in_during_the_run_ends_the_readings(tmp_path):
     root = battery(tmp_path, status="Discharging", power_now=12_500_000)
     meter = meters.Battery(root)
-    with trace.Log([meter], None) as log:
+    with Log([meter], None) as log:
         start = log.mark()
         (root / "sys/class/power_supply/BAT0/status").write_text("Charging")
         end = log.mark()
@@ -231,8 +233,8 @@ def test_the_log_of_an_external_meter(tmp_path):
     path, now = tmp_path / "wall.csv", time.time()
     lines = ["time,watts", *(f"{now - 2 + i},{40 + i}" for i in range(14))]
     path.write_text("\n".join(lines) + f"\n{now + 12},9")  # the last line is still being written
-    found = meters.find("cpu", wanted="power-file", power_file=str(path))
-    log = trace.Log(found.meters, None)
+    found = meters.open_meters("cpu", wanted="power-file", power_file=str(path))
+    log = Log(found.meters, None)
     log.start_epoch_s = now
     readings = log.readings(found.primary, 0.5, 7.5)
     joules.check_window(found.primary, readings, 0.5, 7.5, {})
@@ -245,13 +247,13 @@ def test_the_log_of_an_external_meter(tmp_path):
 def test_a_power_file_that_is_none(tmp_path):
     (tmp_path / "bad.csv").write_text("1700000000,40\n1700000001,forty\n")
     with pytest.raises(LabError, match="line 2"):
-        meters.find("cpu", power_file=str(tmp_path / "bad.csv"))
+        meters.open_meters("cpu", power_file=str(tmp_path / "bad.csv"))
     with pytest.raises(LabError, match="cannot read"):
-        meters.find("cpu", power_file=str(tmp_path / "missing.csv"))
+        meters.open_meters("cpu", power_file=str(tmp_path / "missing.csv"))
 
 
 def test_an_assumed_power_is_no_reading_of_the_trace():
-    with trace.Log([meters.AssumedPower("20")], None) as log:
+    with Log([meters.AssumedPower("20")], None) as log:
         log.mark()
     assert all("power_w" not in row for row in log.table())
 
@@ -264,10 +266,10 @@ def test_an_assumption_that_is_no_power(watts):
 
 def test_an_assumption_never_wins_against_a_meter(tmp_path):
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)})
-    found = meters.find("cpu", assume_watts="10-20", root=root)
+    found = meters.open_meters("cpu", assume_watts="10-20", root=root)
     assert [meter.name for meter in found.meters] == ["rapl", "assume-watts"]
     with pytest.raises(LabError, match="--meter battery cannot be used"):
-        meters.find("cpu", wanted="battery", root=root)
+        meters.open_meters("cpu", wanted="battery", root=root)
 
 
 # Windows -------------------------------------------------------------------------------------------------------------
@@ -282,20 +284,24 @@ def test_a_window_too_short_is_refused(tmp_path):
 
 
 def test_energy_that_is_unknown_is_null_with_every_reason(tmp_path):
-    found = meters.find("cpu", root=powercap(tmp_path, {}, hypervisor=True))
-    made = joules.entry(found, None, None, 0.0, 3.0, {"before": None, "after": None, "reason": "none"}, 60.0, 100)
+    found = meters.open_meters("cpu", root=powercap(tmp_path, {}, hypervisor=True))
+    idle = {"before": None, "after": None, "mean": None, "reason": "none"}
+    made = joules.entry(found, None, None, 3.0, idle, SCRIPT.divide(None, 3.0, None, 60.0, 100))
     unknown = ("energy_j", "net_energy_j", "idle_power_w", "average_power_w", "energy_per_audio_s_j",
                "energy_per_token_j")
     assert all(made[key] is None for key in unknown)
     assert made["method"] == "none" and "virtual machine" in made["reason"] and made["duration_s"] == 3.0
-    text = "\n".join(joules.lines(made, 5.0, 2, 0.1, 500_000_000))
+    document = {"energy": made, "cpu_time_s": 5.0, "machine": {"cores": 2}, "average_rtf": 0.1,
+                "batches": [{"peak_rss_bytes": 500_000_000}]}
+    text = "\n".join(summary.energy_lines(document))
     assert "not measured" in text and "RAPL" in text and "CPU time 5.0 s" in text and "--power-file" in text
 
 
 def test_net_is_gross_less_idle(tmp_path):
     root = powercap(tmp_path, {"intel-rapl:0": ("package-0", 1)})
-    found = meters.find("cpu", root=root)
-    made = joules.entry(found, 100.0, None, 10.0, 14.0, {"before": 9.0, "after": 11.0, "reason": ""}, 50.0, 200)
+    found = meters.open_meters("cpu", root=root)
+    idle = {"before": 9.0, "after": 11.0, "mean": 10.0, "reason": ""}
+    made = joules.entry(found, 100.0, None, 4.0, idle, SCRIPT.divide(100.0, 4.0, 10.0, 50.0, 200))
     assert made["net_energy_j"] == pytest.approx(60) and made["average_power_w"] == 25
     assert made["energy_per_audio_s_j"] == 2 and made["energy_per_token_j"] == 0.5
 
@@ -311,7 +317,7 @@ def test_readings_carry_the_time_at_which_they_came(tmp_path):
         def close(self):
             pass
 
-    with trace.Log([Slow()], 0.01) as log:
+    with Log([Slow()], 0.01) as log:
         time.sleep(0.4)
     stamps = [row.at for row in log.rows]
     assert stamps == sorted(stamps) and len(stamps) < 16  # wished for 40
@@ -319,15 +325,11 @@ def test_readings_carry_the_time_at_which_they_came(tmp_path):
         10 * (stamps[-1] - stamps[0]))
     assert not [one for one in threading.enumerate() if one.name == "energy-log"]
     lines = log.write(tmp_path / "a_profile.csv").read_text().splitlines()
-    assert lines[0].startswith("# start_epoch_s=") and lines[1] == ",".join(trace.COLUMNS)
+    assert lines[0].startswith("# start_epoch_s=") and lines[1] == ",".join(COLUMNS)
     assert lines[2].split(",")[2] == ""  # no GPU: an empty cell, not 0
 
 
 def test_load_is_unknown_right_after_a_reading():
-    import time
-
-    from whisper_lab.energy.readings import CpuConditions
-
     conditions = CpuConditions()
     assert conditions.read()["cpu_utilization_percent"] is None
     time.sleep(0.05)

@@ -204,6 +204,20 @@ def test_a_node_that_only_one_graph_has_shows_what_feeds_it_in_the_other(pairs):
     assert tour.stops([tour.Landmark("t", "x", operator="LSTM")], left, right) == []
 
 
+def test_it_is_found_too_where_03_has_renamed_what_it_smoothed():
+    """In real models, and in nano, outliers are divided down: the value before the first quantization is another."""
+    from onnx import helper
+
+    def made(value, *after):
+        norm = helper.make_node("LayerNormalization", ["x", "w"], [value], name="norm")
+        return helper.make_model(helper.make_graph([norm, *after], "g", [], []))
+
+    quantize = helper.make_node("DynamicQuantizeLinear", ["norm_smoothed"], ["y", "s", "z"], name="first")
+    landmark = tour.Landmark("t", "x", operator="DynamicQuantizeLinear")
+    (stop,) = tour.stops([landmark], made("norm"), made("norm_smoothed", quantize))
+    assert (stop["left"], stop["right"]) == ("norm", "first")
+
+
 def test_counts_are_those_of_the_graphs(served, pairs):
     rows = {row["operator"]: row for row in json.loads(get(f"{served[1]}tour.json")[0])["counts"]}
     for side, precision in (("left", "fp32"), ("right", "int8")):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 import types
@@ -13,8 +14,9 @@ from test_energy_meters import fake_nvml
 
 from whisper_lab import audio, checkpoints
 from whisper_lab.console import LabError
-from whisper_lab.energy import crosscheck, readings, samples, workload
-from whisper_lab.energy.workload import Architecture, Watched
+from whisper_lab.energy import crosscheck, engine, readings, samples, tasks, workload
+from whisper_lab.energy.engine import Architecture, Watched
+from whisper_lab.energy.tasks import Transcription
 
 SCRIPT = "06-profile-energy.py"
 DOCUMENT = {"model", "device", "torch_dtype", "total_samples", "total_audio_duration", "total_inference_time",
@@ -137,7 +139,7 @@ def test_quiet_leaves_the_one_line(profile):
 
 
 def test_a_file_with_word_times(profile, references):
-    status, out, _, made = profile("--audio-file", "media/digits.wav", "--timestamps", "--language", "en")
+    status, out, _, made = profile("media/digits.wav", "--timestamps", "--language", "English")
     assert status == 0 and out.startswith("Inference Time: ")
     assert {"text", "inference_time", "audio_duration", "rtf", "timestamps"} <= set(made)
     assert [word["text"] for word in made["timestamps"]] == made["text"].split()
@@ -145,6 +147,92 @@ def test_a_file_with_word_times(profile, references):
     assert starts == sorted(starts) and starts[-1] < made["audio_duration"]
     assert made["transcriptions"][0]["reference"] == references["digits.wav"]["text"] and made["wer"] < 0.5
     assert f"Text: {made['text']}" in out
+
+
+def test_the_originals_name_of_sound_goes_on_working(profile):
+    status, _, err, made = profile("--audio-file", "media/hello.wav", "--repeats", 1)
+    assert status == 0 and [one["sample"] for one in made["transcriptions"]] == ["hello.wav"] and "text" in made
+    assert err.count("--audio-file: taken as SOUND") == 1
+
+
+def test_several_sound_files_have_a_row_each(profile):
+    _, out, _, made = profile("media/hello.wav", "media/digits.wav", "--repeats", 1)
+    assert [one["sample"] for one in made["transcriptions"]] == ["hello.wav", "digits.wav"] and "text" not in made
+    assert out.startswith("Total Inference Time: ")
+
+
+@pytest.mark.parametrize("command, shown, hidden", [
+    ([], ["--task", "--model", "--benchmark", "--assume-watts"], ["--power-file", "--idle-seconds", "--tokens"]),
+    (["sweep"], ["--gpu-type", "--num-runs", "--slurm", "--dry-run"], ["--cooldown-timeout", "--walltime"])])
+def test_help_fits_a_screen_and_help_all_has_the_rest(call_script, monkeypatch, command, shown, hidden):
+    monkeypatch.setenv("COLUMNS", "80")
+    short, whole = (re.findall(r"^  (--[a-z-]+)", call_script(SCRIPT, *command, flag)[1], re.M)
+                    for flag in ("--help", "--help-all"))
+    assert len(call_script(SCRIPT, *command, "--help")[1].splitlines()) <= 50
+    assert {*shown, "--help-all"} <= set(short) < set(whole)
+    assert set(hidden) <= set(whole) - set(short)
+
+
+# Who spoke -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def speaker_models(published, monkeypatch):
+    """The real voice activity detector and speaker encoder."""
+    published("silero-vad")
+    monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(published("campplus").parent))
+
+
+def test_telling_speakers_apart_is_profiled(profile, speaker_models):
+    status, out, _, made = profile("--task", "diarize", "--timestamps", "--assume-watts", "20", "--meter",
+                                   "assume-watts")
+    assert status == 0 and made["task"] == "diarize" and set(made) >= DOCUMENT
+    heard = made["transcriptions"][0]
+    assert heard["sample"] == "long.flac" and heard["speakers"] == 2 and "Speakers: 2" in out
+    assert made["wer"] < 0.4 and {word["speaker"] for word in heard["timestamps"]} == {0, 1}
+    assert list(made["phases_s"]) == ["load", "voice_activity", "fingerprints", "clustering", "words"]
+    assert min(made["phases_s"].values()) > 0 and "voice activity" in out
+    total = sum(seconds for name, seconds in made["phases_s"].items() if name != "load")
+    assert made["inference_time_s"]["n"] == 2 and total == pytest.approx(made["total_inference_time"])
+    assert made["average_rtf"] == pytest.approx(total / made["total_audio_duration"])
+    energy = made["energy"]
+    assert energy["energy_j"] == pytest.approx(20 * energy["duration_s"])
+    assert energy["energy_per_audio_s_j"] == pytest.approx(energy["energy_j"] / (2 * heard["audio_duration"]))
+    assert made["operations"] is None and made["operations_reason"] and made["tokens"] > 20
+    assert made["model"] == "nano, silero-vad, campplus" and made["model_parameters"] > 6_900_000
+
+
+def test_where_no_one_speaks_whisper_is_not_asked(profile, speaker_models, tmp_path):
+    audio.write_wav(tmp_path / "silence.wav", np.zeros(32000, np.float32))
+    status, out, _, made = profile(tmp_path / "silence.wav", "--task", "diarize", "--repeats", 1)
+    assert status == 0 and (made["text"], made["tokens"]) == ("", 0) and "Speakers: 0" in out
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--benchmark"], "the clips of --benchmark have one speaker each: name SOUND"),
+    (["--num-samples", "4"], "the clips of --num-samples have one speaker"),
+    (["--generate-audio"], "the clips of --generate-audio have one speaker"),
+    (["--use-dataset"], "the clips of --use-dataset have one speaker"),
+    (["--batch-size", "1,4"], "leave out --batch-size"),
+    (["--tokens", "8"], "with --tokens the words mean nothing"), (["--device", "cuda"], "leave out --device cuda")])
+def test_what_makes_no_sense_for_speakers_is_refused(call_script, arguments, says):
+    status, out, err = call_script(SCRIPT, "--task", "diarize", *arguments)
+    assert (status, out) == (2, "") and says in " ".join(err.split()) and len(err.splitlines()) == 2
+
+
+def test_graphs_without_word_times_are_refused_before_anything_is_measured():
+    graphs = types.SimpleNamespace(has_attention=False, command="python 03 --precision int8")
+    whisper = types.SimpleNamespace(runtime=types.SimpleNamespace(runtime=graphs), precision="int8",
+                                    checkpoint=types.SimpleNamespace(name="whisper-base"))
+    for work in (lambda: tasks.Diarization(whisper, None, False, 0),
+                 lambda: tasks.Transcription(whisper, None, True, 0)):
+        with pytest.raises(LabError, match="int8 graphs of whisper-base cannot tell when a word was said") as caught:
+            work()
+        assert caught.value.remedy == "write graphs that can: python 03 --precision int8 --alignment-heads"
+
+
+def test_without_the_models_it_ends_in_two_lines(call_script, nano):
+    status, _, err = call_script(SCRIPT, *QUICK[:4], "--task", "diarize", "--quiet")
+    assert status == 1 and err.startswith("error: silero-vad is not in") and err.count("\n") == 2
 
 
 def test_tones_are_no_speech_and_say_so(profile):
@@ -171,7 +259,7 @@ def test_graphs(profile):
     status, _, err, made = profile("--model", export_tiny.exported().checkpoint.folder, "--model-dir", folder,
                                    "--backend", "onnx", "--precision", "int8", "--num-samples", 1)
     assert status == 0 and (made["backend"], made["precision"], made["torch_dtype"]) == ("onnx", "int8", None)
-    assert made["tokens_fixed_per_window"] == workload.RANDOM_TOKENS and "random weights" in err
+    assert made["tokens_fixed_per_window"] == engine.RANDOM_TOKENS and "random weights" in err
     assert made["tokens"] == made["batches"][0]["windows"] * 60  # all that its 64 positions leave after the prompt
     assert made["wer"] is None and "mean nothing" in made["wer_reason"]
 
@@ -204,29 +292,29 @@ def test_all_samples_failed(profile, librispeech):
     status, out, _, made = profile("--use-dataset", folder, "--num-samples", 2)
     assert status == 1 and made["failed_samples"] == 2
     assert made["average_rtf"] is None and made["total_inference_time"] is None and made["energy"]["energy_j"] is None
-    assert out.startswith("Total Inference Time: unknown")
+    assert out.startswith("Total Inference Time: unknown") and "None" not in out
 
 
 def test_out_of_memory_while_transcribing(profile, monkeypatch):
     def fails(*_):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(workload, "transcribe_group", fails)
+    monkeypatch.setattr(Transcription, "process", fails)
     status, _, err, made = profile("--num-samples", 2)
     assert status == 1 and made["failed_samples"] == 2
     assert "out of memory" in made["transcriptions"][0]["error"] and "--dtype float16" in err
 
 
 def test_passes_before_a_failure_do_not_count(profile, monkeypatch):
-    real, calls = workload.transcribe_group, []
+    real, calls = Transcription.process, []
 
-    def fails_later(lab, clips, args):
+    def fails_later(work, clips):
         calls.append(clips[0].sample.kind)
         if clips[0].sample.kind == "medium" and calls.count("medium") == 2:
             raise LabError("the disk is on fire", "put it out")
-        return real(lab, clips, args)
+        return real(work, clips)
 
-    monkeypatch.setattr(workload, "transcribe_group", fails_later)
+    monkeypatch.setattr(Transcription, "process", fails_later)
     status, _, _, made = profile("--num-samples", 2, "--tokens", 3, "--repeats", 3)
     assert status == 1 and calls == ["short", "medium", "short", "medium", "short", "short", "short"]
     assert made["repeats"] == 3 and made["tokens"] == 3 and made["total_samples"] == 1
@@ -234,14 +322,14 @@ def test_passes_before_a_failure_do_not_count(profile, monkeypatch):
 
 
 def test_a_batch_too_large_makes_the_status_1(profile, monkeypatch):
-    real = workload.transcribe_group
+    real = Transcription.process
 
-    def too_large(lab, clips, args):
+    def too_large(work, clips):
         if len(clips) > 1:
             raise RuntimeError("CUDA out of memory")
-        return real(lab, clips, args)
+        return real(work, clips)
 
-    monkeypatch.setattr(workload, "transcribe_group", too_large)
+    monkeypatch.setattr(Transcription, "process", too_large)
     status, out, _, made = profile("--num-samples", 2, "--tokens", 3, "--batch-size", "1,2")
     assert status == 1 and made["total_samples"] == 2 and made["failed_samples"] == 2
     assert [row["failed_samples"] for row in made["batches"]] == [0, 2]
@@ -250,23 +338,24 @@ def test_a_batch_too_large_makes_the_status_1(profile, monkeypatch):
 
 @pytest.mark.parametrize(("ratio", "says"), [(3.0, "float16 is slow on this processor"), (0.9, "0.90 times the time")])
 def test_half_precision_on_a_processor(monkeypatch, caplog, ratio, says):
-    monkeypatch.setattr(workload, "slowdown", lambda _dtype: ratio)
+    monkeypatch.setattr(engine, "slowdown", lambda _dtype: ratio)
     messages = []
     monkeypatch.setattr("whisper_lab.console.note", lambda *parts: messages.append(" ".join(map(str, parts))))
     monkeypatch.setattr("whisper_lab.console.warn", messages.append)
-    assert workload.choose_dtype("float16", "cpu") == "float16"
+    assert engine.choose_dtype("float16", "cpu") == "float16"
     assert any(says in message for message in messages)
-    assert workload.choose_dtype("auto", "cpu") == "float32" and workload.choose_dtype("auto", "cuda") == "float16"
+    assert engine.choose_dtype("auto", "cpu") == "float32" and engine.choose_dtype("auto", "cuda") == "float16"
 
 
 def test_the_cost_of_half_precision_is_measured():
-    assert 0.2 < workload.slowdown("float32", size=256) < 5
+    assert 0.2 < engine.slowdown("float32", size=256) < 5
 
 
 @pytest.mark.parametrize("arguments", [
     ["--num-samples", "0"], ["--batch-size", "1,0"], ["--batch-size", "two"],
     ["--backend", "onnx", "--dtype", "float16"], ["--precision", "int8"], ["--audio-file", "a.wav", "--generate-audio"],
-    ["--audio-duration", "5"],
+    ["--audio-duration", "5"], ["--reference", "hello"], ["a.wav", "--audio-file", "b.wav"], ["a.wav", "--use-dataset"],
+    ["--task", "translate"],
     ["--timestamps", "--tokens", "5"], ["--repeats", "0"], ["--interval-ms", "0"]])
 def test_wrong_usage(call_script, arguments):
     assert call_script(SCRIPT, *arguments)[0] == 2

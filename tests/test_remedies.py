@@ -20,7 +20,7 @@ from whisper_lab.single import graph as single_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "media" / "kitchen.wav"
-PARSERS = {"02-whisper-huggingface.py": "parse", "whisper_lab.onnx_whisper": "whisper_lab.__main__"}
+PARSERS = {"whisper_lab.onnx_whisper": "whisper_lab.__main__"}
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_clip_that_is_too_long_for_the_single_graph(space):
     notes = {"model": "whisper-nano", "precision": "int8"}
     command = single_graph.pair_command(space / "whisper-nano_end_to_end_int8.onnx", notes, space / "long clip.wav")
     args = typed(command)
-    assert (args.clips, args.model, args.precision) == ([str(space / "long clip.wav")], "nano", "int8")
+    assert (args.audio, args.model, args.precision) == ([str(space / "long clip.wav")], "nano", "int8")
     assert args.model_dir == str(space)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import energy_fakes
-from whisper_lab.sweeps import cli, clocks, plan
+from whisper_lab.sweeps import cli, clocks, slurm
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOM = ["sweep", "--gpu-type", "A100", "--profiling-mode", "custom", "--custom-frequencies", "510,960,1410",
@@ -160,20 +160,20 @@ def test_called_again_it_does_only_what_is_missing(folder):
     assert again.returncode == 0 and again.stderr.count("not run again") == 2
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     other = energy_fakes.call(folder, *options(folder, runs=2))
-    assert other.returncode == 1 and "holds another sweep" in other.stderr
+    assert other.returncode == 1 and "contains another sweep" in other.stderr
 
 
 def test_one_process_makes_a_run(folder):
     import fcntl
 
     from whisper_lab.console import LabError
-    from whisper_lab.sweeps import run as sweep
+    from whisper_lab.sweeps import run
     from whisper_lab.sweeps.layout import RunKey
 
     key = RunKey("CPU", None, 1)
     with (folder / f".{key.stem}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(LabError, match="another process"), sweep.alone(folder, key):
+        with pytest.raises(LabError, match="another process"), run.alone(folder, key):
             pass
 
 
@@ -229,7 +229,7 @@ def test_errors_say_what_to_do(folder, arguments, says):
 
 
 def test_array_notation():
-    assert plan.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
+    assert slurm.array_spec([0, 1, 2, 5, 7, 8], 1) == "0-2,5,7-8%1"
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "slurm").glob("*-*.sh")), ids=lambda path: path.stem)
@@ -255,6 +255,15 @@ def test_foreign_program_name_of_the_document_means_ours(folder):
     done = energy_fakes.call(folder, "sweep", "--app-executable", "../app-whisper/WhisperViaHF.py", "--app-params",
                              "--num-samples 3 --model base --quiet", "--dry-run", gpu=False)
     assert "06-profile-energy.py --benchmark --num-samples 3 --model base --quiet" in done.stdout
+
+
+@pytest.mark.parametrize("params, command", [
+    ("--task diarize --model nano", "06-profile-energy.py --task diarize --model nano"),
+    ("--repeats 2 meeting.wav", "06-profile-energy.py --repeats 2 meeting.wav"),
+    ("--power-file wall.csv", "06-profile-energy.py --benchmark --power-file wall.csv")])
+def test_a_benchmark_is_asked_for_where_nothing_else_is(folder, params, command):
+    done = energy_fakes.call(folder, "sweep", "--app-params", params, "--dry-run", gpu=False)
+    assert f"{command}\n" in done.stdout
 
 
 def test_summary_is_valid_json_without_nan(folder):

@@ -379,6 +379,15 @@ def test_subtitles_keep_their_structure():
                                        "00:00:01.500 --> 00:00:02.500\ne\n")
 
 
+def test_subtitles_hold_nothing_that_a_terminal_obeys():
+    """A vocabulary may hold anything; without its control characters the rest must not become an arrow."""
+    segments = [Segment(0, 1.5, "\x1b[31mred\x07 \x00nul \x9b -\x08->", [], speaker="\x1b]0;title\x07Ann")]
+    for kind in (transcripts.srt, transcripts.vtt):
+        text = kind(segments)
+        assert all(character.isprintable() or character == "\n" for character in text) and "red nul" in text
+        assert text.count("-->") == 1
+
+
 NINE = "wake me up at half past six in summer"  # 37 characters: 1.76 s to read
 
 

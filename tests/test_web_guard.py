@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from tests.helpers import browser, workbook_tiny
 from whisper_lab import web
-from whisper_lab.record import door
+from whisper_lab.record import door, serve
 from workbook import questions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +174,56 @@ def test_an_upload_beyond_the_quota_is_refused(tmp_path, monkeypatch, body, leng
     assert post(tmp_path, b"x" * 40, b"40") == 507
 
 
+@pytest.mark.parametrize(("quiet_s", "longest_s"), [(0.05, 600), (30, 0.05)])
+def test_an_upload_that_does_not_go_on_is_given_up(tmp_path, monkeypatch, quiet_s, longest_s):
+    """Each holds a hundred MB of the quota: twenty such would keep everyone else out."""
+    monkeypatch.setattr(door, "QUIET_S", quiet_s)
+    monkeypatch.setattr(door, "LONGEST_BODY_S", longest_s)
+    sent, first = [], [{"type": "http.request", "body": b"x", "more_body": True}]
+
+    async def reads(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ConnectionError
+
+    async def receive():
+        if first:
+            return first.pop()
+        return await asyncio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    page = door.Door(reads, door.Rules(uploads=tmp_path))
+    scope = {"type": "http", "method": "POST", "path": f"{API}/upload", "headers": [(b"host", b"localhost")],
+             "client": ("127.0.0.1", 1)}
+    asyncio.run(asyncio.wait_for(page(scope, receive, send), 20))
+    assert sent[0]["status"] == 408 and page.coming == 0
+
+
+def test_an_answer_may_take_its_time_once_all_was_sent(tmp_path, monkeypatch):
+    """A transcription's events come through an answer that stays open; only the request's body is timed."""
+    monkeypatch.setattr(door, "QUIET_S", 0.02)
+    monkeypatch.setattr(door, "LONGEST_BODY_S", 0.02)
+    sent, said = [], [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def waits(scope, receive, send):
+        await receive()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        return said.pop() if said else await asyncio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
+    asyncio.run(door.Door(waits, door.Rules(uploads=tmp_path))(scope, receive, send))
+    assert sent[0]["status"] == 200
+
+
 def post(folder, body, length):
     """The status of an upload through a Door before an application that reads all of it."""
     sent = []
@@ -198,6 +249,76 @@ def post(folder, body, length):
     scope = {"type": "http", "method": "POST", "path": f"{API}/upload", "headers": headers, "client": ("127.0.0.1", 1)}
     asyncio.run(door.Door(reads, door.Rules(uploads=folder))(scope, receive, send))
     return sent[0]["status"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The local address of a page behind a tunnel that is only said to be there; its password is `long-enough`."""
+    gradio = pytest.importorskip("gradio")
+    folder, patch = tmp_path_factory.mktemp("shared"), pytest.MonkeyPatch()
+    patch.setattr(gradio.networking, "setup_tunnel", lambda **_: "https://abc.gradio.live")
+    patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    args = types.SimpleNamespace(host="127.0.0.1", allow_host=None, share=True)
+    rules = serve.rules(args, folder)
+    before = web.refusal([("host", "abc.gradio.live")], "GET", rules.hosts, outside=rules.outside)
+    with gradio.Blocks() as page:
+        text = gradio.Textbox()
+        text.change(lambda text: text, text, text, api_name="say")
+    options = {"server_name": "127.0.0.1", "server_port": serve.choose_port("127.0.0.1", 0), "share": True,
+               "auth": serve.checker("me", "long-enough"), "prevent_thread_lock": True, "quiet": True,
+               "ssr_mode": False}
+    try:
+        assert before and serve.launch(page, options, rules) == "https://abc.gradio.live"
+        yield f"http://127.0.0.1:{options['server_port']}"
+    finally:
+        page.close()
+        patch.undo()
+
+
+def through(address, **more):
+    """A browser at the public address: what the tunnel's server passes on."""
+    headers = {"Host": "abc.gradio.live", "X-Forwarded-Host": "abc.gradio.live", "X-Forwarded-Proto": "https",
+               "X-Forwarded-For": "203.0.113.9", "Origin": "https://abc.gradio.live", "Sec-Fetch-Site": "same-origin"}
+    return httpx.Client(base_url=address, headers=headers | more, timeout=30)
+
+
+def test_a_shared_page_can_be_used_by_whoever_has_the_password(shared):
+    right = {"username": "me", "password": "long-enough"}
+    for more in ({}, {"Host": "127.0.0.1:7860"}, {"X-Forwarded-Host": "abc.gradio.live, abc.gradio.live:443"}):
+        with through(shared, **more) as client:
+            assert client.get("/").status_code == 200 and client.get("/config").status_code == 401, more
+            assert client.post(f"{API}/upload", files={"files": b"x"}).status_code == 401
+            assert client.post("/login", data=right).json() == {"success": True}
+            # Its cookie is for https, which httpx does not speak here: hand it on by hand, as the browser would.
+            cookie = "; ".join(f"{one.name}={one.value}" for one in client.cookies.jar)
+            config = client.get("/config", headers={"Cookie": cookie})
+            assert config.status_code == 200 and config.json()["root"] == "https://abc.gradio.live"
+            joined = client.post(f"{API}/call/say", json={"data": ["hello"]}, headers={"Cookie": cookie})
+            assert joined.status_code == 200 and joined.json()["event_id"]
+            assert client.post(f"{API}/upload", files={"files": b"x"}, headers={"Cookie": cookie}).status_code == 200
+
+
+@pytest.mark.parametrize("more", [
+    {"Host": "evil.gradio.live"}, {"X-Forwarded-Host": "evil.gradio.live"}, {"Origin": "https://evil.gradio.live"},
+    {"X-Forwarded-Host": "abc.gradio.live, evil.example"}, {"Host": "abc.gradio.live.evil.example"},
+    {"Host": "abc.gradio.live."}, {"Origin": "http://abc.gradio.live.evil"}, {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"}, {"Host": "gradio.live"}, {"Origin": "null"}])
+def test_a_shared_page_is_known_by_its_own_address_only(shared, more):
+    with through(shared, **more) as client:
+        for method, path in (("GET", "/config"), ("POST", "/login"), ("POST", f"{API}/upload"), ("OPTIONS", "/")):
+            assert client.request(method, path).status_code == 403
+
+
+def test_who_guesses_through_the_tunnel_keeps_no_other_visitor_out(shared):
+    with through(shared, **{"X-Forwarded-For": "203.0.113.66"}) as client:
+        wrong = [client.post("/login", data={"username": "me", "password": f"guess-{i}"}).status_code
+                 for i in range(12)]
+        assert wrong[0] == 400 and wrong[-1] == 429
+        forged = client.post("/login", data={"username": "me", "password": "x"},
+                          headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.66"})  # the tunnel adds the true one
+        assert forged.status_code == 429
+    with through(shared) as client:
+        assert client.post("/login", data={"username": "me", "password": "long-enough"}).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:7860", "[::1]", "[::1]:80"])

@@ -12,13 +12,14 @@ import json
 import logging
 import os
 import re
+import stat
 import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import adapters, console, files, hub
+from whisper_lab import adapters, console, external_data, files, hub
 from whisper_lab.console import LabError
 from whisper_lab.names import DEFAULT, HUB_ID, PUBLISHED, WEIGHT_FILES, name_of, plain_name, remember, repository_name
 from whisper_lab.weights import package_index, store
@@ -28,6 +29,7 @@ BUNDLED = Path(__file__).resolve().parent.parent / "whisper_model_dir" / "whispe
 LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "encoder_attention_heads": 256, "decoder_attention_heads": 256,
            "d_model": 16_384, "encoder_ffn_dim": 65_536, "decoder_ffn_dim": 65_536, "vocab_size": 1_000_000,
            "num_mel_bins": 1024, "max_source_positions": 100_000, "max_target_positions": 100_000}
+LARGEST_HEADER = 100 << 20  # bytes of a safetensors file: the limit of its library
 RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
 
 
@@ -194,7 +196,21 @@ def problem_with(folder: Path) -> str | None:
         return f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt"
     if not _has(folder, "preprocessor_config.json") and not _has(folder, "processor_config.json"):
         return f"{folder} has no preprocessor_config.json, so the window and the mel bins are unknown"
-    return _problem_with_weights(folder)
+    return _problem_with_texts(folder) or _problem_with_weights(folder)
+
+
+def _problem_with_texts(folder: Path) -> str | None:
+    """Every text in the folder is a plain file of a size that can be read: libraries would read it to its end."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".txt"):
+            continue
+        try:
+            found = path.stat()
+        except OSError as error:  # a link that leads nowhere
+            return f"{path} cannot be read: {error.strerror}"
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) or found.st_size > files.LARGEST_TEXT:
+            return f"{path} is no text of a checkpoint: it is no plain file, or one of {found.st_size} bytes"
+    return None
 
 
 def _is_size(value: object, most: int) -> bool:
@@ -241,7 +257,7 @@ def _damage(weights: Path) -> str | None:
             return None
         length = struct.unpack("<Q", start)[0]
         try:
-            header = json.loads(file.read(length)) if length < size else None
+            header = json.loads(file.read(length)) if length < min(size, LARGEST_HEADER) else None
         except (ValueError, RecursionError):
             header = None
     try:
@@ -249,7 +265,9 @@ def _damage(weights: Path) -> str | None:
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):
         return f"{weights} is not a safetensors file, or is cut off in its header"
     expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"{weights} has {size} bytes where its header promises {expected}: cut off?"
+    if size != expected:
+        return f"{weights} has {size} bytes where its header promises {expected}: cut off?"
+    return external_data.mostly_empty(weights)
 
 
 @functools.cache

@@ -312,8 +312,8 @@ def _open(path: Path, options, command: str):
     import onnxruntime
 
     _check_places(path, command)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:  # without fallback: it would try the same once more, and say so on stdout
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise _open_failure(path, str(error), command) from error
 

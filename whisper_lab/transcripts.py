@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from whisper_lab.decoding import Options, temperatures
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
-LEDGER = "transcribed.json"  # in the folder of the subtitles: what each was made of
+LEDGER = ".transcribed.json"  # in the folder of the subtitles: what each was made of
 
 
 def as_text(transcript: Transcript, timestamps: str) -> str:
@@ -269,6 +270,7 @@ def settings(args, *more: str) -> dict:
 SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
 PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21
 LONGEST = 84  # characters, two lines of 42: what was long enough to be seen is not made longer than that
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 JOIN = 0.5  # s; cues that are nearer to each other may become one
 
 def clock(seconds: float, decimal: str = ".") -> str:
@@ -364,8 +366,8 @@ def _span(segment: Segment, decimal: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """An empty line would end the cue, an arrow would look like its times."""
-    return " ".join(text.split()).replace("-->", "->")
+    """An empty line would end the cue, an arrow would look like its times, and a terminal obeys control characters."""
+    return CONTROL.sub("", " ".join(text.split())).replace("-->", "->")
 
 
 def _vtt_text(segment: Segment) -> str:
@@ -381,7 +383,7 @@ def _vtt_text(segment: Segment) -> str:
 
 
 def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return CONTROL.sub("", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # References -----------------------------------------------------------------------------------------------------------
@@ -402,7 +404,7 @@ FORM = 'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}'
 def read_reference_text(path: Path) -> str:
     """A text file in UTF-8, UTF-16 or Windows' code page 1252. Raises LabError where it cannot be read."""
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             return data.decode("utf-16")
         if b"\0" in data[:2] and len(data) > 1:  # no mark, and the first character is ASCII
@@ -411,9 +413,12 @@ def read_reference_text(path: Path) -> str:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError:
             return data.decode("cp1252")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is in none of UTF-8, UTF-16 and code page 1252"
-        raise LabError(f"cannot read references from {path}: {reason}", "save it as UTF-8") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"cannot read references from {path}: it is in none of UTF-8, UTF-16 and code page 1252",
+                       "save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read references from {path}: {getattr(error, 'strerror', None) or error}",
+                       "name a text file") from error
 
 
 def read_references(path: Path) -> dict[str, dict]:

@@ -1,6 +1,6 @@
 """Programs of the lab stopped at random moments, and what they leave: make kills KILLS=200
 
-Each of five programs works in a folder of its own, again and again, and is ended with kill -9 (or SIGTERM, SIGINT) at a
+Each of six programs works in a folder of its own, again and again, and is ended with kill -9 (or SIGTERM, SIGINT) at a
 moment drawn from the seed. After each: no half file under a final name, nothing lost that the program said was saved,
 no process left. After every few kills the program may run to its end, and then no hidden file or folder is left either.
 """
@@ -29,6 +29,7 @@ TOKEN = "LAB_KILLS"  # in the environment of all that is started here
 PATIENCE_S = 5.0  # for a process that is to end by itself
 WHOLE_S = 600.0  # within which a whole run ends
 EVERY = 8  # kills between two whole runs
+LAST = {".html": b"</html>", ".png": b"IEND\xaeB`\x82", ".svg": b"</svg>"}  # how a whole file ends
 ENDS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}  # negative: while Python starts
 
 
@@ -92,6 +93,13 @@ def streaming(folder: Path, pair: Path) -> Program:
     clip = str(ROOT / "media" / "kitchen.wav")
     return Program("09 stream", folder, script("09-stream-microphone", "--model", "nano", "--model-dir", "graphs",
                                                "--threads", "1", "--file", clip, clip), ends_well=True)
+
+
+def telling_apart(folder: Path) -> Program:
+    """10, two voices, without words: page, picture and document."""
+    clip = str(ROOT / "media" / "long.flac")
+    return Program("10 who spoke", folder, script("10-who-spoke", clip, "--no-words", "--page", "--explain",
+                                                  "--threads", "1", "--output-json", "who.json"))
 
 
 def script(name: str, *arguments: str) -> list[str]:
@@ -216,6 +224,8 @@ def broken(path: Path) -> str | None:
             number(path)
         elif path.suffix == ".onnx":
             return graph_fault(path)
+        elif path.suffix in LAST and not path.read_bytes().rstrip().endswith(LAST[path.suffix]):
+            return "its end is missing"
         elif path.suffix == ".csv" and not path.read_text(encoding="utf-8").endswith("\n"):
             return "its last line is cut"
     except Exception as error:  # whatever a reader makes of half a file
@@ -262,7 +272,7 @@ def many(program: Program, kills: int, generator: random.Random, numbers: tuple[
 
 def programs(work: Path, pair: Path, names: list[str]) -> list[Program]:
     made = {"01": saving, "03": exporting, "06": sweeping, "08": lambda folder: composing(folder, pair),
-            "09": lambda folder: streaming(folder, pair)}
+            "09": lambda folder: streaming(folder, pair), "10": telling_apart}
     chosen = []
     for name in names:
         (work / name).mkdir()
@@ -274,7 +284,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments (default: %(default)s)")
-    parser.add_argument("--programs", nargs="+", default=["01", "03", "06", "08", "09"], metavar="NN")
+    parser.add_argument("--programs", nargs="+", default=["01", "03", "06", "08", "09", "10"], metavar="NN")
     parser.add_argument("--signals", nargs="+", default=["KILL"], choices=["KILL", "TERM", "INT"])
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from whisper_lab import files, web
+from whisper_lab import web
 from whisper_lab.compare import verdict
 from whisper_lab.compare.variants import BASELINE
+from whisper_lab.pictures import plot, save
 
-SIZE = (12.8, 7.2)  # inches; at 100 dots per inch 1280 x 720
-DPI = 100
 # Okabe and Ito's colours, told apart also by colour-blind readers.
 COLOURS = {"fp32": "#000000", "pytorch": "#777777", "fp16": "#0072B2", "int8": "#D55E00", "int4": "#009E73",
            "int8_optimized": "#CC79A7"}
@@ -15,28 +14,6 @@ TYPES = {"float32": "#1f4e79", "float16": "#56B4E9", "int8": "#D55E00", "uint8":
          "int64": "#777777"}
 SPARE = ["#E69F00", "#999999", "#F0E442", "#CC79A7"]
 MOST_OPERATORS = 14
-
-
-def plot(rows: int = 1, columns: int = 1, **settings):
-    """(figure, axes) in this lab's look, at the size of a slide."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 15, "axes.titlesize": 17, "axes.spines.top": False, "axes.spines.right": False,
-                            "axes.grid": True, "grid.color": "#e3e8ee", "axes.axisbelow": True})
-    return pyplot.subplots(rows, columns, figsize=SIZE, dpi=DPI, layout="constrained", **settings)
-
-
-def save(figure, path: str | Path) -> Path:
-    """Write a figure atomically and close it; returns the path."""
-    from matplotlib import pyplot
-
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, metadata={"Software": None})
-    pyplot.close(figure)
-    return Path(path)
 
 
 def draw(made: dict, stem: Path) -> dict[str, Path]:

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 
 from whisper_lab import console, external_data
-from whisper_lab.console import LabError
-from whisper_lab.export import naming, reference
+from whisper_lab.export import naming, pair, reference
 from whisper_lab.features import log_mel
+from whisper_lab.transcribe import is_silent
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
 AT_ONCE = {"encoder": 32, "decoder": 256}
@@ -27,6 +27,15 @@ class Heard:
     forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
     prompt_length: int
     logits: np.ndarray  # float32 [1, T, vocab]
+
+
+def with_speech(windows: list[np.ndarray]) -> list[int]:
+    """Which of the clips' first windows, float32 [n] at 16 kHz, to compare: at most MOST_CLIPS.
+
+    Those that hold no speech are passed over, for which a Whisper invents words; of nothing but silence, all stay.
+    """
+    spoken = [i for i, window in enumerate(windows) if not is_silent(window)]
+    return (spoken or list(range(len(windows))))[:MOST_CLIPS]
 
 
 def hear(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
@@ -114,7 +123,7 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
 
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
-    """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
+    """Inner values of a graph, made outputs in a copy in memory: the graphs' folder may be read-only."""
     return dict(zip(names, _session(path, names, threads).run(names, feeds), strict=True)) if names else {}
 
 
@@ -128,28 +137,20 @@ def _session(path: Path, names: list[str], threads: int | None):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False  # a pool, which grows to twice what is needed, is for sessions that run often
-    copy = path.with_name(f".{path.stem}.probe.onnx")
-    try:
-        graph, outside = _with_outputs(path, names)
-        if outside:
-            copy.write_bytes(graph)
-        return onnxruntime.InferenceSession(str(copy) if outside else graph, options,
-                                            providers=["CPUExecutionProvider"])
-    except OSError as error:
-        raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
-    finally:
-        copy.unlink(missing_ok=True)
+    return onnxruntime.InferenceSession(_with_outputs(path, names), pair.beside(options, path),
+                                        providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
-    """The graph's bytes with more outputs, and whether its weights stay in a file beside it.
+def _with_outputs(path: Path, names: list[str]) -> bytes:
+    """The graph's bytes with more outputs; what it keeps in files beside it stays there. Raises LabError as `check`.
 
     Two protobuf messages one behind the other are read as one, whose lists are joined: so nothing is read and written
     again, which would take the graph's size three times over.
     """
-    outside, (_, outputs) = bool(external_data.check(path)), external_data.names(path)
+    external_data.check(path)
+    _, outputs = external_data.names(path)
     more = onnx.GraphProto(output=[onnx.ValueInfoProto(name=name) for name in names if name not in outputs])
-    return path.read_bytes() + onnx.ModelProto(graph=more).SerializeToString(), outside
+    return path.read_bytes() + onnx.ModelProto(graph=more).SerializeToString()
 
 
 def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:

@@ -74,8 +74,8 @@ def answer(setup: Setup, paths: list[str], repeats: int) -> Answers:
                                         setup.language)
     found = texts.transcribe(runtime, clips)
     languages = [clip.language for clip in texts.with_languages(clips, [one.language for one in found])]
-    sounds = [numbers.hear(runtime, clip.name, clip.samples, language)
-              for clip, language in zip(clips[:numbers.MOST_CLIPS], languages, strict=False)]
+    sounds = [numbers.hear(runtime, clips[i].name, clips[i].samples, languages[i])
+              for i in numbers.with_speech([clip.samples[:runtime.spec.n_samples] for clip in clips])]
     rounds: tuple = [], []
     if repeats:
         gc.collect()  # the checkpoint's own copy, where it was stored in half precision: it refers to itself

@@ -1,17 +1,18 @@
-"""From readings to joules: the difference of a counter, the integral of power.
+"""From readings to joules: the difference of a counter, the integral of power, and the entry `energy` of a document.
 
     counter     E = sum of (reading i - reading i-1), a reading below the one before it having wrapped
     power       E = sum of (W i + W i-1) / 2 x (t i - t i-1): the trapezoids under the curve, between real time stamps
 
-Readings are [(s, (value per part, ...)), ...] in order of time, as trace.Log gives them. Never `mean power x readings x
-wished-for interval`: readings come when they can, and their number times 50 ms is not the time that has passed.
+Readings are [(s, (value per part, ...)), ...] in order of time, as readings.Log gives them. Never `mean power x
+readings x wished-for interval`: readings come when they can, and their number times 50 ms is not the time that passed.
 """
 
 from collections.abc import Sequence
 
-from whisper_lab.energy.meters import TO_GET_JOULES, Found
+from whisper_lab.energy.meters import Meter, OpenMeters
 
 Readings = Sequence[tuple[float, tuple[float, ...]]]
+GAP_S = 2.5  # an external meter's log may begin and end this far inside the window: many write a line a second or two
 
 
 def from_counter(readings: Readings, wraps_at: tuple[float, ...] | None = None) -> float:
@@ -56,21 +57,14 @@ def _at(moment: float, times: list[float], watts: list[float]) -> float:
     return float(np.interp(moment, times, watts))
 
 
-# The entry of a run ---------------------------------------------------------------------------------------------------
-
-# From joules in a window to the entry `energy` of a run: gross, net of idle, per second of sound and per token.
-#
-# A number that cannot be had is None with a reason, never 0.
-
-GAP_S = 2.5  # an external meter's log may begin and end this far inside the window: many write a line a second or two
-
+# What readings cannot carry -------------------------------------------------------------------------------------------
 
 class Refused(Exception):
     """The readings of a window cannot carry a number; the message says why."""
 
 
-def check_window(meter, readings: list, start: float, end: float, errors: dict[str, str]) -> None:
-    """Raise Refused where a window's readings say nothing: too short, too few, none, or a counter that stands still."""
+def check_window(meter: Meter, readings: Readings, start: float, end: float, errors: dict[str, str]) -> None:
+    """Raise Refused where a window's readings say nothing: too short or too few, or a counter that does not move."""
     duration = end - start
     if len(readings) < (1 if meter.method == "estimate" else 2):
         raise Refused(f"{meter.name} gave {len(readings)} readings in a window of {duration:.2f} s"
@@ -91,63 +85,26 @@ def check_window(meter, readings: list, start: float, end: float, errors: dict[s
                       f"--min-seconds {2 * meter.shortest_s:g}")
 
 
-def entry(found: Found, gross: float | None, reason: str | None, start: float, end: float,
-          idle: dict, audio_s: float, tokens: int) -> dict:
-    """The entry `energy` of a run's JSON.
+# The entry of a document ----------------------------------------------------------------------------------------------
 
-    gross: J between start and end (s), or None with a reason; idle: {"before": W or None, "after": ..., "reason"};
-    audio_s, tokens: how much was transcribed in that time.
+def entry(found: OpenMeters, gross: float | None, reason: str | None, seconds: float, idle: dict,
+          shares: dict[str, float | None]) -> dict:
+    """The entry `energy` of a run's JSON. A number that cannot be had is None with a reason, never 0.
+
+    gross: J in a window of `seconds`, or None with a reason; idle: W `before`, `after` and `mean`, each or None, and
+    the `reason`; shares: what the script computed from them, net and per unit.
     """
-    meter, duration = found.primary, end - start
+    meter = found.primary
     if meter is None:
         reason = "no energy counter on this machine; " + "; ".join(f"{k}: {v}" for k, v in found.reasons.items())
-    known = [watts for watts in (idle["before"], idle["after"]) if watts is not None]
-    idle_w = sum(known) / len(known) if known else None
-    net = gross - idle_w * duration if gross is not None and idle_w is not None else None
-    made = {
-        "energy_j": gross, "net_energy_j": net, "method": "none" if gross is None else meter.method,
-        "source": meter.source if meter else "none", "reason": reason, "reasons": found.reasons,
-        "idle_power_w": idle_w, "idle_power_before_w": idle["before"], "idle_power_after_w": idle["after"],
-        "average_power_w": gross / duration if gross is not None else None, "duration_s": duration,
-        "audio_s": audio_s, "energy_per_audio_s_j": gross / audio_s if gross is not None and audio_s else None,
-        "energy_per_token_j": gross / tokens if gross is not None and tokens else None,
-        "is_estimate": bool(meter and meter.method == "estimate"),
-        "scope": "everything the meter sees, not this program alone"}
-    if gross is not None and net is None:
+    estimate = meter is not None and meter.method == "estimate"
+    made = {"energy_j": gross, **shares, "method": "none" if gross is None else meter.method,
+            "source": meter.source if meter else "none", "reason": reason, "reasons": found.reasons,
+            "idle_power_w": idle["mean"], "idle_power_before_w": idle["before"], "idle_power_after_w": idle["after"],
+            "duration_s": seconds, "is_estimate": estimate,
+            "scope": "everything the meter sees, not this program alone"}
+    if gross is not None and shares["net_energy_j"] is None:
         made["net_reason"] = idle["reason"]
-    if meter and meter.method == "estimate":
-        made |= {"energy_low_j": meter.low * duration, "energy_high_j": meter.high * duration}
-    return made
-
-
-def lines(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes: int) -> list[str]:
-    """What is printed about energy."""
-    if energy["energy_j"] is None:
-        return _lines_without(energy, cpu_s, cores, rtf, peak_bytes)
-    label = "ESTIMATED, not measured" if energy["is_estimate"] else energy["method"]
-    made = [f"Energy: {energy['energy_j']:.2f} J in {energy['duration_s']:.2f} s, {energy['average_power_w']:.2f} W "
-            f"({label}: {energy['source']})"]
-    if energy["is_estimate"]:
-        low, high = energy["energy_low_j"], energy["energy_high_j"]
-        made.append(f"  between {low:.2f} and {high:.2f} J, if the assumption holds")
-    per_token = energy["energy_per_token_j"]
-    made.append(f"  {energy['energy_per_audio_s_j']:.3f} J per second of sound"
-                + ("" if per_token is None else f", {per_token:.4f} J per token"))
-    if energy["net_energy_j"] is None:
-        made.append(f"  net of idle: unknown ({energy['net_reason']})")
-    else:
-        made.append(f"  net of idle: {energy['net_energy_j']:.2f} J (idle {energy['idle_power_w']:.2f} W)")
-    return made
-
-
-def _lines_without(energy: dict, cpu_s: float, cores: int, rtf: float | None, peak_bytes: int) -> list[str]:
-    if energy["source"] != "none":
-        return [f"Energy: not measured - {energy['reason']}"]
-    names = {"nvml": "NVML", "nvml-power": "NVML power", "rapl": "RAPL"}
-    made = ["Energy: not measured - no energy counter on this machine"]
-    made += [f"  {names.get(source, source)}: {why}" for source, why in energy["reasons"].items()]
-    factor = "unknown" if rtf is None else f"{rtf:.3f}"
-    made.append(f"  Reported instead: CPU time {cpu_s:.1f} s in all passes ({cores} cores), RTF {factor}, peak memory "
-                f"{peak_bytes / 1e6:.0f} MB")
-    made.append(f"  To get joules: {TO_GET_JOULES}")
+    if estimate:
+        made |= {"energy_low_j": meter.low * seconds, "energy_high_j": meter.high * seconds}
     return made

@@ -1,8 +1,12 @@
 """Which source of energy there is on this machine, and for every other one why not.
 
-    found = meters.find(device="cpu")
+    found = meters.open_meters(device="cpu")
     found.meters            # the first is the one that counts, the others are read along as a cross-check
     found.reasons           # {"nvml": "no NVIDIA driver: ...", "rapl": "...", ...}
+
+The library zeus reads more counters (AMD, Apple), but its energy monitor gives the joules of a window without the
+readings and their time stamps, and None without a reason where a counter is missing; it knows no battery and no
+external meter, and brings pandas and scikit-learn. It gives a second opinion instead: crosscheck.py.
 
 A meter only reads. What its readings mean in joules (difference of a counter, integral of power) is computed by those
 who use it. Everything a meter sees counts, not this program alone: a package, a board, a whole machine.
@@ -11,10 +15,12 @@ who use it. Everything a meter sees counts, not this program alone: a package, a
 import csv
 import math
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from whisper_lab import console
 from whisper_lab.console import LabError
 
 SOURCES = ("nvml", "nvml-power", "rapl", "battery", "power-file", "assume-watts")
@@ -45,7 +51,7 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class OpenMeters:
     """The meters of this machine, best first, and why the other sources are not among them."""
 
     meters: list[Meter]
@@ -61,8 +67,8 @@ class Found:
             meter.close()
 
 
-def find(device: str, wanted: str = "auto", gpu: int | str = 0, power_file: str | None = None,
-         assume_watts: str | None = None, root: str | Path = "/") -> Found:
+def open_meters(device: str, wanted: str = "auto", gpu: int | str = 0, power_file: str | None = None,
+                assume_watts: str | None = None, root: str | Path = "/") -> OpenMeters:
     """Try every source.
 
     device: cpu or cuda, where the work is done: a meter that does not see it cannot count. wanted: auto, none or one of
@@ -84,7 +90,33 @@ def find(device: str, wanted: str = "auto", gpu: int | str = 0, power_file: str 
     if wanted in SOURCES and not found:
         raise LabError(f"--meter {wanted} cannot be used: {reasons[wanted]}", TO_GET_JOULES)
     order = ("power-file", "nvml", "nvml-power", "rapl", "battery", "assume-watts")
-    return Found([found[name] for name in order if name in found], reasons)
+    return OpenMeters([found[name] for name in order if name in found], reasons)
+
+
+def announce(found: OpenMeters) -> None:
+    """Say which source the joules come from."""
+    if found.primary:
+        console.note("energy", found.primary.source, "the best source here that sees this device; --meter chooses")
+    else:
+        console.note("energy", "not measured", "no source on this machine, see below")
+
+
+def conditions(gpu: str | None) -> list["Conditions"]:
+    """What the trace reads besides the meters: clocks and temperature of the GPU with this UUID, if one is in use."""
+    try:
+        return [Conditions(gpu)] if gpu else []
+    except Unavailable as error:
+        console.warn(f"no clocks in the trace: {error}")
+        return []
+
+
+def wait_for(meter: Meter | None, patience_s: float = 3.0) -> None:
+    """The log of an external meter may lag behind: wait a little until it has reached this moment."""
+    if not hasattr(meter, "rows"):
+        return
+    end, patient = time.time(), time.monotonic() + patience_s
+    while time.monotonic() < patient and (not (rows := meter.rows()) or rows[-1][0] < end):
+        time.sleep(0.1)
 
 
 def _blind(name: str, device: str) -> str | None:
@@ -97,7 +129,7 @@ def _blind(name: str, device: str) -> str | None:
 
 
 def _openers(gpu: int | str, power_file: str | None, assume_watts: str | None, root: Path) -> dict:
-
+    """Source -> what opens it, or raises Unavailable."""
     return {"nvml": lambda: EnergyCounter(gpu), "nvml-power": lambda: Power(gpu),
             "rapl": lambda: Rapl(root), "battery": lambda: Battery(root),
             "power-file": lambda: PowerFile(power_file),
@@ -222,7 +254,7 @@ class EnergyCounter(_Board):
 
 
 class Power(_Board):
-    """Watts of this moment where the driver tells them, else the average it offers."""
+    """Watts of this moment where the driver gives them, else the average that it offers."""
 
     name, method, kind = "nvml-power", "integrated-power", "power"
     wraps_at = None
@@ -239,7 +271,7 @@ class Power(_Board):
             self.read()
         except self.nvml.NVMLError as error:
             self.close()
-            raise Unavailable(f"{self.board} does not tell its power ({error})") from error
+            raise Unavailable(f"{self.board} does not report its power ({error})") from error
         kind = "instant power" if self._instant else "power, which many drivers average over a second,"
         self.source = f"NVML {kind} integrated over time, {self.board}"
 
@@ -253,7 +285,7 @@ class Power(_Board):
 
 
 class Conditions(_Board):
-    """Clocks, temperature, load and memory of the board, for the trace; None where the board does not tell."""
+    """Clocks, temperature, load and memory of the board, for the trace; None where the board does not say."""
 
     def read(self) -> dict[str, float | None]:
         """Keys as in the trace's header."""
@@ -297,7 +329,7 @@ class Battery:
         try:
             self.read()
         except (OSError, ValueError) as error:
-            raise Unavailable(f"{discharging[0]} tells neither power_now nor current_now and voltage_now") from error
+            raise Unavailable(f"{discharging[0]} has neither power_now nor current_now and voltage_now") from error
         self.source = f"discharge of {', '.join(one.name for one in discharging)}, the whole machine"
 
     def read(self) -> tuple[float, ...]:
@@ -362,7 +394,7 @@ class PowerFile:
 
 
 class AssumedPower:
-    """No meter at all: time multiplied by a power that somebody named. An estimate, and labelled so."""
+    """No meter at all: time multiplied by a power that someone named. An estimate, and labelled so."""
 
     name, method, kind = "assume-watts", "estimate", "power"
     wraps_at = None

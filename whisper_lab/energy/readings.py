@@ -1,6 +1,6 @@
 """A log of everything the meters and the machine say, in a thread, with the real time of every reading.
 
-    with trace.Log(found.meters, interval_s=0.05) as log:
+    with Log(found.meters, interval_s=0.05) as log:
         start = log.mark()              # reads at this very moment, beside the regular readings
         ...
         end = log.mark()
@@ -8,7 +8,7 @@
     log.write("run_profile.csv")
 
 A thread that asks to sleep 50 ms wakes up after 50, 51 or, on a busy machine, 80: each reading keeps its own time
-stamp, so that nobody has to multiply a count of readings with an interval that was only wished for.
+stamp, so that no one has to multiply a count of readings with an interval that was only wished for.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Log:
 
     def __init__(self, meters: list, interval_s: float | None = 0.05, conditions: list | None = None):
         """interval_s: None for readings at the marks only; conditions: objects whose `read()` gives trace columns by
-        name; those of the processor always stand first."""
+        name; those of the processor always come first."""
         self.meters, self.interval_s = meters, interval_s
         self.conditions = [CpuConditions(), *(conditions or [])]
         self.start_epoch_s, self._started = time.time(), time.perf_counter()
@@ -153,7 +153,7 @@ class CpuConditions:
         self._asked = time.monotonic()
 
     def read(self) -> dict[str, float | None]:
-        """Keys as in COLUMNS; None where this system does not tell."""
+        """Keys as in COLUMNS; None where this system does not say."""
         clock = self._clock()
         return {"cpu_clock_mhz": round(clock, 1) if clock else None,
                 "cpu_utilization_percent": self._load(),

@@ -11,19 +11,20 @@ espeak-ng; where it is not installed, clips that it spoke earlier (media/profile
 import json
 import random
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, transcripts
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 
 # class -> shortest and longest clip, in s of sound
 CLASSES = {"short": (5.0, 10.0), "medium": (15.0, 30.0), "long": (45.0, 60.0), "technical": (10.0, 30.0)}
-SHIPPED = Path(__file__).resolve().parents[2] / "media" / "profile"
+MEDIA = Path(__file__).resolve().parents[2] / "media"
+SHIPPED, DIALOGUE = MEDIA / "profile", MEDIA / "long.flac"
 VOICES = ("en-us", "en-gb", "en-us+f2", "en-gb+m3", "en-us+m2", "en-gb+f3")
 LIBRISPEECH = "https://www.openslr.org/12"
 WORDS = {"english": "English sentences", "nano": "sentences that whisper-nano understands"}
@@ -43,7 +44,7 @@ class Sample:
     speech: bool = True
 
     def load(self) -> np.ndarray:
-        """float32 [n], 16 kHz. Raises LabError for a file that cannot be read."""
+        """The sound, float32 [n], 16 kHz. Raises LabError for a file that cannot be read."""
         return self.sound if self.path is None else audio.load(self.path).samples
 
 
@@ -57,7 +58,7 @@ def built_in(count: int, seed: int = 0, language_set: str = "english", shipped: 
     if not shipped and shutil.which("espeak-ng"):
         console.note("samples", f"{count} spoken by espeak-ng", f"seed {seed}; {WORDS[language_set]}")
         return [synthesize(kind, i, seed, language_set) for i, kind in enumerate(kinds)]
-    why = "as asked" if shipped else "espeak-ng is not installed here"
+    why = "--shipped-samples asks for them" if shipped else "espeak-ng is not installed here"
     again = f", used {-(-count // len(CLASSES))} times" if count > len(CLASSES) else ""
     chosen = f"{min(count, len(CLASSES))} clips of media/profile{again}"
     console.note("samples", chosen, f"{why}; {WORDS[language_set]}")
@@ -123,22 +124,24 @@ def tones(duration_s: float, seed: int = 0) -> Sample:
                   sound=(0.3 * sound / np.abs(sound).max()).astype(np.float32), speech=False)
 
 
-def from_files(paths: list[str], reference: str | None = None) -> list[Sample]:
+def from_files(paths: Sequence[str | Path], reference: str | None = None) -> list[Sample]:
     """The user's own files; texts from a references.json beside them, where it names them.
 
     Raises LabError for what cannot be read.
     """
-    from whisper_lab.compare.texts import manifest
-
-    files = audio.find(paths)
-    known: dict[Path, dict] = {}
-    for beside in {path.parent / "references.json" for path in files}:
-        known |= manifest(beside) if beside.is_file() else {}
-    found = []
-    for path in files:
-        entry = known.get(path, {})
+    found, known = [], {}
+    for path in audio.find(paths):
+        beside = path.parent / "references.json"
+        if path.parent not in known:
+            known[path.parent] = transcripts.read_references(beside) if beside.is_file() else {}
+        entry = transcripts.reference_of_clip(known[path.parent], path.parent, path) or {}
         found.append(Sample(path.name, "file", reference or entry.get("text"), entry.get("language"), "file", path))
     return found
+
+
+def dialogue() -> list[Sample]:
+    """The clip of media/ in which two voices speak in turn."""
+    return [replace(sample, kind="dialogue", source="flite, two voices") for sample in from_files([DIALOGUE])]
 
 
 def librispeech(count: int, folder: str | None = None) -> list[Sample]:
@@ -158,9 +161,9 @@ def _from_folder(count: int, folder: Path) -> list[Sample]:
             if len(listed) == count:
                 return listed
     if not listed:
-        raise LabError(f"{folder} holds no LibriSpeech: no *.trans.txt anywhere in it",
+        raise LabError(f"{folder} contains no LibriSpeech: no *.trans.txt anywhere in it",
                        f"unpack dev-clean.tar.gz of {LIBRISPEECH} and name its folder, LibriSpeech/dev-clean")
-    console.warn(f"{folder} holds {console.count(len(listed), 'utterance')}, fewer than the {count} asked for")
+    console.warn(f"{folder} contains {console.count(len(listed), 'utterance')}, fewer than the {count} asked for")
     return listed
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from whisper_lab.export import graphs, int8_cache, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
-from whisper_lab.export.pair import session
+from whisper_lab.export.pair import session_of
 from whisper_lab.export.reference import Sound, yardsticks
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
@@ -107,16 +107,14 @@ def _outputs(modules: dict) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str, np.ndarray]:
-    """Values of the graph, made outputs in a copy beside it (so that a sidecar is found)."""
+    """Values of the graph, made outputs in a copy, which is in memory alone."""
     model = graphs.load(path)
     outputs = {value.name for value in model.graph.outputs}
     values = {value.name: value for node in model.graph for value in node.outputs}
     exposed = [values[name] for name in names if values[name].type is not None]
     model.graph.outputs.extend(value for value in exposed if value.name not in outputs)
-    copy = path.with_name(f"{path.stem}.probe.onnx")
     try:
-        ir.save(model, copy)
-        run = session(copy)
+        run = session_of(ir.to_proto(model).SerializeToString(), path)
         feeds = {"input_features": sound.features} if part == "encoder" else _decoder_feeds(run, sound)
         asked = [value.name for value in exposed]
         return dict(zip(asked, run.run(asked, feeds), strict=True))
@@ -124,8 +122,6 @@ def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str,
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         return {}
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:

@@ -12,15 +12,40 @@ from whisper_lab.onnx_whisper import OnnxWhisper
 
 def session(path: Path, threads: int | None = None):
     """An onnxruntime session on the CPU; `threads` None means all cores. Raises LabError as external_data.check."""
+    external_data.check(path)
+    return _open(str(path), _options(threads))
+
+
+def session_of(graph: bytes, place: Path, threads: int | None = None):
+    """As `session`, over the bytes of a changed copy of the graph `place`, whose weights may be in files beside that.
+
+    Nothing is written: two programs may look into the same graphs, and their folder may be read-only.
+    """
+    external_data.check(place)
+    return _open(graph, beside(_options(threads), place))
+
+
+def beside(options, place: Path):
+    """SessionOptions for a graph that is given as bytes: the files it keeps weights in are where `place` is."""
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(place.parent))
+    return options
+
+
+def _options(threads: int | None):
     import onnxruntime
 
-    external_data.check(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # a gate reports a failing node itself
     # A pool of memory would keep the largest shape of the sweep for good, on top of the weights.
     options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def _open(graph: str | bytes, options):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def open_runtime(encoder: Path, decoder: Path, threads: int | None = None, like: Any = None,

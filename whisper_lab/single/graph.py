@@ -117,8 +117,14 @@ def facts(path: Path) -> dict:
         raise LabError(f"{path} {problem}", f"write it again: {command(path)}")
     if found.get("part") != PART:
         raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command(path)}")
-    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"]),
-                    "input": json.loads(found["recipe"]).get("input", "samples")}
+    try:
+        window_s, recipe = int(found["n_audio_ctx"]) * float(found["timestamp_step"]), json.loads(found["recipe"])
+        if not 0 < window_s < float("inf") or not isinstance(recipe, dict):
+            raise ValueError
+    except (KeyError, ValueError, OverflowError, RecursionError) as error:
+        raise LabError(f"{path} was not written whole: its metadata does not say how it is used",
+                       f"write it again: {command(path)}") from error
+    return found | {"window_s": window_s, "input": recipe.get("input", "samples")}
 
 
 # Open and report ------------------------------------------------------------------------------------------------------

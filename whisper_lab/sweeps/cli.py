@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
+from whisper_lab.energy.options import shorten
 
 SWEEP = """Run a program again and again, at one clock or at many, and keep account of each run's energy.
 
@@ -32,6 +33,12 @@ Reads this lab's folders and those of others in the same layout or in nvidia-smi
 """
 
 
+# --help shows what a first sweep may need, on one screen; --help-all shows these as well.
+SELDOM = {"version", "sleep_interval", "cooldown_timeout", "profiling_tool", "sampling_interval", "gpu_index",
+          "app_name", "app_executable", "app_timeout", "performance_threshold", "time_limit", "walltime", "parallel",
+          "slurm_args", "run_index", "seed", "log_level"}
+
+
 def main(argv: list[str]) -> int:
     """Run `sweep`, `collect` or `analyze`; argv[0] says which. Returns the exit status."""
     return {"sweep": sweep, "collect": collect, "analyze": analyze}[argv[0]](argv[1:])
@@ -47,6 +54,7 @@ def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     _application_options(parser)
     _limit_options(parser)
     _slurm_options(parser)
+    shorten(parser, "[options]", () if "--help-all" in argv else SELDOM)
     args = console.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
     args.custom_frequencies = _frequencies(parser, args)
     if not 10 <= args.sampling_interval <= 1000:
@@ -110,7 +118,7 @@ def _application_options(parser) -> None:
 
 def _limit_options(parser) -> None:
     group = parser.add_argument_group("results")
-    group.add_argument("--output-dir", metavar="DIR", help="(default: results_<gpu>_<app>)")
+    group.add_argument("--output-dir", metavar="DIR", help="where they are written (default: results_<gpu>_<app>)")
     group.add_argument("--performance-threshold", type=float, default=5.0, metavar="PERCENT",
                        help="how much slower than the fastest clock the best one may be (default: %(default)s)")
     group.add_argument("--time-limit", type=float, metavar="S", help="the same as seconds (default: none)")
@@ -120,8 +128,8 @@ def _limit_options(parser) -> None:
 def _slurm_options(parser) -> None:
     group = parser.add_argument_group("SLURM")
     group.add_argument("--slurm", action="store_true", help="submit the missing runs as one job array")
-    group.add_argument("--wait", action="store_true", help="until they have ended, then collect")
-    group.add_argument("--partition", metavar="NAME", help="(default: the cluster's)")
+    group.add_argument("--wait", action="store_true", help="until the runs have ended, then collect")
+    group.add_argument("--partition", metavar="NAME", help="of the cluster (default: its own)")
     group.add_argument("--walltime", default="01:00:00", metavar="TIME", help="of one run (default: %(default)s)")
     group.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at once, each on a node of its own; "
                        "1 keeps the plan's order and one node's silicon (default: %(default)s)")
@@ -146,27 +154,61 @@ def _frequencies(parser, args) -> list[int]:
 def sweep(argv: list[str]) -> int:
     """Plan, then run here, submit, or make one run of an array."""
     args = sweep_arguments(argv)
-    from whisper_lab.sweeps import device, plan
-    from whisper_lab.sweeps import plan as slurm
-    from whisper_lab.sweeps.run import missing
+    from whisper_lab.sweeps import clocks, plan
 
     if args.run_index is not None:
         return _one_of_array(args)
-    chosen = device.device(args)
-    made = plan.make(chosen.device, plan.frequencies(chosen.mode, args.custom_frequencies, chosen.clocks,
-                                                     chosen.device), args) | {"mode": chosen.mode}
-    folder = device.folder(args, chosen.device)
+    chosen = clocks.elsewhere(args.gpu_type, args.profiling_mode) if args.slurm and args.gpu_type != "auto" else \
+        clocks.choose_device(args.gpu_type, args.gpu_index, args.profiling_mode, args.dry_run)
+    made = _plan(args, chosen)
+    folder = _folder(args, chosen.device)
     if args.dry_run or chosen.dry_run:
-        return device.show(made, folder, chosen.dry_run or "--dry-run")
-    made = plan.save(made, folder)
-    if not args.slurm:
-        return _here(args, made, folder, chosen)
-    if not (indices := [entry["index"] for entry in missing(made, folder)]):
+        return show_plan(made, folder, chosen.dry_run or "--dry-run")
+    made = plan.save_plan(made, folder)
+    return _submit(args, made, folder) if args.slurm else _here(args, made, folder, chosen)
+
+
+def _plan(args, chosen) -> dict:
+    from whisper_lab.sweeps import plan
+
+    app = plan.application(args.app_name, args.app_executable, args.app_params)
+    rules = plan.Rules(args.sampling_interval, args.sleep_interval, args.cooldown_timeout, args.app_timeout,
+                       args.gpu_index)
+    frequencies = plan.choose_frequencies(chosen.mode, args.custom_frequencies, chosen.clocks, chosen.device)
+    return plan.make(chosen.mode, chosen.device, frequencies, args.num_runs, args.seed, app, rules)
+
+
+def _folder(args, device: str) -> Path:
+    """--output-dir, or the original's name for it."""
+    from whisper_lab.sweeps import layout
+
+    return Path(args.output_dir or layout.default_folder(device, args.app_name))
+
+
+def show_plan(plan: dict, folder: Path, reason: str) -> int:
+    """The plan as a table, for a dry run; always status 0."""
+    from whisper_lab.sweeps.plan import command_of_run
+
+    rows = [[entry["index"], entry["freq_requested_mhz"] or "default", folder / f"{entry['run_id']}_profile.csv"]
+            for entry in plan["order"]]
+    console.table(f"Dry run: {console.count(len(rows), 'run')}, in this order", ["run", "clock MHz", "profile"], rows)
+    console.result("command of each: " + shlex.join(command_of_run(plan, "python")))
+    console.result(f"nothing was run: {reason}")
+    if reason != "--dry-run":
+        console.result("  try: --profiling-mode baseline, which needs neither the right nor the device; or --slurm")
+    return 0
+
+
+def _submit(args, plan: dict, folder: Path) -> int:
+    from whisper_lab.sweeps import run, slurm
+
+    if not (indices := [entry["index"] for entry in run.missing(plan, folder)]):
         console.note("sbatch", "nothing to submit", "all runs are done")
-        return _finish(made, folder, args)
-    job = slurm.submit(made, indices, folder, args)
+        return _finish(plan, folder, args)
+    wanted = slurm.Submission(args.walltime, args.parallel, args.partition, args.wait, tuple(args.slurm_args))
+    job = slurm.submit(plan, indices, folder, wanted)
     if args.wait:
-        return _finish(made, folder, args)
+        return _finish(plan, folder, args)
     console.result(f"submitted job array {job}: {console.count(len(indices), 'run')} into {folder}")
     console.note("afterwards", f"python 06-profile-energy.py collect {folder}", "the last task also does it itself")
     return 0
@@ -180,14 +222,16 @@ def _here(args, plan: dict, folder: Path, chosen) -> int:
 
 
 def _one_of_array(args) -> int:
-    from whisper_lab.sweeps import device, plan, run
+    """Make run --run-index of the plan, which the first task to come writes."""
+    from whisper_lab.sweeps import clocks, plan, run
 
-    folder = device.folder(args, args.gpu_type)
-    made = plan.load(folder) if folder.is_dir() else None
-    chosen = device.for_task(args, made)
+    folder = _folder(args, args.gpu_type)
+    made = plan.load_plan(folder) if folder.is_dir() else None
     if made is None:
-        made = plan.save(plan.make(chosen.device, plan.frequencies(args.profiling_mode, args.custom_frequencies,
-                                                                   chosen.clocks, chosen.device), args), folder)
+        chosen = clocks.device_of_task(args.gpu_type, args.gpu_index, args.profiling_mode)
+        made = plan.save_plan(_plan(args, chosen), folder)
+    else:
+        chosen = clocks.device_of_task(made["device"], made["profiling"]["gpu_index"], made["mode"])
     if not 0 <= args.run_index < len(made["order"]):
         raise LabError(f"there is no run {args.run_index}: the plan has {len(made['order'])}",
                        f"submit with --array=0-{len(made['order']) - 1}")
@@ -225,8 +269,8 @@ def collect(argv: list[str]) -> int:
     from whisper_lab.sweeps import layout, plan
 
     folder = layout.check_folder(args.folder)
-    if (made := plan.load(folder)) is None:
-        raise LabError(f"{folder} holds no {layout.PLAN}: this lab's sweep did not make it",
+    if (made := plan.load_plan(folder)) is None:
+        raise LabError(f"{folder} contains no {layout.PLAN}: this lab's sweep did not make it",
                        f"python 06-profile-energy.py analyze {shlex.quote(str(folder))}")
     return _finish(made, folder, args)
 

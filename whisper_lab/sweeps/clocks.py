@@ -1,4 +1,4 @@
-"""The clock of the processor under test: lock it for one run, and give it back whatever happens.
+"""The device under test and its clock: lock it for one run, and give it back whatever happens.
 
 Three ways, one interface: NVML's locked clocks (NVIDIA, needs root; the application clocks of older launchers leave
 with CUDA 14), Linux's cpufreq, and nothing, with the reason. Frequencies are in MHz everywhere.
@@ -9,8 +9,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from whisper_lab import console
+from whisper_lab.console import LabError
 
 # NVML's reasons for a clock lower than asked for; idle and application settings are choices, not throttling.
 THROTTLE_BITS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "temperature (software)",
@@ -174,7 +177,7 @@ def gpu_type(name: str) -> str:
     return known or plain or "GPU"
 
 
-def find(index: int = 0, only_look: bool = False) -> Clocks:
+def find_clocks(index: int = 0, only_look: bool = False) -> Clocks:
     """The clock of this machine: the GPU of that index if there is one, else the CPU's, else none with the reason."""
     try:
         import pynvml
@@ -187,7 +190,7 @@ def find(index: int = 0, only_look: bool = False) -> Clocks:
 
 
 def find_cpu(why: str, root: Path = Path("/sys/devices/system/cpu")) -> Clocks:
-    """The processor's clock; `why` it and not a GPU stands in the reason where it cannot be set."""
+    """The processor's clock; `why` it and not a GPU is part of the reason where it cannot be set."""
     limits = list(root.glob("cpu[0-9]*/cpufreq/scaling_m[ai][xn]_freq"))
     if not limits:
         return Clocks("CPU", f"{why}; Linux offers no cpufreq here, as in most virtual machines")
@@ -229,3 +232,66 @@ def locked(clocks: Clocks, mhz: int | None) -> Iterator[None]:
     finally:
         clocks.release()
         atexit.unregister(clocks.release)
+
+
+# Which device a sweep measures ----------------------------------------------------------------------------------------
+
+@dataclass
+class Chosen:
+    """The device's name in file names, its clock, the mode that is possible; `dry_run`: why nothing may be run."""
+
+    device: str
+    clocks: Clocks
+    mode: str
+    dry_run: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def say(self, what: str, choice: str, reason: str) -> None:
+        """A choice with its reason, for the reader and for the summary."""
+        console.note(what, choice, reason)
+        self.notes.append(f"{what}: {choice} ({reason})")
+
+
+def choose_device(gpu_type: str, index: int, mode: str, dry_run: bool = False) -> Chosen:
+    """The device of a sweep that runs here.
+
+    gpu_type: A100, V100, H100, CPU or auto; index: of the GPU; mode: baseline, custom or dvfs; dry_run: only look,
+    another sweep may hold the clock.
+    """
+    found = _clocks_of(gpu_type, index, only_look=dry_run)
+    chosen = Chosen(found.device, found, mode)
+    same = gpu_type in ("auto", found.device)
+    if mode == "baseline":
+        why = "what this machine has" if same else f"there is no {gpu_type} here: files and summary say so"
+        chosen.say("device", found.device, why)
+    elif not same:
+        chosen.device = gpu_type
+        chosen.dry_run = f"there is no {gpu_type} here but {found.device}" + (
+            f" ({found.reason})" if found.reason else "")
+    elif found.reason and found.device == "CPU":
+        chosen.mode = "baseline"
+        chosen.say("profiling mode", "baseline", f"clocks cannot be set: {found.reason}")
+    elif found.reason:
+        chosen.dry_run = found.reason
+    return chosen
+
+
+def elsewhere(gpu_type: str, mode: str) -> Chosen:
+    """The device of a job array: that of its node, so only its name counts here."""
+    return Chosen(gpu_type, Clocks(gpu_type, "the node will say"), mode)
+
+
+def device_of_task(wanted: str, index: int, mode: str) -> Chosen:
+    """The device of one task of an array. Raises LabError where the node is not what the sweep is for."""
+    found = _clocks_of(wanted, index)
+    if wanted not in ("auto", found.device):
+        raise LabError(f"the plan is for {wanted}, and this node has {found.device}" + (
+            f" ({found.reason})" if found.reason else ""), "choose another --partition")
+    if mode != "baseline" and found.reason:
+        raise LabError(f"this node's clock cannot be set: {found.reason}", "--profiling-mode baseline needs no right")
+    return Chosen(found.device, found, mode)
+
+
+def _clocks_of(gpu_type: str, index: int, only_look: bool = False) -> Clocks:
+    """This machine's clock; of the processor where that is asked for, even where there is a GPU."""
+    return find_cpu("--gpu-type CPU") if gpu_type == "CPU" else find_clocks(index, only_look)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab.compare.figures import plot, save
+from whisper_lab.pictures import plot, save
 from whisper_lab.sweeps import layout, profiles
 from whisper_lab.sweeps.analysis import FACTORS
 

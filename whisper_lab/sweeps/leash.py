@@ -13,13 +13,13 @@ import subprocess
 import sys
 import threading
 
-MARK = "WHISPER_LAB_SWEEP"  # in the program's environment: whose it is, for orphans.py
+MARK = "WHISPER_LAB_SWEEP"  # in the program's environment: whose it is: the next sweep looks for it, see run.py
 
 
 def end_with_the_sweep(pipe: int) -> None:
     """Wait until the sweep is gone, then end the whole group."""
     os.read(pipe, 1)
-    if os.getpgrp() == os.getpid():  # the group is ours, not that of somebody's shell
+    if os.getpgrp() == os.getpid():  # the group is ours, not that of someone's shell
         os.killpg(os.getpid(), signal.SIGKILL)
 
 

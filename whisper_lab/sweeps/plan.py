@@ -6,13 +6,9 @@ the sweep goes on (temperature, a neighbour's job) strikes all clocks alike.
 """
 
 import hashlib
-import os
 import random
-import re
 import shlex
-import shutil
-import subprocess
-import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from whisper_lab import console, files
@@ -24,35 +20,58 @@ SCHEMA = "whisper-onnx-lab/sweep-plan/1"
 SCRIPT = Path(__file__).resolve().parents[2] / "06-profile-energy.py"
 
 
-def make(device: str, frequencies: list[int | None], args) -> dict:
-    """The plan of a sweep; `frequencies` in MHz, [None] for the default clocks."""
-    generator, order = random.Random(args.seed), []
-    for run in range(1, args.num_runs + 1):
+@dataclass(frozen=True)
+class Rules:
+    """How each run of a sweep is made and watched."""
+
+    interval_ms: int = 50  # of the profile
+    sleep_s: float = 1.0  # least pause between two runs
+    cooldown_max_s: float = 60.0  # longest wait for the device to cool down
+    timeout_s: float = 1800.0  # of a run
+    gpu_index: int = 0
+    tool: str = "lab"  # what measures: always 06 itself
+
+
+def make(mode: str, device: str, frequencies: list[int | None], runs: int, seed: int, app: dict, rules: Rules) -> dict:
+    """The plan of a sweep.
+
+    mode: baseline, custom or dvfs; frequencies in MHz, [None] for the default clocks; runs: at each of them; app: of
+    `application`.
+    """
+    generator, order = random.Random(seed), []
+    for run in range(1, runs + 1):
         block = list(frequencies)
         generator.shuffle(block)
         order += [RunKey(device, freq, run) for freq in block]
-    return {"schema": SCHEMA, "mode": args.profiling_mode, "device": device, "frequencies_mhz": frequencies,
-            "num_runs": args.num_runs, "seed": args.seed, "app": application(args),
-            "profiling": {"tool": "lab", "interval_ms": args.sampling_interval, "sleep_s": args.sleep_interval,
-                          "cooldown_max_s": args.cooldown_timeout, "timeout_s": args.app_timeout,
-                          "gpu_index": args.gpu_index},
+    return {"schema": SCHEMA, "mode": mode, "device": device, "frequencies_mhz": frequencies, "num_runs": runs,
+            "seed": seed, "app": app, "profiling": asdict(rules),
             "order": [{"index": i, "run_id": key.stem, "freq_requested_mhz": key.freq, "run": key.run}
                       for i, key in enumerate(order)]}
 
 
-def application(args) -> dict:
-    """The program under test: name, file, arguments as a list (quotes kept, no shell) and the file's SHA-256."""
-    path = executable(args.app_executable)
+def application(name: str, program: str, parameters: str) -> dict:
+    """The program under test: name, file, arguments as a list (quotes kept, no shell) and the file's SHA-256.
+
+    06 without a word about what to profile takes several clips: --benchmark is put before its other arguments.
+    """
+    path = executable(program)
     try:
-        params = shlex.split(args.app_params)
+        words = shlex.split(parameters)
     except ValueError as error:
         raise LabError(f"--app-params cannot be read: {error}", "close every quote, as in a shell") from error
-    modes = {"--benchmark", "--audio-file", "--generate-audio"}
-    if path.resolve() == SCRIPT and not any(word.partition("=")[0] in modes for word in params):
-        params = ["--benchmark", *params]
+    ours = path.resolve() == SCRIPT
+    if ours and not names_its_work(words):
+        words = ["--benchmark", *words]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"name": args.app_name, "executable": "06-profile-energy.py" if path.resolve() == SCRIPT else str(path),
-            "params": params, "sha256": digest}
+    return {"name": name, "executable": SCRIPT.name if ours else str(path), "params": words, "sha256": digest}
+
+
+def names_its_work(words: list[str]) -> bool:
+    """Whether arguments of 06 say what it is to profile: sound, tones, a benchmark, or telling speakers apart."""
+    from whisper_lab.energy import options
+
+    given, _ = options.parser("").parse_known_args(words)
+    return bool(given.sound or given.audio_file or given.generate_audio or given.benchmark or given.task == "diarize")
 
 
 def executable(name: str) -> Path:
@@ -63,12 +82,12 @@ def executable(name: str) -> Path:
     if path.name == SCRIPT.name:
         return SCRIPT
     if path.name == "WhisperViaHF.py":
-        console.note("application", SCRIPT.name, f"there is no {name}; this is the same program here")
+        console.note("application", SCRIPT.name, f"there is no {name}; it is called so here")
         return SCRIPT
-    raise LabError(f"there is no program {name}", "leave --app-executable away to profile 06-profile-energy.py itself")
+    raise LabError(f"there is no program {name}", "leave out --app-executable to profile 06-profile-energy.py itself")
 
 
-def frequencies(mode: str, custom: list[int], clocks: Clocks, device: str) -> list[int | None]:
+def choose_frequencies(mode: str, custom: list[int], clocks: Clocks, device: str) -> list[int | None]:
     """The clocks of a mode in MHz, ascending; [None] for baseline. Raises LabError for a clock that cannot be had."""
     if mode == "baseline":
         return [None]
@@ -89,7 +108,7 @@ def frequencies(mode: str, custom: list[int], clocks: Clocks, device: str) -> li
     return sorted(set(custom))
 
 
-def save(plan: dict, folder: Path) -> dict:
+def save_plan(plan: dict, folder: Path) -> dict:
     """Write the plan, or find the same one there (then the sweep goes on); another one is an error."""
     there = read_json(folder / PLAN)
     if there is None:
@@ -99,74 +118,24 @@ def save(plan: dict, folder: Path) -> dict:
         return plan
     changed = [name for name in plan if there.get(name) != plan[name]]
     if changed:
-        raise LabError(f"{folder} holds another sweep: its {', '.join(changed)} differ{'s' * (len(changed) == 1)}",
+        raise LabError(f"{folder} contains another sweep: its {', '.join(changed)} differ{'s' * (len(changed) == 1)}",
                        "choose another --output-dir, or the same options to go on with that one")
     return there
 
 
-def load(folder: Path) -> dict | None:
+def load_plan(folder: Path) -> dict | None:
     """The plan in a folder of results, or None where another program made them."""
     plan = read_json(folder / PLAN)
     return plan if plan and plan.get("schema") == SCHEMA else None
 
 
-def key(plan: dict, entry: dict) -> RunKey:
+def run_key(plan: dict, entry: dict) -> RunKey:
     """The run that an entry of plan["order"] means."""
     return RunKey(plan["device"], entry["freq_requested_mhz"], entry["run"])
 
 
-def command(plan: dict, python: str) -> list[str]:
+def command_of_run(plan: dict, python: str) -> list[str]:
     """The command of every run, without the files it is to write."""
     name = plan["app"]["executable"]
     path = SCRIPT if name == SCRIPT.name else Path(name)
     return [*([python] if path.suffix == ".py" else []), str(path), *plan["app"]["params"]]
-
-
-# SLURM ----------------------------------------------------------------------------------------------------------------
-
-# Sweeps on a cluster: one job array whose index picks the run from the plan; only missing runs are submitted.
-
-ARRAY_SCRIPT = SCRIPT.parent / "slurm" / "array.sh"
-
-
-def array_spec(indices: list[int], parallel: int) -> str:
-    """[0, 1, 2, 5], 1 -> `0-2,5%1`: SLURM's own notation; %N is how many may run at once."""
-    parts: list[list[int]] = []
-    for index in sorted(indices):
-        if parts and index == parts[-1][-1] + 1:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts) + f"%{parallel}"
-
-
-def options(plan: dict, indices: list[int], folder: Path, args) -> list[str]:
-    """The options of sbatch for this sweep."""
-    made = [f"--array={array_spec(indices, args.parallel)}", f"--job-name={plan['app']['name']}-{plan['device']}",
-            f"--output={folder.absolute()}/slurm_%A_%a.out", f"--time={args.walltime}"]
-    if args.partition:
-        made.append(f"--partition={args.partition}")
-    if plan["device"] != "CPU":
-        made.append("--gpus-per-node=1")
-    return [*made, *args.slurm_args]
-
-
-def submit(plan: dict, indices: list[int], folder: Path, args) -> str:
-    """Submit the array; returns its job id. With --wait, returns when its last task has ended.
-
-    Raises LabError where there is no sbatch or it refuses; a task that fails is no error here: its record says so.
-    """
-    if shutil.which("sbatch") is None:
-        raise LabError("--slurm: there is no sbatch on this machine",
-                       "call it on the cluster's login node, or leave --slurm away to run here")
-    command = ["sbatch", "--parsable", *(["--wait"] if args.wait else []), *options(plan, indices, folder, args),
-               str(ARRAY_SCRIPT), "--output-dir", str(folder.absolute())]
-    console.note("sbatch", " ".join(command[1:]), f"{len(indices)} of {len(plan['order'])} runs are missing")
-    environment = os.environ | {"LAB_ROOT": str(SCRIPT.parent), "LAB_PYTHON": sys.executable}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    job = re.match(r"\d+", done.stdout)
-    if job is None:
-        said = done.stderr.strip().splitlines()
-        raise LabError(f"sbatch refused: {said[-1] if said else f'exit {done.returncode}'}",
-                       "see its options above; --partition and --slurm-args pass others")
-    return job[0]

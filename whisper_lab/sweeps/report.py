@@ -1,11 +1,10 @@
-"""An analysis in words, tables and files: Sections, which the terminal, Markdown and the page share.
-"""
+"""An analysis in words, tables and files: tables on stdout, energy_analysis.json, .md, .html and figures/."""
 
 from pathlib import Path
 
 from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
-from whisper_lab.report import Section, Table
+from whisper_lab.report import Section, Table, html, markdown
 from whisper_lab.sweeps import analysis, figures, results
 from whisper_lab.sweeps.analysis import FACTORS
 
@@ -164,20 +163,16 @@ def _work(groups: list[dict]) -> Section:
 
 # What is written ------------------------------------------------------------------------------------------------------
 
-# From folders of results to what is shown: tables on stdout, energy_analysis.json, .md, .html and figures/.
-
 NAME = "energy_analysis"
 
 
 def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, time_limit_s: float | None = None,
             drop_first: bool = False, output_json: str | None = None) -> dict:
     """Analyze folders, show it, write it into `target`; returns the document."""
-    from whisper_lab import report as render
-
-    experiments = [results.load(folder) for folder in folders]
+    experiments = [results.read_folder(folder) for folder in folders]
     for folder, one in zip(folders, experiments, strict=True):
         if not one["runs"]:
-            raise LabError(f"{folder} holds no run whose file names are known",
+            raise LabError(f"{folder} contains no run whose file names are known",
                            "A100_freq_510_run_01_profile.csv or run_01_freq_510_profile.csv would be one")
     made = analysis.analyze(experiments, threshold_percent, time_limit_s, drop_first)
     for number, group in enumerate(made["groups"], 1):
@@ -190,8 +185,9 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     pictures = figures.draw(made, experiments, folders, target / "figures")
     machines = ", ".join(dict.fromkeys(one["machine"] for one in made["folders"]))
     title, under = "Energy and time", f"{machines}; analyzed with Python {machine.card()['python']}"
-    files.write_text(target / f"{NAME}.md", _beside(render.markdown(title, under, parts, pictures), pictures))
-    page = files.write_text(target / f"{NAME}.html", render.html(title, under, parts, pictures))
+    files.write_text(target / f"{NAME}.md", _beside(markdown(title, under, parts, pictures), pictures))
+    answered = 1 + len(made["groups"])  # completeness, and the answers of each group
+    page = files.write_text(target / f"{NAME}.html", html(title, under, parts, pictures, answered))
     console.note("report", page, f"beside it .json, .md and {len(pictures)} figures")
     return made
 
@@ -211,7 +207,7 @@ def show(parts: list, made: dict) -> None:
         for problem in one["problems"]:
             console.warn(problem)
         if not one["succeeded"]:
-            console.warn(f"{one['name']} holds no successful run to analyze")
+            console.warn(f"{one['name']} contains no successful run to analyze")
     for part in parts:
         for table in part.tables:
             console.table(table.title, table.columns, table.rows)

@@ -1,23 +1,32 @@
-"""Results folders of any writer -> experiments with normalized runs; and experiment_summary.json.
-"""
+"""Results folders of any writer -> experiments with normalized runs; and experiment_summary.json."""
 
 import time
 from pathlib import Path
 
 from whisper_lab import files, machine
+from whisper_lab.console import LabError
 from whisper_lab.metrics import mean_interval
 from whisper_lab.sweeps import layout, profiles
-from whisper_lab.sweeps import plan as plans
-from whisper_lab.sweeps import run as sweep
 from whisper_lab.sweeps.layout import SUMMARY, read_json
+from whisper_lab.sweeps.plan import load_plan, run_key
+from whisper_lab.sweeps.run import clock_facts, energy_facts, without_transcripts
 
 
-def load(folder: Path) -> dict:
+def read_folder(folder: Path) -> dict:
     """One folder: `name`, `machine` (GPU or CPU as one line), `runs` (see `normalized`), `missing`, `problems`.
 
-    Reads this lab's records where they are, else its summary, else the files alone.
+    Reads this lab's records where they are, else its summary, else the files alone. Raises LabError for records that
+    no program of this lab writes: such a folder comes from somebody else, or is damaged.
     """
-    plan, written = plans.load(folder), layout.read_json(folder / layout.SUMMARY) or {}
+    try:
+        return _read_folder(folder)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
+        raise LabError(f"{folder} holds records that cannot be understood: {type(error).__name__}: {str(error)[:200]}",
+                       "analyze folders of results as 06 sweep writes them, or leave this one out") from error
+
+
+def _read_folder(folder: Path) -> dict:
+    plan, written = load_plan(folder), layout.read_json(folder / layout.SUMMARY) or {}
     ours = written.get("schema") == SCHEMA
     if plan:
         records = run_records(plan, folder)
@@ -62,9 +71,10 @@ def _from_files(found: dict, run_id: str, timing: dict) -> dict:
     lacking = [kind for kind in ("profile", "log") if kind not in paths]
     status = "failed" if timed.get("status", "success") != "success" or timed.get("exit_code") else "success"
     made = {"run_id": run_id, "run": key.run, "freq_requested_mhz": key.freq, "status": status,
-            "duration_s": timed.get("duration_s"), **sweep.clock_facts(devices, key),
-            **sweep.energy_facts(result if "energy" in result else None, devices),
-            "average_rtf": result.get("average_rtf"), "result": sweep.slim(result), "machine": result.get("machine"),
+            "duration_s": timed.get("duration_s"), **clock_facts(devices, key),
+            **energy_facts(result if "energy" in result else None, devices),
+            "average_rtf": result.get("average_rtf"), "result": without_transcripts(result),
+            "machine": result.get("machine"),
             "trouble": trouble or (f"{run_id} has no {' and no '.join(lacking)}" if lacking else None)}
     if trouble or "profile" not in paths:
         made["energy_reason"] = made["energy_reason"] or trouble or "no profile"
@@ -97,6 +107,7 @@ def normalized(record: dict, folder: str, machine: str | None, app: str | None) 
     """
     result = record.get("result") or {}
     passes = result.get("repeats") or 1
+    _check_kinds(record, result)
     energy, net, window = (_per(record.get(name), passes) for name in ("energy_j", "net_energy_j", "energy_window_s"))
     inference = result.get("total_inference_time")
     return {"folder": folder, "machine": machine, "app": app or "unknown program", "run_id": record["run_id"],
@@ -114,6 +125,27 @@ def normalized(record: dict, folder: str, machine: str | None, app: str | None) 
             "audio_s": result.get("total_audio_duration"),
             "tokens": result.get("tokens"), "wer": result.get("wer"), "phases": result.get("phases_s") or {},
             "memory_bytes": result.get("peak_memory_bytes"), "gpu_memory_gb": result.get("gpu_memory_used")}
+
+
+def _check_kinds(record: dict, result: dict) -> None:
+    """What will be computed with is a finite number or unknown, what will be shown is text. Raises ValueError."""
+    numbers = [(record, ("energy_j", "net_energy_j", "energy_window_s", "duration_s", "average_power_w", "idle_power_w",
+                         "average_rtf", "freq_actual_mean_mhz", "freq_requested_mhz", "run")),
+               (result, ("repeats", "total_inference_time", "model_parameters", "batch_size", "total_audio_duration",
+                         "tokens", "wer", "peak_memory_bytes", "gpu_memory_used"))]
+    texts = [(record, ("run_id", "status", "energy_method", "energy_reason", "reason")),
+             (result, ("model", "device", "precision", "torch_dtype", "backend"))]
+    for rows, is_kind in ((numbers, _is_number), (texts, lambda value: isinstance(value, str))):
+        for row, names in rows:
+            for name in names:
+                if row.get(name) is not None and not is_kind(row[name]):
+                    raise ValueError(f"{name} is {str(row[name])[:50]!r}")
+    if not all(_is_number(value) for value in (result.get("phases_s") or {}).values() if value is not None):
+        raise ValueError("phases_s holds something that is no number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _per(value: float | None, passes: int) -> float | None:
@@ -152,15 +184,13 @@ def problems(records: list[dict]) -> list[str]:
 
 # experiment_summary.json ----------------------------------------------------------------------------------------------
 
-# experiment_summary.json: what was planned, what was run, and the statistics of each clock. Unknown is null.
-
 SCHEMA = "whisper-onnx-lab/experiment-summary/1"
 FRAMEWORK_VERSION = "1.0"
 STATISTICS = ["energy_j", "energy_window_s", "duration_s", "average_power_w", "average_rtf", "freq_actual_mean_mhz"]
 
 
 def spread(values: list[float | None]) -> dict:
-    """`intervals.interval` of the known values: mean, sd, 95 % interval (low, high), n."""
+    """metrics.mean_interval of the known values: mean, sd, 95 % interval (low, high), n."""
     return mean_interval([value for value in values if value is not None])
 
 
@@ -168,7 +198,7 @@ def run_records(plan: dict, folder: Path) -> list[dict]:
     """The record of every planned run, in the plan's order; `missing` for those that left none."""
     found = []
     for entry in plan["order"]:
-        key = plans.key(plan, entry)
+        key = run_key(plan, entry)
         record = read_json(folder / key.files()["status"])
         found.append(record or {"run_id": key.stem, "run": key.run, "freq_requested_mhz": key.freq,
                                 "status": "missing", "reason": "not run yet, or killed while it ran"})

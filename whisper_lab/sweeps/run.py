@@ -13,10 +13,10 @@ from pathlib import Path
 from whisper_lab import console, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.sweeps import leash, profiles
-from whisper_lab.sweeps import plan as plans
 from whisper_lab.sweeps.clocks import Clocks, locked
 from whisper_lab.sweeps.layout import RunKey, read_json
 from whisper_lab.sweeps.leash import MARK
+from whisper_lab.sweeps.plan import command_of_run, run_key
 
 STATUS_SCHEMA = "whisper-onnx-lab/sweep-run/1"
 COOL_C = 5.0  # a run starts when the device is at most this much warmer than before the first one
@@ -34,7 +34,7 @@ def done(folder: Path, key: RunKey) -> dict | None:
 
 def missing(plan: dict, folder: Path) -> list[dict]:
     """The entries of the plan that are not done."""
-    return [entry for entry in plan["order"] if not done(folder, plans.key(plan, entry))]
+    return [entry for entry in plan["order"] if not done(folder, run_key(plan, entry))]
 
 
 def run_all(plan: dict, entries: list[dict], folder: Path, clocks: Clocks) -> list[dict]:
@@ -42,7 +42,7 @@ def run_all(plan: dict, entries: list[dict], folder: Path, clocks: Clocks) -> li
     end_left_running()
     start_c, records = clocks.temperature_c(), []
     for number, entry in enumerate(entries, 1):
-        key = plans.key(plan, entry)
+        key = run_key(plan, entry)
         if (record := done(folder, key)) is not None:
             console.note(key.stem, "not run again", "it is done")
         else:
@@ -89,7 +89,7 @@ def run_one(plan: dict, key: RunKey, folder: Path, clocks: Clocks, cooled: float
     with alone(folder, key):
         for name in names.values():  # what a killed or failed attempt left
             (folder / name).unlink(missing_ok=True)
-        command = [*plans.command(plan, sys.executable), "--output-file", str(folder / names["result"]),
+        command = [*command_of_run(plan, sys.executable), "--output-file", str(folder / names["result"]),
                    "--trace", str(folder / names["profile"]), "--interval-ms", str(plan["profiling"]["interval_ms"])]
         before = clocks.temperature_c()
         with locked(clocks, key.freq), Watch(clocks) as watch:
@@ -183,7 +183,7 @@ def measured(folder: Path, names: dict[str, str], key: RunKey, status: int | Non
         profile = profiles.read(folder / names["profile"])
     reason = None if result is not None else "it wrote no result file" if status == 0 else f"exit status {status}"
     return {"reason": reason, **clock_facts(profile, key), **energy_facts(result, profile),
-            "average_rtf": (result or {}).get("average_rtf"), "result": slim(result),
+            "average_rtf": (result or {}).get("average_rtf"), "result": without_transcripts(result),
             "machine": (result or {}).get("machine"), "files": present}
 
 
@@ -215,7 +215,7 @@ def energy_facts(result: dict | None, devices: list[profiles.Profile] | None) ->
             "average_power_w": power, "idle_power_w": None}
 
 
-def slim(result: dict | None) -> dict | None:
+def without_transcripts(result: dict | None) -> dict | None:
     """A run's results for the summary: all but the transcripts, the machine and the joules already told."""
     left_out = {"transcriptions", "machine", "energy"}
     return None if result is None else {name: value for name, value in result.items() if name not in left_out}

@@ -143,7 +143,8 @@ def _claims(evidence) -> None:
                    "int8 kost whisper-nano op deze clips hoogstens tien procentpunt WER.",
                    values["wer_int8_percent"] <= values["wer_fp32_percent"] + 10, values["wer_int8_percent"])
     evidence.claim("tokens_stay", "Given PyTorch's history, nano's int8 chooses at least nine in ten of its tokens.",
-                   "Met dezelfde voorgeschiedenis kiest nano in int8 minstens negen op de tien keer PyTorch's token.",
+                   "Met dezelfde voorgeschiedenis kiest nano in int8 minstens negen op de tien keer het token van "
+                   "PyTorch.",
                    values["top1_percent"] >= 90, values["top1_percent"])
     evidence.claim("seven_bits", "Reduced range (7 bits) makes the encoder less exact.",
                    "Een verkleind bereik (7 bits) maakt de encoder minder nauwkeurig.",

@@ -80,8 +80,7 @@ def _wrap(evidence, joules) -> None:
 def _here(evidence, quick: bool) -> None:
     """What this machine does: intervals of a real log while nano works, its real-time factor, its energy counter."""
     from whisper_lab.decoding import Options, decode
-    from whisper_lab.energy import meters
-    from whisper_lab.energy import readings as trace
+    from whisper_lab.energy import meters, readings
     from whisper_lab.features import log_mel
     from whisper_lab.metrics import real_time_factor
 
@@ -89,7 +88,7 @@ def _here(evidence, quick: bool) -> None:
     features, seconds = log_mel(clip, runtime.spec)[None], 1.0 if quick else 4.0
     decode(runtime, features, Options(language="en"))
     rounds, start = 0, time.perf_counter()
-    with trace.Log([], ASKED_S) as log:
+    with readings.Log([], ASKED_S) as log:
         while time.perf_counter() - start < seconds:
             decode(runtime, features, Options(language="en"))
             rounds += 1
@@ -98,7 +97,7 @@ def _here(evidence, quick: bool) -> None:
     intervals = np.diff([row.at for row in log.rows][:-1])  # the last reading is not the thread's
     evidence.value("real_mean_interval_ms", 1000 * float(intervals.mean()), "ms")
     evidence.value("real_longest_interval_ms", 1000 * float(intervals.max()), "ms")
-    found = meters.find("cpu")
+    found = meters.open_meters("cpu")
     reasons = "; ".join(f"{name}: {found.reasons[name]}" for name in ("nvml", "rapl", "battery")
                         if name in found.reasons)
     evidence.value("energy_here", found.primary.source if found.primary else "null")

@@ -94,7 +94,7 @@ def _claims(evidence, passed: list) -> None:
                    "De controle wijst precies de knoop aan die kapot is.", values["broken_node"].startswith(FAULT),
                    values["broken_node"])
     evidence.claim("steps", "In float32, prompt at once and token by token agree to rounding; int8 does not.",
-                   "In float32 zijn prompt in één keer en token per token op afronding na gelijk; in int8 niet.",
+                   "In float32 geven de prompt in één keer en token per token op afronding na hetzelfde; in int8 niet.",
                    values["steps_error_fp32"] < 1e-5 < values["steps_error_int8"], values["steps_error_fp32"])
     evidence.claim("cache", "The cross caches are as large as the formula says.",
                    "De cross-caches zijn zo groot als de formule zegt.",

@@ -56,7 +56,7 @@ def measure(evidence, args) -> None:
     sound, text = recording(args.quick)
     clip_s = len(sound) / common.RATE
     evidence.value("clip_s", clip_s, "s", stable=not args.quick)
-    evidence.value("words", len(text.split()), stable=not args.quick)
+    evidence.value("words", common.errors(text, "").reference_words, stable=not args.quick)
     transcribe.transcribe(runtime, sound[:common.RATE * 2], Options(language="en"))  # warm-up
     start = time.perf_counter()
     batch = transcribe.transcribe(runtime, sound, Options(language="en"))
@@ -110,9 +110,8 @@ def delays(commits: list, source) -> list[float]:
 
 
 def wrong_percent(reference: str, said: str) -> float:
-    from whisper_lab.metrics import word_errors
 
-    return 100 * word_errors(reference, said).wer
+    return 100 * common.errors(reference, said).wer
 
 
 def _claims(evidence) -> None:
