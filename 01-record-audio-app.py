@@ -69,7 +69,7 @@ def record(args) -> Saved:
 
     from whisper_lab import microphone
 
-    sounddevice, chosen = microphone.import_sounddevice(), microphone.find(args.device)
+    sounddevice, chosen = microphone.import_sounddevice(), microphone.find(args.microphone)
     losses, meter, bar = microphone.Losses(), audio.Meter(), microphone.Bar()
     wanted = round(args.seconds * chosen.rate) if args.seconds else float("inf")  # frames
     waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
@@ -174,8 +174,9 @@ def arguments(argv: list[str] | None):
     local = parser.add_argument_group("a microphone on this machine")
     local.add_argument("--cli", action="store_true", help="record here, without a page")
     local.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
-    local.add_argument("--device", type=lambda text: int(text) if text.isdigit() else text, metavar="N|NAME",
-                       help="which microphone (default: the system's)")
+    microphone = {"dest": "microphone", "metavar": "N|NAME", "type": lambda text: int(text) if text.isdigit() else text}
+    local.add_argument("--microphone", **microphone, help="which one (default: the system's)")
+    console.renamed(local, "--device", "--microphone", **microphone)
     local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
     local.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
                        help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")

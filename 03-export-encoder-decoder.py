@@ -1,12 +1,17 @@
-"""Steps 4 and 6: Whisper's encoder and decoder as two ONNX graphs, in four precisions, each proven against PyTorch.
+"""Steps 4 and 6: Whisper's encoder and decoder as two ONNX graphs, in four precisions, each checked against PyTorch.
 
     python 03-export-encoder-decoder.py                          # float32 -> whisper_model_dir/
     python 03-export-encoder-decoder.py --precision int8         # a quarter of the size
     python 03-export-encoder-decoder.py --model nano --precision all
 
-The encoder turns log-mel features into hidden states and, once per recording, into the keys and values of every
-decoder layer's cross-attention. The decoder turns tokens and those caches into logits and longer self caches; a cache
-of length 0 is allowed, so the same graph serves the prompt and every later step.
+    1. trace      torch.export records what PyTorch computes: two float32 graphs
+    2. prepare    the same functions made easier for 8 bits, where a few channels are far larger than the rest
+    3. convert    float16, int8 and int4, each from the float32 graphs
+    4. check      gates against PyTorch; a pair that passes is renamed into place
+
+The encoder turns log-mel features into hidden states and the keys and values of every decoder layer's cross-attention.
+The decoder turns tokens and those caches into logits and longer self caches; a cache may be empty, so the same graph
+serves the prompt and every later step.
 """
 
 import re
@@ -15,9 +20,10 @@ from pathlib import Path
 
 from whisper_lab import console
 
-ENCODER_DIMS = ({0: "batch"},)
 EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 bits
 
+
+# 1. Trace ------------------------------------------------------------------------------------------------------------
 
 def decoder_dims(layers: int) -> tuple:
     """Which axes may change from call to call: all others are fixed in the graph, and onnxruntime plans for them."""
@@ -26,34 +32,64 @@ def decoder_dims(layers: int) -> tuple:
     return {0: "batch", 1: "sequence"}, self_caches, cross_caches
 
 
-# 1. Wrap and export --------------------------------------------------------------------------------------------------
-
 def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) -> dict[str, Path]:
     """PyTorch -> two float32 graphs: torch.export records what the wrappers compute, and each step becomes a node."""
-    import torch
-
-    from whisper_lab.export import graphs, naming, torch_export
+    from whisper_lab.export import naming, torch_export
     from whisper_lab.export.wrappers import DecoderGraph, EncoderGraph
 
-    layers = model.config.decoder_layers
+    layers, paths = model.config.decoder_layers, naming.pair(folder, name)
     sound, text = torch_export.example_inputs(model.config)
-    work = {"encoder": (EncoderGraph(model), sound, ["input_features"], naming.encoder_outputs(layers), ENCODER_DIMS),
-            "decoder": (DecoderGraph(model, alignment_heads), text, naming.decoder_inputs(layers),
-                        naming.decoder_outputs(layers, bool(alignment_heads)), decoder_dims(layers))}
-    paths = naming.pair(folder, name)
     folder.mkdir()
-    for part, (module, examples, inputs, outputs, dims) in work.items():
-        console.note(part, "exporting", f"{torch_export.parameters(module) / 1e6:.1f} M weights")
-        with torch_export.quiet(), torch.no_grad():
-            program = torch.onnx.export(module.eval(), examples, dynamo=True, opset_version=graphs.OPSET,
-                                        input_names=inputs, output_names=outputs, dynamic_shapes=dims,
-                                        external_data=False, verbose=False)
-        graphs.save(torch_export.tidy(program), paths[part])
-        torch_export.let_go(program)
+    trace(EncoderGraph(model), sound, paths["encoder"], input_names=["input_features"],
+          output_names=naming.encoder_outputs(layers), dynamic_shapes=({0: "batch"},))
+    trace(DecoderGraph(model, alignment_heads), text, paths["decoder"], input_names=naming.decoder_inputs(layers),
+          output_names=naming.decoder_outputs(layers, bool(alignment_heads)), dynamic_shapes=decoder_dims(layers))
     return paths
 
 
-# 2. Convert ----------------------------------------------------------------------------------------------------------
+def trace(module, examples: tuple, path: Path, **names) -> None:
+    """Record one call of the module with example inputs, and write what was recorded as a graph."""
+    import torch
+
+    from whisper_lab.export import graphs, torch_export
+
+    console.note(path.stem, "exporting", f"{torch_export.parameters(module) / 1e6:.1f} M weights")
+    with torch_export.quiet(), torch.no_grad():
+        program = torch.onnx.export(module.eval(), examples, dynamo=True, opset_version=graphs.OPSET,
+                                    external_data=False, verbose=False, **names)
+    graphs.save(torch_export.tidy(program), path)
+    torch_export.let_go(program)
+
+
+# 2. Prepare ----------------------------------------------------------------------------------------------------------
+
+def prepare(fp32: dict[str, Path], folder: Path, runtime, seed: int, threads: int | None
+            ) -> tuple[dict[str, Path], dict]:
+    """The float32 graphs once more, the same functions made easier for 8 bits; returns them, and what was done.
+
+    Outliers, a few channels of a trained Whisper's activations, are a hundred times larger than the rest, to which 256
+    steps over all then leave two or three. `smooth` divides them down before a layer and multiplies the weight up;
+    `split` computes them in float beside the int8 product. Calibration finds them; random weights have none.
+    """
+    from whisper_lab.export import calibration, graphs, outliers
+
+    windows = calibration.windows(runtime.spec, seed)
+    feeds = {"encoder": [{"input_features": window} for window in windows],
+             "decoder": calibration.decoder_inputs(fp32, windows[:2], runtime, threads)}  # noise has no words
+    easier, smoothed, found = {}, {}, []
+    folder.mkdir()
+    for part, path in fp32.items():
+        seen, model = calibration.activations(path, feeds[part], threads), graphs.load(path)
+        if part == "encoder":
+            smoothed = outliers.smooth(model, seen)
+        found += outliers.split(model, seen, outliers.LOUD[part])
+        easier[part] = folder / path.name
+        graphs.save(model, easier[part])
+    outliers.tell(smoothed, found)
+    return easier, {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
+
+
+# 3. Convert ----------------------------------------------------------------------------------------------------------
 
 def to_fp16(source: Path, target: Path, mode: str) -> str:
     """Half the bytes per weight; where half precision lacks room (LayerNorm, Softmax, residual sums) float32 stays."""
@@ -65,33 +101,6 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
     return f"{count} nodes compute in float16" if mode == "full" else f"{count} weights stored in float16"
 
 
-def prepare(fp32: dict[str, Path], folder: Path, runtime, args) -> tuple[dict[str, Path], dict]:
-    """The float32 graphs once more, the same functions made easier for 8 bits; returns them, and what was done.
-
-    A few channels of a trained Whisper's activations are a hundred times louder than the rest: outliers. 256 steps laid
-    over all of them leave two or three for the rest. So (1) behind a LayerNorm of the encoder the loud channels are
-    divided down and the next weight's rows multiplied up, and (2) elsewhere they are computed in float beside the int8
-    product. Which channels is found by listening, here, to clips and noise; a model of random weights has none.
-    """
-    from whisper_lab.export import calibration, graphs, outliers, smooth
-
-    sounds, easier, smoothed, found = calibration.sounds(runtime.spec, args.seed), {}, {}, []
-    feeds = {"encoder": [{"input_features": sound} for sound in sounds],
-             "decoder": calibration.spoken(fp32, sounds[:2], runtime, args.threads)}  # noise says nothing
-    folder.mkdir()
-    for part, path in fp32.items():
-        heard, model = calibration.listen(path, feeds[part], args.threads), graphs.load(path)
-        if part == "encoder":
-            smoothed = smooth.encoder(model, heard)
-        found += outliers.split(model, heard, outliers.LOUD[part])
-        easier[part] = folder / path.name
-        graphs.save(model, easier[part])
-    console.note("activations", f"{len(smoothed)} smoothed", "loud channels divided down, their weights multiplied up")
-    for each in found:
-        console.note(f"outliers in {each.layer}", f"{len(each.channels)} channels stay in float", each.reason)
-    return easier, {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
-
-
 def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
     """A quarter of the bytes: each activation is quantized while it runs, each weight once and for all, here.
 
@@ -100,14 +109,14 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from whisper_lab.export import graphs, torch_export
+    from whisper_lab.export import graphs, int8, torch_export
 
     with torch_export.quiet(), torch_export.one_copy():
         quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=reduce_range,
                          weight_type=QuantType.QInt8, nodes_to_exclude=["proj_out/MatMul", *excluded],
                          extra_options={"MatMulConstBOnly": True},  # attention between activations stays float32
                          use_external_data_format=graphs.is_large(source))
-    return finish_small(target, reduce_range)
+    return int8.shrink_rest(target, reduce_range)
 
 
 def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
@@ -119,9 +128,9 @@ def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    from whisper_lab.export import graphs, torch_export
+    from whisper_lab.export import graphs, int8, torch_export
 
-    fine, model = excluded_layers(source, EIGHT_BITS), onnx.load(source)
+    fine, model = graphs.linear_layers(source, EIGHT_BITS), onnx.load(source)
     with torch_export.quiet():
         for bits, later in ((4, fine), (8, [])):  # what the first round leaves out, the second takes
             quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4,
@@ -129,80 +138,69 @@ def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
             quantizer.process()
             model = quantizer.model.model
         quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
-    return finish_small(target, reduce_range)
+    return int8.shrink_rest(target, reduce_range)
 
 
-def to_optimized(source: Path, target: Path, config, excluded: list[str], reduce_range: bool) -> str:
-    """int8 once more, with each attention one operator that only onnxruntime has, and the cross caches in int8 too."""
-    from whisper_lab.export import graphs, optimize, torch_export
+def recipe(precision: str, fp16_mode: str = "full", exclude: str | None = None, reduce_range: bool = False) -> dict:
+    """How a precision is made: `convert` follows it, and the metadata has it, so that anyone can make the same bytes.
 
-    model = graphs.load(source)
-    with torch_export.quiet():
-        count = optimize.fuse_attention(model, config, int8_cross=True)
-    fused = target.with_name(f"fused_{target.name}")
-    graphs.save(model, fused)
-    return f"{count} attentions fused, {to_int8(fused, target, excluded, reduce_range)}"
-
-
-def finish_small(path: Path, reduce_range: bool) -> str:
-    """What the quantizers leave large: token embedding (one int8 copy for both uses), convolutions, positions."""
-    from whisper_lab.export import graphs, int8
-
-    model = graphs.load(path)
-    embedding = int8.share_embedding(model, int8.REDUCED if reduce_range else int8.LEVELS)
-    convolutions, positions = int8.shrink_convolutions(model), int8.shrink_positions(model)
-    graphs.rewrite(model, path)
-    types = graphs.node_types(model)
-    layers = types["MatMulInteger"] + types["MatMulNBits"] - len(embedding)
-    rest = (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)", convolutions),
-            ("positions (fp16)", positions))
-    return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])
-
-
-# 3. Check, then publish ----------------------------------------------------------------------------------------------
-
-def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], args, config=None) -> tuple[dict, dict]:
-    """Make one precision of both graphs; with `config`, the fused pair.
-
-    Returns per part what was converted, and how many layers --int8-exclude kept.
+    exclude: a regular expression, the linear layers that int8 leaves in float32; None: none of them.
     """
-    from whisper_lab.export import graphs
+    return {"fp32": {}, "fp16": {"mode": fp16_mode},
+            "int8": {"exclude": exclude, "reduce_range": reduce_range, "weights": "int8 per channel"},
+            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": reduce_range,
+                     "eight_bits": EIGHT_BITS}}[precision]
+
+
+def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe: dict, config=None
+            ) -> tuple[dict[str, str], dict[str, int]]:
+    """Make one precision of both graphs; with the model's `config`, the optimized pair.
+
+    Returns per part what was converted, in words, and how many layers the recipe's `exclude` kept in float32.
+    """
+    from whisper_lab.export import graphs, optimize
 
     done, kept = {}, {}
     for part, source in fp32.items():
-        excluded = excluded_layers(source, args.int8_exclude) if precision == "int8" else []
+        target, excluded = pair[part], graphs.linear_layers(source, recipe.get("exclude"))
         if precision != "fp32":
             console.note(part, f"converting to {precision}", "from the float32 graph")
-        if precision == "fp16":
-            done[part] = to_fp16(source, pair[part], args.fp16_mode)
-        elif config is not None:
-            done[part] = to_optimized(source, pair[part], config, excluded, args.reduce_range)
-        elif precision == "int8":
-            done[part] = to_int8(source, pair[part], excluded, args.reduce_range)
-        elif precision == "int4":
-            done[part] = to_int4(source, pair[part], args.reduce_range)
-        else:
-            done[part] = "nothing"
+        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config)
+        done[part] = fused + ("nothing" if precision == "fp32"
+                              else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
+                              else to_int8(source, target, excluded, recipe["reduce_range"]) if precision == "int8"
+                              else to_int4(source, target, recipe["reduce_range"]))
         kept[part] = len(excluded)
         graphs.release_memory()
     return done, kept
 
 
-def excluded_layers(source: Path, pattern: str | None) -> list[str]:
-    """Names of the linear layers that match, such as those that --int8-exclude keeps in float32."""
-    from whisper_lab.export import graphs
+# 4. Check, then publish ----------------------------------------------------------------------------------------------
 
-    names = [node.name for node in graphs.weight_matmuls(graphs.load(source))] if pattern else []
-    return [name for name in names if name != "proj_out/MatMul" and re.search(pattern, name)]
+def export(work, args, folder: Path) -> None:
+    """All that was asked for, made in `folder` first: float32, and from it the precisions one by one."""
+    from whisper_lab.export import layouts, naming
 
-
-def recipe(precision: str, args) -> dict:
-    """How a precision was made, for the metadata: what someone needs to make the same bytes again."""
-    return {"fp32": {}, "fp16": {"mode": args.fp16_mode},
-            "int8": {"exclude": args.int8_exclude, "reduce_range": args.reduce_range, "weights": "int8 per channel"},
-            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": args.reduce_range,
-                     "eight_bits": EIGHT_BITS},
-            }[precision]
+    start = time.perf_counter()
+    fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
+    work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
+    precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
+    wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
+    easier, outliers = {}, {}
+    if args.sensitivity or any(precision == "int8" for precision, _ in wanted):
+        easier, outliers = prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads)
+    for precision, optimized in wanted:
+        made = recipe(precision, args.fp16_mode, args.int8_exclude, args.reduce_range)
+        sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
+        made |= {"fused": "every attention"} if optimized else {}
+        pair = work.begin(precision, folder, optimized)
+        done, kept = convert(precision, sources, pair, made, work.model.config if optimized else None)
+        placed = work.finish(precision, pair, made, done, kept, optimized)  # metadata, gates, then into place
+        fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
+        if args.layout == "genai" and not optimized:
+            layouts.write_genai(work.checkpoint, work.model.config, work.runtime.spec, placed, precision)
+    if args.sensitivity:
+        work.sensitivity(fp32 | easier, folder / "sensitivity", args.reduce_range)
 
 
 def arguments(argv: list[str] | None):
@@ -211,70 +209,40 @@ def arguments(argv: list[str] | None):
                             output_dir="whisper_model_dir")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4", "all"], default="fp32",
                         help="what to write (default: %(default)s)")
-    parser.add_argument("--no-verify", action="store_true", help="skip the parity gates; the graphs' metadata says so")
-    parser.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
-                        help="compute in half precision, or only store weights so (default: %(default)s)")
-    parser.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
-    parser.add_argument("--reduce-range", action="store_true",
-                        help="7-bit int8 weights, for processors with AVX2 or AVX-512 but no VNNI: their sums overflow")
-    parser.add_argument("--alignment-heads", action="store_true",
-                        help="add the decoder output cross_attention, which word timestamps are made of")
-    parser.add_argument("--optimize", action="store_true",
-                        help="also write an _optimized int8 pair with onnxruntime's fused operators")
-    parser.add_argument("--layout", choices=["pair", "genai"], default="pair",
-                        help="genai: also a folder <name>_<precision>_genai that onnxruntime-genai opens; the graphs "
-                             "stay the same (default: %(default)s)")
-    parser.add_argument("--sensitivity", action="store_true",
-                        help="quantize one layer at a time and rank what it costs in reports/")
+    parser.add_argument("--optimize", action="store_true", help="also an _optimized int8 pair: faster, fused nodes")
+    parser.add_argument("--sensitivity", action="store_true", help="rank what int8 costs, one layer at a time")
+    parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graphs' metadata says so")
+    parser.add_argument("--alignment-heads", action="store_true", help="add an output that word timestamps need")
+    more = console.rare(parser)
+    more.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
+                      help="compute in float16, or only store it (default: %(default)s)")
+    more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
+    more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
+    more.add_argument("--layout", choices=["pair", "genai"], default="pair",
+                      help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
     args = console.parse(parser, argv)
-    if args.int8_exclude is not None:
-        try:
-            re.compile(args.int8_exclude)
-        except re.error as error:
-            parser.error(f"--int8-exclude: {error}")
+    try:
+        re.compile(args.int8_exclude or "")
+    except re.error as error:
+        parser.error(f"--int8-exclude: {error}")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Resolve, load, export, convert, check, publish, report."""
+    """Load the checkpoint, export it, report."""
     args = arguments(argv)
     from whisper_lab import checkpoints
-    from whisper_lab.export import layouts, naming, publish
-    from whisper_lab.export.run import Export
+    from whisper_lab.export import layouts, publish
+    from whisper_lab.export.run import Export, Settings
 
     checkpoint = checkpoints.resolve(args.model)
-    work = Export(checkpoint, args)  # loads the model, and PyTorch's answers for the gates
-    if args.layout == "genai":  # said before the work, not after it
+    work = Export(checkpoint, Settings(Path(args.output_dir), args.threads, args.seed, args.fp16_mode,
+                                       args.alignment_heads, verify=not args.no_verify))
+    if args.layout == "genai":  # refused before the work, not after it
         layouts.check_genai(checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
-        start = time.perf_counter()
-        fp32 = export_fp32(work.model, folder / "fp32", checkpoint.name, work.alignment_heads)
-        work.fp32_done(fp32, time.perf_counter() - start)
-        precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
-        easier, facts = {}, {}
-        if "int8" in precisions or args.optimize or args.sensitivity:
-            easier, facts = prepare(fp32, folder / "prepared", work.runtime, args)
-        for precision in precisions:
-            start, pair = time.perf_counter(), naming.pair(folder / precision, checkpoint.name, precision)
-            (folder / precision).mkdir(exist_ok=True)
-            done, kept = convert(precision, fp32 | easier if precision == "int8" else fp32, pair, args)
-            seconds = time.perf_counter() - start
-            # Metadata, the gates, and if they pass: into place.
-            made = recipe(precision, args) | (facts if precision == "int8" else {})
-            placed = work.finish(precision, pair, made, done, kept, seconds)
-            fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
-            if args.layout == "genai":
-                layouts.write_genai(checkpoint, work.model.config, work.runtime.spec, placed, precision)
-        if args.optimize:
-            (folder / "optimized").mkdir()
-            start = time.perf_counter()
-            pair = naming.pair(folder / "optimized", checkpoint.name, "int8", optimized=True)
-            done, kept = convert("int8", fp32 | easier, pair, args, work.model.config)
-            made = recipe("int8", args) | facts | {"fused": "every attention"}
-            work.finish("int8", pair, made, done, kept, time.perf_counter() - start, optimized=True)
-        if args.sensitivity:
-            work.sensitivity(fp32 | easier, folder / "sensitivity")
-    work.report()
+        export(work, args, folder)
+    work.report(vars(args), args.output_json)
     return 0
 
 

@@ -1,9 +1,14 @@
-"""Step 7: see what quantization did: to the files, the graphs, the numbers, the text and the clock.
+"""Step 7: what quantization did to the files, the graphs, the numbers, the text and the clock.
 
-    python 04-compare-precisions.py --model nano --audio media            # all precisions that 03 wrote
-    python 04-compare-precisions.py --model base --audio speech.wav --reference "what I said"
-    python 04-compare-precisions.py --graphs a.onnx b.onnx                # any two ONNX files: files and graphs only
-    python 04-compare-precisions.py --model nano --audio media/references.json --fail-if 'wer_delta>0.02'
+    python 04-compare-precisions.py media                                 # all precisions that 03 wrote
+    python 04-compare-precisions.py media/references.json --model nano --fail-if 'wer_delta>0.02'
+    python 04-compare-precisions.py --graphs a.onnx b.onnx                # any two ONNX files: their graphs only
+
+    1. graphs     size, operators, and which weights were quantized
+    2. numbers    encoder output and next tokens beside PyTorch's, each layer beside fp32's
+    3. text       what each of them writes, and which errors are more than chance
+    4. clock      the same window in turns with fp32; memory in a process of its own
+    5. verdict    one sentence for each precision
 
 Every precision is compared with fp32, whose graph it was made from, and with PyTorch, from which all of them come.
 Writes a table here, and reports/compare-<model>.json, .md, .html and pictures.
@@ -14,7 +19,7 @@ from pathlib import Path
 from whisper_lab import console
 from whisper_lab.compare.variants import BASELINE, PYTORCH
 
-# 1 to 3. The files ---------------------------------------------------------------------------------------------------
+# 1. The graphs -------------------------------------------------------------------------------------------------------
 
 def look_at_graph(path: Path, base: dict | None) -> dict:
     """Identity, size and operators of one file; against `base`, the facts of the fp32 graph, what changed."""
@@ -31,7 +36,16 @@ def look_at_graph(path: Path, base: dict | None) -> dict:
         "operators_added": sorted(set(after) - set(before)), "operators_removed": sorted(set(before) - set(after))}
 
 
-# 4. The numbers ------------------------------------------------------------------------------------------------------
+def look_at_all(present: list) -> dict[str, dict]:
+    """name -> encoder's and decoder's facts; present: variants.Variant, fp32's first."""
+    found: dict[str, dict] = {}
+    for variant in present:
+        found[variant.name] = {part: look_at_graph(path, found.get(BASELINE, {}).get(part))
+                               for part, path in variant.paths.items()}
+    return found
+
+
+# 2. The numbers ------------------------------------------------------------------------------------------------------
 
 def compare_numbers(runtime, sounds: list, rights: list) -> dict:
     """Encoder output and next tokens of a graph pair against PyTorch, over the first window of each clip."""
@@ -39,24 +53,32 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
 
     from whisper_lab.compare import numbers
 
-    signal = noise = total = count = same = tokens = nonfinite = 0.0
-    worst, cosine, divergence = 0.0, 1.0, None
+    errors, same, tokens, nonfinite, divergence = [], 0, 0, 0, None
     for heard, right in zip(sounds, rights, strict=True):
-        hidden, cross = numbers.hidden_and_cross(runtime, heard.features)  # [1, positions, d_model]
+        hidden, cross = runtime.hidden_and_cross(heard.features)  # [1, positions, d_model]
         logits, _ = runtime.step(heard.forced, cross, None)  # PyTorch's own tokens are fed: all hear the same story
         nonfinite += sum(int((~np.isfinite(values)).sum()) for values in (hidden, logits))
-        x, y = heard.hidden.ravel().astype(np.float64), np.nan_to_num(hidden).ravel().astype(np.float64)
-        signal, noise = signal + x @ x, noise + (x - y) @ (x - y)
-        cosine = min(cosine, float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30)))
-        worst, total, count = max(worst, float(np.abs(x - y).max())), total + np.abs(x - y).sum(), count + len(x)
+        errors.append(distance(heard.hidden, np.nan_to_num(hidden)))
         test = numbers.choices(runtime.rules, heard, np.nan_to_num(logits))  # [tokens, vocab]
-        same, tokens = same + (test.argmax(-1) == right.argmax(-1)).sum(), tokens + len(test)
+        same, tokens = same + int((test.argmax(-1) == right.argmax(-1)).sum()), tokens + len(test)
         divergence = divergence or numbers.first_divergence(runtime.tokenizer, heard, right, test)
+    signal, noise = (sum(error[key] for error in errors) for key in ("signal", "noise"))
     # Decibels: 20 is an error of a tenth of the signal, 40 of a hundredth; each bit of a number is worth 6.
-    decibels = 10 * np.log10(signal / noise) if noise > 0 and signal > 0 else None
-    return {"encoder_cosine": cosine, "encoder_max_error": worst, "encoder_mean_error": float(total / count),
-            "encoder_sqnr_db": None if decibels is None else round(float(decibels), 2), "nonfinite": int(nonfinite),
-            "top1_agreement": float(same / tokens), "tokens": int(tokens), "first_divergence": divergence}
+    decibels = round(float(10 * np.log10(signal / noise)), 2) if noise > 0 and signal > 0 else None
+    return {"encoder_cosine": min(error["cosine"] for error in errors), "encoder_sqnr_db": decibels,
+            "encoder_max_error": max(error["largest"] for error in errors),
+            "encoder_mean_error": float(np.mean([error["mean"] for error in errors])), "nonfinite": nonfinite,
+            "top1_agreement": same / tokens, "tokens": tokens, "first_divergence": divergence}
+
+
+def distance(right, test) -> dict[str, float]:
+    """How far one array is from another of the same shape, in five numbers."""
+    import numpy as np
+
+    x, y = (array.ravel().astype(np.float64) for array in (right, test))
+    return {"signal": float(x @ x), "noise": float((x - y) @ (x - y)),
+            "cosine": float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30)),
+            "largest": float(np.abs(x - y).max()), "mean": float(np.abs(x - y).mean())}
 
 
 def layer_inputs(runtime, heard, names: list[str], cross: list) -> dict[str, dict]:
@@ -82,19 +104,16 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
     return rows
 
 
-# 5 and 6. The text, the clock ----------------------------------------------------------------------------------------
+# 3. The text ---------------------------------------------------------------------------------------------------------
 
-def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, dict, dict]:
-    """Numbers, layers, texts and times of each pair. Each is alone, but for the times, where fp32's is open beside it.
-
-    present: variants.Variant, fp32's first; said: what PyTorch said (witness.Testimony).
-    """
+def run_pairs(present: list, clips: list, said, threads: int | None) -> tuple[dict, dict, dict]:
+    """Numbers, layers and texts of each pair, one pair after the other; said: pytorch.Answers."""
     from whisper_lab import machine
-    from whisper_lab.compare import numbers, texts, timing
+    from whisper_lab.compare import numbers, texts
 
-    written, measured, inputs, rounds, known = {PYTORCH: said.texts}, {}, {}, {PYTORCH: said.rounds}, None
+    written, measured, inputs, known = {PYTORCH: said.texts}, {}, {}, None
     for variant in console.progress(present, description="comparing", unit="precision"):
-        runtime = variant.open(args.threads)
+        runtime = variant.open(threads)
         known = known or (runtime.cross_outputs, runtime.encode(said.sounds[0].features))
         rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
@@ -102,62 +121,74 @@ def compare_pairs(present: list, clips: list, said, args) -> tuple[dict, dict, d
         written[variant.name] = [one.text for one in texts.transcribe(runtime, clips)]
         del runtime
         machine.give_back_memory()
-    layers = compare_layers(present, inputs, args.threads)
-    del inputs, known
-    machine.give_back_memory()
-    base = present[0].open(args.threads) if args.repeats else None
-    for variant in console.progress(present[1:] if args.repeats else [], description="timing", unit="precision"):
-        runtime = variant.open(args.threads)
-        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], args.repeats,
-                                                 warm=variant is not present[1])
+    return measured, compare_layers(present, inputs, threads), written
+
+
+# 4. The clock --------------------------------------------------------------------------------------------------------
+
+def time_pairs(present: list, said, repeats: int, threads: int | None) -> dict[str, tuple]:
+    """name -> the rounds of fp32 and its own, in turns: only those two are open, whatever else the machine does."""
+    from whisper_lab import machine
+    from whisper_lab.compare import timing
+
+    rounds, base = {PYTORCH: said.rounds}, present[0].open(threads) if repeats else None
+    for variant in console.progress(present[1:] if repeats else [], description="timing", unit="precision"):
+        runtime = variant.open(threads)
+        rounds[variant.name] = timing.in_turns(base, runtime, said.sounds[0], repeats,
+                                               warm=variant is not present[1])
         del runtime
         machine.give_back_memory()
-    return measured, layers, written, rounds
+    return rounds
 
 
-# The whole -----------------------------------------------------------------------------------------------------------
+def measure_memory(present: list, said, setup, clip: Path) -> dict[str, dict]:
+    """name -> peak memory and seconds to load, of a fresh process each."""
+    from whisper_lab.compare import memory
+
+    bar = console.progress(present, description="measuring memory", unit="process")
+    return {PYTORCH: said.memory} | {variant.name: memory.measure(variant.name, setup, clip) for variant in bar}
+
+
+# 5. The verdict ------------------------------------------------------------------------------------------------------
 
 def compare(args) -> dict:
-    """All seven points for one checkpoint. PyTorch speaks first, in a process that ends before graphs are opened."""
+    """All five for one checkpoint. PyTorch speaks first, in a process that ends before graphs are opened."""
     from whisper_lab import checkpoints, machine
-    from whisper_lab.compare import document as report
-    from whisper_lab.compare import probe, texts, timing, variants, witness
+    from whisper_lab.compare import document, pytorch, texts, timing, variants
+    from whisper_lab.compare.memory import Setup
     from whisper_lab.features import FeatureSpec
 
     checkpoint = checkpoints.resolve(args.model)
-    present, missing = variants.find(args.model_dir, checkpoint.name, args.precisions)
+    present, missing = variants.present_and_missing(args.model_dir, checkpoint.name, args.precisions)
     if args.fail_if:  # now, not after minutes of measuring
         args.fail_if.require([variant.name for variant in present if variant.name != BASELINE])
-    clips = texts.load(args.audio, args.reference, args.language)
-    graphs: dict[str, dict] = {}
-    with witness.asked(args) as answer:
-        for variant in present:  # while PyTorch loads
-            graphs[variant.name] = {part: look_at_graph(path, graphs.get(BASELINE, {}).get(part))
-                                    for part, path in variant.paths.items()}
+    clips = texts.read_clips(args.audio, args.reference, args.language)
+    setup = Setup(args.model, args.model_dir, args.threads, args.language)
+    with pytorch.started(setup, args.audio, args.repeats) as answers:
+        graphs = look_at_all(present)  # while PyTorch loads
         machine.give_back_memory()
-        said = answer()
+        said = answers()
     clips = texts.with_languages(clips, said.languages)
-    measured, layers, written, rounds = compare_pairs(present, clips, said, args)
+    measured, layers, written = run_pairs(present, clips, said, args.threads)
+    machine.give_back_memory()
+    rounds = time_pairs(present, said, args.repeats, args.threads)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
-    loudest = next((path for path in report.sound_files(args.audio) if path.name == clips[0].name), None)
-    memory = {} if args.no_memory else {PYTORCH: said.memory} | {
-        variant.name: probe.run(variant.name, args, loudest)
-        for variant in console.progress(present, description="measuring memory", unit="process")}
-    spec = FeatureSpec.from_folder(checkpoint.folder)
-    return report.document(args, checkpoint, spec, missing, clips, graphs, measured, layers, scores,
-                           timing.of_pairs(rounds, BASELINE, spec.window_s), memory)
+    memory = {} if args.no_memory else measure_memory(present, said, setup, clips[0].path)
+    window_s = FeatureSpec.from_folder(checkpoint.folder).window_s
+    return document.make(document.Findings(
+        checkpoint, window_s, args.threads, args.repeats, args.language, clips, missing, graphs, measured, layers,
+        scores, timing.of_pairs(rounds, BASELINE, window_s), memory))
 
 
-def compare_files(args) -> dict:
-    """Points 1 to 3 for two files given by hand; the first is the one that is compared with."""
+def compare_files(first: Path, second: Path) -> dict:
+    """Step 1 alone, for two files given by hand; the first is the one that is compared with."""
     from whisper_lab import seals
-    from whisper_lab.compare import document as report
+    from whisper_lab.compare import document
 
-    first, second = map(Path, args.graphs)
-    for path in (first, second):
-        seals.warn(path)
+    seals.warn(first)
+    seals.warn(second)
     base = look_at_graph(first, None)
-    return report.files_document(args, base, look_at_graph(second, base))
+    return document.of_files(base, look_at_graph(second, base))
 
 
 def arguments(argv: list[str] | None):
@@ -165,48 +196,53 @@ def arguments(argv: list[str] | None):
     from whisper_lab.compare import limits
     from whisper_lab.compare.variants import known
 
-    parser = console.parser(__doc__, "model", "audio", "language", "threads", "output_dir", "output_json", "quiet",
-                            "log_level")
+    parser = console.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
+                            "quiet", "log_level")
     names = [variant.name for variant in known("", "")]
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                        help="where 03 wrote the graphs (default: %(default)s)")
     parser.add_argument("--precisions", nargs="+", choices=names, metavar="NAME",
-                        help=f"which to compare with fp32: {', '.join(names[1:])} (default: all that are there)")
+                        help=f"of {', '.join(names[1:])} (default: all that are there)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the clip; a text or JSON file")
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="compare two ONNX files instead")
-    parser.add_argument("--details", action="store_true",
-                        help="show every table: digests, operators, weights, layers (they are always in the report)")
-    parser.add_argument("--repeats", type=int, default=6, metavar="N",
-                        help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
-    parser.add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
+    parser.add_argument("--details", action="store_true", help="show every table here, not only in the report")
+    console.rare(parser).add_argument("--repeats", type=console.whole(0), default=6, metavar="N",
+                                      help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
+    console.rare(parser).add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
-                        "int8.size_ratio>0.3'; metrics: " + "; ".join(f"{k}: {v}" for k, v in
-                                                                      limits.METRICS.items()).replace("%", "%%"))
+                        "int8.size_ratio>0.3'; the word list shows what can be tested")
     args = console.parse(parser, argv)
-    if args.repeats < 0:
-        parser.error("--repeats starts at 0")
+    if args.fail_if == "list":
+        console.table("--fail-if can test", ["metric", "is"], list(map(list, limits.METRICS.items())))
+        parser.exit()
     if args.fail_if is not None:
-        if args.graphs:
-            parser.error("--fail-if needs measurements, and --graphs only looks at files")
-        try:
-            args.fail_if = limits.parse(args.fail_if)
-        except ValueError as error:
-            parser.error(f"--fail-if: {error}")
-        compared = [name for name in args.precisions or names if name != BASELINE]
-        if unknown := args.fail_if.precisions - set(compared):
-            parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared with {BASELINE}; there "
-                         f"are {', '.join(compared)}")
+        args.fail_if = condition(args, parser, [name for name in names if name != BASELINE])
     return args
+
+
+def condition(args, parser, names: list[str]):
+    """--fail-if, read and compared with what else was asked for; wrong usage ends here with exit status 2."""
+    from whisper_lab.compare import limits
+
+    if args.graphs:
+        parser.error("--fail-if needs measurements, and --graphs only looks at files")
+    try:
+        read = limits.parse(args.fail_if)
+    except ValueError as error:
+        parser.error(f"--fail-if: {error}")
+    compared = [name for name in args.precisions or names if name != BASELINE]
+    if unknown := read.precisions - set(compared):
+        parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared with {BASELINE}; there "
+                     f"are {', '.join(compared)}")
+    return read
 
 
 def main(argv: list[str] | None = None) -> int:
     """Compare, show, write, judge."""
     args = arguments(argv)
-    from whisper_lab.compare import document as report
+    from whisper_lab.compare import document, limits
 
-    document = compare_files(args) if args.graphs else compare(args)
-    report.publish(document, args)
-    return report.judge(document, args.fail_if) if args.fail_if else 0
+    made = compare_files(*map(Path, args.graphs)) if args.graphs else compare(args)
+    document.publish(made, args.output_dir, args.output_json, args.details)
+    return limits.judge(made, args.fail_if) if args.fail_if else 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ ENCODER = [
     Landmark("The first DynamicQuantizeLinear", "It finds smallest and largest activation while the graph runs, and "
              "gives numbers of 8 bits, a scale and a zero point. fp32 has none: there the LayerNormalization before it "
              "feeds the MatMul directly.", operator="DynamicQuantizeLinear"),
-    Landmark("One linear layer", "MatMul and Add on the left; on the right MatMulInteger multiplies 8-bit numbers into "
+    Landmark("One linear layer", "In fp32 a MatMul and an Add. In int8 MatMulInteger multiplies 8-bit numbers into "
              "32-bit sums, Cast and Mul bring them back to scale, then the same Add. (int4: one MatMulNBits.)",
              node=r"encoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
     Landmark("Attention scores", "Query times key: both sides are activations, so no weight can be quantized "
@@ -46,7 +46,7 @@ DECODER = [
              node=r"decoder/Where"),
     Landmark("The first DynamicQuantizeLinear", "Activations become 8-bit numbers while the graph runs; fp32 has none.",
              operator="DynamicQuantizeLinear"),
-    Landmark("One linear layer", "MatMul on the left, MatMulInteger with Cast and Mul (or MatMulNBits) on the right.",
+    Landmark("One linear layer", "In fp32 a MatMul; in int8 MatMulInteger with Cast and Mul, in int4 MatMulNBits.",
              node=r"decoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
     Landmark("The cache grows", "New keys are appended to those of earlier tokens; the result leaves as "
              "present_key_self_0.", operator="Concat"),
@@ -75,6 +75,18 @@ def choose(args) -> tuple[Path, Path, str]:
         return test["encoder"], test["decoder"], f"{name}, {args.precision}: encoder and decoder"
     base, test = (find_pair(args.model_dir, name, precision) for precision in ("fp32", args.precision))
     return base[args.part], test[args.part], f"{name}, {args.part}: fp32 and {args.precision}"
+
+
+def shows_parts(args) -> bool:
+    """Two different graphs, or one in two precisions?"""
+    return args.show == "parts" and not args.graphs
+
+
+def names(args) -> tuple[str, str]:
+    """What the page calls the two graphs."""
+    if shows_parts(args):
+        return "encoder", "decoder"
+    return ("left", "right") if args.graphs or args.precision == "fp32" else ("fp32", args.precision)
 
 
 def landmarks(args, left, right) -> list[Landmark]:
@@ -108,7 +120,7 @@ def serve(left: Path, right: Path, title: str, args) -> None:
         signal.signal(number, lambda *_: stop.set())
     panes = {"left": first, "right": second}
     with first, second, \
-            Front(panes, title, stops, counts, args.port) as front:
+            Front(panes, title, stops, counts, args.port, names(args), not shows_parts(args)) as front:
         address = f"http://127.0.0.1:{front.port}/"
         console.result(f"{console.plain(title, one_line=True)}\n  page   {address}")
         for side, pane in panes.items():

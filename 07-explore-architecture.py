@@ -2,8 +2,14 @@
 
     python 07-explore-architecture.py                                     # configuration, modules, parameters, shapes
     python 07-explore-architecture.py --swap-encoder openai/whisper-base --swap-decoder Qwen/Qwen2-0.5B-Instruct
-    python 07-explore-architecture.py --preset nano --transcribe media/kitchen.wav [--untrained]
-    python 07-explore-architecture.py --preset nano --trace media/kitchen.wav      # its journey: reports/trace-*.html
+    python 07-explore-architecture.py media/kitchen.wav --trace           # its journey: reports/trace-*.html
+
+    1. configuration   which models listen and write, and how many frames are stacked between them
+    2. modules         the three components: audio_encoder, audio_projector, text_decoder
+    3. parameters      how many there are, and which of them are trained
+    4. shapes          a clip at every stage, from samples to scores
+    5. a swap          another listener or writer: what changes
+    6. the miniature   the same three components, small and trained, at work on a clip
 
 Sound -> [frozen Whisper encoder] -> [projector, trained] -> [frozen language model] -> text. The blueprint has no
 weights: its shapes are real, nothing is downloaded. The miniature has (training/train_projector.py).
@@ -25,7 +31,7 @@ PRESETS = {
     "nano": None,
 }
 
-# 1 and 2. The configuration and the modules ---------------------------------------------------------------------------
+# 1. Configuration -----------------------------------------------------------------------------------------------------
 
 def show_configuration(config) -> None:
     """The architectural blueprint: who listens, who writes, and how many frames the translator stacks."""
@@ -41,6 +47,8 @@ def show_configuration(config) -> None:
     console.result("   - This defines how many audio frames are stacked by the 'Translator'.\n")
 
 
+# 2. Modules -----------------------------------------------------------------------------------------------------------
+
 def show_modules(model) -> None:
     """The three components by the names of their classes; the projector with all that is in it."""
     import textwrap
@@ -53,7 +61,7 @@ def show_modules(model) -> None:
     console.result("This single `ASRModel` object orchestrates the entire pipeline from audio to text.")
 
 
-# 3. The parameters ----------------------------------------------------------------------------------------------------
+# 3. Parameters --------------------------------------------------------------------------------------------------------
 
 def count_parameters(model) -> dict[str, dict]:
     """For each component its parameters: all, and those that training changes."""
@@ -77,7 +85,7 @@ def show_parameters(counts: dict[str, dict]) -> None:
     console.result(f"  {100 * trained / total:.2g} % of the parameters are trained: only the Translator is.")
 
 
-# 4. The shapes --------------------------------------------------------------------------------------------------------
+# 4. Shapes ------------------------------------------------------------------------------------------------------------
 
 def follow_shapes(model, seconds: float) -> list[dict]:
     """Send a clip of `seconds` through the model stage by stage and write down every shape.
@@ -120,7 +128,7 @@ def show_shapes(stages: list[dict], seconds: float) -> None:
     console.table(f"PART 4: a clip of {seconds:g} s at every stage", ["stage", "shape", "what it is"], rows)
 
 
-# 5. Another listener, another writer ----------------------------------------------------------------------------------
+# 5. A swap ------------------------------------------------------------------------------------------------------------
 
 def facts(config) -> dict[str, object]:
     """What of a blueprint depends on its parts."""
@@ -148,7 +156,7 @@ def show_swap(before, after) -> dict:
     return changed
 
 
-# 6. The miniature at work ---------------------------------------------------------------------------------------------
+# 6. The miniature -----------------------------------------------------------------------------------------------------
 
 def transcribe(model, processor, samples) -> str:
     """Sound to text, the three components one after the other."""
@@ -162,22 +170,22 @@ def transcribe(model, processor, samples) -> str:
     return processor.batch_decode(ids)[0]
 
 
-def run_miniature(args) -> list[dict]:
-    """Transcribe, or trace, every clip that was named."""
+def run_miniature(clips: list[Path], folder: Path, untrained: bool, seed: int, trace_to: Path | None) -> list[dict]:
+    """Transcribe every clip; with trace_to, a folder, draw each one's journey there."""
     from whisper_lab import audio, metrics
     from whisper_lab.speech_llm import journey, miniature
 
-    model, processor = miniature.load(args.speech_llm, untrained=args.untrained, seed=args.seed)
+    model, processor = miniature.load(folder, untrained=untrained, seed=seed)
     references, rows = miniature.references(), []
-    for path in audio.find(args.transcribe or [args.trace]):
+    for path in clips:
         sound = audio.load(path)
         text = transcribe(model, processor, sound.samples)
         console.result(console.plain(f"{path.name}: {text}", one_line=True))
         row = {"clip": path.name, "text": text, "reference": references.get(path.name)}
         if row["reference"] is not None:
             row["wer"] = metrics.word_errors(row["reference"], text).wer
-        if args.trace:
-            row["files"] = journey.write(model, processor, sound.samples, path, Path(args.output_dir))
+        if trace_to:
+            row["files"] = journey.write(model, processor, sound.samples, path, trace_to)
         rows.append(row)
     return rows
 
@@ -185,7 +193,7 @@ def run_miniature(args) -> list[dict]:
 # The whole ------------------------------------------------------------------------------------------------------------
 
 def explore(args) -> dict:
-    """Parts 1 to 5."""
+    """Steps 1 to 5."""
     from whisper_lab import machine
     from whisper_lab.speech_llm import ASRModel, blueprints
 
@@ -205,47 +213,53 @@ def explore(args) -> dict:
             "changed_by_swap": changed, "machine": machine.card(args.threads)}
 
 
-def arguments():
+def arguments(argv: list[str] | None):
+    """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
+    parser.add_argument("audio", nargs="*", default=[], metavar="CLIP",
+                        help="sound files or folders that the miniature writes down")
+    console.renamed(parser, "--transcribe", "CLIP without a flag", nargs="+", dest="former_audio")
+    parser.add_argument("--trace", nargs="?", const=True, metavar="CLIP",
+                        help="draw the journey of the clips through the miniature")
+    parser.add_argument("--untrained", action="store_true", help="the control: the miniature before any training")
     parser.add_argument("--preset", choices=list(PRESETS), default="class",
                         help="pair of encoder and decoder; nano is the trained miniature (default: %(default)s)")
     parser.add_argument("--swap-encoder", metavar="ID", help="another Whisper: Hub id or folder")
     parser.add_argument("--swap-decoder", metavar="ID", help="another language model: Hub id or folder")
     parser.add_argument("--projector", metavar="NAME",
                         help="linear, mlp, swiglu, moe or qformer (default: linear, or the miniature's)")
-    parser.add_argument("--downsample-rate", type=int, metavar="N", help="frames to a vector (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of the clip in part 4 (default: 3)")
-    parser.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
-                        help="folder of the miniature (default: the bundled one)")
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--transcribe", nargs="+", metavar="PATH", help="write down what the miniature hears")
-    action.add_argument("--trace", metavar="PATH", help="draw the journey of one clip through the miniature")
-    parser.add_argument("--untrained", action="store_true", help="the control: the miniature before any training")
-    return parser
+    more = console.rare(parser)
+    more.add_argument("--downsample-rate", type=int, metavar="N", help="frames to a vector (default: 5)")
+    more.add_argument("--seconds", type=float, default=3.0, metavar="S",
+                      help="length of the clip in step 4 (default: 3)")
+    more.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
+                      help="folder of the miniature (default: the bundled one)")
+    args = console.parse(parser, argv)
+    args.audio += [args.trace] if isinstance(args.trace, str) else []
+    if (args.untrained or args.trace) and not args.audio:
+        parser.error("--untrained and --trace are about the miniature at work: name a clip")
+    if args.audio and (args.preset not in ("class", "nano") or args.swap_encoder or args.swap_decoder):
+        parser.error("clips are for the miniature: they go with no other preset and no swap")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Explore a blueprint, or put the miniature to work."""
-    parser = arguments()
-    args = console.parse(parser, argv)
-    working = args.transcribe or args.trace
-    if args.untrained and not working:
-        parser.error("--untrained goes with --transcribe or --trace")
-    if working and (args.preset not in ("class", "nano") or args.swap_encoder or args.swap_decoder):
-        parser.error("--transcribe and --trace run the miniature: they go with no other preset and no swap")
-    from whisper_lab import adapters, files
+    args = arguments(argv)
+    from whisper_lab import adapters, audio, files
     from whisper_lab.speech_llm import ASRError
 
     for folder in filter(None, (args.swap_encoder, args.swap_decoder, args.speech_llm)):
         adapters.refuse(folder)
-
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
     try:
         document = {"schema": "whisper-lab/architecture/1"}
-        document |= {"clips": run_miniature(args)} if working else explore(args)
+        document |= explore(args) if not args.audio else {"clips": run_miniature(
+            audio.find(args.audio), args.speech_llm, args.untrained, args.seed,
+            Path(args.output_dir) if args.trace else None)}
     except ASRError as error:  # the modules that travel with a saved model do not know LabError
         raise LabError(error.problem, error.remedy) from error
     if args.output_json:

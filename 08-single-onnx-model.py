@@ -2,11 +2,17 @@
 
     python 08-single-onnx-model.py --model nano --precision int8      # needs what 03 wrote; -> whisper_model_dir/
     python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
+    python 08-single-onnx-model.py --input wav                        # the graph takes a WAV file, not samples
 
-`whisper-nano_end_to_end_int8.onnx` takes `samples`, float32 [1, n] at 16 kHz, at most one window of the model, and
-gives `text`, string [1], and `tokens`, int64 [k]. A caller may add `language` (string [1]; empty: the model finds it),
-`task` (string [1]) and `max_length` (int64 [1], prompt included). `run` shows the ten lines of Python that use it.
-With --input wav it takes `wav` instead, uint8 [bytes]: a whole WAV file of 16-bit samples, 16,000 a second.
+    1. features   samples -> log-mel: a convolution with cosines and sines, then a product  [mel bins, frames]
+    2. search     the encoder once, then the decoder as the body of a Loop                  [tokens]
+    3. text       tokens -> bytes -> characters, picked from a table
+    4. check      the graph beside the pair on every clip; then into place
+    5. use        the ten lines of Python that need nothing else
+
+The graph takes `samples`, float32 [1, n] at 16 kHz, at most one window, and gives `text`, string [1], and `tokens`,
+int64 [k]. A caller may add `language` (string [1]; empty: the model finds it), `task` (string [1]) and `max_length`
+(int64 [1], prompt included).
 """
 
 import time
@@ -43,7 +49,7 @@ print(text[0])
 """
 
 
-# 1. Four parts become one graph --------------------------------------------------------------------------------------
+# 1 to 3. Four parts become one graph ---------------------------------------------------------------------------------
 
 def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     """samples -> log-mel -> encoder -> Loop(decoder) -> tokens -> text, each weight of 03's graphs once.
@@ -53,61 +59,55 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     """
     from whisper_lab.export import graphs
     from whisper_lab.features import FeatureSpec
-    from whisper_lab.single import graph, loop, wav
-    from whisper_lab.single import mel as single_mel
-    from whisper_lab.single import text as single_text
+    from whisper_lab.single import graph, loop, mel, text, wav
     from whisper_lab.single.blocks import FLOAT, INT64, STRING, UINT8, Block, graph_input
     from whisper_lab.tokens import TokenRules
 
     rules, spec = TokenRules.from_folder(runtime), FeatureSpec.from_folder(runtime)
-    words = single_text.token_bytes(runtime / "tokenizer.json", rules)
     model, decoder = graphs.load(pair["encoder"]), graphs.load(pair["decoder"])
-    mel, search, text = (Block(model, name) for name in ("mel", "search", "text"))
+    front, middle, back = (Block(model, name) for name in ("mel", "search", "text"))
 
-    if given == "wav":
-        samples = wav.samples(mel, graph_input(model, "wav", UINT8, ["bytes"]), spec)
-    else:
-        samples = graph_input(model, "samples", FLOAT, [1, "n"])
-    # The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
-    features = single_mel.log_mel(mel, samples, spec)
-    cross = graph.feed_encoder(model, mel, features)
-    # The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
-    body = loop.take(decoder, model, cross)
-    tokens = loop.search(search, body, rules)
-    # Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
-    written = single_text.text(text, tokens, words)
+    # 1. The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
+    samples = (wav.samples(front, graph_input(model, "wav", UINT8, ["bytes"]), spec) if given == "wav"
+               else graph_input(model, "samples", FLOAT, [1, "n"]))
+    cross = graph.feed_encoder(model, front, mel.log_mel(front, samples, spec))
+    # 2. The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
+    tokens = loop.search(middle, loop.take(decoder, model, cross), rules)
+    # 3. Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
+    written = text.text(back, tokens, text.token_bytes(runtime / "tokenizer.json", rules))
 
-    model.graph.extend([*search.nodes, *text.nodes])
+    model.graph.extend([*middle.nodes, *back.nodes])
     graph.add_outputs(model, {"text": (written, STRING, [1]), "tokens": (tokens, INT64, ["k"])})
     graphs.drop_unused(model)
     return model
 
 
-# 2. Check, then publish ----------------------------------------------------------------------------------------------
+# 4. Check, then publish ----------------------------------------------------------------------------------------------
 
-def export(args, name: str) -> dict:
-    """Compose, check, put into place; returns the row of the table."""
+def export(name: str, precision: str, model_dir: str, given: str, verify: bool, seed: int, threads: int | None
+           ) -> dict:
+    """Compose, check, put into place; returns the row of the table. given: samples or wav."""
     from whisper_lab import onnx_whisper
     from whisper_lab.export import graphs, naming, publish
     from whisper_lab.onnx_whisper import OnnxWhisper
-    from whisper_lab.single import graph
+    from whisper_lab.single import gates, graph
 
-    pair = onnx_whisper.find_pair(args.model_dir, name, args.precision)
+    pair = onnx_whisper.find_pair(model_dir, name, precision)
     # Opens both and compares their metadata: only graphs that were made together belong in one.
-    whisper = OnnxWhisper(args.model_dir, name, args.precision, args.threads)
-    with publish.stage(args.model_dir, "--model-dir") as folder:
-        console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
-                     f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
-        path = graph.file_of(folder, name, args.precision, args.input)
-        graphs.save(compose(pair, naming.runtime_folder(args.model_dir, name), args.input), path)
-        graph.describe(path, pair, not args.no_verify, args.input)
-        row = {"file": path.name, "precision": args.precision,
-               "pair_bytes": sum(graphs.size(part) for part in pair.values()), "gates": [], "seconds": None,
-               "pair_seconds": None, "time_ratio": None, **graph.census(path)}
-        if not args.no_verify:
-            session, gates = graph.check(path, pair, whisper, args)
-            row |= {"gates": [gate.as_json() for gate in gates], **compare_times(session, whisper, args.input)}
-        placed = publish.publish([path], Path(args.model_dir))
+    whisper = OnnxWhisper(model_dir, name, precision, threads)
+    console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
+                 f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
+    with publish.stage(model_dir, "--model-dir") as folder:
+        path = graph.path_of(folder, name, precision, given)
+        graphs.save(compose(pair, naming.runtime_folder(model_dir, name), given), path)
+        graph.describe(path, pair, verify, given)
+        row = {"file": path.name, "precision": precision, "pair_bytes": sum(map(graphs.size, pair.values())),
+               "gates": [], "seconds": None, "pair_seconds": None, "time_ratio": None, **graph.census(path)}
+        if verify:
+            session, found = gates.check(path, pair, whisper, precision, given, seed, threads)
+            gates.refuse(path, pair, found, Path(model_dir))
+            row |= {"gates": [gate.as_json() for gate in found], **compare_times(session, whisper, given)}
+        placed = publish.publish([path], Path(model_dir))
     return row | {"size_bytes": graphs.size(placed[0])}  # as it now is, its seal included
 
 
@@ -117,15 +117,14 @@ def compare_times(session, whisper, given: str = "samples") -> dict:
 
     from whisper_lab.decoding import Options, decode
     from whisper_lab.features import log_mel
-    from whisper_lab.single import gates as single_gates
+    from whisper_lab.single import gates
 
-    heard = single_gates.sounds(whisper.spec)
-    samples = heard["kitchen"] if "kitchen" in heard else next(iter(heard.values()))
-    length = single_gates.ENOUGH
-    prompt = len(whisper.rules.prompt(single_gates.first(whisper)))
-    feeds = single_gates.feeds(samples, given) | {"max_length": np.array([length + prompt])}
+    clips = gates.sounds(whisper.spec)
+    samples, most = clips.get("kitchen", next(iter(clips.values()))), gates.ENOUGH
+    prompt = len(whisper.rules.prompt(gates.any_language(whisper)))
+    feeds = gates.feeds(samples, given) | {"max_length": np.array([most + prompt])}
     ways = {"seconds": lambda: session.run(None, feeds),
-            "pair_seconds": lambda: decode(whisper, log_mel(samples, whisper.spec)[None], Options(max_tokens=length))}
+            "pair_seconds": lambda: decode(whisper, log_mel(samples, whisper.spec)[None], Options(max_tokens=most))}
     times = {way: [] for way in ways}
     for turn in range(REPEATS + 1):
         for way, work in ways.items():
@@ -136,35 +135,22 @@ def compare_times(session, whisper, given: str = "samples") -> dict:
     return {**medians, "time_ratio": medians["seconds"] / medians["pair_seconds"]}
 
 
-# 3. Use it -----------------------------------------------------------------------------------------------------------
+# 5. Use it -----------------------------------------------------------------------------------------------------------
 
-def run(args) -> int:
-    """Show the ten lines (or those for a WAV file), and what they print for a sound file."""
-    import subprocess
-    import sys
-    import tempfile
-
-    from whisper_lab import audio, locks
-    from whisper_lab.onnx_whisper import chosen_name
+def use(clip: Path, model: Path, show: bool) -> int:
+    """Print what the ten lines (or those for a WAV file) make of a sound file; show: the lines as well."""
+    from whisper_lab import audio
     from whisper_lab.single import graph
 
-    clip, *given = map(Path, args.run[1:])
-    model = given[0] if given else graph.file_of(
-        args.model_dir, chosen_name(args.model, args.model_dir), args.precision, args.input)
-    facts = graph.facts(model)
-    sound = audio.load(clip)
+    facts, sound = graph.facts(model), audio.load(clip)
     if sound.duration > facts["window_s"]:
         raise LabError(f"{clip} lasts {sound.duration:.1f} s and the graph hears {facts['window_s']:g} s at once",
                        f"cut it, or let windows do it: {graph.pair_command(model, facts, clip)}")
-    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    audio.tell(clip, sound)
     lines = FEW_LINES if facts["input"] == "wav" else TEN_LINES
-    if not args.quiet:
+    if show:
         console.result(lines)
-    with locks.folder(Path(tempfile.gettempdir()), "whisper-lab-run-") as folder:
-        ready = folder / "clip.wav"
-        audio.write_wav(ready, sound.samples)
-        done = subprocess.run([sys.executable, "-c", lines, str(model), str(ready)], capture_output=True, text=True,
-                              encoding="utf-8", env=graph.plain_environment())
+    done = run_alone(lines, model, sound.samples)
     if done.returncode:
         raise LabError(f"these lines failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}",
                        f"write the graph again: {graph.command(model)}")
@@ -172,20 +158,33 @@ def run(args) -> int:
     return 0
 
 
+def run_alone(lines: str, model: Path, samples):
+    """The lines as a program of their own, with the graph and a WAV file of these samples."""
+    import subprocess
+    import sys
+    import tempfile
+
+    from whisper_lab import audio, locks
+    from whisper_lab.single import graph
+
+    with locks.folder(Path(tempfile.gettempdir()), "whisper-lab-run-") as folder:
+        ready = folder / "clip.wav"
+        audio.write_wav(ready, samples)
+        return subprocess.run([sys.executable, "-c", lines, str(model), str(ready)], capture_output=True, text=True,
+                              encoding="utf-8", env=graph.plain_environment())
+
+
 def arguments(argv: list[str] | None):
     """The command line."""
     from whisper_lab.export import naming
 
-    parser = console.parser(__doc__, "model", "threads", "seed", "output_json", "quiet", "log_level")
-    parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph (or with "
-                        "another one: run FILE GRAPH.onnx) and show the program that does it")
+    parser = console.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
+    parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
+                        "another one: run FILE GRAPH.onnx; shows the program")
     parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
-                        help="of the pair to start from; int4 needs onnxruntime's MatMulNBits, the others standard "
-                        "operators alone (default: %(default)s)")
+                        help="of the pair; all but int4 need standard operators alone (default: %(default)s)")
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
-                        help="what the graph is given: sound, or the bytes of a WAV file (default: %(default)s)")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                        help="where 03 wrote the pair, and where the graph goes (default: %(default)s)")
+                        help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
     args = console.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
@@ -200,9 +199,13 @@ def main(argv: list[str] | None = None) -> int:
     from whisper_lab.single import graph
 
     if args.run:
-        return run(args)
+        clip, *given = map(Path, args.run[1:])
+        model = given[0] if given else graph.path_of(args.model_dir, chosen_name(args.model, args.model_dir),
+                                                     args.precision, args.input)
+        return use(clip, model, show=not args.quiet)
     name = chosen_name(args.model, args.model_dir)
-    graph.report(export(args, name), args, name)
+    row = export(name, args.precision, args.model_dir, args.input, not args.no_verify, args.seed, args.threads)
+    graph.report(row, name, args.model_dir, args.threads, args.output_json)
     return 0
 
 

@@ -67,58 +67,22 @@ def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
     from whisper_lab import confidence, decoding, transcribe, transcripts
     from whisper_lab.speakers import words
 
-    runtime, model = words.open_runtime(args)
+    runtime, model = words.open_runtime(args.model, args.model_dir, args.precision, args.threads)
     confidence.tell_what_it_knows(model["name"], args.language)
     options = decoding.Options(language=args.language, temperatures=decoding.temperatures(0.0, args.fallback))
-    with console.progress(description=clip.name, total=round(len(samples) / audio.SAMPLE_RATE), unit="s") as bar:
-        transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=bar.update)
+    with console.sound_bar(clip.name, len(samples) / audio.SAMPLE_RATE) as done:
+        transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=done)
     transcripts.warn_of_doubt(transcript, clip, model["name"])
     return words.lines(transcript.segments, turns), model | {"language": transcript.language}
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
 
-def main(argv: list[str] | None = None) -> int:
-    """The four steps, then what was asked for."""
-    args = arguments(argv)
-    from whisper_lab.speakers import clusters, report, turns, voice
-
-    clip = args.sound
-    truth = turns.read_rttm(args.reference) if args.reference else None
-    sound = audio.load(clip)
-    console.note("loaded", f"{clip.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
-    clock, seconds = time.perf_counter, {}
-    started = clock()
-    stretches, likely = find_speech(sound.samples)
-    seconds["voice_activity_s"], started = clock() - started, clock()
-    pieces, fingerprints = [], None
-    if args.speakers == 1 or not stretches:  # there is nothing to tell apart
-        found = turns.of(stretches, [[stretch] for stretch in stretches], [0] * len(stretches))
-    else:
-        pieces, fingerprints = take_fingerprints(sound.samples, stretches, args.threads)
-        seconds["fingerprints_s"], started = clock() - started, clock()
-        found = find_turns(stretches, pieces, fingerprints, args.speakers)
-        seconds["clustering_s"], started = clock() - started, clock()
-    names = report.names(found, args.names)
-    console.note("speakers", len(names), report.why(args.speakers, names, found))
-    lines, model = find_words(sound.samples, found, clip, args) if found and args.words else ([], None)
-    seconds["words_s"] = clock() - started
-    errors = turns.errors(truth, found) if truth else None
-    heard = report.Heard(clip, sound.samples, stretches, likely, pieces, fingerprints, found, lines, names)
-    report.publish(heard, model, errors, seconds, args)
-    if args.explain:
-        limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
-        report.explain(heard, limits, Path(args.output_dir))
-    return 0
-
-
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__, "model", "language", "fallback", "threads", "output_dir", "output_json", "quiet",
-                            "log_level")
-    parser.add_argument("sound", type=Path, metavar="SOUND", help="a sound file with one or more people speaking")
-    parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                        help="where 03 wrote the graphs (default: %(default)s)")
+    parser = console.parser(__doc__, "model", "model_dir", "language", "fallback", "threads", "output_dir",
+                            "output_json", "quiet", "log_level")
+    parser.add_argument("sound", type=Path, metavar="CLIP", help="a sound file with one or more people speaking")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="of the graphs, which 03 --alignment-heads wrote (default: int8 where it is there, else "
                         "what is, else PyTorch)")
@@ -143,6 +107,46 @@ def arguments(argv: list[str] | None):
     if not args.words and args.format in ("srt", "vtt"):
         parser.error(f"--format {args.format} is made of words: leave out --no-words")
     return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The four steps, then what was asked for."""
+    args = arguments(argv)
+    from whisper_lab import files
+    from whisper_lab.speakers import clusters, report, turns, voice
+
+    clip = args.sound
+    truth = turns.read_rttm(args.reference) if args.reference else None
+    sound = audio.load(clip)
+    audio.tell(clip, sound)
+    clock, seconds = time.perf_counter, {}
+    started = clock()
+    stretches, likely = find_speech(sound.samples)
+    seconds["voice_activity_s"], started = clock() - started, clock()
+    pieces, fingerprints = [], None
+    if args.speakers == 1 or not stretches:  # there is nothing to tell apart
+        found = turns.of(stretches, [[stretch] for stretch in stretches], [0] * len(stretches))
+    else:
+        pieces, fingerprints = take_fingerprints(sound.samples, stretches, args.threads)
+        seconds["fingerprints_s"], started = clock() - started, clock()
+        found = find_turns(stretches, pieces, fingerprints, args.speakers)
+        seconds["clustering_s"], started = clock() - started, clock()
+    names = report.names(found, args.names)
+    console.note("speakers", len(names), report.why(args.speakers, names, found))
+    lines, model = find_words(sound.samples, found, clip, args) if found and args.words else ([], None)
+    seconds["words_s"] = clock() - started
+    errors = turns.errors(truth, found) if truth else None
+    heard = report.Heard(clip, sound.samples, stretches, likely, pieces, fingerprints, found, lines, names)
+    document = report.document_of(heard, model, errors, seconds, args.threads)
+    report.publish(heard, document, errors, args.format)
+    if args.output_json:
+        files.write_json(args.output_json, document)
+    if args.page:
+        report.save_page(heard, Path(args.output_dir))
+    if args.explain:
+        limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
+        report.explain(heard, limits, Path(args.output_dir))
+    return 0
 
 
 if __name__ == "__main__":

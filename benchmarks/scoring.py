@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab.metrics import WITHOUT_SPACES, compression_ratio
+from whisper_lab.decoding import compression_ratio
+from whisper_lab.languages import WITHOUT_SPACES
 
 LOOP = 2.4  # compression ratio; the threshold of openai-whisper (transcribe.py)
 WINDOW_WORDS = 80  # what is said in 30 s: whatever was not a loop compresses better, too, the longer it is

@@ -34,7 +34,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 @pytest.fixture(autouse=True)
 def no_model_given_before(monkeypatch):
     """A program is given one model, and remembers it for its messages; a test process many."""
-    monkeypatch.setattr("whisper_lab.checkpoints._given", {})
+    monkeypatch.setattr("whisper_lab.names._given", {})
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import BENCHMARKS, module
 
+from tests.helpers.benchmark_files import BENCHMARKS, module
 from whisper_lab import audio
 from whisper_lab.console import LabError
 

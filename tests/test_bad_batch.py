@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bad_sound import bad_file
+
+from tests.helpers.bad_sound import bad_file
 
 ROOT = Path(__file__).resolve().parent.parent
 BAD = ("bits33", "cut_m4a", "empty", "missing", "nan", "one_hertz")
@@ -37,8 +38,8 @@ def check_errors(status, err):
 
 
 def test_02(call_script, nano, batch, tmp_path):
-    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet", "--audio",
-                                   *batch, "--output-json", tmp_path / "o.json")
+    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet",
+                                   *batch, "--json", tmp_path / "o.json")
     check_errors(status, err)
     clips = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["clips"]
     assert [clip["file"] for clip in clips] == [ODD, "good.wav"]
@@ -48,18 +49,18 @@ def test_02(call_script, nano, batch, tmp_path):
 
 @pytest.mark.parametrize("options", [("--explain",), ("--format", "srt"), ("--format", "json")])
 def test_02_files_of_a_name_that_is_no_utf8(call_script, nano, batch, tmp_path, options):
-    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet", "--audio",
+    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet",
                                    tmp_path / ODD, tmp_path / "good.wav", *options, "--output-dir", tmp_path / "out")
     assert status == 0 and err == ""
     if options != ("--format", "json"):
-        assert len({path.stem for path in (tmp_path / "out").iterdir()}) == 2
+        assert len({path.stem for path in (tmp_path / "out").glob("[!.]*")}) == 2
     else:
         assert json.loads(out)["clips"][0]["file"] == ODD
 
 
 def test_graphs(call_script, nano_export, batch, tmp_path):
     status, out, err = call_script("whisper_lab.__main__", *batch, "--model", "nano", "--model-dir",
-                                   nano_export / "graphs", "--quiet", "--output-json", tmp_path / "o.json")
+                                   nano_export / "graphs", "--quiet", "--json", tmp_path / "o.json")
     check_errors(status, err)
     clips = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["clips"]
     assert [clip["file"] for clip in clips] == [ODD, "good.wav"] and out.count(clips[0]["text"]) == 2
@@ -67,8 +68,8 @@ def test_graphs(call_script, nano_export, batch, tmp_path):
 
 def test_09(call_script, nano_export, batch, tmp_path):
     status, out, err = call_script("09-stream-microphone.py", "--model", "nano", "--model-dir", nano_export / "graphs",
-                                   "--no-batch", "--quiet", "--output-dir", tmp_path / "reports", "--file", *batch,
-                                   "--output-json", tmp_path / "o.json")
+                                   "--no-batch", "--quiet", "--output-dir", tmp_path / "reports", *batch,
+                                   "--json", tmp_path / "o.json")
     check_errors(status, err)
     clips = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["clips"]
     assert [clip["source"] for clip in clips] == [ODD, "good.wav"] and clips[0]["text"] == clips[1]["text"] != ""
@@ -87,6 +88,6 @@ def test_06(call_script, nano, batch, tmp_path):
 
 
 def test_all_bad_is_one_error(call_script, nano, batch, tmp_path):
-    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--quiet", "--audio",
+    status, out, err = call_script("02-whisper-huggingface.py", "--model", "nano", "--quiet",
                                    tmp_path / "empty.wav", tmp_path / "missing.wav")
     assert (status, out) == (1, "") and err.count("error: ") == 1 and "empty.wav" in err

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import BENCHMARKS, module
-from onnx_grain import NAME, exported
 
+from tests.helpers.benchmark_files import BENCHMARKS, module
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent

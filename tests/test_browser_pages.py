@@ -3,15 +3,16 @@
 import shutil
 import time
 
-import browser
 import pytest
+
+from tests.helpers import browser
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported().pairs
 
@@ -90,39 +91,98 @@ def test_nothing_reaches_out_and_nothing_is_asked(explored):
         assert not frame.locator("#message-text", has_text="cookies").is_visible()
 
 
-def test_the_comparison_renders_without_errors_or_requests(chromium, references):
-    import compare_tiny
+@pytest.fixture(scope="module")
+def compared(references):
+    """The address of 04's page of a tiny model."""
+    from tests.helpers import compare_tiny
 
-    _, _, err, folder, name = compare_tiny.comparison()
+    _, _, _, folder, name = compare_tiny.comparison()
+    return (folder / f"compare-{name}.html").as_uri()
+
+
+def test_the_comparison_renders_without_errors_or_requests(chromium, compared):
     page = browser.page(chromium, 1280, 900)
-    page.goto((folder / f"compare-{name}.html").as_uri())
-    assert page.trouble == [], err
+    page.goto(compared)
+    assert page.trouble == []
     loaded = page.evaluate("() => [...document.images].map((one) => one.complete && one.naturalWidth)")
     assert loaded == [1280] * 5
     assert page.locator("h2").all_inner_texts()[:3] == ["Verdict", "Size", "Text"]
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 1280
-    page.locator("details summary").first.click()
-    assert page.locator("details[open] table").first.is_visible()
+    page.locator("h2", has_text="Text").click()
     assert page.locator(".aligned").count() == 3  # pytorch, fp32 and int8
     assert page.locator(".aligned .S, .aligned .I, .aligned .D").first.is_visible()
+    page.locator("h2", has_text="Size").click()
+    page.locator("details details summary").first.click()
+    assert page.locator("details details[open] table").first.is_visible()
 
 
-def test_the_journey_plays_under_its_own_policy(chromium, nano, call_script, tmp_path):
-    """07's page: its script runs, its pictures and its sound are there, and no other script would run."""
-    clip = tmp_path / "a<!--<script>b.wav"
+@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (390, "light")])
+def test_the_comparison_is_short_and_fits_its_window(chromium, compared, width, theme):
+    """The verdict is what one sees; all else is folded. Also unfolded, tables scroll and the page does not."""
+    page = browser.page(chromium, width, 800, color_scheme=theme)
+    page.goto(compared)
+    table = page.locator("table", has_text="times fp32").first
+    assert table.is_visible() and table.bounding_box()["y"] < 500
+    opened = page.locator("details.part[open] h2").all_inner_texts()
+    assert opened == ["Verdict"] and page.evaluate("() => document.documentElement.scrollHeight") < 3000
+    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.evaluate("() => document.querySelector('img').getBoundingClientRect().width") >= 600
+    assert is_dark(page) == (theme == "dark")
+    filtered = page.evaluate("() => getComputedStyle(document.querySelector('img')).filter")
+    assert ("invert" in filtered) == (theme == "dark")
+
+
+def is_dark(page):
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    return sum(int(one) for one in background[4:-1].split(",")[:3]) < 200
+
+
+@pytest.fixture(scope="module")
+def journey(nano, run_script, tmp_path_factory):
+    """07's page of a clip whose name is markup: its address, and the name."""
+    folder = tmp_path_factory.mktemp("journey")
+    clip = folder / "a<!--<script>b.wav"
     shutil.copy(nano.parent.parent / "media" / "kitchen.wav", clip)
-    status, _, err = call_script("07-explore-architecture.py", "--preset", "nano", "--trace", clip, "--threads", "1",
-                                 "--output-dir", tmp_path)
-    assert status == 0, err
+    run = run_script("07-explore-architecture.py", "--preset", "nano", "--trace", clip, "--threads", "1",
+                     "--output-dir", folder)
+    assert run.returncode == 0, run.stderr
+    return (folder / "trace-a<!--<script>b.html").as_uri(), clip.name
+
+
+def test_the_journey_plays_under_its_own_policy(chromium, journey):
+    """07's page: its script runs, its pictures and its sound are there, and no other script would run."""
     page = browser.page(chromium, 1280, 900)
-    page.goto((tmp_path / "trace-a<!--<script>b.html").as_uri())
+    page.goto(journey[0])
     assert page.evaluate("() => document.images.length") >= 5
     assert page.evaluate("() => Promise.all([...document.images].map((one) => one.decode())).then(() => true)")
     page.wait_for_function("() => document.querySelector('audio').duration > 1", timeout=10_000)
-    assert page.trouble == [] and clip.name in page.content().replace("&lt;", "<").replace("&gt;", ">")
+    assert page.trouble == [] and journey[1] in page.content().replace("&lt;", "<").replace("&gt;", ">")
     page.evaluate("""() => { const more = document.createElement('script'); more.textContent = 'window.ran = 1';
                              document.body.append(more); }""")
     assert page.evaluate("() => window.ran") is None and "Content Security Policy" in page.trouble[0]
+
+
+@pytest.mark.parametrize("width, theme", [(1280, "light"), (390, "dark")])
+def test_the_journeys_moment_is_seen_in_every_picture(chromium, journey, width, theme):
+    """Each picture has its axis, the line is drawn over all of them, and what is said of it covers none."""
+    page = browser.page(chromium, width, 900, color_scheme=theme)
+    page.goto(journey[0])
+    pictures = page.locator(".panel")
+    assert pictures.count() == 5 and page.locator(".axis").count() == 5
+    for i in range(5):
+        pictures.nth(i).evaluate("one => one.scrollIntoView({block: 'center'})")
+        box = pictures.nth(i).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        line = page.evaluate("() => { const line = document.getElementById('line').getBoundingClientRect(); "
+                             "document.getElementById('line').style.pointerEvents = 'auto'; return line.x + 1; }")
+        assert line == pytest.approx(box["x"] + box["width"] / 2, abs=2)
+        over = "([x, y]) => document.elementFromPoint(x, y).id"
+        assert page.evaluate(over, [line, box["y"] + box["height"] / 2]) == "line"
+        said = page.locator("#here").bounding_box()
+        assert "audio vector" in page.locator("#here").inner_text() and said["y"] + said["height"] <= box["y"]
+        page.evaluate("() => { document.getElementById('line').style.pointerEvents = 'none'; }")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert is_dark(page) == (theme == "dark") and page.trouble == []
 
 
 @pytest.mark.parametrize("width, theme", [(1280, "light"), (390, "dark")])
@@ -159,3 +219,41 @@ def test_the_front_page_runs_no_script_but_its_own(explored):
     explored.evaluate("""() => { const more = document.createElement('script'); more.textContent = 'window.ran = 1';
                                  document.body.append(more); }""")
     assert explored.evaluate("() => window.ran") is None and "Content Security Policy" in explored.trouble.pop()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_graphs_of_a_telephone_are_as_wide_as_it_is(chromium, pairs, theme):
+    """One thing at a time: the tour, then the graph in which the chosen stop is; the page is as dark as Netron's."""
+    fp32 = pairs["fp32"]
+    with browser.explorer("--graphs", fp32["encoder"], fp32["decoder"], "--slim") as (_, address):
+        page = browser.page(chromium, 390, 844, color_scheme=theme)
+        page.goto(address)
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node").first.wait_for(timeout=60_000, state="attached")
+        assert page.locator("aside").is_visible() and not page.locator("#left").is_visible()
+        page.locator("#tour button", has_text="Sound comes in").click()
+        assert page.locator("#left").is_visible() and page.locator("#left").bounding_box()["width"] == 390
+        chosen = page.frame_locator("#left").locator("g.node.select")
+        assert in_sight(page, chosen.first)
+        page.locator("#switch button", has_text="Tour").click()
+        page.locator("#tour button", has_text="The logits").click()
+        assert page.locator("#right").is_visible() and not page.locator("#left").is_visible()
+        assert in_sight(page, page.frame_locator("#right").locator("g.node.select").first)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        assert is_dark(page) == (theme == "dark") and page.trouble == []
+
+
+def test_encoder_beside_decoder_on_a_laptop(chromium, pairs, tmp_path):
+    """--parts: three columns in 1280 pixels, named after the parts; no difference is counted where there is none."""
+    for part, path in pairs["fp32"].items():
+        shutil.copy(path, tmp_path / f"whisper-mine_{part}.onnx")
+    with browser.explorer("--model", "whisper-mine", "--model-dir", tmp_path, "--parts") as (_, address):
+        page = browser.page(chromium, 1280, 720)
+        page.goto(address)
+        for side in ("left", "right"):
+            page.frame_locator(f"#{side}").locator("g.node").first.wait_for(timeout=60_000)
+            assert page.locator(f"#{side}").bounding_box()["width"] > 450
+        assert page.locator("aside").evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert page.locator("thead th:visible").all_inner_texts() == ["operator", "encoder", "decoder"]
+        assert "decoder: " in page.locator("#tour button", has_text="The logits").inner_text()
+        assert not page.locator("#switch").is_visible() and page.trouble == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper_lab import checkpoints, console, hub
+from whisper_lab import checkpoints, console, hub, names
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ def test_a_folder(tiny, caplog):
 def test_the_weights_file_in_a_folder_means_the_folder(tiny):
     found = checkpoints.resolve(str(tiny / "model.safetensors"))
     assert (found.name, found.folder) == ("whisper-mine", tiny)
-    assert checkpoints.name_for(str(tiny / "model.safetensors")) == "whisper-mine"
+    assert names.name_for(str(tiny / "model.safetensors")) == "whisper-mine"
 
 
 def test_an_adapter_says_what_it_is(tmp_path):

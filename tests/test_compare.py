@@ -1,9 +1,9 @@
 """04 and whisper_lab/compare: facts of graphs, numbers, texts, timing, the gate and the report."""
 
 import json
+import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from whisper_lab import report as render
-from whisper_lab.compare import graph_facts, limits, numbers, sections, texts, timing, variants, verdict, witness
+from whisper_lab.compare import graph_facts, limits, numbers, pytorch, sections, texts, timing, variants, verdict
+from whisper_lab.compare.memory import Setup
 from whisper_lab.console import LabError
 
 SCRIPT = "04-compare-precisions.py"
@@ -156,6 +157,36 @@ def test_inner_values_are_made_outputs_of_a_graph_as_it_stands(tmp_path, outside
     assert path.read_bytes() == before and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_inner_values_need_no_room_beside_the_graph(tmp_path, outside):
+    """The folder may be read-only. Whatever is made or removed in it changes its time, also for the superuser."""
+    path = small_graph(tmp_path / "a.onnx", outside=outside)
+    os.utime(tmp_path, (1, 1))
+    tmp_path.chmod(0o555)
+    try:
+        assert set(numbers.exposed(path, ["layer/MatMul"], {"x": np.ones((2, 64), np.float32)}, 1)) == {"layer/MatMul"}
+    finally:
+        tmp_path.chmod(0o755)
+    assert tmp_path.stat().st_mtime == 1
+
+
+def test_two_programs_look_into_one_graph_at_once(tmp_path, monkeypatch):
+    """The second one comes, and is done, while the first one opens its copy."""
+    import onnxruntime
+
+    path, feeds = small_graph(tmp_path / "a.onnx", outside=True), {"x": np.ones((2, 64), np.float32)}
+    opened, found = onnxruntime.InferenceSession, []
+
+    def interrupted(*arguments, **options):
+        monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+        found.append(numbers.exposed(path, ["out0"], feeds, 1))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", interrupted)
+    found.append(numbers.exposed(path, ["out0"], feeds, 1))
+    np.testing.assert_array_equal(found[0]["out0"], found[1]["out0"])
+
+
 # Texts ---------------------------------------------------------------------------------------------------------------
 
 def clip(reference, name="a.wav", language="en"):
@@ -223,14 +254,14 @@ def test_manifest_folder_and_single_file(tmp_path, references):
     manifest = tmp_path / "references.json"
     manifest.write_text('{"digits.wav": "four seven"}', encoding="utf-8")
     for given in (manifest, tmp_path):
-        (found,) = texts.load([str(given)], None, None)
+        (found,) = texts.read_clips([str(given)], None, None)
         assert (found.name, found.reference, found.language) == ("digits.wav", "four seven", None)
-    (found,) = texts.load([str(tmp_path / "digits.wav")], "said by hand", "en")
+    (found,) = texts.read_clips([str(tmp_path / "digits.wav")], "said by hand", "en")
     assert (found.reference, found.language) == ("said by hand", "en")
     for broken in ("[1]", "{", "{}"):
         manifest.write_text(broken, encoding="utf-8")
         with pytest.raises(LabError, match="manifest"):
-            texts.load([str(manifest)], None, None)
+            texts.read_clips([str(manifest)], None, None)
 
 
 # Speed ---------------------------------------------------------------------------------------------------------------
@@ -313,6 +344,12 @@ def test_wrong_expressions_are_wrong_usage(text, call_script):
     assert status == 2 and "--fail-if" in err
 
 
+def test_the_list_of_what_can_be_tested_is_whole(call_script):
+    """--help has no room for it."""
+    status, out, _ = call_script(SCRIPT, "--fail-if", "list")
+    assert status == 0 and all(f" {metric} " in out for metric in limits.METRICS)
+
+
 # The report ----------------------------------------------------------------------------------------------------------
 
 def test_a_layer_of_nan_is_not_called_exact():
@@ -341,15 +378,15 @@ def test_missing_precisions_are_named_with_their_command(exported, tmp_path, cap
 
     name = exported.checkpoint.name
     with pytest.raises(LabError, match="no fp32 pair"):
-        variants.find(tmp_path, name)
+        variants.present_and_missing(tmp_path, name)
     for path in exported.pairs["fp32"].values():
         shutil.copy(path, tmp_path / path.name)
     with pytest.raises(LabError, match="nothing to compare") as error:
-        variants.find(tmp_path, name)
+        variants.present_and_missing(tmp_path, name)
     assert "--precision fp16" in error.value.remedy
     for path in exported.pairs["int8"].values():
         shutil.copy(path, tmp_path / path.name)
-    present, missing = variants.find(tmp_path, name)
+    present, missing = variants.present_and_missing(tmp_path, name)
     assert [one.name for one in present] == ["fp32", "int8"]
     assert [one.command.split("03-export-encoder-decoder.py ")[1] for one in missing] == [
         f"--model {name} --precision fp16 --output-dir {tmp_path}",
@@ -391,22 +428,22 @@ def test_pytorch_and_the_graphs_never_share_a_process(comparison):
 
 
 def test_what_stops_pytorch_is_told_in_its_own_words(exported, tmp_path):
-    args = SimpleNamespace(model=str(exported.checkpoint.folder), model_dir=tmp_path, threads=1, language="en",
-                           audio=[str(ROOT / "media" / "digits.wav")], repeats=6)
-    with witness.asked(args) as answer, pytest.raises(LabError, match="there is no encoder") as error:
-        answer()
+    setup = Setup(str(exported.checkpoint.folder), tmp_path, threads=1, language="en")
+    clips = [str(ROOT / "media" / "digits.wav")]
+    with pytorch.started(setup, clips, 6) as answers, pytest.raises(LabError, match="there is no encoder") as error:
+        answers()
     assert "03-export-encoder-decoder.py" in error.value.remedy
 
 
 @pytest.fixture(scope="module")
 def exported():
-    from tests import export_tiny
+    from tests.helpers import export_tiny
 
     return export_tiny.exported()
 
 
 @pytest.fixture(scope="module")
 def comparison(references):
-    import compare_tiny
+    from tests.helpers import compare_tiny
 
     return compare_tiny.comparison()

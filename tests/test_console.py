@@ -1,12 +1,22 @@
 """How every script takes its flags and tells of its errors."""
 
 import argparse
+import contextlib
+import fcntl
 import io
 import json
 import logging
+import os
+import pty
+import re
 import shutil
 import signal
+import struct
+import subprocess
 import sys
+import termios
+import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import NANO
@@ -14,6 +24,7 @@ from conftest import NANO
 import whisper_lab
 from whisper_lab import console
 
+ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("02-whisper-huggingface x.wav", "03-export-encoder-decoder", "04-compare-precisions", "06-profile-energy",
            "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone", "10-who-spoke x.wav")
 
@@ -39,6 +50,125 @@ def test_numbers_that_are():
     made = console.parser("", "threads", "seed")
     assert console.parse(made, []) == argparse.Namespace(threads=None, seed=0)
     assert console.parse(made, ["--threads", "2", "--seed", "7"]) == argparse.Namespace(threads=2, seed=7)
+
+
+def given(*arguments, flags=("audio", "model", "output_json", "seed")):
+    made = console.parser("What it is.\n\n    python x.py\n\nMore of it.", *flags)
+    made.add_argument("--precision", choices=["fp32", "int8"])
+    return console.parse(made, list(arguments))
+
+
+@pytest.mark.parametrize("arguments, clips", [
+    ([], ["speech.wav"]), (["a.wav"], ["a.wav"]), (["--model", "nano", "a.wav", "b.wav"], ["a.wav", "b.wav"]),
+    (["a.wav", "--seed", "1", "b.wav", "--model", "nano", "c.wav"], ["a.wav", "b.wav", "c.wav"])])
+def test_sound_may_stand_anywhere(arguments, clips):
+    assert given(*arguments).audio == clips
+
+
+def test_former_names_go_on_working_and_say_so_once(capsys):
+    args = given("--audio", "a.wav", "b.wav", "--output-json", "out.json")
+    assert (args.audio, args.output_json) == (["a.wav", "b.wav"], "out.json")
+    assert not hasattr(args, "former_audio") and not hasattr(args, "former_names")
+    err = capsys.readouterr().err
+    assert err.splitlines() == [
+        "--audio: is CLIP without a flag now (the former name goes on working for a while)",
+        "--output-json: is --json now (the former name goes on working for a while)"]
+    assert given("c.wav", "--audio", "a.wav").audio == ["c.wav", "a.wav"]
+
+
+@pytest.mark.parametrize("wrong, meant", [(["--precison", "int8"], "--precision"), (["--modle=nano"], "--model"),
+                                          (["--precision", "int9"], "int8")])
+def test_what_is_mistyped_gets_a_suggestion(wrong, meant, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        given("a.wav", *wrong)
+    usage, error, remedy = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ") and error.startswith("error: ") and error.endswith(f"; did you mean {meant}?")
+    assert remedy.startswith("  try: python ") and remedy.endswith(" --help")
+
+
+def test_what_is_like_nothing_gets_none(capsys):
+    for wrong in (["--zzzz"], ["--precision", "zzzz"]):
+        with pytest.raises(SystemExit, match="2"):
+            given(*wrong)
+        assert "did you mean" not in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):  # no sound is wanted here
+        given("a.wav", flags=("seed",))
+    assert "unrecognized arguments: a.wav" in capsys.readouterr().err
+
+
+def test_help_shows_what_is_usual_and_help_all_the_rest(capsys):
+    shown = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit, match="0"):
+            given(flag)
+        shown.append(capsys.readouterr().out)
+    assert "--seed" not in shown[0] and "More of it" not in shown[0] and "--audio" not in "".join(shown)
+    assert "--seed" in shown[1] and "More of it" in shown[1] and "--model" in shown[0]
+
+
+# In a terminal -------------------------------------------------------------------------------------------------------
+
+def terminal(code: str, columns: int = 80) -> str:
+    """What a Python program writes to a terminal of this width, on stdout and stderr."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.DEVNULL, stdout=theirs,
+                               stderr=theirs, cwd=ROOT, env={**environment, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := os.read(ours, 4096):
+            shown += data
+    os.close(ours)
+    assert process.wait(60) == 0, shown.decode()
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+def test_notes_stand_above_a_bar_and_never_in_it():
+    shown = terminal("""
+        from whisper_lab import console
+        console.parse(console.parser("", "quiet"), [])
+        with console.sound_bar("clip.wav", 60) as done:
+            for second in range(6):
+                done(10)
+                console.note("language", "en", f"note {second}")
+                console.result(f"result {second}")
+        """)
+    lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
+    for second in range(6):
+        assert f"language: en (note {second})" in lines and f"result {second}" in lines
+    assert "of 60 s of sound" in shown
+
+
+ROWS = [["whisper-base_decoder_int8_optimized.onnx", "1,234,567,890", "a remark that is long enough to be folded"],
+        ["b", "12.5", "short"]]
+
+
+@pytest.mark.parametrize("columns, folded", [(80, True), (200, False)])
+def test_a_table_breaks_no_number_and_no_name(columns, folded):
+    shown = terminal(f"""
+        from whisper_lab import console
+        console.table("Title", ["file", "bytes that were written", "what"], {ROWS!r})
+        """, columns)
+    lines = shown.replace("\r\n", "\n").split("\n")
+    assert all(len(line) <= columns for line in lines)
+    for row in ROWS:
+        assert any(row[0] in line and row[1] in line for line in lines)
+    assert (ROWS[0][2] in shown) != folded
+
+
+def test_a_table_that_does_not_fit_becomes_blocks():
+    shown = terminal(f"""
+        from whisper_lab import console
+        console.table("Title", ["file", "bytes", "what"], {ROWS!r})
+        """, 50)
+    assert "  whisper-base_decoder_int8_optimized.onnx\r\n    bytes: 1,234,567,890\r\n    what: a remark" in shown
+
+
+def test_a_table_in_a_pipe_is_not_folded_at_all(capsys):
+    console.table("Title", ["file", "what"], [["x" * 150, "y " * 80]])
+    assert any("x" * 150 in line and ("y " * 80).strip() in line for line in capsys.readouterr().out.splitlines())
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
@@ -154,9 +284,9 @@ def test_an_error_that_nobody_foresaw_is_written_out_too(capsys, monkeypatch):
 def test_scripts_show_names_as_text(run_script, tmp_path, nano):
     clip = tmp_path / "a\x1b[31m\nerror: fake.wav"
     shutil.copy(NANO.parent.parent / "media" / "kitchen.wav", clip)
-    done = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", "--audio", clip,
+    done = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", clip,
                       tmp_path / "no\x1b", cwd=tmp_path)
-    again = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", "--audio", clip, cwd=tmp_path)
+    again = run_script("02-whisper-huggingface.py", "--model", "nano", "--threads", "1", clip, cwd=tmp_path)
     for said in (done.stdout + done.stderr, again.stdout + again.stderr):
         assert "\x1b" not in said and not any(line.startswith("error: fake") for line in said.splitlines())
     assert "turn on the lights" in again.stdout
@@ -183,5 +313,15 @@ def test_every_script_tells_its_version(script, call_script):
                                     *(script.split()[0] for script in SCRIPTS)))
 def test_help_fits_eighty_columns(script, call_script, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    for flag in ("--help", "--help-all"):
+        status, out, _ = call_script(script, flag)
+        assert status == 0 and [line for line in out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("script", ("02-whisper-huggingface", "03-export-encoder-decoder", "04-compare-precisions",
+                                    "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone",
+                                    "10-who-spoke", "whisper_lab.__main__"))
+def test_help_fits_a_screen(script, call_script, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = call_script(script, "--help")
-    assert status == 0 and [line for line in out.splitlines() if len(line) > 80] == []
+    assert status == 0 and len(out.splitlines()) <= 45 and "--help-all" in out

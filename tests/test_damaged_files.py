@@ -57,6 +57,29 @@ def test_json_that_is_no_such_file(nano_copy, file, content):
         refused(lambda: TokenRules.from_folder(nano_copy), str(nano_copy))
 
 
+class Evil:
+    """A pickle that would write a file when it is opened."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.mark)!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_weights_that_would_run_code_are_not_opened(nano_copy, tmp_path, name):
+    import torch
+
+    (nano_copy / "model.safetensors").unlink()
+    torch.save({"x": Evil(tmp_path / "ran")}, nano_copy / "pytorch_model.bin")
+    if name != "pytorch_model.bin":
+        (nano_copy / "pytorch_model.bin").rename(nano_copy / "shard.bin")
+        (nano_copy / name).write_text(json.dumps({"metadata": {}, "weight_map": {"x": "shard.bin"}}))
+    refused(lambda: checkpoints.load_model(checkpoints.resolve(str(nano_copy))), "cannot be loaded")
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("fields", [
     {"suppress_tokens": [10**7]}, {"suppress_tokens": [-10**7]}, {"suppress_tokens": "abc"},
     {"suppress_tokens": [10**30]}, {"suppress_tokens": [[1]]}, {"begin_suppress_tokens": [10**7]}, {"eos_token_id": []},

@@ -14,6 +14,7 @@ from whisper_lab.decoding import (
     Options,
     Result,
     decode,
+    decode_encoded,
     detect_language,
     is_silence,
     least_wrong,
@@ -322,6 +323,23 @@ def test_where_every_attempt_looks_wrong_the_likeliest_that_does_not_repeat_itse
     assert least_wrong([circles, unsure, wild], Options()) is unsure
     assert least_wrong([circles, unsure, attempt(0.4, -0.9, 1.0)], Options()).temperature == 0.4  # not wrong at all
     assert least_wrong([attempt(0.2, -0.3, 9.0), circles], Options()) is circles
+
+
+@pytest.mark.parametrize("options", [Options(language="en", max_tokens=12),
+                                     Options(language="en", max_tokens=12, timestamps=True)])
+def test_a_text_that_is_given_its_own_beginning_goes_on_as_before(random_runtimes, noise_features, options):
+    """What 09 does with text that is committed."""
+    runtime = random_runtimes[0]
+    cross = runtime.select(runtime.encode(noise_features), np.array([0]))
+    (whole,) = decode_encoded(runtime, cross, 1, options)
+    for count in (1, 5):
+        rest = replace(options, max_tokens=12 - count)
+        (found,) = decode_encoded(runtime, cross, 1, rest, given=whole.tokens[:count])
+        assert found.tokens == whole.tokens and found.logprobs == pytest.approx(whole.logprobs, abs=1e-4)
+        assert found.text_logprob == pytest.approx(whole.text_logprob, abs=1e-4)
+        assert found.avg_logprob == pytest.approx(np.mean(whole.logprobs[count:]), abs=1e-4)  # of its own choices
+    with pytest.raises(ValueError):
+        decode_encoded(runtime, cross, 1, replace(options, beams=2), given=whole.tokens[:1])
 
 
 def test_temperatures_as_the_flags_ask():

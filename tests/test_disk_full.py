@@ -9,11 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import energy_fakes
-import export_tiny
-import nano_pair
 import pytest
 
+from tests.helpers import energy_fakes, export_tiny, nano_pair
 from whisper_lab import console
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import broken_torchaudio
 import pytest
 
+from tests.helpers import broken_torchaudio
 from whisper_lab import doctor, torchaudio_repair
 from whisper_lab.console import LabError
 from whisper_lab.doctor import FAIL, OK, WARN, Check

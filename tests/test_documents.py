@@ -112,6 +112,21 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def test_steps_have_the_same_numbers_in_the_lab_the_readme_and_the_scripts():
+    lab = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    ran: dict[str, set[str]] = {}
+    for section in lab.split("\n## Step ")[1:]:
+        for script in re.findall(r"^python (0\d-[\w-]+\.py)", section, flags=re.M):
+            ran.setdefault(script, set()).add(section.split(":")[0])
+    assert sorted(ran) == sorted(path.name for path in ROOT.glob("0[1-5]-*.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for script, steps in ran.items():
+        line = (ROOT / script).read_text(encoding="utf-8").splitlines()[0]
+        said = re.match(r'"""Steps? (\d(?:(?:, | and )\d)*): ', line)
+        assert said and set(re.findall(r"\d", said[1])) == steps, f"{script} is run in {steps}, and says {line}"
+        assert set(re.findall(rf"^\| \[(\d)\].*`{script}", readme, flags=re.M)) == steps
+
+
 def test_the_readme_is_short_and_begins_with_a_transcript():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.encode()) <= 10_000

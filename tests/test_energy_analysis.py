@@ -1,10 +1,13 @@
 """analyze and collect: numbers against hand calculation, results of other programs, and what is missing."""
 
+import collections
+import itertools
 import json
 
-import energy_fakes
 import pytest
 
+from tests.helpers import energy_fakes
+from whisper_lab.console import LabError
 from whisper_lab.sweeps import analysis, cli, layout, profiles, report, results
 
 SMI = ("timestamp, index, name, power.draw [W], power.limit [W], temperature.gpu, utilization.gpu [%], "
@@ -195,6 +198,8 @@ def test_the_documents_layout_whoever_wrote_it(tmp_path, capsys):
     assert (folder / "figures" / "clocks-1.png").stat().st_size > 10_000
     page = (folder / "energy_analysis.html").read_text()
     assert "data:image/png" in page and "http" not in page.split("<body>")[1]
+    opened = page.split('<details class="part" open>')
+    assert len(opened) == 3 and "Best balance by EDP" in opened[2]  # completeness, and what was asked
 
 
 def test_several_machines_and_precisions_in_one_report(tmp_path):
@@ -254,3 +259,49 @@ def test_an_estimate_is_called_one():
     group, = analysis.analyze([experiment(runs)], 5.0, None)["groups"]
     said = report.answers(group)
     assert said[0] == "Energy by: estimate." and "assumed power" in said[1]
+
+
+# Results of strangers ------------------------------------------------------------------------------------------------
+
+RECORD = {"run_id": "CPU_freq_baseline_run_01", "run": 1, "freq_requested_mhz": None, "status": "success",
+          "duration_s": 3.0, "energy_j": 9.0, "energy_method": "counter", "average_rtf": 0.1,
+          "result": {"model": "whisper-nano", "total_inference_time": 2.0, "total_audio_duration": 5.0, "tokens": 7,
+                     "phases_s": {"encode": 1.0}, "batches": [{}]}}
+ODD = [None, [], {}, [1], "x", "\x1b[31m", True, -1, 0, 1e400, float("nan"), 10**400, {"a": [None]}, [[{}]]]
+
+
+def distorted():
+    """The record with each value of it, and of its results, replaced by each odd one; and records that are none."""
+    for key, odd in itertools.product(RECORD, ODD):
+        yield RECORD | {key: odd}
+    for key, odd in itertools.product(RECORD["result"], ODD):
+        yield RECORD | {"result": RECORD["result"] | {key: odd}}
+    for key in RECORD:
+        yield {name: value for name, value in RECORD.items() if name != key}
+
+
+def test_records_of_strangers_are_understood_or_one_error(tmp_path):
+    path, ends = tmp_path / "CPU_freq_baseline_run_01_status.json", collections.Counter()
+    for record in distorted():
+        path.write_text(json.dumps(record))
+        try:
+            made = analysis.analyze([results.read_folder(tmp_path)], 5.0, None)
+            report.sections({**made, "groups": [{**one, "number": 1} for one in made["groups"]]})
+            ends["read"] += 1
+        except LabError as error:
+            assert "records that cannot be understood" in error.problem
+            ends["refused"] += 1
+    assert ends["read"] > 50 and ends["refused"] > 50
+
+
+@pytest.mark.parametrize("text", ["Total Audio Duration: 1.2.3 s", "Model Parameters: ,", "Average RTF: .",
+                                  "Model Parameters: " + "9" * 5000])
+def test_what_a_program_printed_may_be_no_number(tmp_path, text):
+    (tmp_path / "a_log.txt").write_text(text)
+    assert all(isinstance(value, int | float) for value in layout.read_log(tmp_path / "a_log.txt").values())
+
+
+def test_a_profile_of_one_endless_cell_and_a_run_without_a_number(tmp_path):
+    (tmp_path / "run_first_freq_960_profile.csv").write_text("timestamp_s,power_w\n" + "9" * 200_000)
+    run, = results.read_folder(tmp_path)["runs"]
+    assert run["freq"] == 960 and run["energy_j"] is None

@@ -1,5 +1,6 @@
 """Every evidence script runs, its claims hold, its files keep the contract; and a claim that is made false fails."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = {"__init__", "__main__", "common", "arm64"}
+HELPERS = {"__init__", "__main__", "common", "arm64", "imitated"}
 NAMES = sorted(path.stem for path in (ROOT / "workbook" / "evidence").glob("*.py") if path.stem not in HELPERS)
 
 
@@ -88,3 +89,57 @@ def test_a_value_that_is_no_number_is_refused():
 
     with pytest.raises(LabError, match="wer"):
         Evidence().value("wer", float("nan"))
+
+
+def test_without_rounding_no_token_differs_and_the_claim_is_false(nano, tmp_path, monkeypatch):
+    from workbook.evidence import imitated
+
+    monkeypatch.setattr(imitated, "quantized", lambda layers, bits=8, activations=True: contextlib.nullcontext())
+    status, document = evidence("few_positions", tmp_path)
+    assert status == 1 and document["values"]["top1_int4_percent"] == 100
+    assert not next(one for one in document["claims"] if one["id"] == "tens")["holds"]
+
+
+def test_int8_is_imitated_as_the_operators_compute_it(tmp_path):
+    """Against onnx's own DynamicQuantizeLinear and MatMulInteger, and a layer is itself again afterwards."""
+    import numpy as np
+    import torch
+    from onnx import TensorProto, helper
+    from onnx.reference import ReferenceEvaluator
+
+    from workbook.evidence import imitated
+
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(24, 7), torch.randn(5, 24) * torch.logspace(-1, 2, 24)  # one loud channel
+    scale = (layer.weight.abs().amax(dim=1) / 127).detach().numpy()
+    weight = np.round(layer.weight.detach().numpy() / scale[:, None]).astype(np.int8)
+    nodes = [helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+             helper.make_node("MatMulInteger", ["q", "w", "zero"], ["product"])]
+    given = [helper.make_tensor_value_info(*one) for one in (("x", TensorProto.FLOAT, [5, 24]),
+                                                             ("w", TensorProto.INT8, [24, 7]))]
+    made = [helper.make_tensor_value_info("product", TensorProto.INT32, [5, 7]),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, [])]
+    model = helper.make_model(helper.make_graph(nodes, "int8", given, made))
+    product, step = ReferenceEvaluator(model).run(None, {"x": x.numpy(), "w": np.ascontiguousarray(weight.T)})
+    with torch.no_grad(), imitated.quantized([layer]):
+        found = layer(x)
+    expected = product * step * scale + layer.bias.detach().numpy()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-3)
+    assert "forward" not in vars(layer) and not torch.equal(layer(x), found)
+
+
+def test_an_interval_of_a_difference_is_as_wide_as_the_clips_differ():
+    import numpy as np
+
+    from workbook.evidence import common
+
+    def found(before, after):
+        made = common.Evidence()
+        common.difference(made, "d", np.array(before), np.array(after), 0)
+        return [made.values[f"d_{key}"] for key in ("points", "low", "high")]
+
+    same = [(1, 10)] * 8
+    assert found(same, same) == [0, 0, 0]
+    assert found(same, [(2, 10)] * 8) == [10, 10, 10], "every clip has one wrong word more"
+    points, low, high = found(same, [(1, 10)] * 7 + [(5, 10)])
+    assert points == 5 and low == 0 < high, "one clip of eight: a draw without it has no difference"

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.export_tiny import exported, script, write_checkpoint
+from tests.helpers.export_tiny import exported, script, write_checkpoint
 from whisper_lab.console import LabError
 from whisper_lab.export import graphs, metadata, naming, publish
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import open_runtime, session
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,10 @@ def test_no_graph_outlives_its_conversion(tiny, here, monkeypatch, precision):
         return model
 
     monkeypatch.setattr(graphs, "load", watched)
-    args = SimpleNamespace(fp16_mode="full", int8_exclude=None, reduce_range=False)
+    target, recipe = naming.pair(here, "whisper-tiny-random", precision), script().recipe(precision)
     gc.disable()
     try:
-        script().convert(precision, tiny.pairs["fp32"], naming.pair(here, "whisper-tiny-random", precision), args)
+        script().convert(precision, tiny.pairs["fp32"], target, recipe)
         assert seen and not any(weight() for weight in seen)
     finally:
         gc.enable()
@@ -376,7 +376,7 @@ def test_an_untied_output_layer_is_refused(tiny):
 
 
 def test_half_precision_clamps_instead_of_overflowing(tiny):
-    from whisper_lab.export.int8 import to_half
+    from whisper_lab.export.fp16 import to_half
 
     halves = to_half(np.array([1e9, -1e9, 1.5], np.float32))
     np.testing.assert_array_equal(halves, np.array([65504, -65504, 1.5], np.float16))
@@ -387,7 +387,7 @@ def test_128_mel_bins_as_in_large_v3(here):
     sound = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(sound | {"feature_size": 128}))
     assert script().main(["--model", str(folder), "--quiet", "--output-dir", "out", "--precision", "int8"]) == 0
-    pair = GraphPair(*naming.pair("out", "whisper-mels", "int8").values())
+    pair = open_runtime(*naming.pair("out", "whisper-mels", "int8").values())
     assert pair.encode(np.zeros((1, 128, 100), np.float32))[0].shape == (1, 2, 50, 32)
 
 
@@ -419,7 +419,7 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
         source.graph.initializers[name].const_value = ir.tensor(array, name=name)
     graphs.save(source, here / "outlier.onnx")
     pair = {"encoder": tiny.pairs["fp32"]["encoder"], "decoder": here / "outlier.onnx"}
-    float_pair = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    float_pair = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
     from dataclasses import replace
 
     sounds = [replace(s, logits=float_pair.step(s.forced, float_pair.encode(s.features), None)[0]) for s in tiny.sounds]
@@ -435,13 +435,13 @@ def test_sensitivity_ranks_layers_and_finds_the_one_that_int8_hurts(tiny, traced
 def test_sensitivity_quantizes_as_the_export_does(tiny, here, monkeypatch, layer, file):
     """With --reduce-range 7 bits, whichever layer it is."""
     from whisper_lab.export import sensitivity
-    from whisper_lab.export.run import Export
+    from whisper_lab.export.run import Export, Settings
 
     monkeypatch.setattr(sensitivity, "layers", lambda path: [layer] if "decoder" in path.name else [])
     for reduce_range, most in ((False, 127), (True, 64)):
-        args = SimpleNamespace(threads=1, reduce_range=reduce_range)
-        work = SimpleNamespace(args=args, checkpoint=tiny.checkpoint, runtime=tiny.runtime, sounds=tiny.sounds[:1])
-        Export.sensitivity(work, tiny.pairs["fp32"], here / f"scan-{most}")
+        work = SimpleNamespace(settings=Settings(here, threads=1), checkpoint=tiny.checkpoint, runtime=tiny.runtime,
+                               sounds=tiny.sounds[:1])
+        Export.sensitivity(work, tiny.pairs["fp32"], here / f"scan-{most}", reduce_range)
         weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(here / f"scan-{most}" / file)
                    .graph.initializer if one.data_type == onnx.TensorProto.INT8 and one.dims]
         assert max(int(abs(array.astype(int)).max()) for array in weights) == most

@@ -5,8 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.export_tiny import copy_pair, exported
-from whisper_lab.export import graphs, naming, structure, verify
+from tests.helpers.export_tiny import copy_pair, exported
+from whisper_lab.export import end_to_end, graphs, naming, parity, structure, verify
 from whisper_lab.export.gates import ARITHMETIC, above, below, relative_error
 
 
@@ -25,6 +25,16 @@ def gates_of(tiny, pair, precision, trained=False, **options):
 
 def failed(gates) -> list[str]:
     return [gate.name for gate in gates if not gate.passed]
+
+
+def test_memory_goes_back_before_each_step(tiny, monkeypatch):
+    """What one step freed and glibc kept was a tenth of the peak with whisper-base."""
+    done = []
+    monkeypatch.setattr(verify.machine, "give_back_memory", lambda: done.append("given back"))
+    for module, name in ((parity, "numbers"), (parity, "pieces"), (parity, "shapes"), (end_to_end, "text")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name) or [])
+    gates_of(tiny, tiny.pairs["fp32"], "fp32")
+    assert done[-8:] == ["given back", "numbers", "given back", "pieces", "given back", "shapes", "given back", "text"]
 
 
 @pytest.fixture
@@ -133,7 +143,7 @@ def test_a_layer_left_in_float_is_seen(tiny, broken):
 
 
 def test_half_weights_with_float_operators_are_not_called_full(tiny, tmp_path):
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path, "stored", "fp16")
     for part, source in tiny.pairs["fp32"].items():
@@ -177,10 +187,10 @@ def test_a_length_frozen_inside_the_graph_is_seen_by_the_sweep(tiny, broken):
         positions.replace_input_with(0, start)
     seen = failed(gates_of(tiny, broken("fp32", "decoder", freeze), "fp32"))
     assert seen, "no gate saw it"
-    from whisper_lab.export import parity
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
     pair = broken("fp32", "decoder", freeze)
-    found = parity.shapes(GraphPair(*pair.values(), threads=1, like=tiny.runtime), tiny.long_run, tiny.sounds, "fp32")
+    frozen = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
+    found = parity.shapes(frozen, tiny.long_run, tiny.sounds, "fp32")
     assert failed(found) == ["shapes: decoder"]
 
 
@@ -215,16 +225,16 @@ def test_a_cache_that_forgets_is_seen(tiny, broken):
 
 def test_choices_and_divergence_are_judged_with_the_margin(tiny):
     """An offset on one token's logit makes it the likeliest everywhere."""
-    from whisper_lab.export import end_to_end
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
 
-    class Shouting(GraphPair):
+    class Shouting(OnnxWhisper):
         def step(self, *arguments):
             logits, cache = super().step(*arguments)
             logits[..., 3] += 50
             return logits, cache
 
-    pair = Shouting(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime, kind=Shouting)
     gates = end_to_end.text(pair, tiny.sounds, "int8", trained=False)
     assert failed(gates) == ["teacher-forced: choices", "teacher-forced: KL divergence"]
     assert "margins where not" in gates[0].detail
@@ -234,12 +244,12 @@ def test_text_that_differs_or_loops_is_seen(tiny):
     """A decoder that always prefers one word: wrong words, and a loop where PyTorch had none."""
     from dataclasses import replace
 
-    from whisper_lab.export import end_to_end
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
 
     word = next(i for i in range(300, tiny.runtime.rules.end) if tiny.runtime.tokenizer.decode([i]).strip().isalpha())
 
-    class Stuck(GraphPair):
+    class Stuck(OnnxWhisper):
         def step(self, *arguments):
             logits, cache = super().step(*arguments)
             logits[..., word] += 1000
@@ -247,7 +257,7 @@ def test_text_that_differs_or_loops_is_seen(tiny):
 
     result = replace(tiny.sounds[0].result, text="one two three", tokens=tiny.sounds[0].result.tokens)
     sounds = [replace(sound, result=result) for sound in tiny.sounds]
-    stuck = Stuck(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    stuck = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime, kind=Stuck)
     assert failed(end_to_end.text(stuck, sounds, "int4", trained=True))[2:] == [
         "free-running: words", "free-running: timestamps", "free-running: loops", "noise and silence"]
     assert "free-running: tokens" in failed(end_to_end.text(stuck, sounds, "fp32", trained=False))
@@ -289,7 +299,6 @@ def test_where_two_answers_part_pytorch_says_how_near_the_tie_was(tiny):
 def test_timestamps_may_move_a_little_and_no_more(tiny):
     from dataclasses import replace
 
-    from whisper_lab.export import end_to_end
 
     rules, begin = tiny.runtime.rules, tiny.runtime.rules.timestamp_begin
     right = spoken(tiny, {300: 1.0, begin: 3.0, begin + 20: 6.0, begin + 40: 5.0}, [begin, 300, begin + 20], True)
@@ -307,7 +316,6 @@ def test_timestamps_may_move_a_little_and_no_more(tiny):
 def test_a_near_tie_in_speech_is_allowed_and_said(tiny):
     from dataclasses import replace
 
-    from whisper_lab.export import end_to_end
 
     tie = spoken(tiny, {300: 2.0, 301: 1.7}, [300], False)
     sound = replace(tiny.sounds[0], result=replace(tie.result, text="five"), logits=tie.logits)
@@ -364,25 +372,22 @@ def test_relative_error_knows_its_enemies():
 @pytest.fixture(scope="module")
 def fused(tiny, tmp_path_factory):
     """The _optimized pair of the tiny checkpoint."""
-    from types import SimpleNamespace
-
-    from tests.export_tiny import script
+    from tests.helpers.export_tiny import script
 
     pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
-    args = SimpleNamespace(int8_exclude=None, reduce_range=False)
-    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, args, tiny.model.config)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8"), tiny.model.config)
     assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
     return pair
 
 
 def test_the_optimized_pair_passes_every_gate_and_agrees_with_the_plain_one(tiny, fused):
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import cross_for, open_runtime
 
     assert failed(gates_of(tiny, fused, "int8", optimized=True)) == []
-    plain = GraphPair(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
-    quick = GraphPair(*fused.values(), threads=1, like=tiny.runtime)
+    plain = open_runtime(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    quick = open_runtime(*fused.values(), threads=1, like=tiny.runtime)
     sound = tiny.sounds[0]
-    logits = [pair.step(sound.forced, pair.own(sound.cross), None)[0] for pair in (plain, quick)]
+    logits = [pair.step(sound.forced, cross_for(pair, sound.cross), None)[0] for pair in (plain, quick)]
     assert relative_error(logits[1], logits[0]) < 0.03  # measured 0.012: cross caches in int8
 
 
@@ -407,14 +412,14 @@ def test_scales_of_the_wrong_cache_are_seen(tiny, fused, tmp_path):
 
 def test_fusion_alone_changes_no_number(tiny, tmp_path):
     """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
-    from whisper_lab.export import optimize, parity
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export import optimize
+    from whisper_lab.export.pair import open_runtime
 
     pair = naming.pair(tmp_path, "fused")
     for part, source in tiny.pairs["fp32"].items():
         model = graphs.load(source)
         assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
         graphs.save(model, pair[part])
-    both = GraphPair(*pair.values(), threads=1, like=tiny.runtime)
+    both = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
     assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")
                   + parity.shapes(both, tiny.long_run, tiny.sounds, "fp32")) == []

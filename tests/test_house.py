@@ -2,84 +2,21 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tools import house
+from tools.house import LIBRARY, circles, graph, modules, upwards
 from whisper_lab import console
 from whisper_lab.compare.texts import few_words
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = "whisper_lab"
-USERS = {"training", "benchmarks", "workbook", "tools", "tests"}  # and the numbered scripts, see `upwards`
-
-
-def modules(root: Path) -> dict[str, Path]:
-    """Dotted name -> file, of every module of the library below `root`."""
-    found = {}
-    for path in sorted((root / LIBRARY).rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def imported(node: ast.AST, name: str, path: Path) -> list[str]:
-    """The dotted names that one node of module `name` imports; `from a import b` gives a.b."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-        above = package[:len(package) - node.level + 1] if node.level else []
-        return [".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names]
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-        return [word.value for word in node.args[:1] if isinstance(word, ast.Constant)]
-    return []
-
-
-def upwards(root: Path) -> list[str]:
-    """`file:line imports NAME` for each import of what uses the library, in functions too; a script is `05-...`."""
-    found = []
-    for name, path in modules(root).items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            found += [f"{path.relative_to(root)}:{node.lineno} imports {target}"
-                      for target in imported(node, name, path)
-                      if target.split(".")[0] in USERS or target[:1].isdigit()]
-    return found
-
-
-def at_module_level(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module does: also under `try` and `class`, not in functions or for types alone."""
-    for child in ast.iter_child_nodes(node):
-        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        if not for_types and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield child
-            yield from at_module_level(child)
-
-
-def graph(root: Path) -> dict[str, set[str]]:
-    """Module -> the library's modules that it imports at module level."""
-    known, edges = modules(root), {}
-    for name, path in known.items():
-        nodes = at_module_level(ast.parse(path.read_text(encoding="utf-8")))
-        targets = {target for node in nodes for target in imported(node, name, path)}
-        targets = {target if target in known else target.rpartition(".")[0] for target in targets}
-        edges[name] = {target for target in targets if target in known and target != name}
-    return edges
-
-
-def circles(edges: dict[str, set[str]]) -> set[frozenset[str]]:
-    """The strongly connected components of more than one module."""
-    reached = {}
-    for start in edges:
-        seen, ahead = set(), [start]
-        while ahead:
-            new = edges[ahead.pop()] - seen
-            seen |= new
-            ahead += new
-        reached[start] = seen
-    return {frozenset(other for other in reached[name] if name in reached[other])
-            for name in edges if name in reached[name]}
 
 
 def test_the_library_imports_nothing_that_uses_it():
@@ -119,6 +56,73 @@ def test_a_circle_is_seen_and_an_import_in_a_function_or_for_a_type_is_none(plan
     assert circles(graph(root)) == {frozenset(f"{LIBRARY}.{name}" for name in "abc")}
 
 
+def test_the_longest_chain_is_found_also_around_a_circle():
+    assert house.longest_chain({"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+    assert house.longest_chain({"a": {"d"}, "b": {"a"}, "d": set()}) == ["b", "a", "d"]
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+def test_no_text_speaks_of_a_module_that_has_moved():
+    """Code in strings, comments, documents; the changelog's table of moves alone may, and this file's examples."""
+    kinds = ("*.py", "*.md", "*.yaml", "*.sh", "*.mjs", "*.js", "*.txt", "Makefile")
+    tracked = subprocess.run(["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [name for name in tracked.splitlines()
+             if name not in ("CHANGELOG.md", "tests/test_house.py") and (ROOT / name).is_file()]
+    assert len(names) > 300 and house.lost(ROOT, names) == []
+
+
+@pytest.mark.parametrize("text, named", [
+    ("code = 'from whisper_lab import a, gone'", "whisper_lab.gone"), ("`whisper_lab/gone.py`", "whisper_lab/gone.py"),
+    ("setattr('whisper_lab.gone.value', 1)", "whisper_lab.gone.value"), ("from whisper_lab.gone import f",
+                                                                         "whisper_lab.gone.f"),
+])
+def test_a_module_that_is_not_there_is_seen(planted, text, named):
+    root = planted(a="f = 1")
+    (root / "text.md").write_text(f"first\n{text} and whisper_lab.a.f, whisper_lab/a.py", encoding="utf-8")
+    assert house.lost(root, ["text.md"]) == [f"text.md:2 {named}"]
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def checkout(planted):
+    """A small copy of this lab as git knows it: one script, one module, a README."""
+    root = planted(__main__="print('heard')", a="def f(args):\n    return args\n\n\ndef g():\n    return 1\n")
+    (root / "01-one.py").write_text("import argparse\nparser = argparse.ArgumentParser()\n"
+                                    "parser.add_argument('--loud')\nparser.parse_args()\n", encoding="utf-8")
+    (root / "README.md").write_text("x" * 1500, encoding="utf-8")
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def test_the_figures_are_those_of_the_checkout(checkout):
+    done = subprocess.run([sys.executable, "-m", "tools.house", "--root", checkout], cwd=ROOT, capture_output=True,
+                          text=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert ["scripts", "1", "4"] in lines and ["whisper_lab", "3", "7"] in lines
+    assert ["01-one.py", "4", "1", str(help_height())] in lines
+    assert "2 functions in scripts and library" in done.stdout and "1 functions" not in done.stdout
+    assert "README.md has 1.5 kB" in done.stdout and "not counted, its graphs are not here" in done.stdout
+
+
+def help_height() -> int:
+    """Lines of the help of a parser with one option, in this Python."""
+    return len(ArgumentParser().format_help().splitlines()) + 1
+
+
+def test_what_a_transcript_opens_is_counted(checkout):
+    for name in house.GRAPHS:
+        shutil.copy(checkout / "README.md", checkout / name)
+    (checkout / LIBRARY / "__main__.py").write_text("from whisper_lab import a", encoding="utf-8")
+    assert house.opened(checkout, checkout) == ["__main__", "whisper_lab.a"]
+    (checkout / LIBRARY / "__main__.py").write_text("raise SystemExit('no such graph')", encoding="utf-8")
+    with pytest.raises(console.LabError, match="no such graph"):
+        house.opened(checkout, checkout)
+
+
 # English --------------------------------------------------------------------------------------------------------------
 
 # No one, someone, again. What the profiler's clips say is spoken by people who may talk as they like.
@@ -145,7 +149,7 @@ def test_messages_and_documents_are_in_todays_english():
     said = [(path, text) for path in programs for text in texts(path.read_text(encoding="utf-8"))]
     # What is in a generated block is its script's affair.
     said += [(path, re.sub(r"<!-- begin .*?<!-- end ", "", path.read_text(encoding="utf-8"), flags=re.S))
-             for path in ROOT.glob("docs/*.md")]
+             for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md")]
     assert len(said) > 1000
     assert [f"{path.name}: {found[0]}" for path, text in said for found in FOREIGN.finditer(text)] == []
 

@@ -139,12 +139,10 @@ def test_the_comparison_reads_int8_caches(exported, plain, small, mel):
     """04 once took the encoder's outputs by the wrong names and stopped at the scales of the int8 caches."""
     from types import SimpleNamespace
 
-    from whisper_lab.compare import numbers
-
     script = importlib.import_module("04-compare-precisions")
     forced = np.array([plain.rules.prompt("en")], np.int64)
     heard = SimpleNamespace(features=mel[:1], forced=forced)
-    hidden, cross = numbers.hidden_and_cross(small, heard.features)
+    hidden, cross = small.hidden_and_cross(heard.features)
     assert hidden.shape[0] == 1 and small.decoder.run(["logits"], small.feeds(forced, cross, None))
     plain_pair, pair = naming.pair(exported, NAME, "int8"), naming.pair(exported, NAME, "int8", optimized=True)
     variants = [SimpleNamespace(name=name, paths=paths) for name, paths in (("a", plain_pair), ("b", pair))]

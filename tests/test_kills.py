@@ -5,9 +5,9 @@ import shutil
 import signal
 from pathlib import Path
 
-import kills
-import nano_pair
 import pytest
+
+from tests.helpers import kills, nano_pair
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,8 @@ def test_the_looks_see_faults(tmp_path):
     (program.folder / "half.json").write_text('{"a": ')
     (program.folder / "half.onnx").write_bytes(b"\x08\x09")
     (program.folder / "half.csv").write_text("a,b\n1,")
+    (program.folder / "half.html").write_text("<html>")
+    (program.folder / "half.png").write_bytes(b"\x89PNG")
     whole = (program.folder / "speech.wav").read_bytes()
     (program.folder / "speech.wav").write_bytes(whole[:1000])
     (program.folder / ".write-x.partial").mkdir()
@@ -50,6 +52,7 @@ def test_the_looks_see_faults(tmp_path):
         helper.kill()
         helper.wait()
     said = " ".join(program.faults)
-    for fault in ("half.json", "half.onnx", "half.csv", "speech.wav", "recording 0 is lost", "still running"):
+    for fault in ("half.json", "half.onnx", "half.csv", "half.html", "half.png", "speech.wav", "recording 0 is lost",
+                  "still running"):
         assert fault in said, program.faults
     assert kills.litter(program.folder) == [Path(".write-x.partial")]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from whisper_lab.console import LabError
+from whisper_lab.decoding import compression_ratio
 from whisper_lab.metrics import (
     aligned_rows,
-    compression_ratio,
     normalize,
     real_time_factor,
     sqnr_db,

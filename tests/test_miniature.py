@@ -22,12 +22,12 @@ def tokenizer(nano):
     return make_tokenizer(nano)
 
 
-# Stammering -----------------------------------------------------------------------------------------------------------
+# The simulated projector ----------------------------------------------------------------------------------------------
 
 def test_words_are_cut_as_the_tokenizer_does_or_finer(tokenizer):
-    from training.stammer import Pieces, text
+    from training.simulated_projector import BpeDropout, text
 
-    cutter, draw = Pieces(tokenizer), random.Random(0)
+    cutter, draw = BpeDropout(tokenizer), random.Random(0)
     for words in [text(draw, dutch=0.3) for _ in range(30)] + ["één café"]:
         spoken = f" {words}" if words else ""
         usual = tokenizer(spoken, add_special_tokens=False).input_ids
@@ -37,22 +37,22 @@ def test_words_are_cut_as_the_tokenizer_does_or_finer(tokenizer):
 
 
 def test_without_slips_everything_is_told_in_order(tokenizer):
-    from training.stammer import Pieces, stammer
+    from training.simulated_projector import BpeDropout, simulate
 
     draw, silence = random.Random(1), tokenizer.convert_tokens_to_ids("<audio>")
-    cut = Pieces(tokenizer).cut(draw, "turn on the light in the kitchen", 0.0)
+    cut = BpeDropout(tokenizer).cut(draw, "turn on the light in the kitchen", 0.0)
     for _ in range(20):
-        told = stammer(draw, cut, [3] * len(cut), silence, slips=0.0)
+        told = simulate(draw, cut, [3] * len(cut), silence, slips=0.0)
         sounding = [t for t in told.tokens if t != silence]
         assert [t for i, t in enumerate(sounding) if i == 0 or t != sounding[i - 1]] == cut
 
 
 def test_slips_change_some_tokens_and_noise_keeps_the_loudness(tokenizer):
-    from training.stammer import stammer, vectors
+    from training.simulated_projector import simulate, vectors
 
     draw, silence = random.Random(2), tokenizer.convert_tokens_to_ids("<audio>")
     cut = list(range(300, 340))
-    told = [stammer(draw, cut, [3] * len(cut), silence, slips=0.3) for _ in range(8)]
+    told = [simulate(draw, cut, [3] * len(cut), silence, slips=0.3) for _ in range(8)]
     assert any([t for t in row.tokens if t != silence] != cut for row in told)
     table = torch.randn(len(tokenizer), 16) * 0.1
     made, counts = vectors(told, table, torch.full((8,), 0.5))
@@ -61,11 +61,11 @@ def test_slips_change_some_tokens_and_noise_keeps_the_loudness(tokenizer):
 
 
 def test_the_decoder_never_reads_a_held_out_sentence_in_training():
-    from training import stammer
+    from training import simulated_projector
     from whisper_lab.spoken import grammar
 
     draw, kept = random.Random(3), random.Random(3)
-    texts = {stammer.text(draw) for _ in range(300)}
+    texts = {simulated_projector.text(draw) for _ in range(300)}
     held_out = set()
     while len(held_out) < 40:
         made = grammar.sentence(kept)
@@ -75,14 +75,14 @@ def test_the_decoder_never_reads_a_held_out_sentence_in_training():
 
 
 def test_the_text_decoder_learns_resumes_and_is_published(nano, tmp_path):
-    from training import train_text_decoder as lesson
+    from training import train_text_decoder
     from whisper_lab.checkpoints import import_transformers
 
     flags = ["--width", "48", "--layers", "1", "--batch-size", "8", "--output-dir", str(tmp_path), "--threads", "1",
              "--save-every", "5", "--quiet"]
-    lesson.main([*flags, "--steps", "8", "--max-minutes", "0"])  # stopped after its first step
+    train_text_decoder.main([*flags, "--steps", "8", "--max-minutes", "0"])  # stopped after its first step
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
-    lesson.main([*flags, "--steps", "8"])
+    train_text_decoder.main([*flags, "--steps", "8"])
     report = json.loads((tmp_path / "final" / "training.json").read_text())
     assert report["steps"] == 8 and report["loss"] < 7
     model = import_transformers().AutoModelForCausalLM.from_pretrained(tmp_path / "final")
@@ -165,7 +165,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
     sound = tmp_path / "noise.wav"
     audio.write_wav(sound, clip(1.5))
     flags = ("--speech-llm", tmp_path / "run" / "nano-asr")
-    status, out, err = call_script("07-explore-architecture.py", *flags, "--transcribe", sound)
+    status, out, err = call_script("07-explore-architecture.py", *flags, sound)
     assert status == 0 and out.startswith("noise.wav: "), err
     assert "expect more errors" not in err
     status, out, err = call_script("07-explore-architecture.py", *flags, "--preset", "nano", "--seconds", "1")
@@ -176,7 +176,7 @@ def test_training_writes_a_folder_that_the_script_runs(pieces, heard, tmp_path, 
     page = (reports / "trace-noise.html").read_text()
     assert "/*DATA*/" not in page and "http" not in page.replace("http-equiv", "")
     assert (reports / "trace-noise.png").stat().st_size > 20_000
-    status, out, err = call_script("07-explore-architecture.py", *flags, "--transcribe", "media/long.flac")
+    status, out, err = call_script("07-explore-architecture.py", *flags, "media/long.flac")
     assert status == 1 and "cut it into pieces of at most 2 s" in err
 
 
@@ -238,8 +238,8 @@ def test_the_bundle_carries_the_code_of_the_lab(bundle):
 def test_the_bundle_hears_and_its_control_does_not(bundle, call_script, tmp_path):
     trained, control = tmp_path / "trained.json", tmp_path / "control.json"
     clips = ["media/digits.wav", "media/kitchen.wav", "media/time.wav"]
-    assert call_script("07-explore-architecture.py", "--transcribe", *clips, "--output-json", trained)[0] == 0
-    assert call_script("07-explore-architecture.py", "--transcribe", *clips, "--untrained", "--output-json",
+    assert call_script("07-explore-architecture.py", *clips, "--output-json", trained)[0] == 0
+    assert call_script("07-explore-architecture.py", *clips, "--untrained", "--output-json",
                        control)[0] == 0
     wer = [np.mean([c["wer"] for c in json.loads(path.read_text())["clips"]]) for path in (trained, control)]
     assert wer[0] < 0.5 < 0.8 < wer[1]

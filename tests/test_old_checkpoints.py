@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import export_tiny
+from tests.helpers import export_tiny
 from whisper_lab import console, tokens
 from whisper_lab.tokens import TokenRules
 
@@ -39,9 +39,9 @@ def aged(folder: Path, how: str) -> None:
                          ids=["given", "detected", "words", "pipeline"])
 @pytest.mark.parametrize("how", ["none", "empty", "old"])
 def test_02_transcribes_with_what_the_tokenizer_says(nano_copy, call_script, right, how, options):
-    expected = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1, *options)[1]
+    expected = call_script(SCRIPT, "--model", nano_copy, CLIP, "--threads", 1, *options)[1]
     aged(nano_copy, how)
-    status, out, err = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1, *options)
+    status, out, err = call_script(SCRIPT, "--model", nano_copy, CLIP, "--threads", 1, *options)
     assert status == 0, err
     if "word" not in options:  # without alignment heads of its own, a checkpoint's word times come from others
         assert out == expected
@@ -50,7 +50,7 @@ def test_02_transcribes_with_what_the_tokenizer_says(nano_copy, call_script, rig
 
 
 def test_nothing_is_said_of_a_checkpoint_that_has_all(nano_copy, call_script):
-    assert "generation settings" not in call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1)[2]
+    assert "generation settings" not in call_script(SCRIPT, "--model", nano_copy, CLIP, "--threads", 1)[2]
 
 
 @pytest.mark.parametrize("how", ["none", "empty", "old"])
@@ -82,7 +82,7 @@ def teachers_heads(folder: Path) -> None:
 
 def test_words_with_the_heads_of_a_teacher(nano_copy, call_script):
     teachers_heads(nano_copy)
-    status, out, err = call_script(SCRIPT, "--model", nano_copy, "--audio", CLIP, "--threads", 1,
+    status, out, err = call_script(SCRIPT, "--model", nano_copy, CLIP, "--threads", 1,
                                    "--timestamps", "word")
     assert status == 0 and len(re.findall(r"^ +[\d.]+ +[\d.]+  \w+$", out, re.MULTILINE)) > 4, err
     assert err.count("warning: the alignment heads in") == 1 and "upper half" in err

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from nano_pair import NAME, take
 
 from benchmarks import old_runtimes
+from tests.helpers.nano_pair import NAME, take
 from whisper_lab import doctor, onnx_whisper
 from whisper_lab.console import LabError
 

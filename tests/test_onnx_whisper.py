@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_grain import NAME, exported
 
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab import console, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
@@ -320,6 +320,27 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
     assert done.returncode == 0, done.stderr
     shown = console.plain(transcripts.as_text(expected, "word"))
     assert done.stdout.rstrip("\n") == shown and len(expected.text) > 20
+
+
+def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
+    """A reader can follow it: no checkpoint, no export, no word errors, nothing that writes files."""
+    clip = write_clip(tmp_path / "clip.wav", 2.4)
+    done = python("""
+        from whisper_lab import __main__
+        __main__.main(sys.argv[1:])
+        print(*(name for name, module in sys.modules.items() if name.startswith("whisper_lab")))
+        """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--quiet")
+    assert done.returncode == 0, done.stderr
+    opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
+    opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is no published model
+    assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
+                      "features", "files", "languages", "machine", "names", "onnx_whisper", "seals", "tokens",
+                      "transcribe", "transcripts"}
+
+
+def test_the_command_is_called_by_its_name(call_script):
+    status, out, _ = call_script("whisper_lab.__main__", "--help")
+    assert status == 0 and out.startswith("usage: python -m whisper_lab [options] [CLIP ...]\n")
 
 
 def test_the_guard_refuses():

@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.export_tiny import exported, script
+from tests.helpers.export_tiny import exported, script
 from whisper_lab import console
-from whisper_lab.export import calibration, graphs, metadata, naming, outliers, smooth, structure
-from whisper_lab.export.calibration import Inputs
+from whisper_lab.export import calibration, graphs, metadata, naming, outliers, structure
+from whisper_lab.export.calibration import Activations
 from whisper_lab.export.pair import session
 from whisper_lab.metrics import sqnr_db
 
@@ -25,11 +24,11 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def sounds(tiny) -> list[np.ndarray]:
-    return calibration.sounds(tiny.runtime.spec)
+    return calibration.windows(tiny.runtime.spec)
 
 
-def listen(path: Path, sounds: list[np.ndarray]) -> dict[str, Inputs]:
-    return calibration.listen(path, [{"input_features": sound} for sound in sounds], 1)
+def listen(path: Path, sounds: list[np.ndarray]) -> dict[str, Activations]:
+    return calibration.activations(path, [{"input_features": sound} for sound in sounds], 1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def hidden(path: Path, features: np.ndarray) -> np.ndarray:
 
 def prepare(tiny, encoder: Path, folder: Path, decoder: Path | None = None) -> tuple[Path, dict]:
     pair = {"encoder": encoder, "decoder": decoder or tiny.pairs["fp32"]["decoder"]}
-    easier, facts = script().prepare(pair, folder, tiny.runtime, SimpleNamespace(seed=0, threads=1))
+    easier, facts = script().prepare(pair, folder, tiny.runtime, seed=0, threads=1)
     return easier["decoder" if decoder else "encoder"], facts
 
 
@@ -101,7 +100,8 @@ def test_a_decoder_s_outliers_are_found_in_what_it_writes(tiny, tmp_path):
     graphs.save(model, tmp_path / source.name)
     path, facts = prepare(tiny, tiny.pairs["fp32"]["encoder"], tmp_path / "prepared", tmp_path / source.name)
     assert list(facts["outliers"]) == [layer] and CHANNEL in facts["outliers"][layer]
-    feeds = calibration.spoken(tiny.pairs["fp32"], calibration.sounds(tiny.runtime.spec)[:1], tiny.runtime, 1)[0]
+    window = calibration.windows(tiny.runtime.spec)[0]
+    feeds = calibration.decoder_inputs(tiny.pairs["fp32"], [window], tiny.runtime, 1)[0]
     assert feeds["input_ids"].shape[1] > 4
     right, decibels = session(tmp_path / source.name, 1).run(["logits"], feeds)[0], []
     for name, graph in (("plain", tmp_path / source.name), ("prepared", path)):
@@ -113,7 +113,7 @@ def test_a_decoder_s_outliers_are_found_in_what_it_writes(tiny, tmp_path):
 def test_smoothing_changes_no_bit_of_the_float_graph(tiny, planted, sounds, tmp_path):
     """Its factors are powers of two."""
     model = graphs.load(planted)
-    done = smooth.encoder(model, listen(planted, sounds))
+    done = outliers.smooth(model, listen(planted, sounds))
     graphs.save(model, tmp_path / "smooth.onnx")
     assert NORM in done and any(place.endswith("v_proj") for place in done)
     np.testing.assert_array_equal(hidden(tmp_path / "smooth.onnx", sounds[0]), hidden(planted, sounds[0]))
@@ -127,7 +127,7 @@ def test_the_last_layer_norm_is_left_alone(tiny, sounds):
     """It is an output of the graph."""
     path = tiny.pairs["fp32"]["encoder"]
     model = graphs.load(path)
-    assert "encoder.layer_norm" not in smooth.encoder(model, listen(path, sounds))
+    assert "encoder.layer_norm" not in outliers.smooth(model, listen(path, sounds))
 
 
 def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
@@ -137,7 +137,7 @@ def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
         layer, value = "encoder.layers.0.self_attn.out_proj", "encoder.layers.0.self_attn/Reshape_3"
         heard = listen(tiny.pairs["fp32"]["encoder"], sounds)
         heard[value].high[0] = heard[value].rows[:, 0] = 100
-        assert not smoothed or "encoder.layers.0.self_attn.v_proj" in smooth.encoder(model, heard)
+        assert not smoothed or "encoder.layers.0.self_attn.v_proj" in outliers.smooth(model, heard)
         assert (layer in [each.layer for each in outliers.split(model, heard)]) != smoothed
 
 
@@ -145,8 +145,8 @@ def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
 def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
     largest = np.linspace(0.5, 1, 128).astype(np.float32)
     largest[7] = loud
-    inputs = Inputs(np.zeros(128, np.float32), largest, np.zeros((1, 128), np.float32))
-    result = outliers.find("layer", inputs, outliers.LOUD["encoder"])
+    inputs = Activations(np.zeros(128, np.float32), largest, np.zeros((1, 128), np.float32))
+    result = outliers.outlier_channels("layer", inputs, outliers.LOUD["encoder"])
     assert (result is not None) == found
     assert not found or (7 in result.channels and result.others == pytest.approx(largest[126]))
 

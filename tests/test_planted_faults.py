@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from tests import planted_faults
+from tests.helpers import planted_faults
 from whisper_lab import checkpoints
 
 QUANTIZED = ["int8", "int4", "int8 optimized"]

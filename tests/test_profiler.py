@@ -259,9 +259,7 @@ def test_batch_sizes(profile):
 
 
 def test_graphs(profile):
-    import compare_tiny
-
-    from tests import export_tiny
+    from tests.helpers import compare_tiny, export_tiny
 
     *_, folder, _ = compare_tiny.comparison()
     status, _, err, made = profile("--model", export_tiny.exported().checkpoint.folder, "--model-dir", folder,

@@ -67,8 +67,8 @@ def test_a_fetched_checkpoint_is_whole_and_says_where_it_came_from(base, tiny_en
 
 
 def test_02_hears_it_with_base(base, speech, run_script, tmp_path):
-    done = run_script("02-whisper-huggingface.py", "--model", "base", "--audio", *speech, "--language", "en",
-                      "--output-json", tmp_path / "said.json", WHISPER_LAB_WEIGHTS=str(base.parent))
+    done = run_script("02-whisper-huggingface.py", "--model", "base", *speech, "--language", "en",
+                      "--json", tmp_path / "said.json", WHISPER_LAB_WEIGHTS=str(base.parent))
     assert done.returncode == 0, done.stderr
     assert "checkpoint: whisper-base (asked for; this lab fetched it before" in done.stderr
     assert error_rate(tmp_path / "said.json", speech) <= WORST, done.stdout
@@ -78,5 +78,5 @@ def test_the_graphs_of_tiny_en_hear_it_without_pytorch(graphs, speech, run_scrip
     from whisper_lab import __main__
 
     status = __main__.main(["--model", "tiny.en", "--model-dir", str(graphs), "--quiet",
-                            "--output-json", str(tmp_path / "said.json"), *map(str, speech)])
+                            "--json", str(tmp_path / "said.json"), *map(str, speech)])
     assert status == 0 and error_rate(tmp_path / "said.json", speech) <= WORST

@@ -39,7 +39,7 @@ def test_every_reader_of_json(tmp_path, document, encoding):
     assert read_reference(str(path), clips) == {clips[0]: SAID, clips[1]: "two"}
     assert texts.manifest(path) == {clips[0]: {"text": SAID, "language": "fr"},
                                     clips[1]: {"text": "two", "language": None}}
-    assert [clip.reference for clip in texts.load([str(tmp_path)], None, None)] == [SAID, "two"]
+    assert [clip.reference for clip in texts.read_clips([str(tmp_path)], None, None)] == [SAID, "two"]
     assert [sample.reference for sample in samples.from_files([str(clip) for clip in clips])] == [SAID, "two"]
 
 
@@ -54,7 +54,7 @@ def test_02_with_a_list_saved_on_windows(call_script, nano, tmp_path):
     (tmp_path / "en").mkdir()
     clip = shutil.copy(ROOT / "media" / "digits.wav", tmp_path / "en" / "digits.wav")
     path = saved(tmp_path / "references.json", [{"file": "en/digits.wav", "text": "four", "language": "en"}], "utf-16")
-    status, out, _ = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet", "--audio",
+    status, out, _ = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet",
                                  clip, "--reference", path)
     assert status == 0 and "WER" in out and "REF: four" in out
 

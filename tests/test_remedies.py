@@ -10,18 +10,17 @@ import sys
 import types
 from pathlib import Path
 
-import nano_pair
 import pytest
 
-from tests import export_tiny
-from whisper_lab import adapters, checkpoints, onnx_whisper, seals
+from tests.helpers import export_tiny, nano_pair
+from whisper_lab import adapters, checkpoints, names, onnx_whisper, seals
 from whisper_lab.console import LabError
 from whisper_lab.export import naming, verify
 from whisper_lab.single import graph as single_graph
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "media" / "kitchen.wav"
-PARSERS = {"02-whisper-huggingface.py": "parse", "whisper_lab.onnx_whisper": "whisper_lab.__main__"}
+PARSERS = {"whisper_lab.onnx_whisper": "whisper_lab.__main__"}
 
 
 @pytest.fixture
@@ -103,9 +102,9 @@ def test_graphs_that_are_missing(space, mine, call_script, case):
 
 @pytest.mark.parametrize("model", ["nano", "tiny.en", "openai/whisper-small", "someone/whisper-else"])
 def test_the_command_names_the_model_as_it_was_given(model, space):
-    name = checkpoints.name_for(model)
+    name = names.name_for(model)
     args = typed(f"write it: {onnx_whisper.export_command(space, name, 'int8')}")
-    assert checkpoints.name_for(args.model) == name and (args.precision, args.output_dir) == ("int8", str(space))
+    assert names.name_for(args.model) == name and (args.precision, args.output_dir) == ("int8", str(space))
 
 
 def broken_pair(nano_export, space: Path, break_it) -> LabError:
@@ -171,7 +170,7 @@ def test_a_clip_that_is_too_long_for_the_single_graph(space):
     notes = {"model": "whisper-nano", "precision": "int8"}
     command = single_graph.pair_command(space / "whisper-nano_end_to_end_int8.onnx", notes, space / "long clip.wav")
     args = typed(command)
-    assert (args.clips, args.model, args.precision) == ([str(space / "long clip.wav")], "nano", "int8")
+    assert (args.audio, args.model, args.precision) == ([str(space / "long clip.wav")], "nano", "int8")
     assert args.model_dir == str(space)
 
 

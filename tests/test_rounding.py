@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.export_tiny import exported
+from tests.helpers.export_tiny import exported
 from whisper_lab.export import reference
 from whisper_lab.export.reference import Pool
 

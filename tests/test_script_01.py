@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import KINDS, bad_file
-from onnx_grain import NAME, exported
 from test_audio import write_with_pyav
 
+from tests.helpers.bad_sound import KINDS, bad_file
+from tests.helpers.onnx_grain import NAME, exported
 from whisper_lab import audio, console, locks, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
@@ -220,7 +221,7 @@ def test_graphs_first_and_both_say_the_same(random_model, nano):
     for other in ("", "int8", GRAPHS + "../../x", GRAPHS + "fp32/../../x", None, ["fp32"]):
         with pytest.raises(LabError, match="no way to transcribe"):
             listener.transcribe(samples, other)
-        assert listener.waiting(other) == ""
+        assert list(listener.opening(other)) == []
     silence = np.zeros(RATE, np.float32)
     assert listener.transcribe(silence, PYTORCH).text == ""
 
@@ -230,17 +231,46 @@ def test_without_graphs_the_checkpoint_transcribes(nano, references, tmp_path, m
     listener = Listener(None, str(tmp_path), None, 1)
     assert listener.choices() == [PYTORCH] and listener.spec()[1] == "whisper-nano"
     samples = audio.load(ROOT / "media" / "kitchen.wav").samples
-    assert listener.waiting(PYTORCH).startswith("Loading the model (PyTorch)")
+    weights = (nano / "model.safetensors").stat().st_size / 1e6
+    assert list(listener.opening(PYTORCH)) == [
+        "Looking for whisper-nano; what this machine does not have is fetched once ...",
+        f"Loading whisper-nano, PyTorch: {weights:.0f} MB, once; then it stays loaded ...",
+        "whisper-nano, PyTorch: listening ..."]
     heard = listener.transcribe(samples, PYTORCH)
-    assert listener.waiting(PYTORCH) == "Listening ..."
+    assert list(listener.opening(PYTORCH)) == ["whisper-nano, PyTorch: listening ..."]
     assert heard.text == references["kitchen.wav"]["text"] and "language en, detected" in heard.how
     forced = listener.transcribe(samples, PYTORCH, "nl")
     assert "detected" not in forced.how and "detected" in listener.transcribe(samples, PYTORCH, "").how
     with pytest.raises(LabError, match="xx"):
         listener.transcribe(samples, PYTORCH, "xx")
-    assert listener.languages()[0][1] == "" and ("Dutch", "nl") in listener.languages()
+    assert listener.languages() == [("found by the model", ""), ("English", "en"), ("Dutch", "nl")]
+    assert heard.files["txt"] == f"{heard.text}\n" and heard.files["vtt"].startswith("WEBVTT")
     runtime = listener._opened[PYTORCH][0]
     assert heard.text == transcribe.transcribe(runtime, samples, Options(language="en")).text
+
+
+def test_the_languages_are_those_of_the_model_common_ones_first(random_model, nano, tmp_path, monkeypatch):
+    work = exported(random_model, nano)
+    graphs = Listener(str(work / NAME), str(work / "graphs"), None, 1)
+    assert [code for _, code in graphs.languages()] == ["", "en", "nl"]
+    monkeypatch.delenv("WHISPER_LAB_MODEL", raising=False)
+    unknown = [code for _, code in Listener("large-v3", str(tmp_path), "gd", 1).languages()]
+    assert unknown[:4] == ["", "en", "nl", "fr"] and {"gd", "cy", "sw"} < set(unknown) and len(unknown) > 90
+    english = tmp_path / "english"
+    shutil.copytree(nano, english)
+    settings = json.loads((english / "generation_config.json").read_text())
+    for key in ("lang_to_id", "task_to_id"):
+        settings.pop(key)
+    (english / "generation_config.json").write_text(json.dumps(settings | {"is_multilingual": False}))
+    assert Listener(str(english), str(tmp_path), None, 1).languages() == [("English, the only one", "")]
+
+
+def test_the_size_of_graphs_counts_what_lies_beside_them(random_model, nano):
+    work = exported(random_model, nano)
+    listener = Listener(str(work / NAME), str(work / "graphs"), None, 1)
+    size = sum(path.stat().st_size for path in (work / "graphs").glob(f"{NAME}_*coder_int8.onnx*")) / 1e6
+    lines = list(listener.opening(GRAPHS + "int8"))
+    assert lines[0].startswith(f"Loading {NAME}, {GRAPHS}int8: {size:.0f} MB, once") and len(lines) == 2
 
 
 # Who may come in -----------------------------------------------------------------------------------------------------
@@ -419,7 +449,7 @@ def test_help_in_under_a_second(run_script):
     started = time.perf_counter()
     run = run_script(SCRIPT, "--help")
     assert run.returncode == 0 and time.perf_counter() - started < 1
-    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--device", "--list-devices",
+    for flag in ("--share", "--host", "--https", "--auth", "--cli", "--seconds", "--microphone", "--list-devices",
                  "--latency", "--blocksize", "--output", "--limit", "--model", "--quiet"):
         assert flag in run.stdout
 

@@ -6,13 +6,13 @@ import ssl
 import threading
 from pathlib import Path
 
-import browser
 import httpx
 import numpy as np
 import pytest
 import soundfile
 from test_audio import write_with_pyav
 
+from tests.helpers import browser
 from whisper_lab import audio, metrics
 
 pytestmark = pytest.mark.browser
@@ -133,18 +133,19 @@ def test_an_upload_and_what_the_page_says_about_it(address, tmp_path):
 def test_a_doubtful_text_has_its_warning_above_it_and_no_praise_beside_it(address):
     """Free speech, which nano does not know; the page says what it waits for, and shows the text without scrolling."""
     with browser.chromium() as chromium:
-        page = browser.page(chromium, 1280, 800)
+        page = browser.page(chromium, 1280, 720)
         page.goto(address)
         page.locator("#recorder button[aria-label='Upload file']").click()
         page.locator("#recorder input[type=file]").set_input_files(FREE_SPEECH)
         page.locator("#recorder button[aria-label='Play']").first.wait_for(timeout=20_000)
         page.locator("#transcribe").click()
-        page.locator("#how", has_text=re.compile(r"Loading the model|Listening")).wait_for(timeout=20_000)
+        page.locator("#how", has_text=re.compile(r"whisper-nano.*(fetched once|stays loaded|listening)")).wait_for(
+            timeout=20_000)
         page.locator("#how", has_text="of sound").wait_for(timeout=90_000)
         warning, text = page.locator("#doubt .lab-advice"), page.locator("#text textarea")
         assert "whisper-nano itself finds this text unlikely" in warning.inner_text() and text.input_value()
         above, below = warning.bounding_box(), text.bounding_box()
-        assert above["y"] + above["height"] <= below["y"] and below["y"] + below["height"] < 800
+        assert above["y"] + above["height"] <= below["y"] and below["y"] + below["height"] < 720
         assert page.locator("#report .lab-level").inner_text().startswith("level: peak ")
         assert not re.search(r"\bgood\b(?! morning)", page.locator("body").inner_text())
         page.locator("#recorder button[aria-label='Clear']").click()
@@ -153,11 +154,37 @@ def test_a_doubtful_text_has_its_warning_above_it_and_no_praise_beside_it(addres
         page.locator("#transcribe").click()
         page.wait_for_function("() => /kitchen/i.test(document.querySelector('#text textarea').value)", timeout=90_000)
         assert warning.count() == 0
-        with page.expect_download() as waiting:
-            page.locator("#captions").click()
-        lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
-        assert waiting.value.suggested_filename == "speech.srt" and lines[0] == "1" and " --> 00:00:0" in lines[1]
-        assert lines[2] == text.input_value()
+        said = text.input_value()
+        subtitles, lines, words = (download(page, ending) for ending in ("srt", "vtt", "txt"))
+        assert subtitles[0] == "1" and " --> 00:00:0" in subtitles[1] and subtitles[2] == said
+        assert lines[0] == "WEBVTT" and said in lines and words == [said]
+
+
+def download(page, ending):
+    """Press the button for text or subtitles; the lines of the file."""
+    with page.expect_download() as waiting:
+        page.locator(f"#keep-{ending}").click()
+    assert waiting.value.suggested_filename == f"speech.{ending}"
+    return Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(("width", "height", "theme"), [(1280, 720, "light"), (390, 844, "dark")])
+def test_an_example_is_transcribed_on_a_laptop_and_on_a_telephone(address, references, width, height, theme):
+    """No horizontal scroll, the transcript in sight after one click, and the system's theme."""
+    with browser.chromium() as chromium:
+        page = browser.page(chromium, width, height, color_scheme=theme)
+        page.goto(address)
+        page.get_by_role("button", name="a time").click()
+        page.locator("#recorder button[aria-label='Play']").first.wait_for(timeout=20_000)
+        page.locator("#transcribe").click()
+        page.wait_for_function("() => document.querySelector('#text textarea').value", timeout=90_000)
+        text = page.locator("#text textarea")
+        assert metrics.word_errors(references["time.wav"]["text"], text.input_value(), "en").wer == 0
+        assert text.bounding_box()["y"] + text.bounding_box()["height"] < height
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (theme == "dark"), background
+        assert page.trouble == []
 
 
 def slow_line(page):

@@ -74,15 +74,15 @@ def test_portaudio_lists_and_refuses_devices(run_script, virtual, tmp_path):
     listed = run_script(SCRIPT, "--list-devices", cwd=tmp_path, **virtual)
     assert listed.returncode == 0 and re.search(r"0 \(default\)\s+virtual", listed.stdout)
     for wrong in ("nobody", "7"):
-        run = run_script(SCRIPT, "--cli", "--device", wrong, "--seconds", "1", cwd=tmp_path, **virtual)
+        run = run_script(SCRIPT, "--cli", "--microphone", wrong, "--seconds", "1", cwd=tmp_path, **virtual)
         assert run.returncode == 1 and run.stdout == "" and "--list-devices" in run.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_portaudio_options_of_the_exercise(run_script, virtual, tmp_path):
-    run = run_script(SCRIPT, "--cli", "--seconds", "1", "--latency", "0.01", "--blocksize", "64", "--device", "virtual",
-                     cwd=tmp_path, **virtual)
-    assert run.returncode == 0 and "(--device asks for it)" in run.stderr, run.stderr
+    run = run_script(SCRIPT, "--cli", "--seconds", "1", "--latency", "0.01", "--blocksize", "64",
+                     "--microphone", "virtual", cwd=tmp_path, **virtual)
+    assert run.returncode == 0 and "(--microphone asks for it)" in run.stderr, run.stderr
     assert abs(pitch(tmp_path / "speech.wav") - 500) < 1
 
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from bad_sound import KINDS, bad_file
 
+from tests.helpers.bad_sound import KINDS, bad_file
 from whisper_lab import audio
 
 SCRIPT = "02-whisper-huggingface.py"
@@ -35,7 +35,7 @@ def clip(tmp_path_factory):
 def script(call_script, nano):
     """The script with nano, in this process."""
     # One thread: with a model this small more of them only wait for each other.
-    return lambda *arguments: call_script(SCRIPT, "--model", "nano", "--threads", 1, "--audio", *arguments)
+    return lambda *arguments: call_script(SCRIPT, "--model", "nano", "--threads", 1, *arguments)
 
 
 def text_of(out):
@@ -65,10 +65,13 @@ def test_help_in_under_a_second(run_script):
     started = time.perf_counter()
     run = run_script(SCRIPT, "--help")
     assert run.returncode == 0 and time.perf_counter() - started < 1
-    for flag in ("--model", "--audio", "--language", "--threads", "--seed", "--output-dir", "--output-json", "--quiet",
-                 "--log-level", "--api", "--task", "--beams", "--temperature", "--timestamps", "--device", "--dtype",
-                 "--prompt", "--format", "--reference", "--explain", "--no-fallback", "--no-condition-on-previous"):
-        assert flag in run.stdout
+    everything = run_script(SCRIPT, "--help-all").stdout
+    for flag in ("--model", "--language", "--threads", "--output-dir", "--json", "--quiet", "--task", "--timestamps",
+                 "--device", "--format", "--reference", "--explain"):
+        assert flag in run.stdout and flag in everything
+    for flag in ("--seed", "--log-level", "--api", "--beams", "--temperature", "--dtype", "--prompt", "--force",
+                 "--no-fallback", "--no-condition-on-previous"):
+        assert flag not in run.stdout and flag in everything
 
 
 @pytest.mark.parametrize("options", [(), ("--beams", "3", "--prompt", "anna", "--language", "nl"),
@@ -77,6 +80,26 @@ def test_help_in_under_a_second(run_script):
 def test_model_and_pipeline_give_the_same(script, clip, options):
     status, model, _ = script(clip, "--quiet", "--api", "model", *options)
     assert status == 0 and model == script(clip, "--quiet", "--api", "pipeline", *options)[1]
+
+
+def test_each_window_is_encoded_once(script, tmp_path, monkeypatch):
+    """Also where the language is detected, where other temperatures are tried, and where words get their times."""
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    from whisper_lab import decoding
+
+    audio.write_wav(tmp_path / "long.wav", hum(15, seed=4))
+    encoded, forward = [], WhisperEncoder.forward
+
+    def counted(self, *args, **kwargs):
+        encoded.append(1)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(WhisperEncoder, "forward", counted)
+    monkeypatch.setattr(decoding, "looks_wrong", lambda result, options: result.temperature < 0.4)
+    status, out, _ = script(tmp_path / "long.wav", "--quiet", "--timestamps", "word", "--format", "json")
+    assert status == 0 and json.loads(out)["clips"][0]["language_probability"] is not None
+    assert len(encoded) >= 2 and len(encoded) <= 3  # 10 s a window; the first may end before its end
 
 
 def test_a_quiet_start_does_not_choose_the_language(script, tmp_path):
@@ -149,7 +172,7 @@ def test_bad_files_are_one_clear_error(script, tmp_path, kind):
 
 
 def test_errors_in_a_process_of_their_own(run_script, tmp_path):
-    run = run_script(SCRIPT, "--audio", "nowhere.wav", cwd=tmp_path)
+    run = run_script(SCRIPT, "nowhere.wav", cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == "" and "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-2].startswith("error: no such file: nowhere.wav")
 
@@ -194,7 +217,7 @@ def test_a_long_recording(script, tmp_path):
     """Four windows: the whole of it, times that grow, words inside their segments, in every format."""
     audio.write_wav(tmp_path / "long.wav", hum(37, seed=4))
     status, out, _ = script(tmp_path / "long.wav", "--quiet", "--format", "json", "--timestamps", "word",
-                            "--output-json", tmp_path / "out.json")
+                            "--json", tmp_path / "out.json")
     document = json.loads(out)
     assert status == 0 and json.loads((tmp_path / "out.json").read_text())["clips"] == document["clips"]
     assert document["schema"] and document["machine"]["cores"] and document["model"]["name"] == "whisper-nano"
@@ -224,6 +247,31 @@ def test_subtitles(script, tmp_path):
     assert status == 0 and out.split() == [str(tmp_path / "made" / name) for name in ("a.vtt", "b.vtt")]
     vtt = (tmp_path / "made" / "a.vtt").read_text()
     assert vtt.startswith("WEBVTT\n\n") and len(re.findall(span.format(r"\."), vtt)) == srt.count(" --> ")
+
+
+def test_finished_subtitles_are_not_made_again(script, tmp_path, monkeypatch):
+    """Of the same sound, model and settings; --force makes them all the same."""
+    from transformers import WhisperForConditionalGeneration
+
+    for name in ("a", "b"):
+        audio.write_wav(tmp_path / f"{name}.wav", hum(2, seed=ord(name)))
+    made = [tmp_path, "--format", "srt", "--language", "en", "--output-dir", tmp_path / "made"]
+    calls, generate = [], WhisperForConditionalGeneration.generate
+    monkeypatch.setattr(WhisperForConditionalGeneration, "generate",
+                        lambda *args, **kwargs: calls.append(1) or generate(*args, **kwargs))
+    first = script(*made, "--quiet")[1]
+    count = len(calls)
+    assert count >= 2
+    status, again, err = script(*made)
+    assert (status, again, len(calls)) == (0, first, count) and err.count("--force transcribes again") == 2
+    audio.write_wav(tmp_path / "b.wav", hum(2, seed=9))  # another sound under the same name
+    script(*made, "--quiet")
+    assert count < (now := len(calls)) < 2 * count
+    script(*made, "--quiet", "--temperature", "0.1")
+    assert len(calls) > now
+    now = len(calls)
+    script(*made, "--quiet", "--temperature", "0.1", "--force")
+    assert len(calls) > now
 
 
 def test_reference_prints_word_errors(script, clip):

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,16 +243,15 @@ class Graphs:
 def open_with(monkeypatch, tmp_path):
     """A function (precisions that are there, --precision) -> what open_runtime finds for nano."""
     from whisper_lab.export import naming
-    from whisper_lab.speakers import words as whispers
+    from whisper_lab.speakers import words
 
-    monkeypatch.setattr(whispers, "OnnxWhisper", Graphs)
+    monkeypatch.setattr(words, "OnnxWhisper", Graphs)
 
     def call(present, asked=None):
         for precision in present:
             for path in naming.pair(tmp_path, "whisper-nano", precision).values():
                 path.touch()
-        return whispers.open_runtime(SimpleNamespace(model="nano", model_dir=str(tmp_path), precision=asked,
-                                                     threads=1))
+        return words.open_runtime("nano", str(tmp_path), asked, 1)
 
     return call
 

@@ -43,6 +43,15 @@ def test_speech_is_not_silence_even_in_noise_as_loud(clip, worse_db):
     assert not is_silent(samples + noise(len(samples) / RATE, level - worse_db)[:len(samples)])
 
 
+def test_a_comparison_passes_over_windows_without_speech():
+    from whisper_lab.compare.numbers import MOST_CLIPS, with_speech
+
+    speech, silence = audio.load("media/digits.wav").samples, np.zeros(RATE, np.float32)
+    assert with_speech([silence, speech, noise(4, -30), speech]) == [1, 3]
+    assert with_speech([silence, silence]) == [0, 1]
+    assert with_speech([speech] * (MOST_CLIPS + 1)) == list(range(MOST_CLIPS))
+
+
 def test_one_short_word_in_half_a_minute_is_heard():
     word = audio.load("media/digits.wav").samples[RATE // 2:RATE // 2 + 6000]  # 0.4 s
     sound = noise(30, -60)

@@ -10,16 +10,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-import single_nano
-from single_nano import part, script
 
-from tests.export_tiny import exported
+from tests.helpers import single_nano
+from tests.helpers.export_tiny import exported
+from tests.helpers.single_nano import part, script
 from whisper_lab import audio
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import graphs, naming, publish
 from whisper_lab.export.gates import NEAR_TIE
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.pair import open_runtime
 from whisper_lab.features import FeatureSpec, log_mel
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.single import gates, graph
 from whisper_lab.single import mel as single_mel
 from whisper_lab.single import text as single_text
@@ -61,7 +62,7 @@ def test_the_report_and_the_file(nano):
 def test_the_signature(nano, session):
     model = onnx.load(nano.path)
     onnx.checker.check_model(model, full_check=True)
-    assert {node.domain for node in gates.nodes(model.graph)} == {""}
+    assert {node.domain for node in graph.nodes(model.graph)} == {""}
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("samples", "tensor(float)", [1, "n"])]
     assert {value.name: value.type for value in session.get_overridable_initializers()} == {
@@ -119,12 +120,12 @@ def test_what_it_cannot_do_it_says(session, feeds, words):
 
 def tiny_single(precision: str, folder: Path, runtime: Path | None = None) -> Path:
     tiny = exported()
-    path = graph.file_of(folder, "tiny", precision)
+    path = graph.path_of(folder, "tiny", precision)
     graphs.save(script().compose(tiny.pairs[precision], runtime or tiny.checkpoint.folder), path)
     return path
 
 
-def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> bool:
+def says_the_same(path: Path, pair: OnnxWhisper, feeds: dict | None = None) -> bool:
     """On the graph's own mel: of random weights its last digit may decide. A near tie may fall either way."""
     session, probe = (graph.open_graph(each, 1) for each in (path, gates.mel_alone(path)))
     same = []
@@ -132,7 +133,7 @@ def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> boo
         samples = {"samples": samples[None, :pair.spec.n_samples]}
         tokens = session.run(["tokens"], samples | (feeds or {}))[0].tolist()
         mel = probe.run(None, samples)[0]
-        same.append(gates.margin(pair, mel, gates.two_graphs(pair, mel), tokens) < 0.02)  # nats
+        same.append(gates.nats_apart(pair, mel, gates.answer(pair, mel), tokens) < 0.02)  # nats
     return all(same) and len(same) > 2
 
 
@@ -140,8 +141,8 @@ def says_the_same(path: Path, pair: GraphPair, feeds: dict | None = None) -> boo
 def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     tiny = exported()
     path = tiny_single(precision, tmp_path)
-    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
-    assert all(gate.passed for gate in gates.structure(path, tiny.pairs[precision], precision))
+    assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+    assert all(gate.passed for gate in gates.check_structure(path, tiny.pairs[precision], precision))
     assert ("MatMulNBits" in graph.operators(path)) == (precision == "int4")
 
 
@@ -158,7 +159,7 @@ def test_weights_in_a_sidecar(nano, precision, limit, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "staged")
     assert naming.sidecar(path).exists() == (limit == 1000)
     monkeypatch.chdir("/")
-    assert says_the_same(path, GraphPair(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
+    assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
 
 
 def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
@@ -175,7 +176,7 @@ def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
     assert not like.rules.languages
     path = tiny_single("fp32", tmp_path, runtime)
     assert [value.name for value in onnx.load(path).graph.input] == ["samples", "max_length"]
-    assert says_the_same(path, GraphPair(*tiny.pairs["fp32"].values(), threads=1, like=like))
+    assert says_the_same(path, open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=like))
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------

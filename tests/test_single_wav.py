@@ -1,18 +1,18 @@
 """08 --input wav: a graph that reads a WAV file itself, as soundfile does, and says what it cannot read."""
 
 import io
+import re
 import struct
 
 import numpy as np
 import onnx
 import pytest
 import soundfile
-from single_nano import part, script, written
 
+from tests.helpers.single_nano import part, script, written
 from tests.test_single import MEDIA, pair_says
 from whisper_lab import audio
 from whisper_lab.features import FeatureSpec
-from whisper_lab.single import gates
 from whisper_lab.single import graph as single_graph
 from whisper_lab.single import wav as single_wav
 from whisper_lab.single.blocks import FLOAT, UINT8
@@ -85,7 +85,12 @@ def test_chunks_stand_in_any_place_and_sizes_may_be_wrong(read):
 def test_what_it_cannot_read_it_says(read, data, words):
     with pytest.raises(Exception, match="(?s).*") as caught:
         read(data)
-    assert gates.message(caught.value).startswith(words)
+    assert message(caught.value).startswith(words)
+
+
+def message(error: Exception) -> str:
+    """What a failing node of ours says of itself: its name begins with `error: `."""
+    return re.search(r"Name:'error: ([^']+)'", str(error)).group(1)
 
 
 def test_nano_from_file_to_text(nano_export, call_script):
@@ -94,7 +99,7 @@ def test_nano_from_file_to_text(nano_export, call_script):
                nano.folder)
     status, out, err = call_script(*command)
     assert status == 0 and "end_to_end_wav_int8.onnx" in out, err
-    path = single_graph.file_of(nano.folder, "whisper-nano", "int8", "wav")
+    path = single_graph.path_of(nano.folder, "whisper-nano", "int8", "wav")
     assert single_graph.operators(path) == "standard"
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = single_graph.open_graph(path, 1)

@@ -177,6 +177,11 @@ def test_rttm_comes_back_as_it_was_written(tmp_path):
     assert turns.read_rttm(tmp_path / "a.rttm") == [Turn("Ann_Smith", 0.5, 2.25), Turn("Bob", 2.5, 4.0)]
 
 
+def test_rttm_holds_nothing_that_a_terminal_obeys():
+    assert turns.rttm([Turn(0, 0.5, 2.25)], "a\x1b[31m\nSPEAKER b", ["\x1b"]) == (
+        "SPEAKER a[31m_SPEAKER_b 1 0.500 1.750 <NA> <NA> <NA> <NA> <NA>\n")
+
+
 @pytest.mark.parametrize("text, problem", [
     ("", "holds no turn"), ("SPKR-INFO m 1 <NA> <NA>\n", "holds no turn"),
     ("SPEAKER m 1 1.0 x <NA> <NA> a <NA> <NA>\n", "line 1 is no turn"), ("SPEAKER m 1 1.0\n", "line 1 is no turn"),

@@ -367,7 +367,7 @@ def test_a_swap_of_one_part_leaves_the_other_alone(call_script, tmp_path, pieces
     (("--projector", "magic"), "choose from linear, mlp, swiglu, moe, qformer"),
     (("--downsample-rate", "0"), "use 1 or more"), (("--seconds", "31"), "window of 30 s"),
     (("--seconds", "0"), "window of 30 s"), (("--speech-llm", "/nowhere", "--preset", "nano"), "train it: python -m"),
-    (("--speech-llm", "/nowhere", "--transcribe", "media/kitchen.wav"), "miniature is not in /nowhere")])
+    (("--speech-llm", "/nowhere", "media/kitchen.wav"), "miniature is not in /nowhere")])
 def test_bad_wishes_get_two_lines(call_script, arguments, words):
     status, out, err = call_script("07-explore-architecture.py", *arguments)
     assert status == 1 and words in err and "Traceback" not in err
@@ -380,7 +380,7 @@ def test_help_in_under_a_second(run_script):
 
 
 def test_wrong_usage(call_script):
-    for arguments in (("--untrained",), ("--transcribe", "a.wav", "--swap-encoder", "x"), ("--preset", "huge")):
+    for arguments in (("--untrained",), ("a.wav", "--swap-encoder", "x"), ("--preset", "huge")):
         with pytest.raises(SystemExit) as caught:
             __import__("importlib").import_module("07-explore-architecture").main(list(arguments))
         assert caught.value.code == 2
@@ -406,7 +406,7 @@ def test_no_code_of_a_checkpoint_runs_even_where_y_is_piped_in(tmp_path, what):
             if "feature_extractor" in document:
                 document["feature_extractor"] |= {"feature_extractor_type": "Evil", "auto_map": {kind: "evil.C"}}
             (folder / name).write_text(json.dumps(document), encoding="utf-8")
-        arguments = ("--preset", "nano", "--speech-llm", folder, "--transcribe", ROOT / "media" / "kitchen.wav")
+        arguments = ("--preset", "nano", "--speech-llm", folder, ROOT / "media" / "kitchen.wav")
     else:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps({

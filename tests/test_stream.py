@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stream_sounds import Clock, drone, silence, speech
 
+from tests.helpers.stream_sounds import Clock, drone, silence, speech
 from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.features import FeatureSpec
@@ -25,14 +25,14 @@ script = importlib.import_module("09-stream-microphone")
 
 # The policy ----------------------------------------------------------------------------------------------------------
 
-class Ear:
+class Recognizer:
     """Hears a word every half second of the sound, `w0 w1 ...`, the last one cut off; each look costs time."""
 
     def __init__(self, clock, cost: float = 0.05):
         self.clock, self.cost, self.encoder_runs = clock, cost, 0
         self.windows, self.said, self.language = [], [], "en"
 
-    def listen(self, features, seconds, given=(), before=(), final=False):
+    def recognize(self, features, seconds, given=(), before=(), final=False):
         self.encoder_runs += 1
         self.clock.sleep(self.cost)
         count = int(seconds / 0.5)
@@ -62,7 +62,7 @@ class Runtime:
 
 def streamed(sound: np.ndarray, cost: float = 0.05, realtime: bool = True):
     clock = Clock()
-    stream = script.Stream(Runtime, Ear(clock, cost), clock, Screen(io.StringIO()), 0.5, 0.6)
+    stream = script.Stream(Runtime, Recognizer(clock, cost), clock, Screen(io.StringIO()), 0.5, 0.6)
     source = sources.Played(sound, realtime, clock, threading.Event())
     script.listen(source, stream)
     return stream, source
@@ -76,7 +76,7 @@ def test_the_longest_common_prefix():
 
 def test_text_is_committed_only_when_two_successive_hypotheses_agree():
     stream, _ = streamed(np.concatenate([silence(0.5), speech(4), silence(1)]))
-    commits, said = stream.log.commits, stream.ear.said
+    commits, said = stream.log.commits, stream.recognizer.said
     agreed = [commit for commit in commits if commit.reason == "agreement"]
     assert len(agreed) >= 6 and commits[:len(agreed)] == agreed
     for i, commit in enumerate(agreed):
@@ -106,11 +106,11 @@ def test_a_word_in_doubt_waits_for_more_of_the_sentence():
 
 def test_silence_costs_nothing():
     stream, _ = streamed(silence(30))
-    assert stream.ear.encoder_runs == 0 and stream.log.lines == []
+    assert stream.recognizer.encoder_runs == 0 and stream.log.lines == []
     assert len(stream.mel._samples) < 3 * SAMPLE_RATE  # and is not kept
     spoken, _ = streamed(np.concatenate([silence(1), speech(2), silence(1)]))
     longer, _ = streamed(np.concatenate([silence(1), speech(2), silence(30)]))
-    assert longer.ear.encoder_runs == spoken.ear.encoder_runs > 0
+    assert longer.recognizer.encoder_runs == spoken.recognizer.encoder_runs > 0
 
 
 def test_a_slow_model_gets_fewer_hypotheses_and_all_of_the_sound(monkeypatch):
@@ -122,18 +122,18 @@ def test_a_slow_model_gets_fewer_hypotheses_and_all_of_the_sound(monkeypatch):
     assert not warnings and fast.log.skipped == 0
     slow, source = streamed(sound, cost=3.0)
     assert len(warnings) == 1 and "falling behind" in warnings[0]
-    assert slow.log.skipped >= 5 and slow.ear.encoder_runs < fast.ear.encoder_runs / 2
+    assert slow.log.skipped >= 5 and slow.recognizer.encoder_runs < fast.recognizer.encoder_runs / 2
     assert source.largest_backlog >= 2.9 * SAMPLE_RATE
     np.testing.assert_array_equal(slow.log.heard, sound)
     count = [sum(len(utterance) for utterance in stream.log.utterances) for stream in (slow, fast)]
     assert count[0] == count[1] and slow.log.spans == fast.log.spans
     for stream, cost in ((slow, 3.0), (fast, 0.05)):
-        assert stream.log.busy_s == pytest.approx(cost * stream.ear.encoder_runs)  # waiting is no work
+        assert stream.log.busy_s == pytest.approx(cost * stream.recognizer.encoder_runs)  # waiting is no work
 
 
 def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():
     stream, _ = streamed(np.concatenate([drone(25), silence(1)]))
-    windows = stream.ear.windows
+    windows = stream.recognizer.windows
     assert len(windows) >= 2 and all(9 < seconds <= 10 for seconds, _ in windows)
     assert windows[0][1] == [] and len(windows[1][1]) > 10  # the committed words of the sentence
     assert len(stream.log.spans) == 1  # one utterance all the same
@@ -143,7 +143,7 @@ def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():
 def test_a_sound_that_fills_the_window_with_its_last_block(monkeypatch):
     """The cut takes all of it, to a sample between two frames: nothing is left, and nothing is asked about it."""
     sound = np.concatenate([silence(0.44), speech(9.15)])[:153_077]
-    monkeypatch.setattr(Ear, "segments", lambda self, features, seconds, given, before, voice_from_s:
+    monkeypatch.setattr(Recognizer, "segments", lambda self, features, seconds, given, before, voice_from_s:
                         (Hypothesis([*given, Unit(" end", [1])]), None))
     stream, _ = streamed(sound, realtime=False)
     assert stream.log.commits[-1].reason == "full window" and stream.log.lines[0].endswith(" end")
@@ -158,7 +158,7 @@ def test_a_backlog_longer_than_the_window_is_worked_off():
 
 
 def test_hypotheses_in_circles_agree_with_nothing(monkeypatch):
-    monkeypatch.setattr(Ear, "listen", lambda self, features, seconds, given=(), before=(), final=False:
+    monkeypatch.setattr(Recognizer, "recognize", lambda self, features, seconds, given=(), before=(), final=False:
                         Hypothesis([*given, Unit(" la", [1])] * 9, doubtful=True))
     stream, _ = streamed(np.concatenate([speech(2), silence(1)]))
     assert stream.log.lines == []
@@ -228,7 +228,7 @@ def test_a_long_utterance_is_written_over_from_its_first_row(monkeypatch):
 
 
 def test_the_readme_table_is_made_of_the_committed_report():
-    from whisper_lab.stream.table import table
+    from tools.streaming_table import table
 
     document = json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8"))
     rows = table(document).splitlines()

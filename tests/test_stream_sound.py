@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from stream_sounds import Clock, silence, speech
 
+from tests.helpers.stream_sounds import Clock, silence, speech
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec, log_mel

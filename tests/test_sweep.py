@@ -7,9 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import energy_fakes
 import pytest
 
+from tests.helpers import energy_fakes
 from whisper_lab.sweeps import cli, clocks, slurm
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import energy_fakes
 import psutil
 import pytest
 
+from tests.helpers import energy_fakes
 from whisper_lab.sweeps import leash, run
 
 HELPER = """import subprocess, sys

@@ -3,9 +3,9 @@
 import re
 import subprocess
 
-import energy_fakes
 import pytest
-import slurm_cluster
+
+from tests.helpers import energy_fakes, slurm_cluster
 
 pytestmark = pytest.mark.slurm
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import blank, clips, corpus
+from training import corpus, examples, initial_checkpoint
 from training.corpus import Utterance
 from whisper_lab.spoken import grammar
 from whisper_lab.spoken.voices import SAMPLE_RATE, trim
 
-WINDOW = blank.WINDOW_S * SAMPLE_RATE
+WINDOW = initial_checkpoint.WINDOW_S * SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def toy_corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nothing_learnt(tmp_path_factory):
     """(model, tokenizer) before training."""
-    return blank.make(tmp_path_factory.mktemp("blank"))
+    return initial_checkpoint.make(tmp_path_factory.mktemp("initial"))
 
 
 def test_the_tokenizer_file_puts_the_same_before_a_text_as_transformers(tmp_path):
     from tokenizers import Tokenizer
 
-    tokenizer = blank.make_tokenizer(tmp_path)
+    tokenizer = initial_checkpoint.make_tokenizer(tmp_path)
     first = [tokenizer.convert_tokens_to_ids(token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
     written = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("hello").ids
     assert written == tokenizer("hello").input_ids and written[:2] == first
@@ -69,7 +69,7 @@ def test_grammar_repeats_itself_from_the_seed_and_keeps_sentences_out():
     first, again = draw(1), draw(1)
     assert first == again != draw(2)
     assert 0.02 < np.mean([s.held_out for s in first]) < 0.08
-    assert all(set(s.text) <= set(clips.CHARACTERS) for s in first)
+    assert all(set(s.text) <= set(examples.CHARACTERS) for s in first)
 
 
 def test_the_grammar_as_a_command(call_script):
@@ -95,16 +95,16 @@ def test_trim_keeps_the_sound_and_its_margin():
 def test_every_plan_has_one_valid_answer(toy_corpus, nothing_learnt):
     _, tokenizer = nothing_learnt
     utterances, _ = corpus.load(toy_corpus)
-    planner = clips.Planner(utterances, tokenizer, WINDOW, blank.MAX_TARGET_POSITIONS)
+    planner = examples.Planner(utterances, tokenizer, WINDOW, initial_checkpoint.MAX_TARGET_POSITIONS)
     rng, stamps, nospeech = random.Random(3), 0, tokenizer.convert_tokens_to_ids("<|nospeech|>")
     for _ in range(300):
         plan = planner.draw(rng)
-        assert len(plan.inputs) == len(plan.labels) <= blank.MAX_TARGET_POSITIONS
+        assert len(plan.inputs) == len(plan.labels) <= initial_checkpoint.MAX_TARGET_POSITIONS
         assert plan.labels[-1] == tokenizer.eos_token_id
         assert (nospeech in plan.labels) == (not plan.segments)
         times = [i - planner.first_timestamp for i in plan.labels if i >= planner.first_timestamp]
         stamps += len(times)
-        assert times == sorted(times) and all(0 <= t <= 50 * blank.WINDOW_S for t in times)
+        assert times == sorted(times) and all(0 <= t <= 50 * initial_checkpoint.WINDOW_S for t in times)
         assert all(p.at >= 0 for p in plan.placements)
     assert stamps > 100
 
@@ -112,7 +112,7 @@ def test_every_plan_has_one_valid_answer(toy_corpus, nothing_learnt):
 def test_held_out_utterances_never_train(toy_corpus, nothing_learnt):
     utterances, _ = corpus.load(toy_corpus)
     kept = {u.start for u in utterances if u.held_out}
-    planner = clips.Planner(utterances, nothing_learnt[1], WINDOW, blank.MAX_TARGET_POSITIONS)
+    planner = examples.Planner(utterances, nothing_learnt[1], WINDOW, initial_checkpoint.MAX_TARGET_POSITIONS)
     rng = random.Random(0)
     placed = {p.start for _ in range(500) for p in planner.draw(rng).placements}
     assert placed and not placed & kept
@@ -121,12 +121,12 @@ def test_held_out_utterances_never_train(toy_corpus, nothing_learnt):
 def test_features_in_training_are_those_of_the_extractor():
     import torch
 
-    from training.mixing import Mixer
+    from training.audio_augmentation import Augmenter
 
     sound = (np.random.default_rng(0).standard_normal(WINDOW) * 0.1).astype(np.float32)
-    extractor = blank.extractor()
+    extractor = initial_checkpoint.extractor()
     batch = {"wave": torch.from_numpy(sound)[None], "recorded": torch.tensor([WINDOW])}
-    ours = Mixer(extractor.mel_filters, "cpu").render(batch, augment=False)[0].numpy()
+    ours = Augmenter(extractor.mel_filters, "cpu").render(batch, augment=False)[0].numpy()
     theirs = extractor(sound, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features[0]
     assert np.abs(ours - theirs).max() < 1e-4
 
@@ -134,14 +134,14 @@ def test_features_in_training_are_those_of_the_extractor():
 def test_degrading_is_seeded_and_stays_finite():
     import torch
 
-    from training.mixing import Mixer
+    from training.audio_augmentation import Augmenter
 
     sound = np.random.default_rng(1).standard_normal((24, 48_000)).astype(np.float32) * 0.05
     sound[0] = 0  # digital silence must not divide by nothing
-    mixer = Mixer(blank.extractor().mel_filters, "cpu")
+    augmenter = Augmenter(initial_checkpoint.extractor().mel_filters, "cpu")
     def render(seed):
-        mixer.generator.manual_seed(seed)
-        return mixer.render({"wave": torch.from_numpy(sound), "recorded": torch.full((24,), 48_000)})
+        augmenter.generator.manual_seed(seed)
+        return augmenter.render({"wave": torch.from_numpy(sound), "recorded": torch.full((24,), 48_000)})
     first = render(1)
     assert torch.isfinite(first).all()
     assert torch.equal(first, render(1)) and not torch.equal(first, render(2))
@@ -151,7 +151,7 @@ def test_the_decoder_does_not_see_the_future(nothing_learnt):
     import torch
 
     model, _ = nothing_learnt
-    features = torch.randn(1, blank.N_MELS, 100 * blank.WINDOW_S)
+    features = torch.randn(1, initial_checkpoint.N_MELS, 100 * initial_checkpoint.WINDOW_S)
     tokens = torch.randint(0, 500, (1, 9))
     changed = tokens.clone()
     changed[0, -1] += 1
@@ -167,7 +167,7 @@ def test_encode_of_a_full_window_is_the_encoder(nothing_learnt):
     from training.train import encode
 
     model, _ = nothing_learnt
-    features = torch.randn(1, blank.N_MELS, 100 * blank.WINDOW_S)
+    features = torch.randn(1, initial_checkpoint.N_MELS, 100 * initial_checkpoint.WINDOW_S)
     with torch.no_grad():
         expected = model.eval().model.encoder(features).last_hidden_state
         assert torch.allclose(encode(model.model.encoder, features), expected, atol=1e-5)
@@ -272,7 +272,7 @@ def test_one_command_makes_the_checkpoint_in_three_rounds(toy_corpus, tmp_path, 
     assert make_nano.main(["--work", str(tmp_path / "work"), *steps, "--output-dir", str(output)]) == 0
     assert [made["step"] for made in json.loads((output / "training.json").read_text())] == [2, 1, 1]
     assert "2 steps in 0 minutes on cpu, then 1 steps in 0 minutes on cpu" in (output / "README.md").read_text()
-    assert checkpoints.load_model(checkpoints.resolve(str(output))).config.num_mel_bins == blank.N_MELS
+    assert checkpoints.load_model(checkpoints.resolve(str(output))).config.num_mel_bins == initial_checkpoint.N_MELS
 
 
 def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeypatch, capsys):

@@ -19,15 +19,15 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import weights_tiny
 
-from whisper_lab import checkpoints, console, hub
+from tests.helpers import fake_wheels
+from whisper_lab import checkpoints, console, hub, names
 from whisper_lab.console import LabError
 from whisper_lab.weights import __main__ as command
 from whisper_lab.weights import formats, package_index, store
 
 ROOT = Path(__file__).resolve().parent.parent
-FAKE = weights_tiny.published()
+FAKE = fake_wheels.published()
 
 
 def whole(folder: Path) -> bool:
@@ -40,7 +40,7 @@ def alone(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    wheels = weights_tiny.write_wheels(tmp_path / "index")
+    wheels = fake_wheels.write_wheels(tmp_path / "index")
     for name, value in {"HF_HUB_OFFLINE": "1", store.PLACE: str(tmp_path / "store"), package_index.SWITCH: "auto",
                         "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}.items():
         monkeypatch.setenv(name, value)
@@ -48,7 +48,7 @@ def alone(monkeypatch, tmp_path):
                  "WHISPER_LAB_MODEL"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(package_index, "TABLE", {FAKE.name: FAKE})
-    monkeypatch.setattr(formats, "convert", weights_tiny.convert)
+    monkeypatch.setattr(formats, "convert", fake_wheels.convert)
     monkeypatch.setattr(console.log, "propagate", True)
     for known in (hub.out_of_reach, package_index.out_of_reach):
         known.cache_clear()
@@ -96,12 +96,12 @@ def test_a_damaged_checkpoint_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("halves, problem", [
-    ((weights_tiny.HALVES[0], weights_tiny.HALVES[1][:-1] + b"!"), "not the published one: the digest"),
-    ((weights_tiny.HALVES[0], weights_tiny.HALVES[1][:-1]), "not the published one: 2,013,999 bytes"),
-    ((weights_tiny.HALVES[0], bytes(5_000_000)), "not the published one"),
+    ((fake_wheels.HALVES[0], fake_wheels.HALVES[1][:-1] + b"!"), "not the published one: the digest"),
+    ((fake_wheels.HALVES[0], fake_wheels.HALVES[1][:-1]), "not the published one: 2,013,999 bytes"),
+    ((fake_wheels.HALVES[0], bytes(5_000_000)), "not the published one"),
 ], ids=["another byte", "a byte less", "too long"])
 def test_other_bytes_than_the_pinned_are_refused_and_nothing_is_kept(tmp_path, halves, problem):
-    weights_tiny.write_wheels(tmp_path / "index", halves)
+    fake_wheels.write_wheels(tmp_path / "index", halves)
     with pytest.raises(LabError, match=problem) as caught:
         store.fetch(FAKE, whole)
     assert "nothing of it was kept" in caught.value.problem and left_in(tmp_path / "store") == []
@@ -123,7 +123,7 @@ def test_files_that_need_no_conversion_are_kept_as_they_are(tmp_path):
         return (folder / "model.bin").is_file()
 
     folder = store.obtain(FAKE, is_there, "fake", store.unchanged)
-    assert (folder / "model.bin").read_bytes() == b"".join(weights_tiny.HALVES)
+    assert (folder / "model.bin").read_bytes() == b"".join(fake_wheels.HALVES)
     assert json.loads((folder / "fetched.json").read_text())["sha256"] == FAKE.files[0].sha256
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in [folder, *folder.iterdir()])
     assert [kept.name for kept in store.contents()] == ["whisper-fake"]
@@ -132,7 +132,7 @@ def test_files_that_need_no_conversion_are_kept_as_they_are(tmp_path):
 
 
 def test_what_helps_instead_is_what_the_model_says(tmp_path):
-    weights_tiny.write_wheels(tmp_path / "index", (weights_tiny.HALVES[0], b"other"))
+    fake_wheels.write_wheels(tmp_path / "index", (fake_wheels.HALVES[0], b"other"))
     with pytest.raises(LabError) as caught:
         store.fetch(dataclasses.replace(FAKE, instead="bring a copy"), whole)
     assert caught.value.remedy == "use another index; or bring a copy"
@@ -294,8 +294,9 @@ def test_a_user_without_a_home(monkeypatch, base):
 
 def start(*arguments: str) -> subprocess.Popen:
     """`python -m whisper_lab.weights` with the fake table, in a process of its own."""
-    return subprocess.Popen([sys.executable, "tests/weights_tiny.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen([sys.executable, "-m", "tests.helpers.fake_wheels", *arguments], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def test_two_processes_at_once_fetch_once(tmp_path):
@@ -398,12 +399,12 @@ def breaking(self):
 @pytest.fixture
 def base(monkeypatch, tmp_path):
     """The fake in the place of whisper-base, and a nano of a few bytes."""
-    fake = weights_tiny.published("whisper-base")
+    fake = fake_wheels.published("whisper-base")
     monkeypatch.setattr(package_index, "TABLE", {fake.name: fake})
     nano = tmp_path / "whisper-nano"
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "model.bin").touch()
-    monkeypatch.setattr(checkpoints, "BUNDLED", weights_tiny.convert(tmp_path / "x", nano))
+    monkeypatch.setattr(checkpoints, "BUNDLED", fake_wheels.convert(tmp_path / "x", nano))
     return fake
 
 
@@ -428,7 +429,7 @@ def test_every_source_in_its_turn(base, monkeypatch, tmp_path, caplog):
 def test_the_hub_comes_before_the_package_index_and_where_it_fails_the_index_serves(base, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(hub, "_ask", lambda: None)
-    monkeypatch.setattr(hub, "download", lambda repository: weights_tiny.convert(tmp_path / "x", tmp_path / repository))
+    monkeypatch.setattr(hub, "download", lambda repository: fake_wheels.convert(tmp_path / "x", tmp_path / repository))
     found = checkpoints.resolve("base")
     assert found.source == "hub" and left_in(tmp_path / "store") == []
 
@@ -456,7 +457,7 @@ def test_nano_only_where_no_model_was_named(base, monkeypatch, caplog):
 
 
 def test_nano_also_where_fetching_failed(base, monkeypatch, tmp_path):
-    weights_tiny.write_wheels(tmp_path / "index", (b"not", b"those"))
+    fake_wheels.write_wheels(tmp_path / "index", (b"not", b"those"))
     found = checkpoints.resolve(None)
     assert found.source == "bundled" and "is not the published one" in found.reason
     with pytest.raises(LabError, match="is not the published one"):
@@ -481,7 +482,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(formats, "kind_of", lambda path: "openai" if path.suffix == ".pt" else "ctranslate2"
                         if path.name == "model.bin" or (path / "model.bin").is_file() else "huggingface")
     monkeypatch.setattr(formats, "convert", lambda source, target, origin=None: (
-        made.append(source), weights_tiny.convert(source, target))[1])
+        made.append(source), fake_wheels.convert(source, target))[1])
     return made
 
 
@@ -519,16 +520,16 @@ def test_a_folder_of_faster_whisper_is_the_same_by_its_weights_file(counted, tmp
 def test_only_the_published_checkpoint_has_its_name(base, counted, tmp_path, caplog):
     """Else the graphs of a folder named whisper-base would later be taken for those of the default model."""
     caplog.set_level(logging.INFO, "whisper_lab")
-    folder = weights_tiny.convert(tmp_path / "x", tmp_path / "whisper-base")
+    folder = fake_wheels.convert(tmp_path / "x", tmp_path / "whisper-base")
     (tmp_path / "whisper-small.pt").write_bytes(b"weights")
     for path, name in ((folder, "whisper-base-own"), (tmp_path / "whisper-small.pt", "whisper-small-own")):
-        assert checkpoints.resolve(str(path)).name == checkpoints.name_for(str(path)) == name
+        assert checkpoints.resolve(str(path)).name == names.name_for(str(path)) == name
     assert "name: whisper-base-own (whisper-base is what the graphs of the published checkpoint are called)" \
         in caplog.text
-    assert checkpoints.name_for("someone/whisper-base") == "someone-whisper-base"
-    assert checkpoints.name_for("openai/whisper-base") == checkpoints.name_for("base") == "whisper-base"
+    assert names.name_for("someone/whisper-base") == "someone-whisper-base"
+    assert names.name_for("openai/whisper-base") == names.name_for("base") == "whisper-base"
     fetched = checkpoints.resolve("base").folder
-    assert checkpoints.name_for(str(fetched)) == "whisper-base"
+    assert names.name_for(str(fetched)) == "whisper-base"
 
 
 # The command line ----------------------------------------------------------------------------------------------------

@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import weight_files as made_files
+from tests.helpers import weight_files
 from whisper_lab import checkpoints, console
 from whisper_lab.console import LabError
 from whisper_lab.weights import formats, ggml, huggingface, openai_tokenizer, published, vocabulary
 from whisper_lab.weights.model import check_weights
 
 torch = pytest.importorskip("torch")
-NANO = made_files.NANO
+NANO = weight_files.NANO
 LAB_CODES = ["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 
 @pytest.fixture(scope="module")
 def original():
-    return made_files.model()
+    return weight_files.model()
 
 
 @pytest.fixture(scope="module")
 def values(original) -> dict[str, np.ndarray]:
-    return made_files.numbers(original)
+    return weight_files.numbers(original)
 
 
 def loaded(folder: Path) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def loaded(folder: Path) -> dict[str, np.ndarray]:
 
 
 def logits(model) -> "torch.Tensor":
-    features = torch.randn(1, made_files.MEL_BINS, 2 * made_files.AUDIO, generator=torch.Generator().manual_seed(1))
+    features = torch.randn(1, weight_files.MEL_BINS, 2 * weight_files.AUDIO, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(input_features=features, decoder_input_ids=torch.tensor([[557, 558, 561, 3, 9]])).logits
 
@@ -60,7 +60,7 @@ def assert_same_model(folder: Path, original, exact: bool = True) -> None:
 
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_ctranslate2_floats_are_kept_exactly(tmp_path, original, values, kind):
-    source = made_files.write_ct2(tmp_path / "ct2", values, kind)
+    source = weight_files.write_ct2(tmp_path / "ct2", values, kind)
     assert formats.kind_of(source) == formats.kind_of(source / "model.bin") == "ctranslate2"
     folder = formats.convert(source, tmp_path / "out")
     assert {str(array.dtype) for array in loaded(folder).values()} == {kind}
@@ -71,7 +71,7 @@ def test_ctranslate2_floats_are_kept_exactly(tmp_path, original, values, kind):
 
 
 def test_ctranslate2_bfloat16_becomes_float32(tmp_path, values):
-    folder = formats.convert(made_files.write_ct2(tmp_path / "ct2", values, "bfloat16"), tmp_path / "out")
+    folder = formats.convert(weight_files.write_ct2(tmp_path / "ct2", values, "bfloat16"), tmp_path / "out")
     for name, array in loaded(folder).items():
         assert array.dtype == np.float32
         wide = values[name].view(np.uint32) >> 16 << 16  # as the writer of the test cuts them
@@ -80,7 +80,7 @@ def test_ctranslate2_bfloat16_becomes_float32(tmp_path, values):
 
 @pytest.mark.parametrize("kind", ["int8", "int16", "int8_float16", "int8_bfloat16"])
 def test_ctranslate2_integers_are_within_half_a_step(tmp_path, original, values, kind):
-    folder = formats.convert(made_files.write_ct2(tmp_path / "ct2", values, kind), tmp_path / "out")
+    folder = formats.convert(weight_files.write_ct2(tmp_path / "ct2", values, kind), tmp_path / "out")
     for name, array in loaded(folder).items():
         # int16 has one scale for a whole matrix of CTranslate2's, which may be three of ours, one below the other.
         largest = max(np.abs(values[other]).max() for other in values if kind == "int16" or other == name)
@@ -95,7 +95,7 @@ def test_ctranslate2_integers_are_within_half_a_step(tmp_path, original, values,
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
 def test_openai(tmp_path, original, values, dtype):
-    source = made_files.write_openai(tmp_path / "small.pt", values, dtype)
+    source = weight_files.write_openai(tmp_path / "small.pt", values, dtype)
     assert formats.kind_of(source) == "openai"
     folder = formats.convert(source, tmp_path / "out")
     if dtype == "bfloat16":
@@ -109,7 +109,7 @@ def test_openai(tmp_path, original, values, dtype):
 @pytest.mark.parametrize("kind", LAB_CODES)
 def test_ggml(tmp_path, original, values, kind):
     source = tmp_path / "ggml-small.bin"
-    source.write_bytes(made_files.ggml_bytes(values, kind))
+    source.write_bytes(weight_files.ggml_bytes(values, kind))
     assert formats.kind_of(source) == "ggml"
     folder = formats.convert(source, tmp_path / "out")
     assert_same_model(folder, original, exact=kind in ("f32", "f16"))
@@ -143,7 +143,7 @@ def test_blocks_number_by_number(kind):
 
 
 def test_the_folder_is_as_the_published_ones_are(tmp_path, values):
-    source = made_files.write_ct2(tmp_path / "ct2", values)
+    source = weight_files.write_ct2(tmp_path / "ct2", values)
     folder = formats.convert(source, tmp_path / "out", {"package": "made-up==1.0"})
     generation = json.loads((folder / "generation_config.json").read_text())
     published_one = json.loads((NANO / "generation_config.json").read_text())
@@ -151,7 +151,7 @@ def test_the_folder_is_as_the_published_ones_are(tmp_path, values):
             "no_timestamps_token_id", "pad_token_id", "prev_sot_token_id", "return_timestamps"}
     assert {name: generation[name] for name in same} == {name: published_one[name] for name in same}
     assert generation["alignment_heads"] == [[0, 1], [0, 3]] and generation["suppress_tokens"] == [5, 7]
-    assert generation["begin_suppress_tokens"] == [220, 556] and generation["max_length"] == made_files.TEXT
+    assert generation["begin_suppress_tokens"] == [220, 556] and generation["max_length"] == weight_files.TEXT
     origin = json.loads((folder / "config.json").read_text())["whisper_lab_origin"]
     assert origin == {"format": "ctranslate2", "file": "model.bin", "stored": "float16", "package": "made-up==1.0",
                       "sha256": formats.sha256(source / "model.bin")}
@@ -167,8 +167,8 @@ def test_every_format_gives_the_same_tokenizer(tmp_path, values):
     """Merges are found again from ggml's list of tokens, and from a vocabulary.txt."""
     expected = json.loads((NANO / "tokenizer.json").read_text())["model"]
     pairs = [tuple(pair) for pair in expected["merges"]]
-    (tmp_path / "a.bin").write_bytes(made_files.ggml_bytes(values))
-    ct2 = made_files.write_ct2(tmp_path / "ct2", values)
+    (tmp_path / "a.bin").write_bytes(weight_files.ggml_bytes(values))
+    ct2 = weight_files.write_ct2(tmp_path / "ct2", values)
     by_id = {i: token for token, i in expected["vocab"].items()}
     document = json.loads((ct2 / "tokenizer.json").read_text())
     by_id |= {token["id"]: token["content"] for token in document["added_tokens"]}
@@ -179,19 +179,19 @@ def test_every_format_gives_the_same_tokenizer(tmp_path, values):
     assert listed.text == ranked.text == sorted(expected["vocab"], key=expected["vocab"].get)
     assert listed.merges == ranked.merges == pairs
     assert listed.text + listed.added == lines
-    assert len(ranked) == made_files.VOCABULARY and ranked.added[-1] == "<|10.00|>"
+    assert len(ranked) == weight_files.VOCABULARY and ranked.added[-1] == "<|10.00|>"
 
 
 def test_a_tokenizer_without_its_first_merge_and_its_timestamps_is_completed(tmp_path, values):
     """As the published multilingual ones are."""
-    ct2 = made_files.write_ct2(tmp_path / "ct2", values)
+    ct2 = weight_files.write_ct2(tmp_path / "ct2", values)
     document = json.loads((ct2 / "tokenizer.json").read_text())
     pairs = [tuple(pair) for pair in document["model"]["merges"]]
     document["model"]["merges"] = [list(pair) for pair in pairs[1:]]
     document["added_tokens"] = document["added_tokens"][:10]
     (ct2 / "tokenizer.json").write_text(json.dumps(document))
     found = formats.read(ct2).tokens
-    assert found.merges == pairs and len(found) == made_files.VOCABULARY
+    assert found.merges == pairs and len(found) == weight_files.VOCABULARY
 
 
 # --- Hugging Face folders ---------------------------------------------------------------------------------------------
@@ -239,9 +239,9 @@ def test_a_trainer_s_folder_without_generation_config_is_completed(tmp_path, ori
 def test_an_untied_head_is_kept(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(console.log, "propagate", True)
     caplog.set_level("INFO", logger="whisper_lab")
-    untied = made_files.model(tie_word_embeddings=False)
-    values = made_files.numbers(untied)
-    for source in (made_files.write_ct2(tmp_path / "ct2", values), save(untied, tmp_path / "hf")):
+    untied = weight_files.model(tie_word_embeddings=False)
+    values = weight_files.numbers(untied)
+    for source in (weight_files.write_ct2(tmp_path / "ct2", values), save(untied, tmp_path / "hf")):
         folder = formats.convert(source, tmp_path / f"out-{source.name}")
         assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
         assert np.array_equal(loaded(folder)["proj_out.weight"], values["proj_out.weight"])
@@ -251,19 +251,19 @@ def test_an_untied_head_is_kept(tmp_path, caplog, monkeypatch):
 
 def test_a_distilled_model_listens_with_the_upper_half(tmp_path):
     """Sizes of no published model, and no alignment heads in the file."""
-    source = save(made_files.model(decoder_layers=3), tmp_path / "source")
+    source = save(weight_files.model(decoder_layers=3), tmp_path / "source")
     generation = json.loads((formats.convert(source, tmp_path / "out") / "generation_config.json").read_text())
-    assert generation["alignment_heads"] == [[layer, head] for layer in (1, 2) for head in range(made_files.HEADS)]
+    assert generation["alignment_heads"] == [[layer, head] for layer in (1, 2) for head in range(weight_files.HEADS)]
 
 
 @pytest.mark.parametrize("heads", [[[7, 0]], [[0, 99]], [], "x", [[0]], [["a", "b"]], None])
 def test_alignment_heads_of_another_decoder_are_not_used(tmp_path, values, heads):
-    source = made_files.write_ct2(tmp_path / "ct2", values)
+    source = weight_files.write_ct2(tmp_path / "ct2", values)
     (source / "config.json").write_text(json.dumps({"alignment_heads": heads, "suppress_ids": [10**9, "a"]}))
     found = formats.read(source)
     settings = huggingface.generation_settings(found)
-    assert settings["alignment_heads"] == [[0, head] for head in range(made_files.HEADS)]
-    assert all(0 <= i < made_files.VOCABULARY for i in settings["suppress_tokens"])
+    assert settings["alignment_heads"] == [[0, head] for head in range(weight_files.HEADS)]
+    assert all(0 <= i < weight_files.VOCABULARY for i in settings["suppress_tokens"])
 
 
 def test_published_sizes_are_recognised():
@@ -279,7 +279,7 @@ def test_published_sizes_are_recognised():
 # --- where it goes ----------------------------------------------------------------------------------------------------
 
 def test_only_a_converted_folder_is_replaced(tmp_path, values):
-    source = made_files.write_ct2(tmp_path / "ct2", values)
+    source = weight_files.write_ct2(tmp_path / "ct2", values)
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "notes.txt").write_text("mine")
@@ -292,8 +292,8 @@ def test_only_a_converted_folder_is_replaced(tmp_path, values):
 
 
 def test_what_fails_leaves_nothing(tmp_path, values):
-    broken = {**values, "model.encoder.conv2.bias": np.full(made_files.WIDTH, np.nan, np.float32)}
-    source = made_files.write_ct2(tmp_path / "ct2", broken)
+    broken = {**values, "model.encoder.conv2.bias": np.full(weight_files.WIDTH, np.nan, np.float32)}
+    source = weight_files.write_ct2(tmp_path / "ct2", broken)
     with pytest.raises(LabError, match="conv2.bias holds numbers that are not finite"):
         formats.convert(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["ct2"]
@@ -330,13 +330,13 @@ def test_a_configuration_that_cannot_be_used_is_one_error(tmp_path, original, ge
 
 
 def test_a_folder_converted_twice_remembers_both(tmp_path, values):
-    once = formats.convert(made_files.write_ct2(tmp_path / "ct2", values), tmp_path / "once")
+    once = formats.convert(weight_files.write_ct2(tmp_path / "ct2", values), tmp_path / "once")
     origin = huggingface.origin_of(formats.convert(once, tmp_path / "twice"))
     assert origin["format"] == "huggingface" and origin["earlier"] == huggingface.origin_of(once)
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, values, monkeypatch):
-    source = made_files.write_ct2(tmp_path / "ct2", values)
+    source = weight_files.write_ct2(tmp_path / "ct2", values)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -361,7 +361,7 @@ class Evil:
 
 
 def test_a_pickle_that_runs_code_is_not_opened(tmp_path):
-    torch.save({"dims": made_files.dims(), "model_state_dict": {"x": Evil(tmp_path / "ran")}}, tmp_path / "evil.pt")
+    torch.save({"dims": weight_files.dims(), "model_state_dict": {"x": Evil(tmp_path / "ran")}}, tmp_path / "evil.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     assert formats.kind_of(tmp_path / "evil.pt") == "openai" and formats.kind_of(tmp_path / "bare.pt") is None
     for name, says in (("evil.pt", "asks for Python's exec"), ("bare.pt", "bare Python pickle")):
@@ -372,7 +372,7 @@ def test_a_pickle_that_runs_code_is_not_opened(tmp_path):
 
 def test_a_compressed_archive_is_refused_unread(tmp_path, values):
     """A few kilobytes of it could stand for gigabytes."""
-    source = made_files.write_openai(tmp_path / "a.pt", values)
+    source = weight_files.write_openai(tmp_path / "a.pt", values)
     with zipfile.ZipFile(source) as archive, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as copy:
         for entry in archive.namelist():
             copy.writestr(entry, archive.read(entry))
@@ -416,7 +416,7 @@ def test_foreign_folders_are_named(tmp_path, values):
         formats.convert(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(LabError, match="no config.json"):
         formats.convert(tmp_path, tmp_path / "out")
-    (tmp_path / "ggml-x.bin").write_bytes(made_files.ggml_bytes(values))
+    (tmp_path / "ggml-x.bin").write_bytes(weight_files.ggml_bytes(values))
     with pytest.raises(LabError, match="holds ggml-x.bin") as caught:
         formats.convert(tmp_path, tmp_path / "out")
     assert str(tmp_path / "ggml-x.bin") in caught.value.remedy
@@ -427,8 +427,8 @@ def test_foreign_folders_are_named(tmp_path, values):
 
 
 def ct2_with(values, change) -> bytes:
-    stored = made_files.ct2_stored(made_files.ct2_variables(values), "float16")
-    return made_files.ct2_bytes(change(stored), {"decoder/projection/weight": "decoder/embeddings/weight"})
+    stored = weight_files.ct2_stored(weight_files.ct2_variables(values), "float16")
+    return weight_files.ct2_bytes(change(stored), {"decoder/projection/weight": "decoder/embeddings/weight"})
 
 
 @pytest.mark.parametrize("change, says", [
@@ -441,7 +441,7 @@ def ct2_with(values, change) -> bytes:
                  2 if n == "decoder/layer_0/ffn/linear_0/weight" else c) for n, v, c in s], "weight_scale"),
 ])
 def test_what_is_no_plain_whisper(tmp_path, values, change, says):
-    made_files.write_ct2(tmp_path / "ct2", values)
+    weight_files.write_ct2(tmp_path / "ct2", values)
     (tmp_path / "ct2" / "model.bin").write_bytes(ct2_with(values, change))
     with pytest.raises(LabError, match=says):
         formats.convert(tmp_path / "ct2", tmp_path / "out")
@@ -449,18 +449,18 @@ def test_what_is_no_plain_whisper(tmp_path, values, change, says):
 
 
 def test_other_models_of_ctranslate2_and_other_versions(tmp_path, values):
-    stored = made_files.ct2_stored(made_files.ct2_variables(values), "float16")
+    stored = weight_files.ct2_stored(weight_files.ct2_variables(values), "float16")
     path = tmp_path / "model.bin"
     for spec, version, says in (("TransformerSpec", 6, "not a Whisper"), ("WhisperSpec", 7, "version 6")):
-        path.write_bytes(made_files.ct2_bytes(stored, {}, spec, version))
+        path.write_bytes(weight_files.ct2_bytes(stored, {}, spec, version))
         with pytest.raises(LabError, match=says):
             formats.read(path)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, values):
-    source = made_files.write_ct2(tmp_path / "ct2", values)
+    source = weight_files.write_ct2(tmp_path / "ct2", values)
     document = json.loads((source / "tokenizer.json").read_text())
-    document["added_tokens"] += [{"id": made_files.VOCABULARY, "content": "<|new|>"}]
+    document["added_tokens"] += [{"id": weight_files.VOCABULARY, "content": "<|new|>"}]
     (source / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(LabError, match="belongs to another model"):
         formats.read(source)
@@ -472,9 +472,9 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, values):
 
 def test_sizes_that_disagree(tmp_path, original, values):
     with pytest.raises(LabError, match="n_text_layer"):
-        formats.read(made_files.write_openai(tmp_path / "a.pt", values, n_text_layer=4))
+        formats.read(weight_files.write_openai(tmp_path / "a.pt", values, n_text_layer=4))
     with pytest.raises(LabError, match="cannot be divided|where a Whisper has"):
-        formats.read(made_files.write_openai(tmp_path / "b.pt", values, n_text_head=10**12))
+        formats.read(weight_files.write_openai(tmp_path / "b.pt", values, n_text_head=10**12))
     source = save(original, tmp_path / "hf")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"decoder_layers": 10**6}))
@@ -487,7 +487,7 @@ def test_without_any_tokenizer_the_way_out_is_named(tmp_path, values, monkeypatc
         raise LabError("not installed", "install it")
 
     monkeypatch.setattr(openai_tokenizer, "ranks_file", missing)
-    source = made_files.write_openai(tmp_path / "a.pt", values)
+    source = weight_files.write_openai(tmp_path / "a.pt", values)
     monkeypatch.setattr("whisper_lab.weights.openai.documents_here", lambda: [NANO / "tokenizer.json"])
     assert formats.read(source).tokens.added[2:4] == ["<|en|>", "<|nl|>"]  # the file beside it
     (tmp_path / "tokenizer.json").unlink()
@@ -506,10 +506,10 @@ def whole(tmp_path_factory, original, values) -> dict[str, Path]:
     """One file of each format, whole."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "ggml").mkdir()
-    (folder / "ggml" / "ggml-x.bin").write_bytes(made_files.ggml_bytes(values, "q5_1"))
+    (folder / "ggml" / "ggml-x.bin").write_bytes(weight_files.ggml_bytes(values, "q5_1"))
     (folder / "openai").mkdir()
-    return {"ctranslate2": made_files.write_ct2(folder / "ct2", values, "int8") / "model.bin",
-            "openai": made_files.write_openai(folder / "openai" / "x.pt", values),
+    return {"ctranslate2": weight_files.write_ct2(folder / "ct2", values, "int8") / "model.bin",
+            "openai": weight_files.write_openai(folder / "openai" / "x.pt", values),
             "ggml": folder / "ggml" / "ggml-x.bin",
             "huggingface": save(original, folder / "hf") / "model.safetensors"}
 

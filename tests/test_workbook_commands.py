@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import workbook_tiny
 from test_documents import BLOCK, blocks
 from test_documents import clone as clone  # the tracked files in a folder of their own
 
+from tests.helpers import workbook_tiny
 from workbook import generate, questions
 from workbook.questions import HERE
 from workbook.values import Results
@@ -69,7 +69,7 @@ def test_arithmetic_in_the_texts_is_what_its_command_prints(clone):
     """Answers that follow from arithmetic quote its result; here it is done again."""
     expected = {"1.06": ["3000", "1500"], "1.07": ["4.0", "3.0"], "3.06": ["36.864", "184.32"],
                 "3.13": ["64770", "32640", "32767"], "3.14": ["0.125", "0.0625", "0.03125"], "3.16": ["12.0"],
-                "3.26": ["1.6", "36.0"]}
+                "3.26": ["1.6", "36.0"], "4.03": ["0.741", "0.9899", "0.0481"], "4.05": ["0.2"]}
     book = questions.load()
     for number, results in expected.items():
         printed = run(book.questions[number].command, clone).stdout

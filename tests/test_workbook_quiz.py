@@ -3,10 +3,12 @@
 import datetime
 import io
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
-import workbook_tiny
 
+from tests.helpers import workbook_tiny
 from whisper_lab.console import LabError
 from workbook import progress, questions, quiz, values
 from workbook.progress import PARTLY, RIGHT, WRONG, Progress
@@ -38,7 +40,7 @@ def ask(monkeypatch, capsys, book, tmp_path, tmp_path_factory):
 
 def letters(out):
     """Letter -> text of the choices on show."""
-    return {line[0]: line[3:] for line in out.splitlines() if line[1:3] == ". " and line[0] in "ABCD"}
+    return {line[0]: line[3:] for line in out.splitlines() if line[1:3] == ". " and line[0] in "ABCDEF"}
 
 
 def letter_of(book, number, right, ask):
@@ -57,6 +59,25 @@ def test_a_right_and_a_wrong_choice(ask, book):
     # Asked again the choices stand in another order, so that nobody learns a letter by heart.
     again, _ = ask(["q"], "--lang", "en", "--question", "3.12")
     assert set(letters(again).values()) == set(letters(out).values())
+
+
+def test_several_right_choices_are_ticked_together(ask, book):
+    number = next(number for number, one in book.questions.items() if one.several and one.worth == 2)
+    shown = letters(ask(["q"], "--lang", "en", "--question", number)[0])
+    texts = {choice.text.en.replace("`", ""): choice.right for choice in book.questions[number].choices}
+    right, wrong = ([letter for letter, text in shown.items()
+                     if any(whole.startswith(text) and is_right == wanted for whole, is_right in texts.items())]
+                    for wanted in (True, False))
+    out, kept = ask([",".join(right).lower()], "--lang", "en", "--question", number)
+    assert "More than one answer is right." in out and "Right." in out and "Score: 1 out of 1" in out
+    # The choices are in another order now; one that was asked already keeps its box, so start again elsewhere.
+    for typed, said, score in ((right[0], f"Partly right, 1 of 2: they are {', '.join(right)}.", "0.5"),
+                               (right[0] + wrong[0], f"Not right: they are {', '.join(right)}.", "0"),
+                               ("".join(shown), "Not right: they are", "0")):
+        with tempfile.TemporaryDirectory() as folder:
+            out, _ = ask(["?", typed], "--lang", "en", "--question", number, state=Path(folder) / "quiz.json")
+        assert said in " ".join(out.split()) and f"Score: {score} out of 1" in out
+        assert ("Why not" in out) == (set(typed) & set(wrong) != set())
 
 
 def test_open_questions_show_the_model_answer_and_ask_for_a_mark(ask, book):
@@ -99,6 +120,9 @@ def test_selection(book):
 
     assert chosen(question=["2.04"]) == ["2.04"]
     assert len(chosen()) == 10 and chosen() == chosen() != chosen(seed=1)
+    first = [book.questions[number] for number in chosen()]
+    assert {one.level for one in first} == {1} and first[0].script == "01", "easy ones of the first steps come first"
+    assert [one.script or "99" for one in first] == sorted(one.script or "99" for one in first)
     assert {book.questions[number].topic for number in chosen(topic="energy")} == {"energy"}
     assert {book.questions[number].level for number in chosen(level=3)} == {3}
     known = Progress()
@@ -106,8 +130,8 @@ def test_selection(book):
     known.answered("3.17", RIGHT, TODAY)
     assert chosen(known, topic="energy")[0] == "3.16", "what went wrong comes first"
     assert "3.17" not in chosen(known, topic="energy") and "3.17" in chosen(known, topic="energy", all=True)
-    with pytest.raises(LabError, match="no question of level 1 on deployment"):
-        chosen(topic="deployment", level=1)
+    with pytest.raises(LabError, match="no question of level 3 on netron"):
+        chosen(topic="netron", level=3)
 
 
 def test_boxes():

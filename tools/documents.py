@@ -31,7 +31,7 @@ def nano_table() -> str:
 
 
 def base_sizes() -> str:
-    """Size of each graph of a whisper-base with random weights, from the benchmark."""
+    """Size of each graph of whisper-base, from the benchmark."""
     sizes = _benchmark()["graph_bytes"]
     lines = ["| | encoder MB | of float32 | decoder MB | of float32 |", "|---|---|---|---|---|"]
     for precision in ("", "_fp16", "_int8", "_int4", "_int8_optimized"):
@@ -61,7 +61,7 @@ def base_speed() -> str:
 
 def streaming_table() -> str:
     """How late live text is, from 09 --output-json."""
-    from whisper_lab.stream.table import table
+    from tools.streaming_table import table
 
     return table(json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8")))
 

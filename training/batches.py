@@ -5,13 +5,13 @@ import random
 
 import torch
 
-from training import blank
-from training.clips import Planner, collate
-from training.mixing import Mixer
+from training import initial_checkpoint
+from training.audio_augmentation import Augmenter
+from training.examples import Planner, collate
 from whisper_lab.spoken.voices import SAMPLE_RATE
 
-WINDOW = blank.WINDOW_S * SAMPLE_RATE
-FIRST_PART = 0.4  # of the steps; see clips.KINDS
+WINDOW = initial_checkpoint.WINDOW_S * SAMPLE_RATE
+FIRST_PART = 0.4  # of the steps; see examples.KINDS
 EASY_STEPS = 800  # over which clips grow longer and dirtier
 POSITION = 320  # samples to one encoder position: 20 ms
 
@@ -23,8 +23,8 @@ class Batches(torch.utils.data.Dataset):
     full windows; some batches are full windows, because that is what the finished model will see.
     """
 
-    def __init__(self, planner: Planner, audio, mixer: Mixer, args, pad: int):
-        self.planner, self.audio, self.mixer, self.args, self.pad = planner, audio, mixer, args, pad
+    def __init__(self, planner: Planner, audio, augmenter: Augmenter, args, pad: int):
+        self.planner, self.audio, self.augmenter, self.args, self.pad = planner, audio, augmenter, args, pad
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.args.seed}/{step}")
@@ -40,15 +40,15 @@ class Batches(torch.utils.data.Dataset):
         window = WINDOW if full else min(WINDOW, math.ceil(longest / POSITION) * POSITION)
         batch = collate(plans, self.audio, self.pad, window)
         batch = {name: torch.from_numpy(array) for name, array in batch.items()}
-        if self.mixer.device == "cpu":  # then the workers render; an accelerator does it better itself
+        if self.augmenter.device == "cpu":  # then the workers render; an accelerator does it better itself
             batch = self.render(batch, step)
         return batch
 
     def render(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Replace the batch's sound by its degraded log-mel features; the step seeds the degradation."""
-        self.mixer.generator.manual_seed(self.args.seed * 1_000_003 + step)
-        self.mixer.strength = ease(step, self.args)
-        batch["features"] = self.mixer.render(batch)
+        self.augmenter.generator.manual_seed(self.args.seed * 1_000_003 + step)
+        self.augmenter.strength = ease(step, self.args)
+        batch["features"] = self.augmenter.render(batch)
         del batch["wave"]
         return batch
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import altered
+from training import word_substitution
 from whisper_lab import console, files, machine
 from whisper_lab.spoken import grammar, voices
 
@@ -96,7 +96,10 @@ def _speak_job(job: tuple) -> list[tuple[Utterance, np.ndarray]]:
 
 def _altered(draw: random.Random, sentence: grammar.Sentence) -> grammar.Sentence:
     """An English sentence with words changed, or words in any order."""
-    text = altered.change(draw, sentence.text, "en") if draw.random() < 0.5 else altered.jumble(draw, "en")
+    if draw.random() < 0.5:
+        text = word_substitution.substitute(draw, sentence.text, "en")
+    else:
+        text = word_substitution.random_words(draw, "en")
     return grammar.Sentence("altered", "en", text, text)
 
 

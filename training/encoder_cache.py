@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from training import corpus
+from training.audio_augmentation import Augmenter
 from training.batches import POSITION
-from training.clips import Plan, Planner, collate
-from training.mixing import Mixer
+from training.examples import Plan, Planner, collate
 from training.train import encode
 from whisper_lab import checkpoints, console, features, files
 from whisper_lab.console import LabError
@@ -67,7 +67,7 @@ class Listener:
         self.encoder = model.model.encoder
         self.spec = features.FeatureSpec.from_folder(checkpoint.folder)
         filters = features.mel_filters(self.spec.n_mels, self.spec.n_fft, self.spec.sampling_rate).T
-        self.mixer = Mixer(np.ascontiguousarray(filters), "cpu")
+        self.augmenter = Augmenter(np.ascontiguousarray(filters), "cpu")
         self.audio = audio
 
     @torch.no_grad()
@@ -76,8 +76,8 @@ class Listener:
         longest = max(plan.recorded for plan in plans)
         window = self.spec.n_samples if full else min(self.spec.n_samples, math.ceil(longest / POSITION) * POSITION)
         batch = {name: torch.from_numpy(array) for name, array in collate(plans, self.audio, 0, window).items()}
-        self.mixer.generator.manual_seed(seed)
-        states = encode(self.encoder, self.mixer.render(batch, degraded).to(self.encoder.dtype))
+        self.augmenter.generator.manual_seed(seed)
+        states = encode(self.encoder, self.augmenter.render(batch, degraded).to(self.encoder.dtype))
         kept = [math.ceil(plan.recorded / POSITION) for plan in plans]
         return [row[:n].half().numpy() for row, n in zip(states, kept, strict=True)]
 

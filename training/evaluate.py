@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from training import corpus
-from training.clips import Planner, mix
+from training.examples import Planner, mix
 from whisper_lab import checkpoints, console, features, files, machine
 from whisper_lab.spoken.voices import SAMPLE_RATE
 

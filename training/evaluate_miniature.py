@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from training import corpus
-from training.clips import Planner
 from training.evaluate import CONDITIONS, MATERIAL, Judge, _clips, score
+from training.examples import Planner
 from whisper_lab import checkpoints, console, files, machine
 from whisper_lab.speech_llm import ASRError, miniature
 
@@ -117,9 +117,10 @@ the same two frozen parts with random numbers between them.
 ## How the decoder could be frozen
 
 A language model of billions of parameters has seen so much stretched, misspelt and noisy text that it reads what a
-projector says at once. This one learnt that on purpose, from text alone: `training/stammer.py` tells a sentence of the
-grammar token by token, stretched, with pauses, blurred and with slips, as embeddings in the place of the sound; the
-decoder writes the sentence down. Then it was frozen, and the projector learnt to tell it what the encoder hears.
+projector says at once. This one learnt that on purpose, from text alone: `training/simulated_projector.py` writes a
+sentence of the grammar token by token, stretched, with pauses, blurred and with slips, as embeddings in the place of
+the sound; the decoder writes the sentence down. Then it was frozen, and the projector learnt to tell it what the
+encoder hears.
 
 ## What it cannot do
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import blank, corpus
-from training.clips import Planner, mix
+from training import corpus, initial_checkpoint
+from training.examples import Planner, mix
 from training.train import ROUNDS_FILE
 from whisper_lab import checkpoints, console, features, files
 
@@ -38,16 +38,16 @@ def publish(run: Path, corpus_folder: Path, output: Path, clips: int, seed: int,
         before = transformers.WhisperForConditionalGeneration.from_pretrained(earlier, dtype=torch.float32).state_dict()
         model.load_state_dict({name: torch.lerp(before[name], after, share)
                                for name, after in model.state_dict().items()})
-    tokenizer = transformers.WhisperTokenizer.from_pretrained(run / "blank")
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(run / "initial")
     utterances, audio = corpus.load(corpus_folder)
     planner = Planner(utterances, tokenizer, model.config.max_source_positions * 320, 10**6, held_out=True)
-    heads = alignment_heads(model, tokenizer, planner, audio, run / "blank", clips, seed)
-    generation = blank.generation_config(tokenizer) | {"alignment_heads": heads}
+    heads = alignment_heads(model, tokenizer, planner, audio, run / "initial", clips, seed)
+    generation = initial_checkpoint.generation_config(tokenizer) | {"alignment_heads": heads}
     model.generation_config = transformers.GenerationConfig(**generation)
     model.config._attn_implementation = None
     model.half().save_pretrained(output)
     for name in TOKENIZER_FILES:
-        shutil.copyfile(run / "blank" / name, output / name)
+        shutil.copyfile(run / "initial" / name, output / name)
     rounds = json.loads((run / "validation.json").read_text(encoding="utf-8"))["rounds"]
     files.write_json(output / ROUNDS_FILE, rounds)
     for path in output.iterdir():

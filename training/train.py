@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from training import blank, corpus, loop
+from training import corpus, initial_checkpoint, loop
+from training.audio_augmentation import Augmenter
 from training.batches import WINDOW, Batches, ease
-from training.clips import CHARACTERS, IGNORE, Planner
-from training.mixing import Mixer
+from training.examples import CHARACTERS, IGNORE, Planner
 from training.validate import validate
 from whisper_lab import console, files
 
@@ -33,7 +33,7 @@ class Trainer:
 
     def __init__(self, args, device: str):
         self.args, self.device = args, device
-        self.model, self.tokenizer = blank.make(Path(args.output_dir) / "blank", args.seed)
+        self.model, self.tokenizer = initial_checkpoint.make(Path(args.output_dir) / "initial", args.seed)
         if args.init:
             weights = type(self.model).from_pretrained(args.init, dtype=torch.float32).state_dict()
             self.model.load_state_dict(weights)
@@ -162,8 +162,8 @@ def train(args, device: str) -> Trainer:
     loop.resume(trainer, state)
     utterances, audio = corpus.load(Path(args.corpus))
     planner = Planner(utterances, trainer.tokenizer, WINDOW, trainer.model.config.max_target_positions)
-    mixer = Mixer(blank.extractor().mel_filters, device)
-    batches = Batches(planner, audio, mixer, args, trainer.tokenizer.eos_token_id)
+    augmenter = Augmenter(initial_checkpoint.extractor().mel_filters, device)
+    batches = Batches(planner, audio, augmenter, args, trainer.tokenizer.eos_token_id)
     loader = torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(trainer.step, args.steps), num_workers=args.workers,
         prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda",
@@ -179,7 +179,7 @@ def train(args, device: str) -> Trainer:
     report = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 1), "device": device}
     report["rounds"] = [*earlier_rounds(args.init), dict(report)]
     if clips := args.validation_clips:
-        report |= validate(trainer.average, trainer.tokenizer, utterances, audio, mixer, args.seed, clips)
+        report |= validate(trainer.average, trainer.tokenizer, utterances, audio, augmenter, args.seed, clips)
     files.write_json(output / "validation.json", report)
     console.result(json.dumps(report, indent=2))
     return trainer

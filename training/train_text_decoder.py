@@ -1,4 +1,4 @@
-"""Train the miniature's text decoder: a small Qwen2 that reads stammered text and writes it down. It hears nothing.
+"""Train the miniature's text decoder: a small Qwen2 that reads garbled text and writes it down. It hears nothing.
 
     python -m training.train_text_decoder --output-dir training/work/text-decoder
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from training import loop, stammer
+from training import loop, simulated_projector
 from whisper_lab import checkpoints, console, files
 
 MARKERS = ("<audio>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -54,20 +54,20 @@ class Exercises:
 
     def __init__(self, tokenizer, seed: int, batch_size: int, dutch: float):
         self.tokenizer, self.seed, self.batch_size, self.dutch = tokenizer, seed, batch_size, dutch
-        self.pieces = stammer.Pieces(tokenizer)
+        self.pieces = simulated_projector.BpeDropout(tokenizer)
         self.characters = [len(tokenizer.decode([i])) for i in range(len(tokenizer))]
         self.audio, self.end = (tokenizer.convert_tokens_to_ids(token) for token in ("<audio>", "<|end|>"))
         self.before, self.after = (tokenizer(half, add_special_tokens=False).input_ids
                                    for half in PROMPT.split("<audio>"))
 
     def rows(self, step: int, held_out: bool = False) -> tuple[list, list[list[int]], torch.Tensor]:
-        """(stammer, answer, loudness of noise) of each row; texts of like length stand together."""
+        """(simulated projector output, answer, loudness of noise) of each row; texts of like length stand together."""
         draw = random.Random(f"{self.seed}/{step}/{held_out}")
         ease = 1.0 if held_out else min(1.0, step / EASY_STEPS)
         stretch = 1.0 if held_out else min(1.0, max(0.0, (step - STRETCHED[0]) / (STRETCHED[1] - STRETCHED[0])))
         jumbled = 0.0 if held_out else JUMBLED[0] + (JUMBLED[1] - JUMBLED[0]) * stretch
-        texts = sorted((stammer.text(draw, self.dutch, held_out, jumbled) for _ in range(4 * self.batch_size)),
-                       key=len)
+        texts = sorted((simulated_projector.text(draw, self.dutch, held_out, jumbled)
+                        for _ in range(4 * self.batch_size)), key=len)
         first = draw.randrange(1 + round(3 * ease)) * self.batch_size
         told, answers = [], []
         for words in texts[first : first + self.batch_size]:
@@ -75,16 +75,16 @@ class Exercises:
             cut = self.pieces.cut(draw, words, left_out)
             slips = draw.choice((0.0, 0.05, 0.15)) * ease
             lengths = [self.characters[i] for i in cut]
-            told.append(stammer.stammer(draw, cut, lengths, self.audio, slips, stretch))
+            told.append(simulated_projector.simulate(draw, cut, lengths, self.audio, slips, stretch))
             spoken = f" {words}" if words else ""
             answers.append([*self.tokenizer(spoken, add_special_tokens=False).input_ids, self.end])
         noise = torch.tensor([draw.choice((0.0, 0.3, 0.8)) * ease for _ in told])
         return told, answers, noise
 
     def batch(self, table: torch.Tensor, step: int, held_out: bool = False) -> dict[str, torch.Tensor]:
-        """inputs_embeds, attention_mask and labels: prompt, stammer, prompt, answer."""
+        """inputs_embeds, attention_mask and labels: prompt, simulated projector output, prompt, answer."""
         told, answers, noise = self.rows(step, held_out)
-        vectors, counts = stammer.vectors(told, table, noise)
+        vectors, counts = simulated_projector.vectors(told, table, noise)
         embeds, labels = [], []
         for row, count, answer in zip(vectors, counts.tolist(), answers, strict=True):
             tail = torch.tensor([*self.after, *answer])

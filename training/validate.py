@@ -8,7 +8,7 @@ import random
 
 import torch
 
-from training.clips import Planner, collate
+from training.examples import Planner, collate
 
 SETS = {  # name -> kind of clip, share of Dutch, augmented
     "sentences en": ("sentences", 0.0, False),
@@ -22,7 +22,7 @@ SETS = {  # name -> kind of clip, share of Dutch, augmented
 
 
 @torch.no_grad()
-def validate(model, tokenizer, utterances, audio, mixer, seed: int, clips: int) -> dict[str, object]:
+def validate(model, tokenizer, utterances, audio, augmenter, seed: int, clips: int) -> dict[str, object]:
     """WER per set (words said into silence for "nothing"), greedy, averaged weights, with a few examples."""
     window = model.config.max_source_positions * 320
     planner = Planner(utterances, tokenizer, window, model.config.max_target_positions, held_out=True)
@@ -33,10 +33,10 @@ def validate(model, tokenizer, utterances, audio, mixer, seed: int, clips: int) 
         rng = random.Random(f"validate/{seed}")
         plans = [planner.draw(rng, kind, dutch) for _ in range(clips)]
         batch = collate(plans, audio, tokenizer.eos_token_id, window)
-        batch = {k: torch.from_numpy(v).to(mixer.device) for k, v in batch.items()}
-        mixer.generator.manual_seed(seed)
+        batch = {k: torch.from_numpy(v).to(augmenter.device) for k, v in batch.items()}
+        augmenter.generator.manual_seed(seed)
         languages = [p.segments[0].language if p.segments else "en" for p in plans]
-        said = transcribe(model, tokenizer, mixer.render(batch, augment), languages)
+        said = transcribe(model, tokenizer, augmenter.render(batch, augment), languages)
         truth = [" ".join(s.text for s in p.segments if s.end <= window) for p in plans]
         report[name] = _score(truth, said)
     return report

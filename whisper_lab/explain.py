@@ -22,7 +22,7 @@ MOST_ROWS = 24  # more cannot be read on a slide
 
 
 @dataclass
-class Trace:
+class FirstWindow:
     """One window on its way through the model."""
 
     sound: Audio
@@ -42,37 +42,37 @@ class Guess:
     forbidden: set[int]  # of the best, those that the token rules forbade
 
 
-def explain(trace: Trace, runtime, picture: str | Path, title: str) -> None:
+def explain(first: FirstWindow, runtime, picture: str | Path, title: str) -> None:
     """Print the walk-through and draw the picture. runtime: TorchWhisper (or any with the same attributes)."""
-    cross = runtime.encode(trace.features[None])
-    sequence = np.array([[*trace.prompt, *trace.tokens, runtime.rules.end]], np.int64)
+    cross = runtime.encode(first.features[None])
+    sequence = np.array([[*first.prompt, *first.tokens, runtime.rules.end]], np.int64)
     sequence = sequence[:, :runtime.rules.max_positions]
     attention = runtime.attention(sequence, cross)  # [heads, sequence, positions]
-    logits = runtime.step(sequence, cross, None)[0][0, len(trace.prompt) - 1:-1]  # row k wrote token k
-    show_shapes(trace, runtime, attention.shape[-1])
-    timestamps = runtime.rules.no_timestamps not in trace.prompt
-    show_guesses(guesses(logits, sequence[0, len(trace.prompt):], runtime.rules, timestamps), runtime)
-    draw(trace, runtime, attention, picture, title)
+    logits = runtime.step(sequence, cross, None)[0][0, len(first.prompt) - 1:-1]  # row k wrote token k
+    show_shapes(first, runtime, attention.shape[-1])
+    timestamps = runtime.rules.no_timestamps not in first.prompt
+    show_guesses(guesses(logits, sequence[0, len(first.prompt):], runtime.rules, timestamps), runtime)
+    draw(first, runtime, attention, picture, title)
     console.result(f"\nPicture: {picture}\n")
 
 
-def show_shapes(trace: Trace, runtime, positions: int) -> None:
+def show_shapes(first: FirstWindow, runtime, positions: int) -> None:
     """A row for each step: what comes out, its shape, and the units of its axes."""
-    spec, rules, sound = runtime.spec, runtime.rules, trace.sound
+    spec, rules, sound = runtime.spec, runtime.rules, first.sound
     frame_ms, position_ms = 1000 * spec.hop_length / spec.sampling_rate, 1000 * rules.timestamp_step
     rows = [
         [f"file: channels x samples at {sound.source_rate} Hz; {sound.source_format}",
          [sound.source_channels, round(sound.duration * sound.source_rate)]],
         [f"1 load and resample: samples in -1..1, one every {1e6 / spec.sampling_rate:g} us; {sound.duration:.2f} s",
          [len(sound.samples)]],
-        [f"  first window: {trace.window.duration:.2f} s of sound, padded to {spec.window_s:g} s", [spec.n_samples]],
+        [f"  first window: {first.window.duration:.2f} s of sound, padded to {spec.window_s:g} s", [spec.n_samples]],
         [f"2 features: mel bins x frames; log10 of power, scaled; one frame every {frame_ms:g} ms",
-         list(trace.features.shape)],
+         list(first.features.shape)],
         [f"3 generate, encoder: positions x d_model; one position every {position_ms:g} ms",
          [positions, runtime.model.config.d_model]],
-        [f"  decoder was given: {_spell(trace.prompt, runtime)}", [len(trace.prompt)]],
-        [f"  decoder wrote: token ids, each one of {rules.vocab_size}", [len(trace.tokens)]],
-        ["4 decode: characters", [len(rules.text(runtime.tokenizer, trace.tokens))]],
+        [f"  decoder was given: {_spell(first.prompt, runtime)}", [len(first.prompt)]],
+        [f"  decoder wrote: token ids, each one of {rules.vocab_size}", [len(first.tokens)]],
+        ["4 decode: characters", [len(rules.text(runtime.tokenizer, first.tokens))]],
     ]
     console.table("Shapes and units", ["what comes out of each step", "shape"], rows)
 
@@ -102,7 +102,7 @@ def show_guesses(steps: list[Guess], runtime) -> None:
                   ["step", "written", "1st", "2nd", "3rd", "4th", "5th"], rows)
 
 
-def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: str) -> Path:
+def draw(first: FirstWindow, runtime, attention: np.ndarray, path: str | Path, title: str) -> Path:
     """Waveform, log-mel spectrogram and tokens over one time axis, as a 1600 x 900 picture."""
     import matplotlib
 
@@ -113,10 +113,10 @@ def draw(trace: Trace, runtime, attention: np.ndarray, path: str | Path, title: 
         figure, (wave, mel, text) = plt.subplots(3, 1, figsize=(16, 9), sharex=True, height_ratios=[2, 4, 8],
                                                  layout="constrained")
         figure.suptitle(web.drawn(title), fontsize=19)
-        draw_wave(wave, trace.window.samples, trace.window.start, runtime.spec)
-        draw_mel(mel, trace.features, trace.window.start, runtime.spec)
-        _draw_tokens(text, trace, runtime, attention)
-        text.set_xlim(trace.window.start, trace.window.start + trace.window.duration)
+        draw_wave(wave, first.window.samples, first.window.start, runtime.spec)
+        draw_mel(mel, first.features, first.window.start, runtime.spec)
+        _draw_tokens(text, first, runtime, attention)
+        text.set_xlim(first.window.start, first.window.start + first.window.duration)
         text.set_xlabel("time (s)")
         with files.atomic(path) as temporary:
             figure.savefig(temporary, dpi=100)
@@ -150,13 +150,13 @@ def draw_mel(axes, features: np.ndarray, left: float, spec) -> None:
     hertz.set_ylabel("Hz")
 
 
-def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
+def _draw_tokens(axes, first: FirstWindow, runtime, attention: np.ndarray) -> None:
     """Where the alignment heads looked while each token was written; the bar is the span the alignment gave it."""
     from matplotlib.patheffects import withStroke
 
-    rules, left = runtime.rules, trace.window.start
-    positions = max(1, min(attention.shape[-1], round(trace.window.duration / rules.timestamp_step)))
-    tokens = trace.tokens[:attention.shape[1] - len(trace.prompt) - 1]
+    rules, left = runtime.rules, first.window.start
+    positions = max(1, min(attention.shape[-1], round(first.window.duration / rules.timestamp_step)))
+    tokens = first.tokens[:attention.shape[1] - len(first.prompt) - 1]
     groups = [([token], _name(token, runtime)) for token in tokens] if len(tokens) <= MOST_ROWS else \
         _words(tokens, runtime)
     joined = "tokens" if len(tokens) <= MOST_ROWS else f"{len(tokens)} tokens, joined to words"
@@ -167,7 +167,7 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
         axes.text(0.5, 0.5, "no token was written", transform=axes.transAxes, ha="center", va="center")
         return
     rows = sharpen(attention[:, :, :positions], rules.median_filter_width)
-    rows = rows[len(trace.prompt) - 1:len(trace.prompt) + len(tokens)]  # the last row wrote the end token
+    rows = rows[len(first.prompt) - 1:len(first.prompt) + len(tokens)]  # the last row wrote the end token
     starts = token_starts(rows) * rules.timestamp_step + left
     edges = np.cumsum([0] + [len(group) for group, _ in groups])[:MOST_ROWS + 1]
     rows = np.stack([rows[a:b].mean(axis=0) for a, b in zip(edges, edges[1:], strict=False)])
@@ -176,7 +176,7 @@ def _draw_tokens(axes, trace: Trace, runtime, attention: np.ndarray) -> None:
     for i, (_, label) in enumerate(groups[:MOST_ROWS]):
         begin, end = starts[edges[i]], starts[edges[i + 1]]
         axes.plot([begin, end], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
-        right = end < left + 0.85 * trace.window.duration  # of the bar, where there is room
+        right = end < left + 0.85 * first.window.duration  # of the bar, where there is room
         label = label if len(label) <= 30 else f"{label[:29]}\u2026"  # a model in a loop writes endless words
         axes.annotate(label, (end if right else begin, i), fontsize=float(np.clip(330 / len(rows), 11, 15)),
                       va="center", ha="left" if right else "right", textcoords="offset points",

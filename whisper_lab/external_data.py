@@ -39,6 +39,7 @@ BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12:
 DEEPEST = 100  # graphs within graphs; protobuf itself stops there
 LARGEST_GRAPH = 2**31  # bytes; protobuf reads no more
 SMALL = 64 << 20  # bytes of holes that are not worth a word
+LARGE = 512 << 20  # bytes of a whole checkpoint from which on a hole costs time to read
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?")  # devices on Windows, in any folder
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 MOVE = "take the graph from a source that you trust, or export it again"
@@ -135,7 +136,7 @@ def _check_size(graph: Path, path: Path, parts: list[Piece]) -> None:
                            f"{piece.offset} on for {piece.tensor[:100]!r}",
                            "copy both files together again, or export again")
     wanted = sum(end - start for start, end in ranges(parts))
-    empty = _holes(path, parts) if wanted > SMALL else 0
+    empty = _holes(path, ranges(parts)) if wanted > SMALL else 0
     if empty > SMALL and empty > wanted // 2:
         raise LabError(f"{path.name} claims {wanted} bytes of weights, and {empty} of them were never written "
                        "(a sparse file)", MOVE)
@@ -168,13 +169,21 @@ def open_file(path: Path) -> int:
     return descriptor
 
 
-def _holes(path: Path, parts: list[Piece]) -> int:
+def mostly_empty(path: Path) -> str | None:
+    """What is wrong with a file of weights that claims far more than was ever written; None: nothing is."""
+    size = path.stat().st_size
+    empty = _holes(path, [(0, size)]) if size > LARGE else 0
+    return f"{path} claims {size} bytes, and {empty} of them were never written (a sparse file)" \
+        if empty > size // 2 else None
+
+
+def _holes(path: Path, ranges: list[tuple[int, int]]) -> int:
     """Bytes within the ranges that the file system has no data for; 0 where it cannot tell."""
     if not hasattr(os, "SEEK_DATA"):
         return 0
     empty = 0
     with path.open("rb") as file:
-        for start, end in ranges(parts):
+        for start, end in ranges:
             at = start
             while at < end:
                 try:

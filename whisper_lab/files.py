@@ -3,10 +3,10 @@
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from whisper_lab import locks
 from whisper_lab.console import LabError
 
 
@@ -17,6 +17,7 @@ def _umask() -> int:
 
 
 PREFIX = ".write-"
+LARGEST_TEXT = 64 << 20  # bytes; the largest tokenizer.json in use has 17 MB
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
 
@@ -29,6 +30,8 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     private: only you may read it, as somebody's voice; otherwise the umask says who may. A private file stays private.
     Raises LabError where the folder cannot be written or the disk is full.
     """
+    from whisper_lab import locks
+
     path = Path(path)
     named = path.parent.parent / path.name if path.parent.name.startswith(PREFIX) else path  # within another such block
     try:
@@ -64,10 +67,34 @@ def inside(folder: Path, name: object) -> Path:
     return folder / name
 
 
+def read_bytes(path: str | Path, most: int = LARGEST_TEXT) -> bytes:
+    """What is in a plain file of at most `most` bytes.
+
+    Raises OSError where it cannot be read, and ValueError for a pipe or a device, which may have no end and may make
+    us wait for one, and for a larger file, which may be a hole that takes no room on the disk.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no plain file")
+        if found.st_size > most:
+            raise ValueError(f"it has {found.st_size} bytes, and {most} are the most that are read")
+        return file.read(most)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: str | Path, errors: str = "strict", most: int = LARGEST_TEXT) -> str:
+    """A UTF-8 text, its lines ending in \\n. Raises as read_bytes does, and ValueError for what is not UTF-8."""
+    return read_bytes(path, most).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_json(path: str | Path) -> object:
     """A JSON document. Raises OSError where it cannot be read, ValueError for anything that is no JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except RecursionError as error:
         raise ValueError("too many brackets within brackets") from error
 

@@ -4,6 +4,7 @@ Whisper's codes are those of ISO 639, a few of them outdated (jw, not jv, for Ja
 tokenizer's (openai-whisper's `tokenizer.py`), the native names are how the languages call themselves.
 """
 
+WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # languages that put no spaces between words
 # code: English name; other names, native ones among them
 NAMES: dict[str, str] = {
     "af": "afrikaans", "am": "amharic; አማርኛ", "ar": "arabic; العربية", "as": "assamese",

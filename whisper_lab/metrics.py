@@ -11,7 +11,6 @@ import importlib.util
 import math
 import statistics
 import unicodedata
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab.console import LabError
+from whisper_lab.languages import WITHOUT_SPACES
 
 NORMALIZER = "basic (lower case, no punctuation)"
 NORMALIZER_ENGLISH = "Whisper's English normalizer (numerals as figures, no contractions, no titles)"
 NORMALIZER_CHARACTERS = "basic (lower case, no punctuation, each character a word)"
-WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # languages that put no spaces between words
 APOSTROPHES = frozenset("'\u2019\u02bc")  # inside words these vanish: don't = dont; other punctuation is a space
 
 
@@ -55,7 +54,8 @@ def normalize(text: str) -> str:
     """Text as it is compared: NFKC, lower case, no punctuation or symbols, single spaces; letters keep their accents.
 
     Numbers stay as they are written: "two" and "2" differ. The same for every language, so that no rule of one
-    language flatters a model in it.
+    language flatters a model in it. Not Whisper's own for languages other than English (BasicTextNormalizer): that one
+    leaves out what is in brackets and makes two words of "don't".
     """
     kept = []
     for character in unicodedata.normalize("NFKC", text).lower():
@@ -160,15 +160,6 @@ def sqnr_db(reference: np.ndarray, test: np.ndarray) -> float | None:
                        "look for an overflow in half precision (above 65504) or a quantization scale of zero")
     signal, noise = np.linalg.norm(x.ravel()), np.linalg.norm((x - y).ravel())
     return float(20 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes when zlib has packed it; above 2.4 the text very likely goes round in a loop.
-
-    The measure and its threshold are those of openai-whisper (transcribe.py); 0 for an empty text.
-    """
-    raw = text.encode("utf-8")
-    return len(raw) / len(zlib.compress(raw))
 
 
 # How far to trust a mean ----------------------------------------------------------------------------------------------

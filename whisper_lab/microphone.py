@@ -47,7 +47,7 @@ class Microphone:
 
 
 def find(device: int | str | None) -> Microphone:
-    """The microphone that --device names (number, part of a name, None: the system's default), and why, in a note.
+    """The microphone that --microphone names (number, part of a name, None: the system's default), and why, in a note.
 
     Raises LabError where there is none, or where it does not record.
     """
@@ -58,8 +58,8 @@ def find(device: int | str | None) -> Microphone:
         if not any(one["max_input_channels"] for one in sounddevice.query_devices()):
             raise LabError("PortAudio finds no microphone on this machine", BROWSER) from error
         if device is None:
-            raise LabError("this system names no default microphone", "choose one: --list-devices, then --device N") \
-                from error
+            raise LabError("this system names no default microphone",
+                           "choose one: --list-devices, then --microphone N") from error
         raise LabError(f"there is no single microphone '{device}'", "see the names and numbers: --list-devices") \
             from error
     index, rate = facts["index"], round(facts["default_samplerate"])
@@ -68,8 +68,8 @@ def find(device: int | str | None) -> Microphone:
         sounddevice.check_input_settings(device=index, channels=1, dtype="int16", samplerate=rate)
     except sounddevice.PortAudioError:  # some only give all of their channels
         channels = facts["max_input_channels"]
-    console.note("microphone", f"{index} {facts['name']}", "--device asks for it" if device is not None else
-                 "the system's default; --device takes another")
+    console.note("microphone", f"{index} {facts['name']}", "--microphone asks for it" if device is not None else
+                 "the system's default; --microphone takes another")
     return Microphone(index, facts["name"], rate, channels)
 
 
@@ -82,14 +82,14 @@ def list_devices() -> None:
             for one in sounddevice.query_devices() if one["max_input_channels"]]
     if not rows:
         raise LabError("PortAudio finds no microphone on this machine", BROWSER)
-    console.table("Microphones", ["--device", "name", "channels", "Hz"], rows)
+    console.table("Microphones", ["--microphone", "name", "channels", "Hz"], rows)
 
 
 def open_failure(error: Exception, microphone: Microphone) -> LabError:
     """What to say when PortAudio cannot open the stream."""
     reason = str(error).split("[")[0].strip().rstrip(":")
     return LabError(f"cannot record from {microphone.name}: {reason}",
-                    f"end what else uses it, try another --device, --latency or --blocksize; or {BROWSER}")
+                    f"end what else uses it, try another --microphone, --latency or --blocksize; or {BROWSER}")
 
 
 def nothing_came(microphone: Microphone) -> LabError:

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, console, external_data, machine, seals
+from whisper_lab import console, external_data, machine, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
 
@@ -46,18 +45,28 @@ class OnnxWhisper:
         self.command = export_command(folder, name, precision, optimized)
         paths = find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
         checks = begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
-        files = naming.runtime_folder(folder, name)
+        files = names.runtime_folder(folder, name)
         if verify:
             seals.check_files(files, RUNTIME_FILES, seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
-        self.encoder, self.decoder, self.facts = open_pair(folder, name, precision, optimized, threads,
-                                                           shared_pool, checks)
+        encoder, decoder, self.facts = open_pair(folder, name, precision, optimized, threads, shared_pool, checks)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         try:
-            self._read_signature()
+            self._connect(encoder, decoder)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise LabError(f"the graphs of {name} have other inputs and outputs than 03 gives them: {error}",
                            f"write both again: {self.command}") from error
+
+    @classmethod
+    def of_sessions(cls, encoder, decoder, like=None) -> "OnnxWhisper":
+        """The same runtime over two sessions that are already open, such as graphs that 03 has yet to check.
+
+        like: the runtime whose rules, spec and tokenizer it takes; None: it computes numbers and knows no text.
+        """
+        made = cls.__new__(cls)
+        made.rules, made.spec, made.tokenizer = (getattr(like, key, None) for key in ("rules", "spec", "tokenizer"))
+        made._connect(encoder, decoder)
+        return made
 
     def _read_runtime_files(self, files: Path) -> None:
         """What the checkpoint says of tokens and sound."""
@@ -70,17 +79,19 @@ class OnnxWhisper:
             raise LabError(f"the graphs' runtime files cannot be read: {getattr(error, 'problem', error)}",
                            f"write them again: {self.command}") from error
 
-    def _read_signature(self) -> None:
+    def _connect(self, encoder, decoder) -> None:
         """Which output feeds which input: names alone tell, `present_x` of one call is `past_x` of the next."""
+        self.encoder, self.decoder = encoder, decoder
         inputs = {value.name: value for value in self.decoder.get_inputs()}
         past = [name for name in inputs if name.startswith("past_")]
         made = [value.name for value in self.encoder.get_outputs() if value.name.replace("present", "past", 1) in past]
-        self._features = self.encoder.get_inputs()[0].name
+        self._features, self._hidden = self.encoder.get_inputs()[0].name, self.encoder.get_outputs()[0].name
         self.cross_outputs = made
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
-        self._int8_cross = naming.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
+        self.int8_cross = names.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
+        self._vocabulary = self.decoder.get_outputs()[0].shape[-1]
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
 
@@ -98,14 +109,24 @@ class OnnxWhisper:
         """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
         return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features)})
 
+    def hidden_states(self, features: np.ndarray) -> np.ndarray:
+        """float32 [audio, n_mels, n_frames] -> what the encoder ends with [audio, positions, d_model]"""
+        return self.encoder.run([self._hidden], {self._features: np.ascontiguousarray(features)})[0]
+
+    def hidden_and_cross(self, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Both that `hidden_states` and `encode` give, from one run of the encoder."""
+        hidden, *cross = self.encoder.run([self._hidden, *self.cross_outputs],
+                                          {self._features: np.ascontiguousarray(features)})
+        return hidden, cross
+
     def step(self, input_ids: np.ndarray, cross: list[np.ndarray], cache: list[np.ndarray] | None
              ) -> tuple[np.ndarray, list[np.ndarray]]:
         """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and self caches longer by sequence.
 
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
-        if self._int8_cross:
-            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self.rules.vocab_size)
+        if self.int8_cross:
+            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary)
         logits, *cache = self.decoder.run(["logits", *self._self_outputs], self.feeds(input_ids, cross, cache))
         return logits, cache
 
@@ -147,7 +168,7 @@ def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
 
 def graph_name(model: str) -> str:
     """`nano`, `openai/whisper-base` or a folder -> the name in the graphs' file names, as 03 chose it."""
-    return checkpoints.name_for(model)
+    return names.name_for(model)
 
 
 def chosen_name(model: str | None, folder: str | Path) -> str:
@@ -156,7 +177,7 @@ def chosen_name(model: str | None, folder: str | Path) -> str:
     nano stands in for base where nobody named a model and `folder` holds no graph of base; that is noted.
     """
     named = model or os.environ.get("WHISPER_LAB_MODEL")
-    name = graph_name(named or checkpoints.DEFAULT)
+    name = graph_name(named or names.DEFAULT)
     if named or any(Path(folder).glob(f"{name}_*.onnx")):
         return name
     console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
@@ -208,7 +229,7 @@ def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
 
 def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
     """{"encoder": path, "decoder": path}. Raises LabError, with the command that writes them, where one is missing."""
-    paths = naming.pair(folder, name, precision, optimized)
+    paths = names.pair(folder, name, precision, optimized)
     for part, path in paths.items():
         if not path.is_file():
             raise LabError(f"there is no {part} {path}",
@@ -239,7 +260,7 @@ def export_command(folder: str | Path, name: str, precision: str, optimized: boo
     """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
     place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {shlex.quote(str(folder))}"
-    model = shlex.quote(checkpoints.given(name))
+    model = shlex.quote(names.given(name))
     return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
 
 
@@ -291,8 +312,8 @@ def _open(path: Path, options, command: str):
     import onnxruntime
 
     _check_places(path, command)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:  # without fallback: it would try the same once more, and say so on stdout
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise _open_failure(path, str(error), command) from error
 

@@ -44,25 +44,38 @@ class Section:
 
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1b2733; background: #fff;
-       max-width: 1180px; margin: 2rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 2px solid #1f4e79; }
-.under { color: #52606d; font-size: .85rem; }
-nav a { margin-right: 1rem; } a { color: #1f4e79; }
+:root { color-scheme: light dark; --ink: #1b2733; --soft: #52606d; --paper: #fff; --line: #d9e0e7; --head: #eef3f8;
+        --accent: #1f4e79; --S: #ffe2b8; --I: #d3e8ff; --D: #ffd1d1; --was: #7a4a00; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e2e6ea; --soft: #9aa5b1; --paper: #141414; --line: #363d46; --head: #23282e; --accent: #8ec1f0;
+          --S: #59400f; --I: #1d3f61; --D: #632a2a; --was: #f0c27b; }
+  img { filter: invert(.92) hue-rotate(180deg); } /* white paper becomes this page's, colours stay what they are */
+}
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 1180px; margin: 1.5rem auto; padding: 0 clamp(.8rem, 3vw, 1.5rem); overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 1.2rem 0 .2rem; }
+.under { color: var(--soft); font-size: .85rem; margin: 0 0 1rem; }
+ul { padding-left: 1.2rem; } li { margin: .25rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-size: .88rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-size: .88rem; font-variant-numeric: tabular-nums;
+        overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #d9e0e7; vertical-align: top; }
-th { background: #eef3f8; } th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
-details { margin: .4rem 0; } summary { cursor: pointer; color: #1f4e79; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { background: var(--head); } th:first-child, td:first-child { text-align: left; }
+img { width: 100%; min-width: 40rem; max-width: 60rem; height: auto; display: block; margin: .8rem 0; }
+details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
+.n { white-space: nowrap; }
+@media (max-width: 40rem) { th, td { padding: .25rem .35rem; } table { font-size: .82rem; } }
+.part { border-top: 1px solid var(--line); margin: 0; padding: .5rem 0; }
+.part > summary h2 { display: inline; margin: 0; }
 .aligned { margin: .2rem 0 1rem; line-height: 1.9; } .aligned b { font-weight: 600; }
 .S, .I, .D { border-radius: .25rem; padding: .05rem .3rem; }
-.S { background: #ffe2b8; } .I { background: #d3e8ff; } .D { background: #ffd1d1; text-decoration: line-through; }
-.S i { color: #7a4a00; font-style: normal; text-decoration: line-through; margin-right: .3rem; }
+.S { background: var(--S); } .I { background: var(--I); } .D { background: var(--D); text-decoration: line-through; }
+.S i { color: var(--was); font-style: normal; text-decoration: line-through; margin-right: .3rem; }
 sub { font-size: .65rem; margin-left: .15rem; }
 """
+ONE_LINE = 20  # characters of a cell that does not break
 SHOWN_OPEN = 12  # alignments; the rest is folded away
 
 
@@ -94,40 +107,54 @@ def _as_errors(block: Aligned) -> Errors:
     return Errors(None, None, 0, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
 
 
-def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
-    """The report as a page that needs nothing but itself."""
-    links = "".join(f'<a href="#s{i}">{_text(section.title)}</a>' for i, section in enumerate(sections))
-    body = "\n".join(_section(i, section, pictures) for i, section in enumerate(sections))
+def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path], opened: int = 1) -> str:
+    """The report as a page that needs nothing but itself; all but the first `opened` sections are folded."""
+    body = "\n".join(_part(section, pictures, i < opened) for i, section in enumerate(sections))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<link rel="icon" href="data:,">\n'
             f"<style>{STYLE}</style></head><body>\n<h1>{_text(title)}</h1>\n"
-            f'<p class="under">Measured on {_text(under)}.</p>\n<nav>{links}</nav>\n{body}\n</body></html>\n')
+            f'<p class="under">Measured on {_text(under)}.</p>\n{body}\n</body></html>\n')
 
 
-def _section(i: int, section: Section, pictures: dict[str, Path]) -> str:
-    parts = [f'<section><h2 id="s{i}">{_text(section.title)}</h2>', f"<p>{_text(section.intro)}</p>"]
+def _part(section: Section, pictures: dict[str, Path], opened: bool) -> str:
+    """A section under its heading, which opens and folds it."""
+    return (f'<details class="part"{" open" * opened}><summary><h2>{_text(section.title)}</h2></summary>\n'
+            f"{_section(section, pictures)}</details>")
+
+
+def _section(section: Section, pictures: dict[str, Path]) -> str:
+    """What stands below a section's heading."""
+    parts = [f"<p>{_text(section.intro)}</p>", *(_table(table) for table in section.tables if table.summary)]
     if section.notes:
         parts.append("<ul>" + "".join(f"<li>{_text(note)}</li>" for note in section.notes) + "</ul>")
+    parts += [_table(table) for table in section.tables if not (table.summary or table.collapsed)]
     if section.figure in pictures:
         data = base64.b64encode(pictures[section.figure].read_bytes()).decode("ascii")
-        parts.append(f'<img alt="{_text(section.title)}: {section.figure}" src="data:image/png;base64,{data}">')
-    parts += [_table(table) for table in section.tables]
+        parts.append(f'<div class="wide"><img alt="{_text(section.title)}: {section.figure}" '
+                     f'src="data:image/png;base64,{data}"></div>')
+    parts += [_table(table) for table in section.tables if table.collapsed]
     shown = [_aligned(block) for block in section.aligned]
     parts += shown[:SHOWN_OPEN]
     if len(shown) > SHOWN_OPEN:
         rest = "".join(shown[SHOWN_OPEN:])
         parts.append(f"<details><summary>{len(shown) - SHOWN_OPEN} more</summary>{rest}</details>")
-    return "\n".join([*parts, "</section>"])
+    return "\n".join(parts)
 
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{_text(column)}</th>" for column in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
     made = (f'<div class="wide"><table><caption>{_text(table.title)}</caption><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
     return f"<details><summary>{_text(table.title)}</summary>{made}</details>" if table.collapsed else made
+
+
+def _cell(value: object) -> str:
+    """A number with its unit or its interval stays on one line; sentences may break."""
+    text = _text(value)
+    return f'<td class="n">{text}</td>' if len(text) <= ONE_LINE and " " in text else f"<td>{text}</td>"
 
 
 def _aligned(block: Aligned) -> str:

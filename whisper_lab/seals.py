@@ -90,7 +90,7 @@ def fault(graph: Path) -> str | None:
 def warn(graph: Path) -> None:
     """For programs that only show graphs: a warning where the content has changed; nothing for what is no graph."""
     with contextlib.suppress(OSError, LabError):
-        if problem := fault(graph):
+        if graph.is_file() and (problem := fault(graph)):  # opening a pipe would wait for somebody who writes
             console.warn(f"{graph} {problem}")
 
 

@@ -106,6 +106,12 @@ class TokenRules:
                            "leave out --task and --language, or choose a multilingual checkpoint with --model")
         return tokens if timestamps else [*tokens, self.no_timestamps]
 
+    def checked_prompt(self, tokenizer, text: str | None, language: str | None, task: str) -> list[int]:
+        """The tokens of --prompt. Raises LabError, before anything is heard, for what the checkpoint does not know."""
+        tokens = self.prompt_tokens(tokenizer, text or "")
+        self.prompt(self.wanted_language(language), task, previous=tokens)
+        return tokens
+
     def apply(self, scores: np.ndarray, generated: np.ndarray, timestamps: bool) -> np.ndarray:
         """Forbid, in place, what may not come next.
 

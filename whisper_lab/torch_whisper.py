@@ -54,13 +54,6 @@ class TorchWhisper:
             console.note("generation settings", "languages, tasks and timestamps from the tokenizer",
                          f"generation_config.json has no {', '.join(missing)}")
 
-    def keep_states(self) -> None:
-        """From now on `self.states` is what the encoder made of the last window, whoever asked it: also `generate`."""
-        def keep(encoder, inputs, output) -> None:
-            self.states = output.last_hidden_state  # torch [audio, positions, d_model], a cross cache for `step`
-
-        self.model.model.encoder.register_forward_hook(keep)
-
     @classmethod
     def load(cls, checkpoint, **kwargs) -> "TorchWhisper":
         """Load a checkpoints.Checkpoint; kwargs go to from_pretrained. Raises LabError where it cannot be loaded."""
@@ -120,6 +113,16 @@ class TorchWhisper:
             self.model.set_attn_implementation(chosen)
         weights = output.cross_attentions  # per layer [1, heads, sequence, positions]
         return np.stack([weights[layer][0, head].float().cpu().numpy() for layer, head in self.rules.alignment_heads])
+
+
+def choose_dtype(wanted: str, device: str) -> str:
+    """float32, float16 or bfloat16 for `auto`, noted with its reason."""
+    if wanted != "auto":
+        console.note("precision", wanted, "--dtype asks for it")
+        return wanted
+    dtype = "float16" if device == "cuda" else "float32"  # a processor computes in half precision slowly, if at all
+    console.note("precision", dtype, f"the usual choice on {device}")
+    return dtype
 
 
 def choose_device(wanted: str) -> str:

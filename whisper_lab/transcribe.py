@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.alignment import Word, pauses, snap, word_times
 from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
@@ -84,7 +83,7 @@ class Segment:
     end: float
     text: str
     tokens: list[int]  # as decoded, timestamps included
-    words: list[Word] | None = None
+    words: list | None = None  # alignment.Word
     avg_logprob: float | None = None
     no_speech_prob: float | None = None
     temperature: float | None = None
@@ -238,22 +237,45 @@ def to_continue(said: list[int], segments: Sequence[Segment], result: Result, op
     return said + [token for segment in segments for token in segment.tokens]
 
 
-class _Recording:
-    """One recording on its way through `transcribe_many`."""
+class Recording:
+    """One recording on its way to a Transcript: its windows, and what is kept of each window's result.
 
-    def __init__(self, samples: np.ndarray, runtime, options: Options, prompt: Sequence[int]):
-        spec = runtime.spec
-        self.windows = Windows(samples, spec.n_samples, spec.sampling_rate, runtime.rules, runtime.tokenizer)
-        self.timestamps = options.timestamps or len(samples) > spec.n_samples
+    ::
+
+        recording = Recording(samples, runtime, options)
+        for window in recording.windows:
+            recording.take(decode(window, recording.language, recording.before))      # a decoding.Result
+        recording.transcript
+    """
+
+    def __init__(self, samples: np.ndarray, runtime, options: Options, prompt: Sequence[int] = (),
+                 condition_on_previous: bool | None = None):
+        """Arguments as of `transcribe_many`. Raises LabError for a language that the checkpoint does not have."""
+        spec, rules = runtime.spec, runtime.rules
+        self.windows = Windows(samples, spec.n_samples, spec.sampling_rate, rules, runtime.tokenizer)
+        # A recording longer than the window needs timestamps: they say where the next window begins.
+        self.options = replace(options, timestamps=options.timestamps or len(samples) > spec.n_samples)
         self.prompt, self.said = list(prompt), []
+        wanted = rules.condition_on_previous if condition_on_previous is None else condition_on_previous
+        self.condition = wanted and rules.previous is not None
         self._reported = 0  # samples
-        self.transcript = Transcript(language=runtime.rules.wanted_language(options.language),
-                                     duration=len(samples) / spec.sampling_rate)
+        language = rules.wanted_language(options.language) or (None if rules.languages else "en")
+        self.transcript = Transcript(language=language, duration=len(samples) / spec.sampling_rate)
 
-    def take(self, result: Result, options: Options, condition: bool) -> list[Segment]:
-        """Note a window's result and move on; returns the new segments."""
+    @property
+    def language(self) -> str | None:
+        """That of the recording; None: no window decided it yet, so each is asked for its own."""
+        return self.transcript.language
+
+    @property
+    def before(self) -> list[int]:
+        """The tokens that the current window's text goes on from."""
+        return self.prompt + self.said
+
+    def take(self, result: Result) -> list[Segment]:
+        """Note the current window's result and move on; returns the new segments."""
         transcript = self.transcript
-        if is_silence(result, options):
+        if is_silence(result, self.options):  # likely no speech, and unlikely text
             self.windows.skip()
             return []
         segments = self.windows.advance(result.tokens)
@@ -263,7 +285,7 @@ class _Recording:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
             segment.compression_ratio = result.compression_ratio
-        self.said = to_continue(self.said, segments, result, options) if condition else []
+        self.said = to_continue(self.said, segments, result, self.options) if self.condition else []
         transcript.segments += segments
         return segments
 
@@ -291,30 +313,29 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
-    if condition_on_previous is None:
-        condition_on_previous = runtime.rules.condition_on_previous and runtime.rules.previous is not None
-    all_recordings = [_Recording(samples, runtime, options, prompt) for samples in recordings]
+    all_recordings = [Recording(samples, runtime, options, prompt, condition_on_previous) for samples in recordings]
     for recording in all_recordings:
         if progress and recording.windows.position:
             progress(recording.moved())  # the silence before the first window
     for timestamps in (False, True):
-        waiting = [recording for recording in all_recordings if recording.timestamps == timestamps]
+        waiting = [recording for recording in all_recordings if recording.options.timestamps == timestamps]
         while waiting := [recording for recording in waiting if not recording.windows.done]:
-            _decode_windows(runtime, waiting[:batch_size], replace(options, timestamps=timestamps), words,
-                            condition_on_previous, progress)
+            _decode_windows(runtime, waiting[:batch_size], words, progress)
     return [recording.transcript for recording in all_recordings]
 
 
-def _decode_windows(runtime, recordings: list[_Recording], options: Options, words: bool, condition: bool,
+def _decode_windows(runtime, recordings: list[Recording], words: bool,
                     progress: Callable[[float], None] | None) -> None:
-    """Decode the current window of each recording together."""
+    """Decode the current window of each recording together; they have the same options."""
+    options = recordings[0].options
     windows = [recording.windows.current for recording in recordings]
     features = np.stack([log_mel(window.samples, runtime.spec) for window in windows])
     cross = runtime.encode(features)
-    results = decode_encoded(runtime, cross, len(windows), options, [r.transcript.language for r in recordings],
-                             [r.prompt + r.said for r in recordings])
+    results = decode_encoded(runtime, cross, len(windows), options,
+                             [recording.language for recording in recordings],
+                             [recording.before for recording in recordings])
     for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
-        segments = recording.take(result, options, condition)
+        segments = recording.take(result)
         if words and segments:
             add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,
                       recording.windows.next_start)
@@ -329,6 +350,8 @@ def add_words(runtime, cross, window: Window, segments: list[Segment], language:
     A word that the alignment puts into the next window ends where that begins: times only ever grow. Raises LabError
     where the runtime has no cross-attention to offer.
     """
+    from whisper_lab.alignment import Word, pauses, snap, word_times
+
     rules = runtime.rules
     prompt = rules.prompt(language, task)
     room = rules.max_positions - len(prompt) - 1

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import re
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from whisper_lab import confidence, console, files
 from whisper_lab.console import LabError
-from whisper_lab.metrics import Errors, aligned_rows, word_errors
+from whisper_lab.decoding import Options, temperatures
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
+LEDGER = ".transcribed.json"  # in the folder of the subtitles: what each was made of
 
 
 def as_text(transcript: Transcript, timestamps: str) -> str:
@@ -34,59 +38,134 @@ def as_json(transcript: Transcript, path: Path, model: str) -> dict:
     }
 
 
-class Results:
-    """Collects the clips of one run, prints each as the arguments ask, and writes the files at the end."""
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What becomes of the transcripts."""
 
-    def __init__(self, args, checkpoint, references: dict[Path, str], several: bool):
-        """args: the script's, with format, timestamps, output_dir and output_json; references: text by clip."""
-        self.args, self.checkpoint, self.references, self.several = args, checkpoint, references, several
-        self.transcripts: dict[Path, Transcript] = {}
-        self.clips: list[dict] = []
+    format: str = "text"  # text, json, srt or vtt
+    timestamps: str = "none"  # none, segment or word
+    folder: str | Path = "reports"  # subtitles of several clips go there
+    json: str | Path | None = None  # a file for the JSON document, whatever the format
+    force: bool = False  # write subtitles again that are there
+    title: str = ""  # a line above each text
+
+
+class Results:
+    """Takes the clips of one run, prints each and writes its files as `output` says.
+
+    Of several clips' subtitles those that an earlier run made of the same sound, with the same model and settings,
+    are kept: see `keeps`.
+    """
+
+    def __init__(self, clips: list[Path], output: Output, model: dict, settings: dict,
+                 references: dict[Path, str] | None = None, threads: int | None = None):
+        """clips: all that will come; model: `name` and what else is known of it; settings: what the texts depend on;
+        references: what is said, by clip. Raises LabError where two clips' subtitles would get the same name."""
+        self.output, self.model, self.settings, self.threads = output, model, settings, threads
+        self.paths, self.references, self.several, self.clips = clips, references or {}, len(clips) > 1, []
+        self.subtitles = self.several and output.format in SUBTITLES
+        if self.subtitles and len({self.target(clip) for clip in clips}) < len(clips):
+            raise LabError(f"two of the clips have the same name, so their .{output.format} files would overwrite each "
+                           "other", "rename one, or transcribe them one at a time")
+        self.ledger = Path(output.folder) / LEDGER
+
+    def run(self, work: Callable[[Path], Transcript], then: Callable[[Path], None] = lambda clip: None) -> int:
+        """`work` makes the transcript of each clip, `then` comes after it was shown. Returns the exit status.
+
+        Of several clips those that cannot be transcribed are named and left out; a single one raises its LabError.
+        """
+        failed = 0
+        for clip in self.paths:
+            try:
+                if not self.keeps(clip):
+                    started = time.perf_counter()
+                    self.add(clip, work(clip), time.perf_counter() - started)
+                    then(clip)
+            except LabError as error:
+                if not self.several:
+                    raise
+                failed += 1
+                console.error(error)
+        self.write()
+        return 1 if failed else 0
+
+    def target(self, clip: Path) -> Path:
+        """Where a clip's subtitles go."""
+        return Path(self.output.folder) / f"{clip.stem}.{self.output.format}"
+
+    def keeps(self, clip: Path) -> bool:
+        """Whether this clip's subtitles are there already and need not be made again; says so."""
+        target = self.target(clip)
+        if not self.subtitles or self.output.force or self.output.json or not target.is_file():
+            return False
+        if self._made().get(target.name) != self._recipe(clip):
+            return False
+        console.note("kept", target, "of the same sound and settings; --force transcribes again")
+        console.result(console.plain(target, one_line=True))
+        return True
 
     def add(self, clip: Path, transcript: Transcript, seconds: float) -> None:
         """Note a transcript that took `seconds`; prints it, with several clips preceded by its name."""
+        if transcript.language_probability is not None:
+            console.note("language", transcript.language, "detected in the first window with speech, probability "
+                         f"{transcript.language_probability:.3f}; --language sets it")
+        self.clips.append(as_json(transcript, clip, self.model["name"]) | {"transcribe_s": round(seconds, 3)})
         errors = None
         if clip in self.references:
+            from whisper_lab.metrics import word_errors
+
             errors = word_errors(self.references[clip], transcript.text, transcript.language)
-        self.transcripts[clip] = transcript
-        self.clips.append(as_json(transcript, clip, self.checkpoint.name) | {"transcribe_s": round(seconds, 3)})
-        if errors:
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
-        if self.args.format == "text":
-            heading = f"{console.plain(clip.name, one_line=True)}\n" if self.several else ""
-            console.result(f"{heading}\nTranscription:\n\n{as_text(transcript, self.args.timestamps)}\n")
+        if self.output.format == "text":
+            self._print(clip, as_text(transcript, self.output.timestamps))
             if errors:
                 show_errors(errors)
-        elif self.args.format != "json" and not self.several:
-            console.result(SUBTITLES[self.args.format](transcript.segments).rstrip("\n"))
-        warn_of_doubt(transcript, clip, self.checkpoint.name)
+        elif self.subtitles:
+            self._write_subtitles(clip, transcript)
+        elif self.output.format != "json":
+            console.result(SUBTITLES[self.output.format](transcript.segments).rstrip("\n"))
+        warn_of_doubt(transcript, clip, self.model["name"])
+
+    def _print(self, clip: Path, text: str) -> None:
+        name = console.plain(clip.name, one_line=True)
+        if self.output.title:
+            console.result((f"{name}\n" if self.several else "") + f"\n{self.output.title}\n\n{text}\n")
+        else:
+            console.result((f"\n{name}\n" if self.several else "") + text)
+
+    def _write_subtitles(self, clip: Path, transcript: Transcript) -> None:
+        """At once: what is finished stays, whatever comes later."""
+        target = files.write_text(self.target(clip), SUBTITLES[self.output.format](transcript.segments))
+        files.write_json(self.ledger, self._made() | {target.name: self._recipe(clip)})
+        console.result(console.plain(target, one_line=True))
+
+    def _made(self) -> dict:
+        """File name -> what it was made of, as an earlier run noted it; nothing where that cannot be read."""
+        try:
+            found = files.read_json(self.ledger)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _recipe(self, clip: Path) -> dict:
+        """What a clip's subtitles are made of, as JSON gives it back."""
+        facts = clip.stat()
+        return json.loads(json.dumps({"clip": str(clip.resolve()), "bytes": facts.st_size, "changed": facts.st_mtime_ns,
+                                      "model": self.model, "settings": self.settings}))
 
     def write(self) -> None:
-        """The JSON document, and with several clips a subtitle file for each."""
-        kind = self.args.format
-        if self.args.output_json:
-            files.write_json(self.args.output_json, self.document())
-        if kind == "json":
+        """The JSON document, where it is wanted."""
+        if self.output.json:
+            files.write_json(self.output.json, self.document())
+        if self.output.format == "json":
             console.result(json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False))
-        elif kind != "text" and self.several:
-            for path in save_subtitles(self.transcripts, kind, self.args.output_dir):
-                console.result(str(path))
 
     def document(self) -> dict:
         """What ran, on what, with which settings, and the clips."""
         from whisper_lab import machine
 
-        checkpoint = self.checkpoint
-        names = ("api", "language", "task", "beams", "temperature", "fallback", "timestamps", "dtype", "device",
-                 "prompt", "seed")
-        return {
-            "schema": SCHEMA,
-            "machine": machine.card(self.args.threads),
-            "model": {"name": checkpoint.name, "revision": checkpoint.revision,
-                      "random_weights": checkpoint.random_weights},
-            "settings": {name: getattr(self.args, name) for name in names},
-            "clips": self.clips,
-        }
+        return {"schema": SCHEMA, "machine": machine.card(self.threads), "model": self.model,
+                "settings": self.settings, "clips": self.clips}
 
 
 def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
@@ -95,19 +174,10 @@ def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
         console.warn(f"{clip.name}: {found}")
 
 
-def save_subtitles(transcripts: dict[Path, Transcript], kind: str, folder: str | Path) -> list[Path]:
-    """One file per clip, named after it; kind: srt or vtt. Raises LabError where two would get the same name."""
-    targets = [Path(folder) / f"{path.stem}.{kind}" for path in transcripts]
-    if len(set(targets)) < len(targets):
-        raise LabError(f"two of the clips have the same name, so their .{kind} files would overwrite each other",
-                       "rename one, or transcribe them one at a time")
-    write = SUBTITLES[kind]
-    return [files.write_text(target, write(transcript.segments))
-            for target, transcript in zip(targets, transcripts.values(), strict=True)]
+def show_errors(errors) -> None:
+    """Print the word and character error rates of metrics.Errors, with the alignment."""
+    from whisper_lab.metrics import aligned_rows
 
-
-def show_errors(errors: Errors) -> None:
-    """Print word and character error rates with the alignment."""
     console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
                    f"{errors.insertions} inserted, {errors.deletions} deleted of "
                    f"{console.count(errors.reference_words, 'word')}"
@@ -156,16 +226,51 @@ def _percent(rate: float | None) -> str:
     return "unknown" if rate is None else f"{100 * rate:.1f} %"
 
 
+# What a command line asks for -----------------------------------------------------------------------------------------
+
+# 02 and `python -m whisper_lab` have the same options for it; their names are those of console.COMMON_FLAGS.
+
+def check(parser, args) -> None:
+    """What the options cannot have together ends with status 2; subtitles get their timestamps."""
+    if args.temperature < 0:
+        parser.error("--temperature starts at 0")
+    if args.beams > 1 and args.temperature > 0:
+        parser.error("choose --beams (search) or --temperature (sampling), not both")
+    if args.format in SUBTITLES and args.timestamps == "none":
+        args.timestamps = "segment"
+        console.note("timestamps", "segment", f"--format {args.format} needs them")
+
+
+def options(args) -> Options:
+    """How to decode."""
+    return Options(language=args.language, task=args.task, timestamps=args.timestamps != "none", beams=args.beams,
+                   temperatures=temperatures(args.temperature, args.fallback), seed=args.seed)
+
+
+def output(args, title: str = "") -> Output:
+    """What becomes of the transcripts."""
+    return Output(args.format, args.timestamps, args.output_dir, args.output_json, args.force, title)
+
+
+def settings(args, *more: str) -> dict:
+    """What a text depends on beside model and sound; more: names of the script's own options."""
+    names = ("language", "task", "beams", "temperature", "fallback", "condition_on_previous", "timestamps", "prompt",
+             "seed")
+    return {name: getattr(args, name) for name in (*more, *names)}
+
+
 # Subtitles ------------------------------------------------------------------------------------------------------------
 
 # A transcript as SubRip (.srt) or WebVTT (.vtt) subtitles.
 #
 # WebVTT: W3C "WebVTT: The Web Video Text Tracks Format", sections 4.2 (cue timings) and 4.2.2 (cue text: & < >
 # escaped). SubRip has no standard; its text has no escapes, so only what would break the structure is taken out.
+# Not pysubs2: it would write the two forms of a time stamp, ten lines of these; the work is in choosing the cues.
 
 SHORTEST = 1.0  # s; a shorter cue is seen, and not read (the BBC's guidelines ask for 0.3 s a word)
 PACE = 21.0  # characters a second that a viewer reads; adults' subtitles have 17 to 21
 LONGEST = 84  # characters, two lines of 42: what was long enough to be seen is not made longer than that
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 JOIN = 0.5  # s; cues that are nearer to each other may become one
 
 def clock(seconds: float, decimal: str = ".") -> str:
@@ -261,8 +366,8 @@ def _span(segment: Segment, decimal: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """An empty line would end the cue, an arrow would look like its times."""
-    return " ".join(text.split()).replace("-->", "->")
+    """An empty line would end the cue, an arrow would look like its times, and a terminal obeys control characters."""
+    return CONTROL.sub("", " ".join(text.split())).replace("-->", "->")
 
 
 def _vtt_text(segment: Segment) -> str:
@@ -278,7 +383,7 @@ def _vtt_text(segment: Segment) -> str:
 
 
 def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return CONTROL.sub("", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 # References -----------------------------------------------------------------------------------------------------------
@@ -299,7 +404,7 @@ FORM = 'write JSON: {"clip.wav": {"text": "what is said", "language": "en"}}'
 def read_reference_text(path: Path) -> str:
     """A text file in UTF-8, UTF-16 or Windows' code page 1252. Raises LabError where it cannot be read."""
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             return data.decode("utf-16")
         if b"\0" in data[:2] and len(data) > 1:  # no mark, and the first character is ASCII
@@ -308,9 +413,12 @@ def read_reference_text(path: Path) -> str:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError:
             return data.decode("cp1252")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is in none of UTF-8, UTF-16 and code page 1252"
-        raise LabError(f"cannot read references from {path}: {reason}", "save it as UTF-8") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"cannot read references from {path}: it is in none of UTF-8, UTF-16 and code page 1252",
+                       "save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read references from {path}: {getattr(error, 'strerror', None) or error}",
+                       "name a text file") from error
 
 
 def read_references(path: Path) -> dict[str, dict]:

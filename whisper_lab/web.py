@@ -32,7 +32,8 @@ def refusal(headers: Iterable[tuple[str, str]], method: str, hosts: frozenset[st
     """
     found: dict[str, list[str]] = {}
     for name, value in headers:
-        found.setdefault(name.lower(), []).append(value)
+        several = value.split(",") if name.lower() == "x-forwarded-host" else [value]  # each proxy on the way adds one
+        found.setdefault(name.lower(), []).extend(one.strip() for one in several)
     for name in ("host", "x-forwarded-host"):
         values = found.get(name, [])
         if (name == "host" and len(values) != 1) or any(not is_known(value, hosts, any_address) for value in values):

@@ -5,6 +5,7 @@ import io
 
 from workbook.questions import Book
 from workbook.view import View
+from workbook.wording import WORDS
 
 COLUMNS = ("id", "language", "topic", "level", "front", "back")
 
@@ -16,7 +17,9 @@ def cards(book: Book, views: list[View]) -> str:
     writer.writerow(COLUMNS)
     for view in views:
         question = view.question
-        front = [view.ask, question.code or "", *(f"{option.letter}. {option.text}" for option in view.options)]
+        several = WORDS[view.language]["several"] if question.several else ""
+        front = [view.ask, question.code or "", several,
+                 *(f"{option.letter}. {option.text}" for option in view.options)]
         back = f"{view.answer}. {view.short}" if view.answer else view.short
         writer.writerow([question.id, view.language, book.topics[question.topic][view.language], question.level,
                          "\n".join(filter(None, map(str.strip, front))), back])

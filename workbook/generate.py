@@ -22,7 +22,7 @@ BLOCK = re.compile(r"(<!-- begin memory -->\n).*?(<!-- end memory -->)", re.S)
 
 
 def generate(book: questions.Book, results: Results) -> dict[str, bytes]:
-    """File name -> contents. Raises LabError for a number or a figure that nobody measured."""
+    """File name -> contents. Raises LabError for a number or a figure that no one measured."""
     from workbook import cards, markdown, pdf
 
     table = markdown.memory(results)

@@ -52,6 +52,8 @@ def entry(book: Book, view: View, results: Results) -> str:
     lines = [f'<a id="{anchor(view)}"></a>\n\n### {question.id} {view.title}', f"*{' · '.join(facts)}*", view.ask]
     if question.code:
         lines.append(f"```python\n{question.code.rstrip()}\n```")
+    if question.several:
+        lines.append(f"*{words['several']}*")
     if view.options:
         lines.append("\n".join(f"- **{option.letter}** {option.text}" for option in view.options))
     if command := question.command:
@@ -111,7 +113,7 @@ def key(book: Book, views: list[View], results: Results) -> str:
     language = views[0].language
     words = WORDS[language]
     rows = [f"| {words['question']} | {words['answer']} | {words['points_column']} |", "|---|---|---|"]
-    rows += [f"| {view.question.id} | {view.answer or words['open']} | {len(view.points) or 1} |" for view in views]
+    rows += [f"| {view.question.id} | {view.answer or words['open']} | {view.question.worth} |" for view in views]
     lines = [f"<!-- {words['made']} -->", f"# {words['key']}: {book.title[language]}", words["not_for"],
              "\n".join(rows)]
     for view in views:

@@ -39,8 +39,8 @@ class Choice:
     """One answer to choose; a wrong one says why it is wrong."""
 
     text: Text
-    why: Text | None  # None for the right one, whose reason is the question's long answer
-    mistake: Text | None  # the misconception that leads here; None for the right one
+    why: Text | None  # None for a right one, whose reason is the question's long answer
+    mistake: Text | None  # the misconception that leads here; None for a right one
 
     @property
     def right(self) -> bool:
@@ -61,12 +61,13 @@ class Question:
 
     id: str  # part and number: 2.04
     topic: str
-    script: str | None  # 01 to 09, or None where it is about all of them
+    script: str | None  # 01 to 10, or None where it is about all of them
     level: int  # 1 know, 2 explain, 3 judge
     title: Text
     ask: Text
     code: str | None  # shown below the question, the same in both languages
     choices: tuple[Choice, ...]  # empty for an open question
+    several: bool  # more than one choice is right
     short: Text
     long: Text
     points: tuple[Text, ...]  # what a full answer to an open question names; each is worth one point
@@ -81,6 +82,11 @@ class Question:
     @property
     def open(self) -> bool:
         return not self.choices
+
+    @property
+    def worth(self) -> int:
+        """Points in an exam: one for each right choice, or for each thing that a full open answer names."""
+        return len(self.points) if self.open else sum(choice.right for choice in self.choices)
 
     @property
     def texts(self) -> dict[str, Text]:
@@ -155,6 +161,7 @@ def read_question(fields: "Fields", topics: dict, parts: dict) -> Question:
         code=fields.take("code", str, None), short=fields.text("short"), long=fields.text("long"),
         choices=tuple(read_choice(Fields(one, f"{fields.where}, choice {i + 1}"))
                       for i, one in enumerate(fields.take("choices", list, []))),
+        several=fields.take("several", bool, False),
         points=tuple(as_text(one, fields.where, f"points[{i}]") for i, one in
                      enumerate(fields.take("points", list, []))),
         vary=fields.text("vary", optional=True), seen=fields.text("seen", optional=True),
@@ -174,7 +181,7 @@ def read_choice(fields: "Fields") -> Choice:
     right = fields.take("correct", bool, False)
     fields.end()
     if right == (why is not None):
-        raise fault(fields.where, "why", "a wrong choice says why, the right one says correct: true instead")
+        raise fault(fields.where, "why", "a wrong choice says why, a right one says correct: true instead")
     if (why is None) != (mistake is None):
         raise fault(fields.where, "mistake", "a wrong choice names the misconception that leads to it")
     return Choice(text, why, mistake)
@@ -198,14 +205,18 @@ def read_source(fields: "Fields") -> Source:
 def check(question: Question, where: str) -> None:
     """What a question's fields must be to each other."""
     rights = sum(choice.right for choice in question.choices)
-    if question.choices and (rights != 1 or len(question.choices) < 3):
+    if question.several and not 2 <= rights <= len(question.choices) / 2:
+        # At most half of them: whoever ticks all of them then earns nothing (scoring.py).
+        raise fault(where, "several", f"needs 2 or more right choices and as many wrong ones, has {rights} right of "
+                                      f"{len(question.choices)}")
+    if question.choices and not question.several and (rights != 1 or len(question.choices) < 3):
         raise fault(where, "choices", f"needs 3 or more with 1 right one, has {len(question.choices)} with {rights}")
     if bool(question.choices) == bool(question.points):
         raise fault(where, "points", "an open question lists what a full answer names, one with choices does not")
     if (question.vary is None) != (question.seen is None):
         raise fault(where, "seen", "what to change (vary) and what is then seen (seen) come together")
-    if question.script is not None and not re.fullmatch(r"0[1-9]", question.script):
-        raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"09\"")
+    if question.script is not None and not re.fullmatch(r"0[1-9]|10", question.script):
+        raise fault(where, "script", f"{question.script!r} is not the number of a script, \"01\" to \"10\"")
     if question.label == "measured" and not question.evidence:
         raise fault(where, "evidence", "a measured answer names the evidence that measures it")
     if any(claim.split(".")[0] not in question.evidence for claim in question.holds or ()):

@@ -1,12 +1,12 @@
 """The workbook as a quiz: asks, explains wrong answers, keeps the score and what to repeat.
 
-    python -m workbook.quiz                              # ten questions that are due, in Dutch
+    python -m workbook.quiz                              # ten that are due; at first the easy ones of the first steps
     python -m workbook.quiz --lang en --topic export
     python -m workbook.quiz --question 2.04
     python -m workbook.quiz --page                       # the same as a page for the class, in a browser
 
-A choice is graded here; after an open question you see the model answer and what each point is for, and grade
-yourself. Ctrl-C or Ctrl-D ends at any moment; what was answered is kept.
+A choice is graded here (scoring.py says how); after an open question you see the model answer and what each point is
+for, and grade yourself. Ctrl-C or Ctrl-D ends at any moment; what was answered is kept.
 """
 
 import datetime
@@ -18,17 +18,21 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from workbook import progress, questions
+from workbook import progress, questions, scoring
 from workbook.progress import PARTLY, RIGHT, WRONG, Progress
-from workbook.questions import LANGUAGES, Book
+from workbook.questions import LANGUAGES, Book, Question
 from workbook.values import Results
-from workbook.view import View, view
+from workbook.view import Option, View, view
+from workbook.wording import WORDS
 
 HOW_MANY = 10
+LAST = "99"  # questions that belong to no script
 ITEM = re.compile(r"^(?=(?:- |\d\. ))", re.MULTILINE)  # where an item of a list begins
 SAY = {
     "nl": {"choose": "Jouw antwoord ({letters}; Enter slaat over, q stopt): ", "again": "Kies {letters}, Enter of q.",
-           "right": "Juist.", "wrong": "Niet juist: het is {letter}.", "why": "Waarom {letter} niet: {why}",
+           "ticks": "Jouw antwoorden, zoals AC ({letters}; Enter slaat over, q stopt): ",
+           "right": "Juist.", "wrong": "Niet juist: het is {letter}.", "partly": "Deels juist, {points} van {worth}: "
+           "het zijn {letter}.", "none_right": "Niet juist: het zijn {letter}.", "why": "Waarom {letter} niet: {why}",
            "think": "Bedenk je antwoord, en druk dan op Enter (q stopt): ", "model": "Modelantwoord",
            "points": "Eén punt per onderdeel", "yourself": "Had je het juist? j(a), d(eels), n(ee), q: ",
            "marks": {"j": RIGHT, "d": PARTLY, "n": WRONG}, "mark": "Typ j, d, n of q.",
@@ -36,7 +40,9 @@ SAY = {
            "repeat": "Te herhalen: {numbers}", "shows": "Ga het zelf na: {command}", "long": "Uitleg",
            "nothing": "Vandaag is er niets te herhalen in deze selectie. Met --all krijg je alles."},
     "en": {"choose": "Your answer ({letters}; Enter skips, q ends): ", "again": "Choose {letters}, Enter or q.",
-           "right": "Right.", "wrong": "Not right: it is {letter}.", "why": "Why not {letter}: {why}",
+           "ticks": "Your answers, such as AC ({letters}; Enter skips, q ends): ",
+           "right": "Right.", "wrong": "Not right: it is {letter}.", "partly": "Partly right, {points} of {worth}: "
+           "they are {letter}.", "none_right": "Not right: they are {letter}.", "why": "Why not {letter}: {why}",
            "think": "Think of your answer, then press Enter (q ends): ", "model": "Model answer",
            "points": "One point for each", "yourself": "Did you have it? y(es), p(artly), n(o), q: ",
            "marks": {"y": RIGHT, "p": PARTLY, "n": WRONG}, "mark": "Type y, p, n or q.",
@@ -51,7 +57,7 @@ class Ended(Exception):
 
 
 def select(book: Book, known: Progress, args, today: datetime.date) -> list[str]:
-    """The ids to ask, in order: due ones, what went wrong first, then new ones; shuffled within a box by --seed."""
+    """The ids to ask, in order: due ones, what went wrong first, then new ones, easy first; ties shuffled by --seed."""
     if args.question:
         return list(args.question)
     wanted = [number for number, question in book.questions.items()
@@ -61,8 +67,15 @@ def select(book: Book, known: Progress, args, today: datetime.date) -> list[str]
                        "leave out --level or --topic")
     wanted = [number for number in wanted if args.all or known.due(number, today)]
     random.Random(args.seed).shuffle(wanted)
-    wanted.sort(key=lambda number: known.box(number) or max(progress.DAYS) + 1)  # never asked: after what is due
+    wanted.sort(key=lambda number: turn(book.questions[number], known.box(number)))
     return wanted[: args.count]
+
+
+def turn(question: Question, box: int) -> tuple:
+    """What sorts before what: the boxes in their order; then what was never asked, easy before hard, 01 before 09."""
+    if box:
+        return (box,)
+    return max(progress.DAYS) + 1, question.level, question.script or LAST
 
 
 def ask(shown: View) -> float | None:
@@ -82,17 +95,36 @@ def ask_choice(shown: View) -> float | None:
     """Graded here; a wrong choice is explained."""
     say, letters = SAY[shown.language], ", ".join(option.letter for option in shown.options)
     console.result("\n" + "\n".join(wrap(f"{option.letter}. {option.text}", "   ") for option in shown.options) + "\n")
-    known = {option.letter: option for option in shown.options}
-    while (answer := reply(say["choose"].format(letters=letters)).upper()) not in known:
+    if shown.question.several:
+        console.result(wrap(WORDS[shown.language]["several"]) + "\n")
+    prompt = say["ticks" if shown.question.several else "choose"].format(letters=letters)
+    while (ticked := picked(shown, answer := reply(prompt))) is None:
         if not answer:
             return None
         console.result(say["again"].format(letters=letters))
-    if known[answer].right:
-        console.result(f"\n{say['right']} {wrap(shown.short)}")
-        return RIGHT
-    console.result("\n" + say["wrong"].format(letter=shown.answer) + " " + wrap(shown.short))
-    console.result(wrap(say["why"].format(letter=answer, why=known[answer].why)))
-    return WRONG
+    score, text = verdict(shown, ticked)
+    console.result("\n" + wrap(f"{text} {shown.short}"))
+    for option in ticked:
+        if not option.right:
+            console.result(wrap(say["why"].format(letter=option.letter, why=option.why)))
+    return score
+
+
+def picked(shown: View, answer: str) -> list[Option] | None:
+    """The choices whose letters were typed (b, or A, C where several are right); None for anything else."""
+    letters = set(re.sub(r"[\s,;+]|\b(en|and)\b", "", answer, flags=re.I).upper())
+    found = [option for option in shown.options if option.letter in letters]
+    fits = len(found) == len(letters) and (len(found) == 1 or shown.question.several and found)
+    return found if fits else None
+
+
+def verdict(shown: View, ticked: list[Option]) -> tuple[float, str]:
+    """What the ticked choices are worth, 0..1, and the sentence that says so."""
+    say, score = SAY[shown.language], scoring.share(shown.options, ticked)
+    if score == RIGHT:
+        return score, say["right"]
+    kind = "wrong" if not shown.question.several else "partly" if score else "none_right"
+    return score, say[kind].format(letter=shown.answer, points=scoring.points(ticked), worth=shown.question.worth)
 
 
 def ask_open(shown: View) -> float | None:
@@ -121,14 +153,14 @@ def reply(prompt: str) -> str:
 
 
 def wrap(text: str, hang: str = "") -> str:
-    """Markdown at the terminal's width: paragraphs and list items are filled anew, tables keep their lines."""
+    """Markdown at the terminal's width: paragraphs and list items are filled again, tables keep their lines."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
         if paragraph.lstrip().startswith("|"):
             lines.append(paragraph)
             continue
-        items = ITEM.split(paragraph)  # "", or what stands before the first item; then the items
+        items = ITEM.split(paragraph)  # "", or what comes before the first item; then the items
         lines.append("\n".join(textwrap.fill(" ".join(item.split()), width,
                                              subsequent_indent=hang or ("   " if ITEM.match(item) else ""))
                                for item in items if item))

@@ -18,17 +18,17 @@ from workbook.values import Results
 from workbook.view import View, view
 
 KEEP_S = 3600  # how long the server remembers a round
-CSS = "#options .wrap { flex-direction: column; align-items: stretch } #start { align-self: center }"
+CSS = "#options .wrap, #boxes .wrap { flex-direction: column; align-items: stretch } #start { align-self: center }"
 STORAGE = ("whisper-onnx-lab-quiz", "scores, not secrets")  # name and key of what the browser keeps
 SAY = {
-    "nl": {"title": "Quiz bij het Whisper ONNX Lab", "start": "Begin", "topic": "Onderwerp", "level": "Niveau",
+    "nl": {"title": "Quiz bij het Whisper ONNX Lab", "start": "Nieuwe ronde", "topic": "Onderwerp", "level": "Niveau",
            "all": "alle", "check": "Controleer", "reveal": "Toon het modelantwoord", "next": "Volgende vraag",
            "marks": ("Had ik juist", "Deels", "Had ik niet"), "think": "Je antwoord (alleen voor jezelf)",
-           "choose": "Kies eerst een antwoord.", "done": "Klaar!", "welcome": "Kies een onderwerp en begin."},
-    "en": {"title": "Quiz of the Whisper ONNX Lab", "start": "Start", "topic": "Topic", "level": "Level",
+           "choose": "Kies eerst een antwoord.", "done": "Klaar! Met een nieuwe ronde ga je verder."},
+    "en": {"title": "Quiz of the Whisper ONNX Lab", "start": "New round", "topic": "Topic", "level": "Level",
            "all": "all", "check": "Check", "reveal": "Show the model answer", "next": "Next question",
            "marks": ("Had it", "Partly", "Did not"), "think": "Your answer (for yourself only)",
-           "choose": "Choose an answer first.", "done": "Done!", "welcome": "Choose a topic and start."},
+           "choose": "Choose an answer first.", "done": "Done! A new round goes on."},
 }
 
 
@@ -72,8 +72,9 @@ class Page:
 
     def _ask(self, say: dict) -> None:
         ui = self.ui
-        self.question = ui.Markdown(say["welcome"], elem_id="question")
+        self.question = ui.Markdown(elem_id="question")
         self.options = ui.Radio([], show_label=False, visible=False, interactive=True, elem_id="options")
+        self.boxes = ui.CheckboxGroup([], show_label=False, visible=False, interactive=True, elem_id="boxes")
         self.thought = ui.Textbox(label=say["think"], lines=3, visible=False, interactive=True, elem_id="thought")
         self.check = ui.Button(say["check"], variant="primary", visible=False, elem_id="check")
         self.reveal = ui.Button(say["reveal"], variant="primary", visible=False, elem_id="reveal")
@@ -91,12 +92,13 @@ class Page:
 
     def _wire(self) -> None:
         everything = [self.one_round, self.kept, self.title, self.topic, self.level, self.start, self.question,
-                      self.options, self.thought, self.check, self.reveal, self.feedback, self.row, *self.marks,
-                      self.after, self.figure, self.score]
-        own = [self.one_round, self.kept]
-        self.spoken.change(self.speak, self.spoken, everything)
-        self.start.click(self.begin, [self.spoken, self.topic, self.level, self.kept], everything)
-        self.check.click(self.checked, [self.one_round, self.options, self.kept], everything)
+                      self.options, self.boxes, self.thought, self.check, self.reveal, self.feedback, self.row,
+                      *self.marks, self.after, self.figure, self.score]
+        own, wanted = [self.one_round, self.kept], [self.spoken, self.topic, self.level, self.kept]
+        self.blocks.load(self.begin, wanted, everything)  # a first question is there at once
+        self.spoken.input(self.speak, wanted, everything)
+        self.start.click(self.begin, wanted, everything)
+        self.check.click(self.checked, [self.one_round, self.options, self.boxes, self.kept], everything)
         self.reveal.click(self.revealed, self.one_round, everything)
         for button, worth in zip(self.marks, (RIGHT, PARTLY, WRONG), strict=True):
             button.click(partial(self.marked, worth), own, everything)
@@ -104,17 +106,18 @@ class Page:
 
     # -- what a click does ---------------------------------------------------------------------------------------------
 
-    def speak(self, language: str) -> dict:
-        """Every word in another language; the round that was going on ends."""
+    def speak(self, language: str, topic: str, level: int, stored) -> dict:
+        """Every word in another language, and a new round in it."""
         update, say = self.ui.update, SAY[language]
-        buttons = {self.start: "start", self.check: "check", self.reveal: "reveal", self.after: "next"}
-        return {self.title: f"# {say['title']}", self.question: say["welcome"], self.feedback: "", self.score: "",
-                self.topic: update(label=say["topic"], choices=choices(self.game.book, language)),
-                self.level: update(label=say["level"], choices=levels(language)),
-                self.thought: update(label=say["think"], value="", visible=False),
-                self.figure: self.hide, self.options: self.hide, self.row: self.hide,
-                **{one: update(value=say[key], visible=one is self.start) for one, key in buttons.items()},
-                **{one: update(value=text) for one, text in zip(self.marks, say["marks"], strict=True)}}
+        asked = self.begin(language, topic, level, stored)
+        words = {self.start: "start", self.check: "check", self.reveal: "reveal", self.after: "next"}
+        return asked | {
+            self.title: f"# {say['title']}", **{one: asked.get(one, {}) | update(value=say[key])
+                                                for one, key in words.items()},
+            self.topic: update(label=say["topic"], choices=choices(self.game.book, language)),
+            self.level: update(label=say["level"], choices=levels(language)),
+            self.thought: asked[self.thought] | update(label=say["think"]),
+            **{one: update(value=text) for one, text in zip(self.marks, say["marks"], strict=True)}}
 
     def begin(self, language: str, topic: str, level: int, stored) -> dict:
         return self.present(self.game.start(language, topic or None, level or None, stored), stored)
@@ -126,23 +129,28 @@ class Page:
                  self.one_round: one, self.score: self.game.score(one, stored)}
         if shown is None:
             text = SAY[one.language]["done"] if one.numbers else quiz.SAY[one.language]["none"]
-            hidden = (self.options, self.check, self.reveal, self.thought)
+            hidden = (self.options, self.boxes, self.check, self.reveal, self.thought)
             return clear | {self.question: text, **dict.fromkeys(hidden, self.hide)}
         letters = [(f"{option.letter}. {option.text}".replace("`", ""), option.letter) for option in shown.options]
-        is_open = shown.question.open
-        return clear | {self.question: question_text(shown, one), self.check: update(visible=not is_open),
-                        self.options: update(choices=letters, value=None, visible=not is_open, interactive=True),
+        is_open, several = shown.question.open, shown.question.several
+        return clear | {self.question: question_text(shown, one, self.game.book.topics),
+                        self.check: update(visible=not is_open),
+                        self.options: update(choices=letters, value=None, visible=not (is_open or several),
+                                             interactive=True),
+                        self.boxes: update(choices=letters, value=[], visible=several, interactive=True),
                         self.reveal: update(visible=is_open), self.thought: update(visible=is_open, value="")}
 
-    def checked(self, one: Round, letter: str | None, stored) -> dict:
-        """A choice is judged."""
+    def checked(self, one: Round, letter: str | None, letters: list[str], stored) -> dict:
+        """Choices are judged: a radio button's, or several boxes'."""
         shown = self.game.shown(one)
-        if shown is None or letter is None:
+        ticked = letters if shown and shown.question.several else [letter] if letter else []
+        if not ticked:
             return {self.feedback: SAY[one.language]["choose"]}
-        worth, text = verdict(shown, letter)
+        worth, text = verdict(shown, ticked)
         return self._noted(one, worth, stored) | {
             self.feedback: f"{text}\n\n{explanation(shown)}", self.figure: self._evidence(shown),
-            self.check: self.hide, self.options: self.ui.update(interactive=False)}
+            self.check: self.hide, self.options: self.ui.update(interactive=False),
+            self.boxes: self.ui.update(interactive=False)}
 
     def revealed(self, one: Round) -> dict:
         """The model answer, and the visitor judges."""

@@ -6,10 +6,11 @@ from argparse import Namespace
 from dataclasses import dataclass, field
 
 from workbook import quiz
-from workbook.progress import RIGHT, WRONG, Progress
-from workbook.questions import Book
+from workbook.progress import Progress
+from workbook.questions import Book, Text
 from workbook.values import Results
 from workbook.view import View, view
+from workbook.wording import WORDS
 
 
 @dataclass
@@ -74,20 +75,23 @@ class Quiz:
         return text + ("  \n" + say["repeat"].format(numbers=", ".join(again)) if again else "")
 
 
-def question_text(shown: View, one: Round) -> str:
-    """The question as Markdown."""
-    code = f"\n\n```python\n{shown.question.code.rstrip()}\n```" if shown.question.code else ""
-    return f"### {one.at + 1}/{len(one.numbers)} · {shown.question.id} {shown.title}\n\n{shown.ask}{code}"
+def question_text(shown: View, one: Round, topics: dict[str, Text]) -> str:
+    """The question as Markdown, with its topic and level."""
+    words, question = WORDS[shown.language], shown.question
+    facts = f"*{topics[question.topic][shown.language]} · {words['levels'][question.level]}*"
+    code = f"\n\n```python\n{question.code.rstrip()}\n```" if question.code else ""
+    several = f"\n\n*{words['several']}*" if question.several else ""
+    return (f"### {one.at + 1}/{len(one.numbers)} · {question.id} {shown.title}\n\n{facts}\n\n{shown.ask}{code}"
+            f"{several}")
 
 
-def verdict(shown: View, letter: str) -> tuple[float, str]:
-    """What a choice is worth, and why."""
-    say = quiz.SAY[shown.language]
-    option = next(one for one in shown.options if one.letter == letter)
-    if option.right:
-        return RIGHT, f"**{say['right']}** {shown.short}"
-    wrong = say["wrong"].format(letter=shown.answer)
-    return WRONG, f"**{wrong}** {shown.short}\n\n{say['why'].format(letter=letter, why=option.why)}"
+def verdict(shown: View, letters: list[str]) -> tuple[float, str]:
+    """What the ticked choices are worth, and why."""
+    ticked = [one for one in shown.options if one.letter in letters]
+    score, text = quiz.verdict(shown, ticked)
+    why = quiz.SAY[shown.language]["why"]
+    wrong = [why.format(letter=one.letter, why=one.why) for one in ticked if not one.right]
+    return score, "\n\n".join([f"**{text}** {shown.short}", *wrong])
 
 
 def explanation(shown: View) -> str:

@@ -2,7 +2,7 @@
 
     {dynamic_axes.max_difference:.1e}     the value max_difference in workbook/results/dynamic_axes.json, formatted
 
-Dutch gets a decimal comma. A number that nobody measured ends in an error, never in a gap.
+Dutch gets a decimal comma. A number that no one measured ends in an error, never in a gap.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class Results:
         return self._documents[name]
 
     def value(self, name: str, key: str, where: str):
-        """One value. Raises LabError where nobody measured it."""
+        """One value. Raises LabError where no one measured it."""
         value = self.document(name, where)["values"].get(key)
         if value is None:
             raise LabError(f"{where}: {name}.json holds no value '{key}'", remedy(name))
@@ -72,7 +72,7 @@ class Results:
         return path
 
     def machines(self, names: list[str]) -> list[str]:
-        """The machines on which these were measured, each once, as the line that stands under a table."""
+        """The machines on which these were measured, each once, as the line under a table."""
         return list(dict.fromkeys(machine.one_line(self.document(name)["machine"]) for name in names))
 
 

@@ -16,7 +16,7 @@ class Option:
 
     letter: str
     text: str
-    why: str | None  # and from what misconception; None for the right one
+    why: str | None  # and from what misconception; None for a right one
 
     @property
     def right(self) -> bool:
@@ -41,8 +41,8 @@ class View:
 
     @property
     def answer(self) -> str | None:
-        """The letter of the right choice; None for an open question."""
-        return next((option.letter for option in self.options if option.right), None)
+        """The letter of the right choice, or the letters of all: "A, C"; None for an open question."""
+        return ", ".join(option.letter for option in self.options if option.right) or None
 
 
 def view(question: Question, language: str, results: Results, order: str | None = None) -> View:

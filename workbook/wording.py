@@ -5,6 +5,8 @@ WORDS = {
         "made": "Gemaakt door `python -m workbook.generate` uit questions.yaml en results/; niet met de hand wijzigen.",
         "contents": "Inhoud", "question": "vraag", "level": "niveau", "topic": "onderwerp", "kind": "soort",
         "levels": ("", "kennen", "uitleggen", "beoordelen"), "open": "open", "choice": "meerkeuze",
+        "several": "Meer dan één antwoord is juist. Elk juist antwoord dat je aankruist is +1 punt, elk fout −1; nooit "
+                   "minder dan 0.",
         "unfold": "Antwoord", "short": "Kort", "wrong": "Waarom niet", "try": "Ga het zelf na",
         "vary": "Verander iets", "seen": "Wat je dan ziet", "mistake": "Denkfout",
         "measure": "Meet het opnieuw", "origin": "Waar de getallen vandaan komen",
@@ -13,7 +15,17 @@ WORDS = {
         "measured_on": "Gemeten op {machine}.", "files": "uit {files}", "from_documents": "uit de bronnen hieronder",
         "computed": "volgt uit een berekening; het commando toont die", "points": "Eén punt per onderdeel",
         "key": "Correctiesleutel", "answer": "antwoord", "not_for": "Voor lesgevers: niet uitdelen.",
-        "points_column": "punten", "everywhere": "overal gelijk",
+        "exam": "Examen", "exam_key": "Correctiesleutel bij examen", "drawn": "reeks {seed}",
+        "exam_facts": "{questions} vragen, {points} punten", "point": "punt", "point_many": "punten",
+        "exam_rules": "Kruis bij een meerkeuzevraag één antwoord aan; staat erbij dat er meer dan één juist is, dan is "
+                      "elk juist kruisje +1 en elk fout kruisje −1, nooit minder dan 0. Bij een open vraag telt de "
+                      "uitleg: noem wat je weet, en zeg waarom.",
+        "again": "Dezelfde vragen in dezelfde volgorde: `{command}`",
+        "rubric": "Punten", "rubric_choice": "{letters}: 1 punt; al de rest 0.",
+        "rubric_several": "{letters}: +1 voor elk; −1 voor elk ander kruisje; nooit minder dan 0.",
+        "rubric_open": "Per onderdeel: 1 punt als het juist is en uitgelegd, ½ als het alleen genoemd is, 0 als het "
+                       "ontbreekt of tegengesproken wordt.",
+        "explained": "Uitleg", "points_column": "punten", "everywhere": "overal gelijk",
         "name": "Naam", "date": "Datum", "page": "bladzijde", "figure": "figuur bij",
         "fair": "Waarden: {stable} overal gelijk; {varies} per machine verschillend: beoordeel richting en orde van "
                 "grootte.",
@@ -22,6 +34,8 @@ WORDS = {
         "made": "Made by `python -m workbook.generate` from questions.yaml and results/; not to be edited by hand.",
         "contents": "Contents", "question": "question", "level": "level", "topic": "topic", "kind": "kind",
         "levels": ("", "know", "explain", "judge"), "open": "open", "choice": "multiple choice",
+        "several": "More than one answer is right. Each right one that you tick is +1 point, each wrong one −1; never "
+                   "less than 0.",
         "unfold": "Answer", "short": "In short", "wrong": "Why not", "try": "Show it yourself",
         "vary": "Change something", "seen": "What you see then", "mistake": "Misconception",
         "measure": "Measure it again", "origin": "Where the numbers come from",
@@ -30,7 +44,17 @@ WORDS = {
         "measured_on": "Measured on {machine}.", "files": "from {files}", "from_documents": "from the sources below",
         "computed": "follows from arithmetic; the command shows it", "points": "One point for each",
         "key": "Answer key", "answer": "answer", "not_for": "For instructors: do not hand out.",
-        "points_column": "points", "everywhere": "the same everywhere",
+        "exam": "Exam", "exam_key": "Answer key of exam", "drawn": "series {seed}",
+        "exam_facts": "{questions} questions, {points} points", "point": "point", "point_many": "points",
+        "exam_rules": "In a multiple-choice question tick one answer; where it says that more than one is right, each "
+                      "right tick is +1 and each wrong one −1, never less than 0. In an open question the explanation "
+                      "counts: name what you know, and say why.",
+        "again": "The same questions in the same order: `{command}`",
+        "rubric": "Points", "rubric_choice": "{letters}: 1 point; anything else 0.",
+        "rubric_several": "{letters}: +1 for each; −1 for any other tick; never less than 0.",
+        "rubric_open": "For each part: 1 point where it is right and explained, ½ where it is only named, 0 where it "
+                       "is missing or contradicted.",
+        "explained": "Explanation", "points_column": "points", "everywhere": "the same everywhere",
         "name": "Name", "date": "Date", "page": "page", "figure": "figure of",
         "fair": "Values: {stable} the same everywhere; {varies} differing per machine: judge direction and order of "
                 "magnitude.",

@@ -43,7 +43,7 @@ class Lab:
 
 
 def listen(job: dict):
-    """Short: one greedy pass of the search. Long: what `python -m whisper_lab.onnx_whisper` does, with its defaults."""
+    """Short: one greedy pass of the search. Long: what `python -m whisper_lab` does, with its defaults."""
     runtime = open_runtime(job)
 
     def hear(samples, clip):

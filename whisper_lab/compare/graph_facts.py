@@ -14,6 +14,7 @@ from whisper_lab import external_data
 from whisper_lab.console import LabError
 
 LARGEST = 10
+MOST_DIMS, MOST_ELEMENTS = 64, 2**48  # more than any tensor has
 BLOCK = 1 << 20  # bytes read at once
 BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}  # packed
 
@@ -33,7 +34,31 @@ def read(path: str | Path) -> onnx.ModelProto:
             from error
     if not model.graph.node and not model.graph.initializer:  # protobuf reads many texts as an empty message
         raise LabError(f"{path} is not an ONNX file: it holds no graph", "export it again, or name another")
+    if problem := _fault(model):
+        raise LabError(f"{path} is not a sound ONNX file: {problem}", "export it again, or name another")
     return model
+
+
+def _fault(model: onnx.ModelProto) -> str | None:
+    """What no program that looks at graphs could show: names that are no text, tensors without a type or a size.
+
+    protobuf hands out bytes where a text is not UTF-8.
+    """
+    for node in model.graph.node:
+        if not all(isinstance(name, str) for name in (node.name, node.op_type, node.domain, *node.input, *node.output)):
+            return "a node has a name that is no text"
+    texts = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    texts += [model.producer_name, model.producer_version, *(entry.domain for entry in model.opset_import)]
+    if not all(isinstance(text, str) for text in texts):
+        return "its metadata is no text"
+    for tensor in tensors(model):
+        if not isinstance(tensor.name, str):
+            return "a tensor has a name that is no text"
+        if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
+            return f"its tensor {tensor.name[:100]!r} is of no known type"
+        if min(tensor.dims, default=1) < 0 or len(tensor.dims) > MOST_DIMS or elements(tensor) > MOST_ELEMENTS:
+            return f"its tensor {tensor.name[:100]!r} has no size that a tensor can have"
+    return None
 
 
 def _first_line(error: Exception) -> str:
@@ -60,11 +85,21 @@ def identity(model: onnx.ModelProto) -> dict:
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         "producer": " ".join(filter(None, [model.producer_name, model.producer_version])) or None,
         "part": notes.get("part"), "precision": notes.get("precision"), "verification": notes.get("verification"),
-        "recipe": json.loads(notes["recipe"]) if "recipe" in notes else None,
+        "recipe": _recipe(notes.get("recipe")),
         "weights_sha256": notes.get("weights_sha256"),
         "versions": {key.removeprefix("version_"): value for key, value in notes.items()
                      if key.startswith("version_")},
     }
+
+
+def _recipe(text: str | None) -> dict | None:
+    """How 03 made the graph; None where nothing says so, or not in JSON that can be written again."""
+    try:
+        found = json.loads(text or "null")
+        json.dumps(found, allow_nan=False)
+        return found if isinstance(found, dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def sha256(path: Path, outside: dict[Path, list]) -> str:
@@ -143,7 +178,7 @@ INTEGER = {"MatMulInteger": "int8", "ConvInteger": "int8", "QLinearMatMul": "int
 SUFFIXES = ("_quantized", "_float16", "_Q4", "_Q8")
 ROLES = ("_scale", "_scales", "_zero_point", "_zero_points")
 SMALL = {"int8", "uint8", "int4", "uint4"}
-KEPT = {  # operators without weights worth saving, and why nobody quantizes them
+KEPT = {  # operators without weights worth saving, and why no one quantizes them
     "LayerNormalization": "squares of activations: the range is too wide for 8 bits, and there are few of them",
     "Softmax": "an exponential: small differences of large numbers decide",
     "Gelu": "a curve applied to each number, no product to save on",
@@ -187,8 +222,9 @@ def layer_name(tensor: str) -> str:
 def kept_operators(model: onnx.ModelProto) -> list[dict]:
     """Operators that stay in float whatever the precision, how many, and why."""
     constants = {tensor.name for tensor in model.graph.initializer}
+    makers = {output: maker for maker in model.graph.node for output in maker.output}
     counts: Counter = Counter(node.op_type for node in model.graph.node if node.op_type in KEPT
-                              and not (node.op_type == "MatMul" and constants & set(_sources(node, model))))
+                              and not (node.op_type == "MatMul" and constants & set(_sources(node, makers))))
     return [{"operator": name, "count": counts[name], "reason": KEPT[name]} for name in KEPT if counts[name]]
 
 
@@ -202,12 +238,14 @@ def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 def _uses(name: str, readers: dict) -> list[str]:
     """Types of the operators that compute with a constant, looking through casts, transposes and scaling."""
-    found = []
-    for node in readers[name]:
-        if _carries(node):
-            found += _uses(node.output[0], readers)
-        else:
-            found.append(node.op_type)
+    found, waiting, seen = [], [name], {name}
+    while waiting:  # a graph of a stranger may be a circle, or have thousands of casts in a row
+        for node in readers.get(waiting.pop(), []):
+            if not _carries(node):
+                found.append(node.op_type)
+            elif node.output and node.output[0] not in seen:
+                seen.add(node.output[0])
+                waiting.append(node.output[0])
     return found
 
 
@@ -216,12 +254,13 @@ def _carries(node: onnx.NodeProto) -> bool:
     return node.op_type in ON_THE_WAY or (node.op_type == "Mul" and "_weight" in node.name)
 
 
-def _sources(node: onnx.NodeProto, model: onnx.ModelProto) -> list[str]:
+def _sources(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[str]:
     """The values behind a node's inputs, looking through what a constant goes through."""
-    makers = {output: maker for maker in model.graph.node for output in maker.output}
     found = []
     for name in node.input:
-        while name in makers and _carries(makers[name]) and makers[name].input:
+        seen = set()
+        while name not in seen and name in makers and _carries(makers[name]) and makers[name].input:
+            seen.add(name)
             name = makers[name].input[0]
         found.append(name)
     return found

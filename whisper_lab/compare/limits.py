@@ -1,8 +1,8 @@
-"""--fail-if: a comparison over the measured values, so that a build fails where a precision got too bad.
+"""--fail-if: a condition on the measured values, so that a build fails where a precision is too bad.
 
     wer_delta>0.02            int8.size_ratio > 0.3 or speedup < 1            top1_agreement < 0.98 and wer_pytorch > 0
 
-A metric stands for every precision that is compared with fp32, unless one of them is named before it. Read with
+A metric is that of every precision that is compared with fp32, unless one of them is named before it. Read with
 Python's own parser, of whose grammar only comparisons, numbers, `and`, `or` and brackets are let through: nothing is
 ever evaluated as code.
 """
@@ -12,6 +12,8 @@ import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from whisper_lab import console
+from whisper_lab.compare.variants import BASELINE, PYTORCH
 from whisper_lab.console import LabError
 
 METRICS = {
@@ -34,8 +36,8 @@ OPERATORS = {ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A parsed expression."""
+class Condition:
+    """A parsed expression: where it holds, the build fails."""
 
     text: str
     tree: ast.expr
@@ -43,8 +45,8 @@ class Gate:
     def failures(self, values: dict[str, dict[str, float | None]]) -> list[str]:
         """Where the expression holds: per precision the values that made it so; empty where it holds nowhere.
 
-        values: precision -> metric -> value. Raises LabError where a needed value was not measured: a gate that cannot
-        see must not pass.
+        values: precision -> metric -> value. Raises LabError where a needed value was not measured: a condition that
+        cannot be seen must not pass.
         """
         self.require(values)
         plain = any(isinstance(node, ast.Name) and node.id in METRICS and node.id not in self.precisions
@@ -68,14 +70,14 @@ class Gate:
         return {node.value.id for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
 
 
-def parse(text: str) -> Gate:
+def parse(text: str) -> Condition:
     """Read an expression. Raises ValueError, with what is wrong, for all that is none."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"'{text}' is no comparison such as wer_delta>0.02") from error
     _check(tree)
-    return Gate(text, tree)
+    return Condition(text, tree)
 
 
 def _check(node: ast.expr) -> None:
@@ -121,3 +123,51 @@ def _holds(node: ast.expr, name: str | None, values: dict, seen: dict) -> bool:
                        "give clips with references for wer and cer; leave out --no-memory and --repeats 0")
     seen[f"{name}.{metric}"] = value
     return OPERATORS[type(node.ops[0])](value, _number(node.comparators[0]))
+
+
+# The measured values -------------------------------------------------------------------------------------------------
+
+def judge(made: dict, condition: Condition) -> int:
+    """The exit status of a comparison (document.make): 1 where the condition holds, and says for which precision."""
+    failures = condition.failures(metrics(made))
+    for failure in failures:
+        console.result(console.plain(f"FAILED {condition.text}: {failure}", one_line=True))
+    if not failures:
+        console.result(f"passed: nowhere {condition.text}")
+    return 1 if failures else 0
+
+
+def metrics(made: dict) -> dict[str, dict[str, float | None]]:
+    """precision -> metric (METRICS) -> value; None where it was not measured."""
+    base, found = made["variants"][BASELINE], {}
+    for name, entry in made["variants"].items():
+        if name not in (PYTORCH, BASELINE):
+            found[name] = _of_text(entry, base) | _of_numbers(entry) | _of_cost(entry, base)
+    return found
+
+
+def _of_text(entry: dict, base: dict) -> dict[str, float | None]:
+    def rate(one: dict, against: str, what: str) -> float | None:
+        return one["text"][against][what] if one["text"][against] else None
+
+    found: dict[str, float | None] = {"wer_pytorch": rate(entry, "pytorch", "wer")}
+    for what in ("wer", "cer"):
+        value, before = rate(entry, "reference", what), rate(base, "reference", what)
+        found |= {what: value, f"{what}_delta": None if value is None or before is None else value - before}
+    return found
+
+
+def _of_numbers(entry: dict) -> dict[str, float | None]:
+    numbers, layers = entry["numbers"], entry["layers"]
+    noise = [row["sqnr_db"] for row in layers if row["sqnr_db"] is not None]
+    return {**{key: numbers[key] for key in ("encoder_sqnr_db", "encoder_cosine", "top1_agreement")},
+            "worst_layer_sqnr_db": min(noise, default=None),
+            "nonfinite": numbers["nonfinite"] + sum(row["nonfinite"] for row in layers)}
+
+
+def _of_cost(entry: dict, base: dict) -> dict[str, float | None]:
+    speed = entry["speed"] or {}
+    peaks = [(one["memory"] or {}).get("peak_rss_bytes") for one in (entry, base)]
+    return {"size_ratio": entry["size_ratio"], "speedup": speed.get("speedup"),
+            "real_time_factor": speed.get("real_time_factor"),
+            "peak_rss_ratio": peaks[0] / peaks[1] if all(peaks) else None}

@@ -7,10 +7,9 @@ import numpy as np
 import onnx
 
 from whisper_lab import console, external_data
-from whisper_lab.console import LabError
-from whisper_lab.decoding import Options, decode_encoded
-from whisper_lab.export import naming
+from whisper_lab.export import naming, pair, reference
 from whisper_lab.features import log_mel
+from whisper_lab.transcribe import is_silent
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
 AT_ONCE = {"encoder": 32, "decoder": 256}
@@ -30,22 +29,21 @@ class Heard:
     logits: np.ndarray  # float32 [1, T, vocab]
 
 
-def listen(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
-    """Let TorchWhisper hear the first window of a clip."""
+def with_speech(windows: list[np.ndarray]) -> list[int]:
+    """Which of the clips' first windows, float32 [n] at 16 kHz, to compare: at most MOST_CLIPS.
+
+    Those that hold no speech are passed over, for which a Whisper invents words; of nothing but silence, all stay.
+    """
+    spoken = [i for i, window in enumerate(windows) if not is_silent(window)]
+    return (spoken or list(range(len(windows))))[:MOST_CLIPS]
+
+
+def hear(runtime, clip: str, samples: np.ndarray, language: str | None) -> Heard:
+    """What TorchWhisper makes of the first window of a clip."""
     features = log_mel(samples[:runtime.spec.n_samples], runtime.spec)[None]
     states = runtime.encode(features)
-    options = Options(language=language, max_tokens=min(MOST_TOKENS, runtime.rules.max_positions // 2))
-    result = decode_encoded(runtime, states, 1, options)[0]
-    forced = np.array([[*result.prompt, *result.tokens]], np.int64)
-    logits, _ = runtime.step(forced, states, None)
-    return Heard(clip, features, states.float().numpy(), forced, len(result.prompt), logits)
-
-
-def hidden_and_cross(runtime, features: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The encoder graph's hidden states [1, positions, d_model] and cross caches."""
-    wanted = ["encoder_hidden_states", *runtime.cross_outputs]
-    hidden, *cross = runtime.encoder.run(wanted, {runtime.encoder.get_inputs()[0].name: features})
-    return hidden, cross
+    spoken = reference.speak(runtime, states, language, min(MOST_TOKENS, runtime.rules.max_positions // 2))
+    return Heard(clip, features, states.float().numpy(), spoken.forced, len(spoken.result.prompt), spoken.logits)
 
 
 def choices(rules, heard: Heard, logits: np.ndarray) -> np.ndarray:
@@ -90,22 +88,19 @@ def layer_errors(variants: dict[str, dict[str, Path]], base_paths: dict[str, Pat
     rows: dict[str, list[dict]] = {name: [] for name in variants}
     for part, base in base_paths.items():
         shared = {name: places(base, paths[part]) for name, paths in variants.items() if part in paths}
-        every, few = list(dict.fromkeys(layer for pairs in shared.values() for layer in pairs)), AT_ONCE[part]
-        for start in range(0, len(every), few):
-            _compare_few(part, every[start:start + few], shared, variants, base, feeds, base_feeds, threads, rows)
+        every = list(dict.fromkeys(layer for outputs in shared.values() for layer in outputs))
+        for start in range(0, len(every), AT_ONCE[part]):
+            layers = every[start:start + AT_ONCE[part]]
+            few = {name: {layer: outputs[layer] for layer in layers if layer in outputs}
+                   for name, outputs in shared.items()}
+            right = exposed(base, sorted({value for one in few.values() for value in one.values()}),
+                            base_feeds[part], threads)
+            for name, outputs in few.items():
+                test = exposed(variants[name][part], list(outputs.values()), feeds[name][part], threads)
+                rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
+                               for layer, value in outputs.items()]
+                del test
     return rows
-
-
-def _compare_few(part: str, layers: list[str], shared: dict, variants: dict, base: Path, feeds: dict, base_feeds: dict,
-                 threads: int | None, rows: dict[str, list[dict]]) -> None:
-    """The modules `layers` of one part in every variant; adds to `rows`."""
-    wanted = {pairs[layer] for pairs in shared.values() for layer in layers if layer in pairs}
-    right = exposed(base, sorted(wanted), base_feeds[part], threads)
-    for name, pairs in shared.items():
-        few = {layer: pairs[layer] for layer in layers if layer in pairs}
-        test = exposed(variants[name][part], list(few.values()), feeds[name][part], threads)
-        rows[name] += [{"part": part, "layer": layer, **_error(right[value], test[value])}
-                       for layer, value in few.items()]
 
 
 def places(base: Path, test: Path) -> dict[str, str]:
@@ -128,7 +123,7 @@ def _error(right: np.ndarray, test: np.ndarray) -> dict:
 
 
 def exposed(path: Path, names: list[str], feeds: dict, threads: int | None) -> dict[str, np.ndarray]:
-    """Inner values of a graph, made outputs in a copy; graphs with a sidecar get the copy beside it for a moment."""
+    """Inner values of a graph, made outputs in a copy in memory: the graphs' folder may be read-only."""
     return dict(zip(names, _session(path, names, threads).run(names, feeds), strict=True)) if names else {}
 
 
@@ -142,28 +137,20 @@ def _session(path: Path, names: list[str], threads: int | None):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False  # a pool, which grows to twice what is needed, is for sessions that run often
-    copy = path.with_name(f".{path.stem}.probe.onnx")
-    try:
-        graph, outside = _with_outputs(path, names)
-        if outside:
-            copy.write_bytes(graph)
-        return onnxruntime.InferenceSession(str(copy) if outside else graph, options,
-                                            providers=["CPUExecutionProvider"])
-    except OSError as error:
-        raise LabError(f"cannot write {copy}: {error.strerror}", "make the folder of the graphs writable") from error
-    finally:
-        copy.unlink(missing_ok=True)
+    return onnxruntime.InferenceSession(_with_outputs(path, names), pair.beside(options, path),
+                                        providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _with_outputs(path: Path, names: list[str]) -> tuple[bytes, bool]:
-    """The graph's bytes with more outputs, and whether its weights stay in a file beside it.
+def _with_outputs(path: Path, names: list[str]) -> bytes:
+    """The graph's bytes with more outputs; what it keeps in files beside it stays there. Raises LabError as `check`.
 
     Two protobuf messages one behind the other are read as one, whose lists are joined: so nothing is read and written
     again, which would take the graph's size three times over.
     """
-    outside, (_, outputs) = bool(external_data.check(path)), external_data.names(path)
+    external_data.check(path)
+    _, outputs = external_data.names(path)
     more = onnx.GraphProto(output=[onnx.ValueInfoProto(name=name) for name in names if name not in outputs])
-    return path.read_bytes() + onnx.ModelProto(graph=more).SerializeToString(), outside
+    return path.read_bytes() + onnx.ModelProto(graph=more).SerializeToString()
 
 
 def quick_sqnr_db(right: np.ndarray, test: np.ndarray) -> float | None:

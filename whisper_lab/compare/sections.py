@@ -8,7 +8,7 @@ UNKNOWN = "-"
 
 
 def of_comparison(made: dict) -> list[Section]:
-    """All seven points; the verdict first, because that is what a reader came for."""
+    """All that was compared; the verdict first, because that is what a reader came for."""
     graphs = {name: entry["graphs"] for name, entry in made["variants"].items() if "graphs" in entry}
     flat = {f"{name} {part}": facts for name, parts in graphs.items() for part, facts in parts.items()}
     return [_verdict(made), _sizes(made, flat), _text(made), _speed(made), _numbers(made), *_operators(graphs),
@@ -16,7 +16,7 @@ def of_comparison(made: dict) -> list[Section]:
 
 
 def of_files(made: dict) -> list[Section]:
-    """Points 1 to 3 of two files."""
+    """The graphs of two files: sizes, operators, weights."""
     graphs = made["graphs"]
     flat = {f"{key}: {facts['file']}": facts for key, facts in graphs.items()}
     size = Table("Size", ["graph", "MB", "ratio", "weights by type"], [_size_row(*item) for item in flat.items()],
@@ -123,13 +123,13 @@ def _weights(flat: dict[str, dict]) -> Section:
 
 
 def _numbers(made: dict) -> Section:
+    from whisper_lab.compare.numbers import MOST_CLIPS, worst
+
     entries = {name: entry for name, entry in made["variants"].items() if "numbers" in entry}
     rows = [[name, f"{one['encoder_cosine']:.6f}", f"{one['encoder_max_error']:.2g}",
              f"{one['encoder_mean_error']:.2g}", _decibels(one["encoder_sqnr_db"]),
              f"{100 * one['top1_agreement']:.1f} %", _divergence(one["first_divergence"]), one["nonfinite"]]
             for name, entry in entries.items() for one in [entry["numbers"]]]
-    from whisper_lab.compare.numbers import MOST_CLIPS, worst
-
     low = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"])]
            for name, entry in entries.items() for row in worst(entry["layers"])]
     every = [[name, row["part"], row["layer"], _decibels(row["sqnr_db"], row["nonfinite"]), row.get("reason", "")]

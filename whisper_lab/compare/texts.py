@@ -31,14 +31,32 @@ class Clip:
     duration: float  # s
     reference: str | None
     language: str | None
+    path: Path | None = None
 
 
-def load(paths: list[str], reference: str | None, language: str | None) -> list[Clip]:
-    """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips stand beside it).
+def read_clips(paths: list[str], reference: str | None, language: str | None) -> list[Clip]:
+    """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips are beside it).
 
     A folder's own references.json is used where there is one. `reference`, a text or file, goes before both, and
     `language` before a manifest's. Raises LabError for what cannot be read.
     """
+    listed = _listed(paths)
+    if reference:
+        said = read_reference(reference, list(listed))
+        listed = {file: entry | {"text": said[file]} for file, entry in listed.items()}
+    clips = []
+    for file, entry in listed.items():
+        sound = audio.load(file)
+        clips.append(Clip(file.name, sound.samples, sound.duration, entry.get("text"),
+                          language or entry.get("language"), file))
+    known = sum(clip.reference is not None for clip in clips)
+    console.note("clips", f"{len(clips)}, {sum(clip.duration for clip in clips):.1f} s",
+                 f"{known} with a reference text")
+    return clips
+
+
+def _listed(paths: list[str]) -> dict[Path, dict]:
+    """Sound file -> what is known of it, {"text", "language"} or nothing; the sounds are not read."""
     listed: dict[Path, dict] = {}
     for path in map(Path, paths):
         if path.suffix.lower() == ".json":
@@ -47,18 +65,7 @@ def load(paths: list[str], reference: str | None, language: str | None) -> list[
             beside = path / "references.json"
             known = manifest(beside) if path.is_dir() and beside.is_file() else {}
             listed |= {file: known.get(file, {}) for file in audio.find([str(path)])}
-    if reference:
-        texts = read_reference(reference, list(listed))
-        listed = {file: entry | {"text": texts[file]} for file, entry in listed.items()}
-    clips = []
-    for file, entry in listed.items():
-        sound = audio.load(file)
-        clips.append(Clip(file.name, sound.samples, sound.duration, entry.get("text"),
-                          language or entry.get("language")))
-    known = sum(clip.reference is not None for clip in clips)
-    console.note("clips", f"{len(clips)}, {sum(clip.duration for clip in clips):.1f} s",
-                 f"{known} with a reference text")
-    return clips
+    return listed
 
 
 def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:

@@ -1,4 +1,4 @@
-"""Which precisions of a checkpoint stand in the model folder, and what would make the missing ones."""
+"""Which precisions of a checkpoint are in the model folder, and what would make the missing ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +46,11 @@ def known(folder: str | Path, model: str) -> list[Variant]:
             for precision, optimized in pairs]
 
 
-def find(folder: str | Path, model: str, wanted: list[str] | None = None) -> tuple[list[Variant], list[Variant]]:
+def present_and_missing(folder: str | Path, model: str, wanted: list[str] | None = None
+                        ) -> tuple[list[Variant], list[Variant]]:
     """(present, missing) among those `wanted` by name (None: all). Notes what is missing, and how to make it.
 
-    Raises LabError where fp32, the baseline, is missing or nothing stands beside it.
+    Raises LabError where fp32, the baseline, is missing or there is nothing else.
     """
     pairs = [variant for variant in known(folder, model) if wanted is None or variant.name in {BASELINE, *wanted}]
     present = [variant for variant in pairs if all(path.is_file() for path in variant.paths.values())]

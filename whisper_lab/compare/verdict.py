@@ -1,4 +1,4 @@
-"""7. One sentence a precision, and who is beaten by whom."""
+"""The verdict: one sentence a precision, and who is beaten by whom."""
 
 from whisper_lab import console
 from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, changes, sign_test
@@ -56,7 +56,7 @@ def _numbers(numbers: dict) -> str:
 
 
 def points(document: dict) -> dict[str, dict]:
-    """Where each variant stands; only those of which text, speed and size are known.
+    """Each variant as a point in text, speed and size; only those of which all three are known.
 
     wer: a share; wer_noise: a difference below this proves nothing; alignments: of each clip; rtfx: s of
     sound in one second, the median round, with the quartiles rtfx_low and rtfx_high; size_bytes.

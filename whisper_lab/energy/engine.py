@@ -257,10 +257,11 @@ def open_torch(checkpoint: Checkpoint, device: str, dtype: str, threads: int | N
 
 
 def choose_dtype(wanted: str, device: str) -> str:
-    """float32, float16 or bfloat16, noted with its reason; half precision on a processor is tried first, and warned of
-    where it is slower than float32."""
-    dtype = wanted if wanted != "auto" else ("float16" if device == "cuda" else "float32")
-    console.note("dtype", dtype, "--dtype asks for it" if wanted != "auto" else f"the usual choice on {device}")
+    """As torch_whisper has it; half precision on a processor is tried first, and warned of where it is slower than
+    float32."""
+    from whisper_lab import torch_whisper
+
+    dtype = torch_whisper.choose_dtype(wanted, device)
     if device == "cpu" and dtype != "float32":
         ratio = slowdown(dtype)
         if ratio > 1.2:

@@ -1,4 +1,4 @@
-"""What real sound does to the inputs of the linear layers: each channel's range, and a sample of rows.
+"""Calibration: what the linear layers are fed while real sound goes through, each channel's range and a sample of rows.
 
 Random weights and random inputs have no outliers; trained Whispers do. Which channels they are does not depend on the
 recording, so the clips in media/ are enough to find them. The float32 graph itself is run, with a few more outputs.
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab import machine
 from whisper_lab.export import graphs
 from whisper_lab.export.reference import MEDIA, vowels
 from whisper_lab.features import FeatureSpec, log_mel
 
-TOKENS = 48  # that the decoder writes down for each sound
-ROWS = 96  # positions kept of each sound: enough to weigh errors by, small enough for the largest model
+TOKENS = 48  # that the decoder writes down for each window
+ROWS = 96  # positions kept of each window: enough to weigh errors by, small enough for the largest model
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a linear layer was fed over all positions of all sounds, float32."""
+class Activations:
+    """What a linear layer was fed over all positions of all windows, float32."""
 
     low: np.ndarray  # [channels] the smallest value of each channel
     high: np.ndarray  # [channels] the largest
@@ -32,10 +33,10 @@ class Inputs:
         return np.maximum(-self.low, self.high)
 
 
-def sounds(spec: FeatureSpec, seed: int = 0) -> list[np.ndarray]:
-    """Three windows float32 [1, n_mels, frames]: dense speech, one clip and the silence after it, noise at -30 dBFS.
+def windows(spec: FeatureSpec, seed: int = 0) -> list[np.ndarray]:
+    """Features float32 [1, n_mels, frames] of dense speech, of one clip and the silence after it, of noise at -30 dBFS.
 
-    Silence after speech belongs to it: Whisper writes its largest activations there.
+    The silence after speech has to be there: in it Whisper writes its largest activations.
     """
     noise = np.random.default_rng(seed).standard_normal(spec.n_samples).astype(np.float32) * 10 ** (-30 / 20)
     clips = _clips(spec)
@@ -49,55 +50,55 @@ def _clips(spec: FeatureSpec) -> list[np.ndarray]:
     return [audio.load(path).samples for path in sorted(MEDIA.glob("*.wav"))] or [vowels(spec.sampling_rate)]
 
 
-def spoken(pair: dict[str, Path], features: list[np.ndarray], runtime, threads: int | None = None) -> list[dict]:
-    """What a float32 decoder is fed while it writes down these sounds: its own tokens, all at once, and the caches.
+def decoder_inputs(pair: dict[str, Path], windows: list[np.ndarray], runtime, threads: int | None = None) -> list[dict]:
+    """What a float32 decoder is fed while it writes down these windows: its own tokens, all at once, and the caches.
 
     runtime: whose token rules to use (TorchWhisper).
     """
     from whisper_lab.decoding import Options, decode_encoded
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
-    graph, feeds = GraphPair(*pair.values(), threads=threads, like=runtime), []
+    graph, feeds = open_runtime(*pair.values(), threads=threads, like=runtime), []
     options = Options(language=next(iter(runtime.rules.languages), None), temperatures=(0.0,),
                       max_tokens=min(TOKENS, runtime.rules.max_positions // 2))
-    heads, width = graph.cache_shape
-    nothing = np.zeros((1, heads, 0, width), np.float32)
-    for sound in features:
-        cross = graph.encode(sound)
+    for window in windows:
+        cross = graph.encode(window)
         result = decode_encoded(graph, cross, 1, options)[0]
-        feeds.append({"input_ids": np.array([[*result.prompt, *result.tokens]], np.int64),
-                      **dict.fromkeys(graph.self_names, nothing),
-                      **dict(zip(graph.cross_names, cross, strict=True))})
+        feeds.append(graph.feeds(np.array([[*result.prompt, *result.tokens]], np.int64), cross, None))
+    del graph
+    machine.give_back_memory()
     return feeds
 
 
-def listen(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | None = None) -> dict[str, Inputs]:
+def activations(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | None = None) -> dict[str, Activations]:
     """Run a float32 graph on these inputs; returns, by the name of the value, what its linear layers are fed.
 
-    Reduced inside the graph: all activations of a large encoder are gigabytes.
+    The ranges are made inside the graph: all activations of a large encoder are gigabytes.
     """
     from whisper_lab.export.pair import session
 
     model = graphs.load(path)
     names = list(dict.fromkeys(node.inputs[0].name for node in graphs.weight_matmuls(model)))
-    asked = _ask(model, names)
+    outputs = _add_outputs(model, names)
     copy = path.with_name(f"{path.stem}.calibration.onnx")  # beside it: a sidecar is found
     try:
         ir.save(model, copy)
         run = session(copy, threads)
-        found = [run.run(asked, one) for one in feeds]
+        found = [run.run(outputs, one) for one in feeds]
     finally:
         copy.unlink(missing_ok=True)
-    return {name: _join([one[3 * i:3 * i + 3] for one in found]) for i, name in enumerate(names)}
+    del run
+    machine.give_back_memory()
+    return {name: _over_all([one[3 * i:3 * i + 3] for one in found]) for i, name in enumerate(names)}
 
 
-def _ask(model: ir.Model, names: list[str]) -> list[str]:
+def _add_outputs(model: ir.Model, names: list[str]) -> list[str]:
     """Add three outputs for each value: its channels' lowest and highest, and every nth of its positions."""
     values = {value.name: value for node in model.graph for value in node.outputs}
     axes = graphs.constant(model, "calibration/axes", np.array([0, 1]))
     first, end, axis = (graphs.constant(model, f"calibration/{what}", np.array([number]))
                         for what, number in (("first", 0), ("end", np.iinfo(np.int64).max), ("axis", 1)))
-    asked = []
+    outputs = []
     for name in names:
         positions = values[name].shape[1]  # of a decoder's few tokens, as many as there are: all are kept
         step = max(1, positions // ROWS) if isinstance(positions, int) else 1
@@ -108,10 +109,10 @@ def _ask(model: ir.Model, names: list[str]) -> list[str]:
             node.outputs[0].name, node.outputs[0].type = node.name, ir.TensorType(ir.DataType.FLOAT)
             model.graph.append(node)
             model.graph.outputs.append(node.outputs[0])
-            asked.append(node.name)
-    return asked
+            outputs.append(node.name)
+    return outputs
 
 
-def _join(found: list[list[np.ndarray]]) -> Inputs:
+def _over_all(found: list[list[np.ndarray]]) -> Activations:
     lows, highs, rows = zip(*found, strict=True)
-    return Inputs(np.min(lows, axis=0), np.max(highs, axis=0), np.concatenate([part[0] for part in rows]))
+    return Activations(np.min(lows, axis=0), np.max(highs, axis=0), np.concatenate([part[0] for part in rows]))

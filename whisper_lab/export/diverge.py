@@ -4,7 +4,9 @@ Hooks on Hugging Face's modules give the right values; the same places of the gr
 after each layer, then inside the first layer that is off.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import onnx_ir as ir
 
 from whisper_lab.export import graphs, int8_cache, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
-from whisper_lab.export.pair import session
+from whisper_lab.export.pair import session_of
 from whisper_lab.export.reference import Sound, yardsticks
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
@@ -70,27 +72,15 @@ def _hooked(part: str, places: set[str], runtime, sound: Sound) -> dict[str, np.
     """Outputs of Hugging Face's modules of these paths for one sound."""
     import torch
 
-    found: dict[str, np.ndarray] = {}
     modules = {name.removeprefix("model."): module for name, module in runtime.model.named_modules()}
-
-    def hook(place):
-        def keep(module, inputs, output):
-            found[place] = (output[0] if isinstance(output, tuple) else output).detach().numpy()
-        return keep
-
-    handles = [modules[place].register_forward_hook(hook(place)) for place in places if place in modules]
-    try:
-        with torch.inference_mode():
-            if part == "encoder":
-                states = torch.from_numpy(runtime.encode(sound.features).numpy())
-                for place in places:
-                    if place.startswith("decoder."):
-                        modules[place](states)
-            else:
-                runtime.step(sound.forced, torch.from_numpy(sound.hidden), None)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _outputs({place: modules[place] for place in places if place in modules}) as found, torch.inference_mode():
+        if part == "encoder":
+            states = torch.from_numpy(runtime.encode(sound.features).numpy())
+            for place in places:
+                if place.startswith("decoder."):  # the cross caches, which the encoder's graph ends in
+                    modules[place](states)
+        else:
+            runtime.step(sound.forced, torch.from_numpy(sound.hidden), None)
     for place in [place for place in found if place.endswith("q_proj")]:
         scaling = modules[place.rpartition(".")[0]].scaling
         if np.frexp(scaling)[0] == 0.5:  # folded into the weight: see wrappers.Attention
@@ -98,17 +88,33 @@ def _hooked(part: str, places: set[str], runtime, sound: Sound) -> dict[str, np.
     return found
 
 
+@contextlib.contextmanager
+def _outputs(modules: dict) -> Iterator[dict[str, np.ndarray]]:
+    """Place -> what its module gave last, while this lasts; modules: place -> module."""
+    found: dict[str, np.ndarray] = {}
+
+    def hook(place):
+        def keep(module, inputs, output):
+            found[place] = (output[0] if isinstance(output, tuple) else output).detach().numpy()
+        return keep
+
+    handles = [module.register_forward_hook(hook(place)) for place, module in modules.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str, np.ndarray]:
-    """Values of the graph, made outputs in a copy beside it (so that a sidecar is found)."""
+    """Values of the graph, made outputs in a copy, which is in memory alone."""
     model = graphs.load(path)
     outputs = {value.name for value in model.graph.outputs}
     values = {value.name: value for node in model.graph for value in node.outputs}
     exposed = [values[name] for name in names if values[name].type is not None]
     model.graph.outputs.extend(value for value in exposed if value.name not in outputs)
-    copy = path.with_name(f"{path.stem}.probe.onnx")
     try:
-        ir.save(model, copy)
-        run = session(copy)
+        run = session_of(ir.to_proto(model).SerializeToString(), path)
         feeds = {"input_features": sound.features} if part == "encoder" else _decoder_feeds(run, sound)
         asked = [value.name for value in exposed]
         return dict(zip(asked, run.run(asked, feeds), strict=True))
@@ -116,8 +122,6 @@ def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str,
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         return {}
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:

@@ -22,8 +22,9 @@ from whisper_lab.export.gates import (
     above,
     below,
 )
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.pair import answer
 from whisper_lab.export.reference import Sound, Spoken
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.tokens import TokenRules, logsumexp
 
 SAME_TIME = 0.2  # seconds that a segment may begin or end earlier or later
@@ -41,7 +42,7 @@ class Heard:
     finite: bool
 
 
-def text(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
+def text(graphs: OnnxWhisper, sounds: list[Sound], precision: str, trained: bool) -> list[Gate]:
     """Every gate on text; each sound is encoded once and forgotten: all cross caches at once would be too large.
 
     With random weights the margins are near ties everywhere, so after the first flip the texts have nothing in common:
@@ -53,7 +54,7 @@ def text(graphs: GraphPair, sounds: list[Sound], precision: str, trained: bool) 
     return gates + free_running(heard, precision, trained, graphs.rules) if decode else gates
 
 
-def hear(graphs: GraphPair, sound: Sound, one_by_one: bool, decode: bool, times: bool) -> Heard:
+def hear(graphs: OnnxWhisper, sound: Sound, one_by_one: bool, decode: bool, times: bool) -> Heard:
     """Run the pair over one sound."""
     cross = graphs.encode(sound.features)
     finite = bool(np.isfinite(graphs.step(sound.forced, cross, None)[0]).all())
@@ -80,12 +81,12 @@ def teacher_forced(heard: list[Heard], precision: str) -> list[Gate]:
                   "mean over the tokens of speech", unit="nats")]
 
 
-def next_tokens(graphs: GraphPair, cross, spoken: Spoken, one_by_one: bool) -> tuple[np.ndarray, np.ndarray]:
+def next_tokens(graphs: OnnxWhisper, cross, spoken: Spoken, one_by_one: bool) -> tuple[np.ndarray, np.ndarray]:
     """For each token of the answer: KL divergence, and by how much PyTorch's choice is ahead of the graph's there."""
     result = spoken.result
     ids = np.array([[*result.prompt, *result.tokens]], np.int64)
     rows = slice(len(result.prompt) - 1, None)
-    ours = (graphs.answer(ids, len(result.prompt), cross) if one_by_one else graphs.step(ids, cross, None))[0]
+    ours = (answer(graphs, ids, len(result.prompt), cross) if one_by_one else graphs.step(ids, cross, None))[0]
     test, right = (log_softmax64(logits[0][rows]) for logits in (ours, spoken.logits))
     divergence = np.maximum((np.exp(right) * (right - test)).sum(axis=-1), 0)  # below 0 is rounding
     row = np.arange(len(right))
@@ -117,7 +118,7 @@ def free_running(heard: list[Heard], precision: str, trained: bool, rules: Token
             _quiet([each for each in heard if not each.sound.is_speech], precision, rules)]
 
 
-def _decode(graphs: GraphPair, cross, spoken: Spoken) -> Result:
+def _decode(graphs: OnnxWhisper, cross, spoken: Spoken) -> Result:
     room = max(len(spoken.result.tokens) + 8, 16)  # a graph that does not stop where PyTorch stops is seen
     options = Options(language=spoken.result.language, max_tokens=min(room, graphs.rules.max_positions // 2),
                       timestamps=spoken.timestamps)

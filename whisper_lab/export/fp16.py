@@ -10,15 +10,21 @@ whose values grow from layer to layer (Hugging Face clamps them in float16). Inp
 
 import re
 
+import numpy as np
 import onnx_ir as ir
 
 from whisper_lab.export import graphs
-from whisper_lab.export.int8 import to_half
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 IN_FLOAT32 = {"LayerNormalization", "Softmax", "Gelu"}
 RESIDUAL = re.compile(r"(encoder|decoder)(\.layers\.\d+)?/Add(_\d+)?$")  # sums made by a layer, not inside a module
 SHAPE_ONLY = {"Shape"}  # takes any type and gives integers
+
+
+def to_half(array: np.ndarray) -> np.ndarray:
+    """float32 -> float16, values beyond its range clamped to +-65504 instead of becoming infinite."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(array, -limit, limit, out=np.empty(array.shape, np.float16), casting="unsafe")
 
 
 def store(model: ir.Model) -> int:

@@ -1,7 +1,7 @@
-"""What a parity gate reports, and how far each precision may stray. Every limit stands beside what was measured.
+"""What a parity gate reports, and how far each precision may be off. Every limit is printed beside what was measured.
 
 fp32 and fp16 are judged on arithmetic: a graph may err ROUNDING times as much as PyTorch itself does in that precision
-(rounding.py), on whatever weights. int8 and int4 are judged on behaviour: what a quantized graph makes of speech.
+(reference.py), on whatever weights. int8 and int4 are judged on behaviour: what a quantized graph makes of speech.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ ARITHMETIC = ("fp32", "fp16")
 ROUNDING = {"fp32": 2.0, "fp16": 1.5}
 
 # Quantized graphs, on speech. Signal over error in dB: 20 dB is an error of a tenth. Beside each limit the least that
-# was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/planted_faults.py).
+# was measured on whisper-base, tiny.en and nano, and what planted faults come to (tests/helpers/planted_faults.py).
 # Each part of a graph by itself. int8 20.6, int4 17.8; a head twice as loud or a clipped outlier 14 and below.
 LAYER = {"int8": 17, "int4": 15}
 EMBEDDED = 28  # the embeddings, in int8 and float16 whatever the precision: 35; positions one off 22 and below

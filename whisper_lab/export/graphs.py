@@ -6,6 +6,7 @@ it is written; so a model of several gigabytes is never held twice.
 
 import gc
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def load(path: str | Path) -> ir.Model:
 
 
 def release_memory() -> None:
-    """Free the graphs that nobody holds any more: they refer to themselves in circles, which only the collector finds.
+    """Free the graphs that no one uses any more: they refer to themselves in circles, which only the collector finds.
 
     For the exporter between two steps. Not for a program that only runs graphs: looking for circles among all that
     torch and onnxruntime made takes as long as opening a small graph.
@@ -187,6 +188,12 @@ def drop_unused(model: ir.Model) -> None:
 def weight_matmuls(model: ir.Model) -> list[ir.Node]:
     """The MatMul nodes whose second input is a weight (also through a Transpose): the linear layers and the logits."""
     return [node for node in model.graph if node.op_type == "MatMul" and weight_of(node.inputs[1]) is not None]
+
+
+def linear_layers(path: Path, pattern: str | None) -> list[str]:
+    """Names of a graph's linear layers, the logits left out, that match a regular expression; None matches nothing."""
+    names = [node.name for node in weight_matmuls(load(path))] if pattern else []
+    return [name for name in names if name != "proj_out/MatMul" and re.search(pattern, name)]
 
 
 def weight_of(value: ir.Value | None) -> ir.Value | None:

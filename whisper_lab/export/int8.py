@@ -9,11 +9,13 @@ Weights are signed (int8 x uint8 is what VNNI and AMX multiply fastest), symmetr
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from whisper_lab.export import graphs
+from whisper_lab.export.fp16 import to_half
 
 FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
@@ -36,6 +38,19 @@ def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
         rows = slice(first, first + BLOCK)
         result[rows] = np.clip(np.rint(weight[rows] / scales[rows]), -LEVELS, LEVELS)
     return result
+
+
+def shrink_rest(path: Path, reduce_range: bool = False) -> str:
+    """Finish a graph on disk that a quantizer of onnxruntime has written; returns what was quantized, in words."""
+    model = graphs.load(path)
+    embedding = share_embedding(model, REDUCED if reduce_range else LEVELS)
+    convolutions, positions = shrink_convolutions(model), shrink_positions(model)
+    graphs.rewrite(model, path)
+    types = graphs.node_types(model)
+    layers = types["MatMulInteger"] + types["MatMulNBits"] - len(embedding)
+    rest = (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)", convolutions),
+            ("positions (fp16)", positions))
+    return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])
 
 
 def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
@@ -96,7 +111,7 @@ def shrink_convolutions(model: ir.Model, only: str | None = None) -> list[str]:
 
 
 def store_rows(model: ir.Model, before: ir.Node, name: str, path: str, array: np.ndarray) -> ir.Value:
-    """A weight [rows, ...] stored as int8 with a scale per row; returns it in float32, as `before` shall compute."""
+    """Store a weight [rows, ...] as int8 with a scale per row; returns it in float32, made in front of `before`."""
     scales = row_scales(array)
     small = graphs.constant(model, f"{name}_quantized", round_rows(array, scales))
     scale = graphs.constant(model, f"{name}_scale", scales.reshape(-1, *[1] * (array.ndim - 1)))
@@ -130,9 +145,3 @@ def _cast_after(model: ir.Model, node: ir.Node) -> None:
     cast = graphs.insert(model, readers[0].node, "Cast", [output], f"{node.name}_cast", dtype=FLOAT, to=FLOAT)
     for reader, index in readers:
         reader.replace_input_with(index, cast)
-
-
-def to_half(array: np.ndarray) -> np.ndarray:
-    """float32 -> float16, values beyond its range clamped to +-65504 instead of becoming infinite."""
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(array, -limit, limit, out=np.empty(array.shape, np.float16), casting="unsafe")

@@ -4,10 +4,12 @@ The encoder finds the largest value of each channel over all positions of the re
 for every recording and nothing has to be calibrated. They leave as one more output, `present_scale_cross` [audio,
 2 x layers, d_model] (key and value of layer 0, of layer 1, ...), and enter the decoder as `past_scale_cross`.
 
-The decoder reads the caches as they are with GroupQueryAttention (com.microsoft), whose scales have no batch axis.
-So they move out of it: (q * k_scale) . k_int8 are the scores, and (weights . v_int8) * v_scale the mixed values. No
-new keys come in; the operator wants outputs for the caches all the same, `present_key_cross_i`. A runtime that binds
-them to the memory of the inputs (onnx_whisper.int8_step) saves the copy; one that does not ask for them only pays it.
+The decoder reads the int8 caches with GroupQueryAttention (com.microsoft). The operator's own scales have no batch
+axis, so ours are applied outside: (q * k_scale) . k_int8 are the scores, (weights . v_int8) * v_scale the mixed values.
+
+The operator is made for caches that grow, so it has outputs for them, `present_key_cross_i`, although no key is new
+here. A runtime that gives these outputs the memory of the inputs saves a copy (onnx_whisper.int8_step); any other pays
+for the copy and gets the same numbers.
 
 Limits of the operator: heads of a multiple of 8 channels; one recording at a time where it has several queries.
 """
@@ -20,7 +22,7 @@ from whisper_lab.export.int8 import LEVELS
 
 CONTRIB = "com.microsoft"
 FLOAT, INT8, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.INT32, ir.DataType.INT64
-FEW_ROWS = 12
+FEW_ROWS = 12  # long rows into which a channel's positions are folded before the maximum is taken
 SILENT = 1e-12  # a channel of zeros gets this for its largest value: 0 / 0 is NaN
 
 
@@ -48,7 +50,7 @@ def quantize_outputs(model: ir.Model, config) -> None:
         reshape.outputs[0].type = outputs[name].type = ir.TensorType(INT8)
     node = ir.node("Concat", scales, {"axis": 1}, name="cross_cache/scales")
     model.graph.insert_after(scales[-1].producer(), node)
-    _describe(node.outputs[0], naming.cross_scale("present"), outputs[name].shape[0], config)
+    _as_scales(node.outputs[0], naming.cross_scale("present"), outputs[name].shape[0], config)
     model.graph.sort()
     model.graph.outputs.append(node.outputs[0])
 
@@ -56,8 +58,9 @@ def quantize_outputs(model: ir.Model, config) -> None:
 def _quantize(model: ir.Model, reshape: ir.Node, shared: dict[str, ir.Value]) -> ir.Value:
     """Quantize what `reshape` reads [audio, positions, d_model]; returns the scales [audio, 1, d_model].
 
-    Mul and QuantizeLinear with scale 1, because onnxruntime's QuantizeLinear is slow with a scale per channel. The
-    maximum in two steps, because its ReduceMax is slow over many short rows: 0.46 ms for 1500 x 512 instead of 2.05.
+    Two detours, because two operators of onnxruntime are slow here. QuantizeLinear is with a scale per channel: so Mul,
+    and QuantizeLinear with scale 1. ReduceMax is over many short rows: so the positions are folded into a few long
+    rows, and the maximum is taken twice (0.46 ms for 1500 x 512 instead of 2.05).
     """
     x, path = reshape.inputs[0], reshape.name.rpartition("/")[0]
     path = f"{path}/{x.name.rpartition('/')[0].rpartition('.')[2]}_int8"
@@ -75,7 +78,7 @@ def _quantize(model: ir.Model, reshape: ir.Node, shared: dict[str, ir.Value]) ->
     return insert("Div", [largest, shared["levels"]], "scale")
 
 
-def _describe(value: ir.Value, name: str, audio, config) -> None:
+def _as_scales(value: ir.Value, name: str, audio, config) -> None:
     value.name, value.type = name, ir.TensorType(FLOAT)
     value.shape = ir.Shape([audio, 2 * config.decoder_layers, config.d_model])
 
@@ -91,7 +94,7 @@ class Int8Cross:
         self.caches = {value.name: value for value in model.graph.inputs if "_cross_" in value.name}
         any_cache = next(iter(self.caches.values()))
         scale = ir.Value(name="")
-        _describe(scale, naming.cross_scale("past"), any_cache.shape[0], config)
+        _as_scales(scale, naming.cross_scale("past"), any_cache.shape[0], config)
         model.graph.inputs.append(scale)
         self.first, positions, tensor = model.graph[0], int(any_cache.shape[2]), ir.tensor
         splits = self._shared("Split", [scale], "scales", 2 * config.decoder_layers, axis=1,

@@ -1,5 +1,4 @@
-"""Files beside the graphs for other runtimes: `<name>_runtime/` for the lab's own, a folder for onnxruntime-genai.
-"""
+"""Files beside the graphs for what runs them: `<name>_runtime/` for the lab, a folder for onnxruntime-genai."""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""One place for every name: files, inputs, outputs, dimensions, and nodes called after the module they come from."""
+"""Every name in a graph: inputs, outputs, dimensions, and nodes called after the module they come from.
+
+The names of its files are in names.py, where the runtime finds them.
+"""
 
 import ast
 import re
@@ -6,25 +9,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-PARTS = ("encoder", "decoder")
+from whisper_lab.names import PARTS, PRECISIONS, cross_scale, graph_file, pair, runtime_folder  # noqa: F401 export's too
+
 PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
 INNER = ("_attn", "coder")  # modules whose last value is not their output
 
 
-def graph_file(model: str, part: str, precision: str = "fp32", optimized: bool = False) -> str:
-    """`whisper-base_encoder.onnx`, `whisper-base_decoder_int8.onnx`, `whisper-base_encoder_int8_optimized.onnx`"""
-    suffix = "" if precision == "fp32" else f"_{precision}"
-    return f"{model}_{part}{suffix}{'_optimized' if optimized else ''}.onnx"
-
-
-def pair(folder: str | Path, model: str, precision: str = "fp32", optimized: bool = False) -> dict[str, Path]:
-    """The two files of one precision: {"encoder": path, "decoder": path}"""
-    return {part: Path(folder) / graph_file(model, part, precision, optimized) for part in PARTS}
-
-
 def sidecar(graph: Path) -> Path:
-    """Where the weights of a graph stand that is too large for one file: `<name>.onnx.data` beside it."""
+    """The file with the weights of a graph that is too large for one file: `<name>.onnx.data` beside it."""
     return graph.with_name(graph.name + ".data")
 
 
@@ -33,19 +25,9 @@ def rejected(graph: Path) -> Path:
     return graph.with_name(f"{graph.stem}.rejected.onnx")
 
 
-def runtime_folder(folder: str | Path, model: str) -> Path:
-    """`<folder>/<model>_runtime/`: tokenizer, preprocessor and generation config for a runtime without transformers."""
-    return Path(folder) / f"{model}_runtime"
-
-
 def cache_names(side: str, kind: str, layers: int) -> list[str]:
     """`past` or `present`, `self` or `cross` -> past_key_self_0, past_value_self_0, past_key_self_1, ..."""
     return [f"{side}_{what}_{kind}_{layer}" for layer in range(layers) for what in ("key", "value")]
-
-
-def cross_scale(side: str) -> str:
-    """Where the cross caches are int8: the scales of their channels, [audio, 2 x layers, d_model]"""
-    return f"{side}_scale_cross"
 
 
 def encoder_outputs(layers: int, int8_cross: bool = False) -> list[str]:

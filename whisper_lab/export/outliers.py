@@ -1,13 +1,18 @@
-"""Outlier channels: a few inputs of a layer that are a hundred times louder than the rest, and what int8 does to them.
+"""Outlier channels: a few inputs of a layer that are a hundred times larger than the rest, and what 03 does about them.
 
 DynamicQuantizeLinear lays 256 steps over the whole range of an activation. In the trained Whispers the second
 feed-forward layer of the upper encoder blocks gets about ten channels of 2,048 that reach 80 or 190, where the median
-channel never passes 1.5: one step is then as large as most of what is to be told apart, and words are lost. So it is
-in the decoder with the first token of a prompt, whose scale all tokens of the prompt share.
+channel never passes 1.5: one step is then as large as most of what it has to tell apart, and words are lost. The same
+happens in the decoder with the first token of a prompt, whose scale all tokens of the prompt share.
 
-So the loud channels are left out of the 8-bit product and computed beside it in float, as LLM.int8() does (Dettmers et
-al. 2022, arXiv 2208.07339): Mul by 0 silences them in one path, Gather picks them for the other, Add joins both.
-The float path is a product of 32 channels: nothing beside 2,048. Its weights are stored in int8, as the convolutions'.
+There are two remedies, and both leave the float32 graph the same function of its inputs:
+
+1. `smooth` divides the large channels down and multiplies the next weight's rows up. It costs nothing, but it needs
+   something in front of the layer that can be divided: a LayerNorm, or the values of self-attention.
+2. `split` takes the large channels out of the 8-bit product and computes them in float beside it. It is for the layers
+   that have nothing to divide, such as fc2 behind a GELU.
+
+Which channels are large is measured by running the graph (calibration.py).
 """
 
 from dataclasses import dataclass
@@ -15,23 +20,133 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8, smooth
-from whisper_lab.export.calibration import Inputs
+from whisper_lab import console
+from whisper_lab.export import graphs, int8
+from whisper_lab.export.calibration import Activations
+
+FLOAT = ir.DataType.FLOAT
+
+
+# 1. Smooth -----------------------------------------------------------------------------------------------------------
+
+# SmoothQuant (Xiao et al. 2022, arXiv 2211.10438). A linear layer computes sum_c x_c w_c. Divide channel c of x by s_c
+# and multiply row c of w by s_c: the sum is the same, but x fits a finer grid, and w, which has a scale per column, can
+# bear it. Where x comes out of a LayerNorm the division is free: its weight and bias are divided once, here. The
+# factors are powers of two, so the float32 graph computes exactly what it did, bit for bit.
+
+# How much of the difficulty moves from the activations to the weights; 0 is none. The paper takes 0.5 everywhere; here
+# each LayerNorm gets the strength with the smallest error.
+STRENGTHS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SUFFIX = "_smoothed"
+TINY = 1e-5  # a channel that is always 0 gets a finite factor
+
+
+def smooth(model: ir.Model, seen: dict[str, Activations]) -> dict[str, float]:
+    """Smooth the inputs of a float32 encoder's linear layers, in place; module in front -> the strength chosen.
+
+    seen: name of a value -> what it was (calibration.activations). Values without an entry are left as they are.
+    """
+    done = {}
+    for front, layers in _smoothable(model):
+        inputs = seen.get(layers[0].inputs[0].name)
+        if inputs is None:
+            continue
+        strength, factors = best_strength(inputs, [layer.inputs[1].const_value.numpy() for layer in layers])
+        if strength:
+            _fold(front, layers, factors)
+            done[front.name.rpartition("/")[0]] = strength
+    return done
+
+
+def _smoothable(model: ir.Model) -> list[tuple[ir.Node, list[ir.Node]]]:
+    """What can be divided down, and the linear layers that read it.
+
+    A LayerNorm that feeds linear layers only; and v_proj, whose channels attention mixes one by one before out_proj
+    reads them. The encoder's last LayerNorm is an output of the graph and has to stay as it is.
+    """
+    nodes, found = {node.name: node for node in model.graph}, []
+    for node in nodes.values():
+        if node.op_type == "LayerNormalization":
+            found.append((node, [user for user, _ in node.outputs[0].uses()]))
+        elif node.name.endswith("self_attn.out_proj/MatMul"):
+            found.append((nodes[node.name.replace("out_proj/MatMul", "v_proj/Add")], [node]))
+    return [(front, layers) for front, layers in found if not front.outputs[0].is_graph_output()
+            and all(layer.op_type == "MatMul" and layer.inputs[1].is_initializer() for layer in layers)]
+
+
+def best_strength(inputs: Activations, weights: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """The strength with the smallest error in 8 bits, and its factors [channels]; weights are [channels, columns]."""
+    tried = {strength: smoothing_factors(inputs, weights, strength) for strength in STRENGTHS}
+    best = min(tried, key=lambda strength: int8_error(inputs, weights, tried[strength]))
+    return best, tried[best]
+
+
+def smoothing_factors(inputs: Activations, weights: list[np.ndarray], strength: float) -> np.ndarray:
+    """Powers of two near largest activation ^ strength / largest weight ^ (1 - strength), float32 [channels]."""
+    activation = np.maximum(inputs.largest, TINY)
+    if not strength:
+        return np.ones_like(activation)
+    weight = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), TINY)
+    return np.exp2(np.rint(strength * np.log2(activation) - (1 - strength) * np.log2(weight))).astype(np.float32)
+
+
+def int8_error(inputs: Activations, weights: list[np.ndarray], factors: np.ndarray) -> float:
+    """Power of the error that 8 bits make in the products, relative to the products; summed over the layers."""
+    low, high = min(0.0, float((inputs.low / factors).min())), max(0.0, float((inputs.high / factors).max()))
+    step = max(high - low, TINY) / 255  # one scale for the whole tensor, as DynamicQuantizeLinear
+    rounded = np.rint(inputs.rows / factors / step) * step
+    total = 0.0
+    for weight in weights:
+        right, scaled = inputs.rows @ weight, weight * factors[:, None]
+        scales = np.maximum(np.abs(scaled).max(axis=0), TINY) / int8.LEVELS
+        error = rounded @ (np.rint(scaled / scales) * scales) - right
+        total += float((error**2).sum() / max(float((right**2).sum()), TINY))
+    return total
+
+
+def _fold(front: ir.Node, layers: list[ir.Node], factors: np.ndarray) -> None:
+    """Divide the weight and bias in front, multiply the layers' rows, and rename the value in between.
+
+    It gets a new name because it is a new value: a comparison of two graphs by name must not take it for the old one.
+    """
+    if front.op_type == "LayerNormalization":
+        divided = front.inputs[1:3]
+    else:  # v_proj: MatMul, then Add of the bias
+        divided = front.inputs[0].producer().inputs[1], front.inputs[1]
+    for weight in divided:
+        multiply(weight, 1 / factors)
+    for layer in layers:
+        multiply(layer.inputs[1], factors[:, None])
+    for value in dict.fromkeys((front.outputs[0], layers[0].inputs[0])):
+        value.name = f"{value.name}{SUFFIX}"
+
+
+def multiply(weight: ir.Value, factors: np.ndarray) -> None:
+    """Multiply an initializer in place; computed only while it is written, as graphs.lazy_constant."""
+    old = weight.const_value
+    weight.const_value = ir.LazyTensor(lambda: ir.tensor(old.numpy() * factors, name=weight.name), dtype=old.dtype,
+                                       shape=old.shape, name=weight.name)
+
+
+# 2. Split ------------------------------------------------------------------------------------------------------------
+
+# LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339). Mul by 0 silences the large channels in the 8-bit path, Gather
+# picks them for a float path beside it, Add joins both. The float path is a product of 32 channels: nothing beside
+# 2,048. Its weights are stored in int8, as those of the convolutions are.
 
 SHARE = 64  # one channel in 64 may be computed in float: 32 of whisper-base's 2,048
-# Times louder than the loudest of the others: steps that much finer. More is asked of a decoder's layer: beside its
-# product of one row, even four small nodes cost time.
+# How many times the largest of the other channels an outlier has to be: the steps become finer by as much. The decoder
+# asks for more, because beside its product of a single row even four small nodes cost time.
 LOUD = {"encoder": 2.0, "decoder": 4.0}
-FLOAT = ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """The loud channels of one layer's input, and why they are taken for outliers."""
+    """The outlier channels of one layer's input, and the numbers that make them outliers."""
 
     layer: str  # encoder.layers.4.fc2
     channels: list[int]
-    largest: float  # of all channels
+    largest: float  # the largest activation of all channels
     others: float  # the largest activation of the channels that stay in int8
     median: float  # the median channel's largest activation
 
@@ -42,25 +157,26 @@ class Outliers:
                 f"median channel's {self.median:.2g}")
 
 
-def split(model: ir.Model, heard: dict[str, Inputs], loud: float = LOUD["encoder"]) -> list[Outliers]:
-    """Take the outlier channels of a float32 graph's layers out of what will become int8; returns what was taken.
+def split(model: ir.Model, seen: dict[str, Activations], loud: float = LOUD["encoder"]) -> list[Outliers]:
+    """Take the outlier channels of a float32 graph's layers out of what becomes int8, in place; returns what was taken.
 
-    Only where the input feeds this layer alone, and was not smoothed: that costs nothing (smooth.py).
+    Only where the input feeds this layer alone. A smoothed input has another name than the one that was seen, so a
+    layer gets one remedy, never both.
     """
     found = []
     for node in graphs.weight_matmuls(model):
-        value = node.inputs[0]  # a smoothed one has another name than what was heard
+        value = node.inputs[0]
         alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if value.name in heard and alone and node.inputs[1].is_initializer():  # the embedding has another use
-            outliers = find(node.name.rpartition("/")[0], heard[value.name], loud)
+        if value.name in seen and alone and node.inputs[1].is_initializer():  # the embedding has another use
+            outliers = outlier_channels(node.name.rpartition("/")[0], seen[value.name], loud)
             if outliers is not None:
-                _beside(model, node, outliers)
+                _compute_beside(model, node, outliers)
                 found.append(outliers)
     return found
 
 
-def find(layer: str, inputs: Inputs, loud: float) -> Outliers | None:
-    """The loudest channels, where the first is `loud` times louder than all others; None where it is not."""
+def outlier_channels(layer: str, inputs: Activations, loud: float) -> Outliers | None:
+    """The largest channels, where the first is `loud` times as large as all others; None where it is not."""
     largest = inputs.largest
     count = len(largest) // SHARE
     order = np.argsort(-largest, kind="stable")
@@ -70,25 +186,24 @@ def find(layer: str, inputs: Inputs, loud: float) -> Outliers | None:
                     float(np.median(largest)))
 
 
-def _beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
-    """x -> Mul(0 or 1) -> MatMul, plus Gather -> MatMul on the channels' own rows of the weight."""
+def _compute_beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
+    """x -> Mul(0 or 1) -> MatMul, plus x -> Gather -> MatMul with the channels' own rows of the weight."""
     x, path, weight, chosen = node.inputs[0], f"{outliers.layer}/outliers", node.inputs[1], outliers.channels
-    quiet = np.ones(int(weight.shape[0]), np.float32)
-    quiet[chosen] = 0
-    silenced = graphs.insert(model, node, "Mul", [x, graphs.constant(model, f"{path}/silence_scale", quiet)],
+    keep = np.ones(int(weight.shape[0]), np.float32)
+    keep[chosen] = 0
+    silenced = graphs.insert(model, node, "Mul", [x, graphs.constant(model, f"{path}/silence_scale", keep)],
                              f"{path}/silenced", dtype=FLOAT)
     silenced.shape = x.shape
     channels = graphs.constant(model, f"{path}/channels", np.array(chosen))
     loud = graphs.insert(model, node, "Gather", [x, channels], f"{path}/loud", dtype=FLOAT, axis=-1)
     rows = int8.store_rows(model, node, f"{path}.weight", f"{path}/MatMul_weight", weight.const_value.numpy()[chosen])
     beside = graphs.insert(model, node, "MatMul", [loud, rows], f"{path}/MatMul", dtype=FLOAT)
-    # The rows of silenced channels become 0: they shall not widen the steps of their columns.
-    smooth.scale(weight, quiet[:, None])
+    multiply(weight, keep[:, None])  # rows of silenced channels become 0, or they would widen their columns' steps
     node.replace_input_with(0, silenced)
-    _join(model, node, beside, path)
+    _add(model, node, beside, path)
 
 
-def _join(model: ir.Model, node: ir.Node, beside: ir.Value, path: str) -> None:
+def _add(model: ir.Model, node: ir.Node, beside: ir.Value, path: str) -> None:
     """Add the float path behind the bias; the sum takes over the name of the module's output."""
     last = next((user.outputs[0] for user, _ in node.outputs[0].uses() if user.op_type == "Add"), node.outputs[0])
     readers = list(last.uses())
@@ -98,3 +213,12 @@ def _join(model: ir.Model, node: ir.Node, beside: ir.Value, path: str) -> None:
         reader.replace_input_with(index, add.outputs[0])
     add.outputs[0].shape, add.outputs[0].type = last.shape, last.type
     add.outputs[0].name, last.name = last.name, f"{path}/without"
+
+
+# Notes for the student ------------------------------------------------------------------------------------------------
+
+def tell(smoothed: dict[str, float], split: list[Outliers]) -> None:
+    """A note for what was smoothed, and one for each layer that was split, with the reason."""
+    console.note("activations", f"{len(smoothed)} smoothed", "large channels divided down, their weights multiplied up")
+    for each in split:
+        console.note(f"outliers in {each.layer}", f"{len(each.channels)} channels stay in float", each.reason)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab import machine
 from whisper_lab.export import graphs, int8_cache, naming, reference
 from whisper_lab.export.gates import (
     ARITHMETIC,
@@ -28,8 +29,9 @@ from whisper_lab.export.gates import (
     below,
     relative_error,
 )
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import answer, cross_for, encode_all, session
 from whisper_lab.export.reference import Pool, Sound, own_errors, yardsticks
+from whisper_lab.onnx_whisper import OnnxWhisper
 
 SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
 SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
@@ -45,10 +47,10 @@ class LongRun:
     ids: np.ndarray  # int64 [rows, positions of the decoder]
     logits: dict[int, np.ndarray]  # position -> [rows, vocabulary], for the positions that the sweep looks at
     caches: list[np.ndarray]  # key, value per layer [rows, heads, positions, head_dim]
-    strays: dict[str, Pool] = field(default_factory=dict)  # fp32, fp16 -> PyTorch's own error in the logits
+    rounding: dict[str, Pool] = field(default_factory=dict)  # fp32, fp16 -> PyTorch's own error in the logits
 
     def own_error(self, precision: str) -> float:
-        return max(self.strays[precision].error, reference.UNIT[precision])
+        return max(self.rounding[precision].error, reference.UNIT[precision])
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
@@ -57,15 +59,15 @@ GROUPS = {"encoder": ("encoder", ("hidden", "cross")), "self caches": ("decoder"
           "logits": ("decoder", ("logits",))}  # gate -> whose fault, and the tensors' names
 
 
-def numbers(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def numbers(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """Hidden states, caches, logits of each graph on its own: the decoder gets PyTorch's caches, not the encoder's."""
     judge = _rounding if precision in ARITHMETIC else _signal
     return judge(graphs, sounds, precision)
 
 
-def _rounding(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def _rounding(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """On all three sounds, tensor by tensor: errors as multiples of PyTorch's own."""
-    errors, own, gates = strays(graphs, sounds), own_errors(sounds, precision), []
+    errors, own, gates = tensor_errors(graphs, sounds), own_errors(sounds, precision), []
     for name, (part, starts) in GROUPS.items():
         ratios = {tensor: pool.error / own[tensor] for tensor, pool in errors.items() if tensor.startswith(starts)}
         worst = max(ratios, key=ratios.get)
@@ -74,9 +76,9 @@ def _rounding(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Ga
     return gates
 
 
-def _signal(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate]:
+def _signal(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Gate]:
     """On speech, tensor by tensor: the right values over the error. 20 dB is an error of a tenth, 6 dB of a half."""
-    errors, gates = strays(graphs, [sound for sound in sounds if sound.is_speech], one_by_one=True), []
+    errors, gates = tensor_errors(graphs, [sound for sound in sounds if sound.is_speech], one_by_one=True), []
     for name, (part, starts) in GROUPS.items():
         levels = {tensor: pool.decibels for tensor, pool in errors.items() if tensor.startswith(starts)}
         worst = min(levels, key=levels.get)
@@ -85,13 +87,13 @@ def _signal(graphs: GraphPair, sounds: list[Sound], precision: str) -> list[Gate
     return gates
 
 
-def strays(graphs: GraphPair, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
+def tensor_errors(graphs: OnnxWhisper, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
     """Tensor -> the graphs' error over the sounds whose caches are kept; tokens at once or as in a transcription."""
     pools: dict[str, Pool] = defaultdict(Pool)
     for sound in (sound for sound in sounds if sound.cross):
-        hidden, *cross = _run(graphs.encode_all, sound.features, count=1 + len(sound.cross))
-        heard = graphs.own(sound.cross)
-        logits, caches = (_run(graphs.answer, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
+        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(sound.cross))
+        heard = cross_for(graphs, sound.cross)
+        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
                           else _run(graphs.step, sound.forced, heard, None, count=2))
         caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
         pools["hidden states"].add(hidden, sound.hidden)
@@ -114,30 +116,44 @@ def _run(function, *arguments, count: int):
 
 # Shapes --------------------------------------------------------------------------------------------------------------
 
-def sweep(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> tuple[dict, dict]:
-    """Every batch, beam width, sequence and past: place -> error of the encoder, and of the decoder.
+def sweep_encoder(encoder, sounds: list[Sound]) -> dict[str, Pool]:
+    """Every batch: place -> error of the hidden states. encoder: a session.
+
+    The scores of two recordings' attention are the most memory that any gate needs (288 MB in base).
+    """
+    found, given, hidden = {}, encoder.get_inputs()[0].name, encoder.get_outputs()[0].name
+    for rows in SWEEP_BATCH:
+        features = np.concatenate([sound.features for sound in sounds[:rows]])
+        right = np.concatenate([sound.hidden for sound in sounds[:rows]])
+        test, = _run(encoder.run, [hidden], {given: features}, count=1)
+        found[f"batch {rows}"] = Pool().add(test, right)
+    return found
+
+
+def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> dict[str, Pool]:
+    """Every batch, beam width, sequence and past: place -> error of the logits.
 
     The right values are one long run of PyTorch, cut to the piece in question.
     """
-    encoder, decoder = {}, {}
-    for rows in SWEEP_BATCH:
-        features = np.concatenate([sound.features for sound in sounds[:rows]])
-        hidden = np.concatenate([sound.hidden for sound in sounds[:rows]])
-        encoder[f"batch {rows}"] = Pool().add(_run(graphs.hidden, features, count=1), hidden)
+    found = {}
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
-        cross = graphs.own(cross)
+        cross = cross_for(graphs, cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
-            decoder[place] = _one_shape(graphs, long, rows, cross, past, sequence)
-    return encoder, decoder
+            found[place] = _one_shape(graphs, long, rows, cross, past, sequence)
+        del cross  # of three recordings 110 MB in base: gone before the next are made
+        machine.give_back_memory()
+    return found
 
 
-def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str) -> list[Gate]:
-    """The sweep's verdict: all shapes pooled, the worst one named."""
+def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: str,
+           encoder: dict[str, Pool] | None = None) -> list[Gate]:
+    """The verdict over all shapes, pooled, the worst one named; encoder: what sweep_encoder found, if it was asked."""
     gates = []
-    for part, places in zip(("encoder", "decoder"), sweep(graphs, long, sounds), strict=True):
+    for part, places in (("encoder", encoder or sweep_encoder(graphs.encoder, sounds)),
+                         ("decoder", sweep_decoder(graphs, long, sounds))):
         pool, worst = pooled(places.values()), max(places, key=lambda place: places[place].error)
         name, detail = f"shapes: {part}", f"{len(places)} shapes; worst at {worst}"
         if precision in ARITHMETIC:
@@ -149,53 +165,55 @@ def shapes(graphs: GraphPair, long: LongRun, sounds: list[Sound], precision: str
     return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds), order(graphs, long, sounds)]
 
 
-def batch(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+def batch(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
     """Three recordings in a batch and each alone, the first word of each: none hears another's sound.
 
     The graph against itself, and what the batch changes (in int8 recordings share scales) against what hearing the
     first recording would change: that may be less than int4's own error.
     """
-    past, changed, heard = sounds[0].prompt_length - 1, Pool(), Pool()
-    firsts = np.arange(0, len(long.ids), max(SWEEP_BEAMS))  # a beam of each recording
-
-    def step(rows: np.ndarray, audios: list[int]) -> np.ndarray:
-        cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
-        cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
-        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
-
-    together = step(firsts, list(range(len(firsts))))
+    firsts, changed, heard = _first_beams(long), Pool(), Pool()
+    together = _next_word(graphs, long, sounds, firsts, list(range(len(firsts))))
     for audio, row in enumerate(firsts):
-        alone = step(row[None], [audio])
+        alone = _next_word(graphs, long, sounds, row[None], [audio])
         changed.add(together[audio:audio + 1] if np.ndim(together) else together, alone)
-        heard.add(step(row[None], [0]), alone)
-    more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
-    return above("recordings in a batch = alone", float(more), BATCH,
+        heard.add(_next_word(graphs, long, sounds, row[None], [0]), alone)
+    return above("recordings in a batch = alone", _ratio_db(heard, changed), BATCH,
                  f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
 
 
-def order(graphs: GraphPair, long: LongRun, sounds: list[Sound]) -> Gate:
+def order(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
     """The same batch in the opposite order: the same words. int8's scales are those of all its rows, in any order.
 
     Sharper than `batch` where scales are shared: a graph in which all hear the first recording hears another one now.
     """
-    past, changed, heard = sounds[0].prompt_length - 1, Pool(), Pool()
-    firsts = np.arange(0, len(long.ids), max(SWEEP_BEAMS))  # a beam of each recording
-
-    def step(turn: slice) -> np.ndarray:
-        rows, audios = firsts[turn], list(range(len(firsts)))[turn]
-        cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
-        cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
-        return _run(graphs.step, long.ids[rows, past:past + 1], graphs.own(cross), cache, count=2)[0]
-
-    forth, back = step(slice(None)), step(slice(None, None, -1))
+    firsts = _first_beams(long)
+    audios = list(range(len(firsts)))
+    forth, back = (_next_word(graphs, long, sounds, firsts[turn], audios[turn])
+                   for turn in (slice(None), slice(None, None, -1)))
     if not (np.ndim(forth) and np.ndim(back)):  # a graph that cannot run the batch
         return above("recordings in another order", -float("inf"), ORDER, "the batch does not run", "decoder", "dB")
-    changed.add(back[::-1], forth)
-    heard.add(np.roll(forth, 1, axis=0), forth)
-    more = 10 * np.log10(heard.noise / changed.noise) if changed.noise else float("inf")
-    more = more if np.isfinite(changed.noise) else -float("inf")
-    return above("recordings in another order", float(more), ORDER,
+    changed, heard = Pool().add(back[::-1], forth), Pool().add(np.roll(forth, 1, axis=0), forth)
+    more = _ratio_db(heard, changed) if np.isfinite(changed.noise) else -float("inf")
+    return above("recordings in another order", more, ORDER,
                  f"{len(firsts)} recordings; how different they are over what their order changes", "decoder", "dB")
+
+
+def _first_beams(long: LongRun) -> np.ndarray:
+    """The row of each recording's first beam."""
+    return np.arange(0, len(long.ids), max(SWEEP_BEAMS))
+
+
+def _next_word(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], rows: np.ndarray, audios: list[int]):
+    """Logits behind the prompt of these rows of the long run, each over the sound that `audios` names for it."""
+    past = sounds[0].prompt_length - 1
+    cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
+    cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
+    return _run(graphs.step, long.ids[rows, past:past + 1], cross_for(graphs, cross), cache, count=2)[0]
+
+
+def _ratio_db(one: Pool, other: Pool) -> float:
+    """How much larger the first error is than the second, dB; infinite where there is no second."""
+    return float(10 * np.log10(one.noise / other.noise)) if other.noise else float("inf")
 
 
 def pooled(pools) -> Pool:
@@ -209,7 +227,7 @@ def _pasts(positions: int) -> list[int]:
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 
-def _one_shape(graphs: GraphPair, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
+def _one_shape(graphs: OnnxWhisper, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
     test = _run(graphs.step, long.ids[rows, past:past + sequence], cross, cache, count=2)[0]
     return Pool().add(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
@@ -272,7 +290,7 @@ def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int
 
 # Pieces --------------------------------------------------------------------------------------------------------------
 
-def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
+def pieces(graphs: OnnxWhisper, sounds: list[Sound], precision: str, seed: int = 0) -> list[Gate]:
     """The same tokens at once, one by one, and in chunks of 7 through the same graph: the cache forgets nothing.
 
     Not for int8 and int4, where tokens that go together may share a scale and so depend on each other: their logits
@@ -287,16 +305,16 @@ def pieces(graphs: GraphPair, sounds: list[Sound], precision: str, seed: int = 0
                   "decoder", TIMES)]
 
 
-def piece_errors(graphs: GraphPair, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
+def piece_errors(graphs: OnnxWhisper, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
     """Size of the pieces -> relative difference of the logits from those of all tokens at once."""
     sound = sounds[0]
     ids = _long_ids(sounds, graphs.rules, seed)[:1, :PIECE_TOKENS]
-    cross = graphs.own(sound.cross)
+    cross = cross_for(graphs, sound.cross)
     whole = _run(graphs.step, ids, cross, None, count=2)[0]
     return {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
 
 
-def _in_pieces(graphs: GraphPair, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
+def _in_pieces(graphs: OnnxWhisper, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
     cache, found = None, []
     for start in range(0, ids.shape[1], size):
         logits, cache = _run(graphs.step, ids[:, start:start + size], cross, cache, count=2)
@@ -375,13 +393,10 @@ def encoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
 def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]:
     """Part -> error of what it adds to the stream, over some tokens of PyTorch's answer; the logits are a part too."""
     inputs = [value.name for value in run.get_inputs()]
-    packed = naming.cross_scale("past") in inputs
-    fixed = dict(zip([name for name in inputs if "_cross" in name],
-                     int8_cache.pack(sound.cross) if packed else sound.cross, strict=True))
     own = [name for name in inputs if "_self_" in name]
+    fixed = _cross_feeds([name for name in inputs if "_cross" in name], sound)
     news = [name.replace("past", "present") for name in own]
-    caches = {name: Pool() for name in news}
-    pools = {name: Pool() for name in layer_parts(places)} | {"logits": Pool()} | caches
+    pools = {name: Pool() for name in [*layer_parts(places), "logits", *news]}
     last = sound.forced.shape[1] - 1
     for token in np.unique(np.linspace(min(sound.prompt_length, last), last, TOKENS).astype(int)).tolist():
         here = {norm: sound.stream[norm][:, token:token + 1] for norm in places}
@@ -395,6 +410,12 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
             pools[name].add(test[:, :, -1:], right[:, :, token:token + 1])
         pools["logits"].add(logits, sound.logits[:, token:token + 1])
     return pools
+
+
+def _cross_feeds(names: list[str], sound: Sound) -> dict[str, np.ndarray]:
+    """PyTorch's cross caches as the graph's inputs of these names; in int8 where it asks for their scales."""
+    packed = naming.cross_scale("past") in names
+    return dict(zip(names, int8_cache.pack(sound.cross) if packed else sound.cross, strict=True))
 
 
 def layer_parts(places) -> list[str]:

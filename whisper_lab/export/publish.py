@@ -62,17 +62,17 @@ def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
     for graph in graphs:
         if naming.sidecar(graph).exists():
             os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
-    published = []
-    for graph in graphs:
-        target = output_dir / graph.name
-        needs_sidecar = _has_external_weights(graph)
-        os.replace(graph, target)
-        if not needs_sidecar:
-            naming.sidecar(target).unlink(missing_ok=True)
-        for name in (naming.rejected(target), naming.sidecar(naming.rejected(target))):
-            name.unlink(missing_ok=True)  # an earlier failure of this graph is history
-        published.append(target)
-    return published
+    return [_into_place(graph, output_dir / graph.name) for graph in graphs]
+
+
+def _into_place(graph: Path, target: Path) -> Path:
+    needs_sidecar = _has_external_weights(graph)
+    os.replace(graph, target)
+    if not needs_sidecar:
+        naming.sidecar(target).unlink(missing_ok=True)
+    for name in (naming.rejected(target), naming.sidecar(naming.rejected(target))):
+        name.unlink(missing_ok=True)  # an earlier failure of this graph is history
+    return target
 
 
 def _in_one_file(graph: Path) -> Path:

@@ -2,7 +2,7 @@
 
 Three sounds for the numbers, because random inputs alone miss the outliers that real speech drives Whisper's
 activations to: as many sentences of media/ as fit in a window, digital silence, and noise. Their hidden states, caches
-and logits are PyTorch's in float64; beside them stands how far PyTorch itself strays from these in float32 and in
+and logits are PyTorch's in float64; beside them is how far PyTorch itself is from these in float32 and in
 float16. The other clips of media/ are for the text: what a quantized pair understands is compared with what PyTorch
 understands.
 """
@@ -25,9 +25,9 @@ from whisper_lab.features import FeatureSpec, log_mel
 
 # PyTorch computed more exactly than it does (float64), or less (float16): the yardstick of the arithmetic gates.
 #
-# How far a graph may stray from PyTorch cannot be a constant: the activations of a real Whisper have outliers a hundred
+# How far a graph may be from PyTorch cannot be a constant: the activations of a real Whisper have outliers a hundred
 # times their median, those of random weights have none. So the lab measures how far PyTorch itself, in float32 or
-# float16, strays from the same network in float64, and lets a graph stray a small multiple of that.
+# float16, is from the same network in float64, and lets a graph be off by a small multiple of that.
 
 UNIT = {"fp32": 2.0**-25, "fp16": 2.0**-12}  # typical error of a single rounding: a yardstick is never shorter
 
@@ -96,37 +96,55 @@ def _computed(model, weight: Callable, value: Callable) -> Iterator[None]:
     """Let every module that has weights of its own compute with weight(parameter), value(input), value(output)."""
     import torch
 
-    kept: dict = {}
-
-    def floating(item):
-        return value(item) if isinstance(item, torch.Tensor) and item.is_floating_point() else item
-
-    def before(module, args):
-        if not isinstance(module, torch.nn.Embedding | torch.nn.Linear):  # a lookup: its output is treated instead
-            for parameter in module.parameters(recurse=False):
-                kept[parameter] = parameter.data
-                parameter.data = weight(parameter.data)
-        return tuple(floating(item) for item in args)
-
-    def after(module, args, output):
-        _restore(kept)
-        return floating(output)
-
-    handles, linear = [], []
-    for module in model.modules():
-        if any(True for _ in module.parameters(recurse=False)) and not any(True for _ in module.children()):
-            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-            if isinstance(module, torch.nn.Linear):
-                module.forward = functools.partial(_in_blocks, module, weight)
-                linear.append(module)
+    hooks = _Hooks(weight, value)
+    leaves = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))
+              and not any(True for _ in module.children())]
+    linear = [module for module in leaves if isinstance(module, torch.nn.Linear)]
+    handles = [handle for module in leaves for handle in (module.register_forward_pre_hook(hooks.before),
+                                                          module.register_forward_hook(hooks.after))]
+    for module in linear:
+        module.forward = functools.partial(_in_blocks, module, weight)
     try:
         yield
     finally:
-        _restore(kept)
+        hooks.restore()
         for handle in handles:
             handle.remove()
         for module in linear:
             del module.forward
+
+
+class _Hooks:
+    """What happens before and after a module computes: its weights are replaced for as long as it is at work."""
+
+    def __init__(self, weight: Callable, value: Callable):
+        self.weight, self.value, self.kept = weight, value, {}
+
+    def before(self, module, args) -> tuple:
+        """The module's inputs, treated."""
+        import torch
+
+        if not isinstance(module, torch.nn.Embedding | torch.nn.Linear):  # a lookup: its output is treated instead
+            for parameter in module.parameters(recurse=False):
+                self.kept[parameter] = parameter.data
+                parameter.data = self.weight(parameter.data)
+        return tuple(self._treated(item) for item in args)
+
+    def after(self, module, args, output):
+        """The module's output, treated."""
+        self.restore()
+        return self._treated(output)
+
+    def restore(self) -> None:
+        """Give the module that was at work its own weights back."""
+        for parameter, data in self.kept.items():
+            parameter.data = data
+        self.kept.clear()
+
+    def _treated(self, item):
+        import torch
+
+        return self.value(item) if isinstance(item, torch.Tensor) and item.is_floating_point() else item
 
 
 def _in_blocks(module, weight: Callable, x):
@@ -139,12 +157,6 @@ def _in_blocks(module, weight: Callable, x):
         bias = None if module.bias is None else weight(module.bias[rows])
         found.append(torch.nn.functional.linear(x, weight(module.weight[rows]), bias))
     return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-
-
-def _restore(kept: dict) -> None:
-    for parameter, data in kept.items():
-        parameter.data = data
-    kept.clear()
 
 
 @contextlib.contextmanager
@@ -174,7 +186,12 @@ class Spoken:
     result: Result
     logits: np.ndarray  # [1, T, vocabulary]: a row per token of the prompt and the answer
     timestamps: bool
-    cut: bool  # the answer was longer than the gates look at
+    cut: bool  # the answer was longer than was looked at
+
+    @property
+    def forced(self) -> np.ndarray:
+        """int64 [1, T]: the prompt and the answer"""
+        return np.array([[*self.result.prompt, *self.result.tokens]], np.int64)
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,7 @@ class Sound:
     result: Result
     timed: Spoken | None = None  # the answer with timestamps; of speech only
     cut: bool = False  # the answer was longer than the gates look at
-    strays: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
+    rounding: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
     stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; of "speech" only
 
     @property
@@ -295,12 +312,10 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     """
     clip = clip if isinstance(clip, Clip) else Clip(clip)
     features = log_mel(clip.samples, runtime.spec)[None]
-    states, languages = runtime.encode(features), runtime.rules.languages
-    wanted = (clip.language, "en", *languages)  # silence has none, and detection is not what is tested here
-    language = next((code for code in wanted if code in languages), None)
-    plain = _speak(runtime, states, language, False, name not in QUIET)
-    timed = _speak(runtime, states, language, True, True) if name not in QUIET else None
-    forced = np.array([[*plain.result.prompt, *plain.result.tokens]], np.int64)
+    states, language = runtime.encode(features), _language(clip, runtime.rules.languages)
+    plain = speak(runtime, states, language, most_tokens(runtime.rules, name not in QUIET))
+    timed = speak(runtime, states, language, most_tokens(runtime.rules, True), True) if name not in QUIET else None
+    forced = plain.forced
     facts = {"name": name, "features": features, "forced": forced, "prompt_length": len(plain.result.prompt),
              "result": plain.result, "timed": timed, "cut": plain.cut}
     if half is None:
@@ -308,14 +323,26 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     stream = {}
     with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
         right = _answers(runtime, features, forced)
-    hidden, strays = right["hidden states"], {}
+    return Sound(**facts, hidden=right["hidden states"], cross=_named(right, "cross "), logits=right["logits"],
+                 self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, half),
+                 stream=stream)
+
+
+def _language(clip: Clip, known) -> str | None:
+    """The language for the prompt: silence has none, and detection is not what is tested here."""
+    return next((code for code in (clip.language, "en", *known) if code in known), None)
+
+
+def _rounding(runtime, features: np.ndarray, forced: np.ndarray, right: dict[str, np.ndarray], half: str
+              ) -> dict[str, dict[str, Pool]]:
+    """fp32, fp16 -> tensor -> how far PyTorch in that precision is from `right`."""
+    found = {}
     for precision, context in yardsticks(runtime.model, half).items():
         with context:
-            seen = _answers(runtime, features, forced, hidden)
-        strays[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
-        del seen
-    return Sound(**facts, hidden=hidden, cross=_named(right, "cross "), logits=right["logits"],
-                 self_caches=_named(right, "self "), strays=strays, stream=stream)
+            seen = _answers(runtime, features, forced, right["hidden states"])
+        found[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
+        del seen  # as large as `right`, before the next is made
+    return found
 
 
 @contextlib.contextmanager
@@ -341,11 +368,15 @@ def yardsticks(model, half: str) -> dict:
     return {"fp32": contextlib.nullcontext(), "fp16": in_float16(model, operators=half == "full")}
 
 
-def _speak(runtime, states, language: str | None, timestamps: bool, speech: bool) -> Spoken:
-    options = Options(language=language, max_tokens=most_tokens(runtime.rules, speech), timestamps=timestamps)
+def speak(runtime, states, language: str | None, most: int, timestamps: bool = False) -> Spoken:
+    """PyTorch's greedy answer of at most `most` tokens to one window, from its encoder's states.
+
+    language: None to detect it.
+    """
+    options = Options(language=language, max_tokens=most, timestamps=timestamps)
     result = decode_encoded(runtime, states, 1, options)[0]
     logits, _ = runtime.step(np.array([[*result.prompt, *result.tokens]], np.int64), states, None)
-    return Spoken(result, logits, timestamps, len(result.tokens) == options.max_tokens)
+    return Spoken(result, logits, timestamps, len(result.tokens) == most)
 
 
 def most_tokens(rules, speech: bool) -> int:
@@ -383,7 +414,7 @@ def own_errors(sounds: Sequence[Sound], precision: str) -> dict[str, float]:
     """Tensor -> PyTorch's own error in that precision over all sounds, never below one rounding."""
     pools: dict[str, Pool] = defaultdict(Pool)
     for sound in sounds:
-        for tensor, pool in sound.strays.get(precision, {}).items():
+        for tensor, pool in sound.rounding.get(precision, {}).items():
             pools[tensor].noise += pool.noise
             pools[tensor].signal += pool.signal
     return {tensor: max(pool.error, UNIT[precision]) for tensor, pool in pools.items()}

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine
@@ -12,31 +14,46 @@ SCHEMA = "whisper-onnx-lab/export/1"
 REPORTS = Path("reports")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The choices that all graphs of one run share."""
+
+    output_dir: Path
+    threads: int | None = None  # None: all cores
+    seed: int = 0  # of the noise among the gates' sounds
+    fp16_mode: str = "full"  # or weights: what half precision means here
+    alignment_heads: bool = False  # the decoder gives cross_attention, for word timestamps
+    verify: bool = True  # run the gates
+
+
 class Export:
     """State and bookkeeping of an export; the work itself is in 03 and in the files beside this one."""
 
-    def __init__(self, checkpoint, args):
+    def __init__(self, checkpoint, settings: Settings):
+        """Load the checkpoint and write the files that a runtime needs beside the graphs."""
         import torch
 
-        from whisper_lab.torch_whisper import TorchWhisper
-
-        self.checkpoint, self.args = checkpoint, args
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        torch.manual_seed(args.seed)
-        self.output_dir = Path(args.output_dir)
-        self.model = checkpoints.load_model(checkpoint, attn_implementation="eager")
-        graphs.release_memory()  # the checkpoint's own copy, where it was stored in half precision
-        layouts.write_runtime_files(checkpoint, self.model, self.output_dir)
-        folder = naming.runtime_folder(self.output_dir, checkpoint.name)
-        self.runtime = TorchWhisper(self.model, folder)
-        self.alignment_heads = list(self.runtime.rules.alignment_heads) if args.alignment_heads else None
-        self.facts = metadata.of_checkpoint(checkpoint, self.model.config, folder)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        self.checkpoint, self.settings = checkpoint, settings
         self.rows: list[dict] = []
         self.fp32_bytes: dict[str, int] = {}
         self.vectors: dict[str, dict] = {}
         self.export_s = 0.0
         self.scores: list[dict] | None = None
+        self._load()
+
+    def _load(self) -> None:
+        from whisper_lab.torch_whisper import TorchWhisper
+
+        self.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
+        graphs.release_memory()  # the checkpoint's own copy, where it was stored in half precision
+        layouts.write_runtime_files(self.checkpoint, self.model, self.settings.output_dir)
+        folder = naming.runtime_folder(self.settings.output_dir, self.checkpoint.name)
+        self.runtime = TorchWhisper(self.model, folder)
+        self.alignment_heads = list(self.runtime.rules.alignment_heads) if self.settings.alignment_heads else None
+        self.facts = metadata.of_checkpoint(self.checkpoint, self.model.config, folder)
 
     @functools.cached_property
     def sounds(self) -> list:
@@ -44,36 +61,48 @@ class Export:
         from whisper_lab.export import reference
 
         console.note("reference", "PyTorch over speech, silence and noise, in float64 too",
-                     "what the gates compare with, and how far PyTorch itself strays from it")
-        return reference.make(self.runtime, self.args.seed, self.args.fp16_mode)
+                     "what the gates compare with, and how far PyTorch itself is from it")
+        return reference.make(self.runtime, self.settings.seed, self.settings.fp16_mode)
 
     @functools.cached_property
     def long_run(self):
         """PyTorch's answers for the sweep over shapes."""
         from whisper_lab.export import parity
 
-        return parity.long_run(self.runtime, self.sounds, self.args.seed, self.args.fp16_mode)
+        return parity.long_run(self.runtime, self.sounds, self.settings.seed, self.settings.fp16_mode)
 
-    def fp32_done(self, fp32: dict[str, Path], seconds: float) -> None:
-        """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more."""
+    def fp32_done(self, fp32: dict[str, Path], seconds: float, ask_pytorch: bool) -> None:
+        """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more.
+
+        seconds: what tracing took; ask_pytorch: its answers are needed, for the gates or for `sensitivity`.
+        """
         self.fp32_bytes = {part: graphs.size(path) for part, path in fp32.items()}
         self.vectors = {part: structure.vectors(graphs.load(path)) for part, path in fp32.items()}
         self.export_s = seconds
-        if not self.args.no_verify or self.args.sensitivity:
+        if ask_pytorch:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
         graphs.release_memory()
 
+    def begin(self, precision: str, folder: Path, optimized: bool = False) -> dict[str, Path]:
+        """Where the two graphs of a precision are made, below `folder`; the clock of the conversion starts."""
+        place = folder / f"{precision}{'_optimized' * optimized}"
+        place.mkdir(exist_ok=True)  # float32 is there: it was traced
+        self._started = time.perf_counter()
+        return naming.pair(place, self.checkpoint.name, precision, optimized)
+
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
-               excluded: dict[str, int], seconds: float, optimized: bool = False) -> dict[str, Path]:
+               excluded: dict[str, int], optimized: bool = False) -> dict[str, Path]:
         """Write metadata, run the gates, rename into place; returns where the graphs now are.
 
+        converted: per part, in words; excluded: per part, how many linear layers stayed in float32.
         Raises LabError, and leaves the graphs under their .rejected names, where a gate fails.
         """
+        seconds = time.perf_counter() - self._started
         for part, path in pair.items():
-            metadata.write(path, self.facts, part, precision, recipe, verified=not self.args.no_verify)
-        gates = [] if self.args.no_verify else self._check(precision, pair, excluded, optimized)
-        placed = dict(zip(pair, publish.publish(pair.values(), self.output_dir), strict=True))
+            metadata.write(path, self.facts, part, precision, recipe, verified=self.settings.verify)
+        gates = self._check(precision, pair, excluded, optimized) if self.settings.verify else []
+        placed = dict(zip(pair, publish.publish(pair.values(), self.settings.output_dir), strict=True))
         for part, path in placed.items():
             self.rows.append(self._row(precision, part, path, converted[part], gates, seconds, optimized))
             graphs.release_memory()
@@ -84,24 +113,24 @@ class Export:
 
         gates = verify.run(pair, precision, self.runtime, self.sounds, self.long_run, fp32_bytes=self.fp32_bytes,
                            vectors=self.vectors, excluded=excluded, alignment=bool(self.alignment_heads),
-                           threads=self.args.threads,
-                           half_operators=precision == "fp16" and self.args.fp16_mode == "full",
-                           trained=not self.checkpoint.random_weights, seed=self.args.seed, optimized=optimized)
+                           threads=self.settings.threads,
+                           half_operators=precision == "fp16" and self.settings.fp16_mode == "full",
+                           trained=not self.checkpoint.random_weights, seed=self.settings.seed, optimized=optimized)
         if not all(gate.passed for gate in gates):
             self.runtime.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
-            raise verify.failure(explanation, publish.reject(pair.values(), self.output_dir))
+            raise verify.failure(explanation, publish.reject(pair.values(), self.settings.output_dir))
         console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed",
                      "against PyTorch on speech, silence and noise")
         return gates
 
-    def sensitivity(self, fp32: dict[str, Path], folder: Path) -> None:
-        """Quantize one layer at a time; the dearest as a table, all of them as a bar chart and in the report."""
+    def sensitivity(self, fp32: dict[str, Path], folder: Path, reduce_range: bool) -> None:
+        """Quantize one layer at a time; the costliest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
         three = [sound for sound in self.sounds if sound.cross]  # enough to rank by, and a run for every layer
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.args.threads,
-                                       self.args.reduce_range)
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.settings.threads,
+                                       reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])
         picture = REPORTS / f"sensitivity-{self.checkpoint.name}.png"
@@ -117,26 +146,26 @@ class Export:
                 "convert_s": round(seconds, 2), "gates_passed": sum(gate.passed for gate in own) if own else None,
                 "gates": [gate.as_json() for gate in own]}
 
-    def report(self) -> None:
-        """The table on stdout and `reports/export-<model>.json`."""
-        console.table(f"{self.checkpoint.name} in {self.output_dir}",
+    def report(self, options: dict, output_json: str | None = None) -> None:
+        """The table on stdout and `reports/export-<model>.json`; options: the command line, as the report keeps it."""
+        console.table(f"{self.checkpoint.name} in {self.settings.output_dir}",
                       ["file", "MB", "of fp32", "nodes", "converted", "gates"],
                       [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{row['ratio']:.3f}", row["nodes"],
                         row["quantized"], f"{row['gates_passed']} passed" if row["gates_passed"] else "skipped"]
                        for row in self.rows])
-        document = self._document()
+        document = self._document(options)
         path = files.write_json(REPORTS / f"export-{self.checkpoint.name}.json", document)
-        if self.args.output_json:
-            files.write_json(self.args.output_json, document)
-        console.note("report", path, "no gate was run: --no-verify" if self.args.no_verify else
-                     "every gate with its value and limit")
+        if output_json:
+            files.write_json(output_json, document)
+        console.note("report", path, "every gate with its value and limit" if self.settings.verify else
+                     "no gate was run: --no-verify")
 
-    def _document(self) -> dict:
-        return {"schema": SCHEMA, "machine": machine.card(self.args.threads),
+    def _document(self, options: dict) -> dict:
+        return {"schema": SCHEMA, "machine": machine.card(self.settings.threads),
                 "model": {"name": self.checkpoint.name, "revision": self.checkpoint.revision,
                           "random_weights": self.checkpoint.random_weights,
                           "weights_sha256": self.facts["weights_sha256"]},
-                "options": {key: value for key, value in vars(self.args).items() if not key.startswith("output")},
+                "options": {key: value for key, value in options.items() if not key.startswith("output")},
                 "export_s": round(self.export_s, 2), "peak_rss_bytes": machine.peak_rss_bytes(),
                 "graphs": [*self._earlier(), *self.rows], "sensitivity": self.scores}
 
@@ -147,6 +176,6 @@ class Export:
             same = old["schema"] == SCHEMA and old["model"]["weights_sha256"] == self.facts["weights_sha256"]
             written = {row["file"] for row in self.rows}
             return [row for row in old["graphs"] if same and row["file"] not in written
-                    and (self.output_dir / row["file"]).exists()]
+                    and (self.settings.output_dir / row["file"]).exists()]
         except (OSError, ValueError, KeyError, TypeError):
             return []

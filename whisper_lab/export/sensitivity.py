@@ -1,7 +1,7 @@
 """--sensitivity: which layer pays for int8? Quantize one at a time, measure the KL divergence of the logits, rank.
 
 A cost near zero says: int8 is free here. The layers at the top are the first candidates for --int8-exclude.
-One graph with a switch at every layer is opened once (switches.py): making a graph per layer took most of the time.
+One graph with a switch at every layer is opened once: making a graph per layer took most of the time.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from whisper_lab import console, files
 from whisper_lab.export import graphs, int8
-from whisper_lab.export.pair import GraphPair, session
+from whisper_lab.export.pair import open_runtime, session
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.tokens import log_softmax
 
 SHOWN = 25  # bars
@@ -21,7 +22,7 @@ SHOWN = 25  # bars
 
 def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: int | None,
          reduce_range: bool) -> list[dict]:
-    """[{"part", "layer", "kl_divergence"}] in nats, dearest first; mean over PyTorch's own tokens on all sounds."""
+    """[{"part", "layer", "kl_divergence"}] in nats, costliest first; mean over PyTorch's own tokens on all sounds."""
     folder.mkdir()
     levels = int8.REDUCED if reduce_range else int8.LEVELS
     found = {part: layers(path) for part, path in fp32.items()}
@@ -29,7 +30,7 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
     paths = {part: folder / f"{part}.onnx" for part in fp32}
     for part, path in fp32.items():
         write_switched(path, paths[part], switched[part], levels)
-    pair = GraphPair(*paths.values(), threads=threads, like=runtime)
+    pair = open_runtime(*paths.values(), threads=threads, like=runtime)
     pair.encoder, pair.decoder = Switched(pair.encoder), Switched(pair.decoder)
     encoded = [pair.encode(sound.features) for sound in sounds]
     scores = []
@@ -55,7 +56,7 @@ def is_switched(layer: str) -> bool:
 
 
 @contextlib.contextmanager
-def quantized(pair: GraphPair, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
+def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
               threads: int | None) -> Iterator[None]:
     """The pair with this one layer as the int8 graph has it; in float again afterwards.
 
@@ -84,7 +85,7 @@ def quantize_only(source: Path, target: Path, layer: str, levels: int) -> None:
     graphs.save(model, target)
 
 
-def divergence(pair: GraphPair, sounds: list, encoded: list | None = None) -> float:
+def divergence(pair: OnnxWhisper, sounds: list, encoded: list | None = None) -> float:
     """Mean KL divergence in nats of the pair's next-token distributions from PyTorch's, PyTorch's tokens as history.
 
     encoded: the cross caches of each sound, where the encoder has nothing new to say.
@@ -99,7 +100,7 @@ def divergence(pair: GraphPair, sounds: list, encoded: list | None = None) -> fl
 
 
 def plot(scores: list[dict], model: str, path: Path) -> Path:
-    """A bar for each of the dearest layers, encoder and decoder in two colours; returns the path of the PNG."""
+    """A bar for each of the costliest layers, encoder and decoder in two colours; returns the path of the PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -112,7 +113,7 @@ def plot(scores: list[dict], model: str, path: Path) -> Path:
               color=[colours[score["part"]] for score in shown])
     axes.set_xlabel("KL divergence of the logits from PyTorch's, nats (mean over tokens)")
     axes.set_title(f"{model}: what int8 costs, one layer at a time" +
-                   (f" (the {SHOWN} dearest of {len(scores)})" if len(scores) > SHOWN else ""))
+                   (f" (the {SHOWN} costliest of {len(scores)})" if len(scores) > SHOWN else ""))
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
     axes.legend([plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()], list(colours))
@@ -126,8 +127,8 @@ def plot(scores: list[dict], model: str, path: Path) -> Path:
 
 # A float32 graph in which one linear layer at a time computes in int8, whichever the caller names.
 #
-# For each layer both weights are there. An If node hands on the float product, or makes the 8-bit one where the graph's
-# input `int8_layer` holds this layer's number; -1 leaves all in float.
+# It contains both weights of each layer. An If node hands on the float product, or makes the 8-bit one where the
+# graph's input `int8_layer` is this layer's number; with -1 all layers compute in float.
 
 INPUT = "int8_layer"
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL

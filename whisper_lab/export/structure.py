@@ -137,20 +137,26 @@ def linear_layers(part: str, config) -> int:
     return 8 * config.decoder_layers + 1
 
 
+def _quantized(model: ir.Model, part: str, precision: str, expected: int, quantizing: int) -> list[Gate]:
+    """So many linear layers are quantized; no other node quantizes, but `quantizing` of the graph's own."""
+    types = graphs.node_types(model)
+    whole = types["MatMulInteger"] + types["MatMulNBits"] if precision == "int4" else types["MatMulInteger"]
+    leftover = types["DequantizeLinear"] + types["QuantizeLinear"] - quantizing
+    found = [_equal("quantized linear layers", part, whole, expected),
+             _equal("nodes that unpack weights at run time", part, leftover, 0)]
+    if part == "decoder":
+        found.append(_equal("logits in int8", part, types["MatMulInteger"] >= 1, True))
+    return found
+
+
 def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
                    half_operators: bool, int8_cross: bool) -> list[Gate]:
     """Each linear layer computes in the type that the precision promises."""
-    types, expected = graphs.node_types(model), linear_layers(part, config)
-    floats = [node.name for node in graphs.weight_matmuls(model)]
+    expected, floats = linear_layers(part, config), [node.name for node in graphs.weight_matmuls(model)]
     if precision in ("int8", "int4"):
-        head = part == "decoder"
-        whole = types["MatMulInteger"] + types["MatMulNBits"] if precision == "int4" else types["MatMulInteger"]
-        leftover = types["DequantizeLinear"] + types["QuantizeLinear"]
-        leftover -= 2 * config.decoder_layers if int8_cross and part == "encoder" else 0  # those make the cross caches
+        own = 2 * config.decoder_layers if int8_cross and part == "encoder" else 0  # those that make the cross caches
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
-                _equal("quantized linear layers", part, whole, expected - excluded),
-                _equal("nodes that unpack weights at run time", part, leftover, 0),
-                *([_equal("logits in int8", part, types["MatMulInteger"] >= 1, True)] if head else [])]
+                *_quantized(model, part, precision, expected - excluded, own)]
     checks = [_equal("MatMul on a weight", part, len(floats), expected)]
     if precision == "fp16":
         wide = [name for name, value in model.graph.initializers.items()

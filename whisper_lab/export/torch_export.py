@@ -38,7 +38,7 @@ def example_inputs(config) -> tuple[tuple[Tensor], tuple[Tensor, tuple[Tensor, .
                                                   encoder_sequence_length=cross).generate("past_key_values")
 
     past_self = tuple(cache for layer in caches(BATCH, 1) for cache in layer[:2])
-    # Only their shapes count, and a large model's are a gigabyte: memory that nobody touches costs nothing.
+    # Only their shapes count, and a large model's are a gigabyte: memory that no one touches costs nothing.
     past_cross = tuple(torch.empty(AUDIO, cache.shape[1], positions, cache.shape[3])
                        for layer in caches(AUDIO, 1) for cache in layer[2:])
     return (sound.generate("input_features"),), (text.generate("input_ids"), past_self, past_cross)

@@ -1,13 +1,16 @@
 """All parity gates of one pair of graphs, in the order in which a fault is cheapest to find."""
 
 import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, machine
 from whisper_lab.console import LabError
 from whisper_lab.export import diverge, end_to_end, parity, structure
 from whisper_lab.export.gates import ARITHMETIC, Gate
-from whisper_lab.export.pair import GraphPair
+from whisper_lab.export.graphs import release_memory
+from whisper_lab.export.pair import session
+from whisper_lab.onnx_whisper import OnnxWhisper
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
@@ -28,15 +31,26 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
             gates += structure.kept(path, part, vectors[part])
     if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
-    graphs = GraphPair(*pair.values(), threads=threads, like=runtime)
+    release_memory()  # what was read to look at its structure
+    encoder = session(pair["encoder"], threads)
+    machine.give_back_memory()
+    wide = parity.sweep_encoder(encoder, sounds)  # before the decoder takes its memory, too
+    graphs = OnnxWhisper.of_sessions(encoder, session(pair["decoder"], threads), runtime)
     steps = [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
              lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
-             lambda: parity.shapes(graphs, long_run, sounds, precision),
+             lambda: parity.shapes(graphs, long_run, sounds, precision, wide),
              lambda: end_to_end.text(graphs, sounds, precision, trained)]
-    for step in console.progress(steps, description=f"gates {precision}", unit="gate"):
+    return gates + _one_by_one(console.progress(steps, description=f"gates {precision}", unit="gate"), go_on)
+
+
+def _one_by_one(steps: Iterable[Callable[[], list[Gate]]], go_on: bool) -> list[Gate]:
+    """The gates of these steps up to the first that fails: it says what is wrong, later ones would repeat it."""
+    gates: list[Gate] = []
+    for step in steps:
+        machine.give_back_memory()  # of the step before, or of opening the graphs: a tenth of the peak
         gates += step()
         if not go_on and not all(gate.passed for gate in gates):
-            break  # the first gate that fails says what is wrong; later ones would repeat it
+            break
     return gates
 
 
@@ -49,8 +63,8 @@ def explain(gates: list[Gate], pair: dict[str, Path], precision: str, runtime, s
     for part in [gate.part] if gate.part else pair:
         try:
             places.append(f"{part}: {diverge.locate(pair[part], part, precision, runtime, sounds[0])}")
-        except Exception as error:  # a graph broken enough cannot be probed; the gate's own line still stands
-            places.append(f"{part}: cannot be probed ({type(error).__name__})")
+        except Exception as error:  # a graph broken enough cannot be run; the gate's own line says enough
+            places.append(f"{part}: cannot be run ({type(error).__name__})")
     return f"{line}; first diverging node, {'; '.join(places)}"
 
 

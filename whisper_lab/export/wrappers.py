@@ -5,7 +5,7 @@ Cache object: every key and value is an ordinary input or output, so that a stud
 keep Hugging Face's path (`encoder.layers.0.self_attn.q_proj`); the exporter turns it into the node's name.
 
 Shapes: d = d_model, d_h = d / heads, P = encoder positions, S = new tokens, T = tokens already in the cache (may be 0),
-A = recordings, B = A x beams (rows of one recording stand together, so its beams share one cross cache).
+A = recordings, B = A x beams (the beams of a recording are neighbours and share its cross cache).
 """
 
 import math

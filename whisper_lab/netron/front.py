@@ -32,16 +32,21 @@ BLOCK = 1 << 20
 class Front:
     """The server; a context manager. panes: {"left": Pane, "right": Pane}; tour and counts as 05 makes them."""
 
-    def __init__(self, panes: dict, title: str, tour: list[dict], counts: list[dict],
-                 port: int | None):
-        """port: 0 takes any free one, None the first of PORTS that is free. Raises LabError where it is in use."""
+    def __init__(self, panes: dict, title: str, tour: list[dict], counts: list[dict], port: int | None,
+                 names: tuple[str, str] = ("left", "right"), compared: bool = True):
+        """port: 0 takes any free one, None the first of PORTS that is free. Raises LabError where it is in use.
+
+        names: what the page calls the two graphs; compared: they are two of the same, and how they differ is shown.
+        """
         self.panes, self.requests = panes, 0
-        page = (HERE / "page.html").read_text(encoding="utf-8")
-        parts = {"title": title, **{side: _caption(pane) for side, pane in panes.items()}}
+        page, called = (HERE / "page.html").read_text(encoding="utf-8"), dict(zip(panes, names, strict=True))
+        parts = {"title": title, **{side: _caption(pane) for side, pane in panes.items()},
+                 **{f"{side}-name": name for side, name in called.items()}}
         for key, value in parts.items():
             page = page.replace(f"@{key}@", html.escape(value))
         self.page = page.encode()
-        self.data = json.dumps({"tour": tour, "counts": counts}, ensure_ascii=False).encode()
+        self.data = json.dumps({"tour": tour, "counts": counts, "names": called, "compared": compared},
+                               ensure_ascii=False).encode()
         self.server = _server(port)
         self.server.front = self
         self.port = self.server.server_address[1]

@@ -2,6 +2,15 @@
 'use strict';
 
 const sides = ['left', 'right'];
+let names = {left: 'left', right: 'right'};
+
+// On a telephone one of tour, left and right is shown; elsewhere all are, and this changes nothing that is seen.
+function reveal(what) {
+    document.body.dataset.shown = what;
+    document.querySelectorAll('#switch button').forEach((one) => one.classList.toggle('here', one.dataset.show === what));
+}
+
+document.querySelectorAll('#switch button').forEach((one) => one.addEventListener('click', () => reveal(one.dataset.show)));
 
 function netron(side) {
     const view = document.getElementById(side).contentWindow.__view__;
@@ -12,7 +21,7 @@ function show(side, name) {
     const view = netron(side);
     const node = view.activeTarget.nodes.find((one) => one.name === name);
     if (!node) {
-        return `the ${side} graph has no node ${name}`;
+        return `the ${names[side]} graph has no node ${name}`;
     }
     view._target.scrollTo(view._target.select([node], 'sidebar')); // a click on it opens its properties
     return '';
@@ -21,8 +30,9 @@ function show(side, name) {
 let latest = null;
 
 function go(stop, button) {
-    document.querySelectorAll('.here').forEach((one) => one.classList.remove('here'));
+    document.querySelectorAll('aside .here').forEach((one) => one.classList.remove('here'));
     button.classList.add('here');
+    reveal(stop.right ? 'right' : 'left'); // the right one is what differs: smaller, or what comes after
     latest = stop;
     open(stop);
 }
@@ -30,7 +40,7 @@ function go(stop, button) {
 function open(stop) {
     const asked = sides.filter((side) => stop[side]);
     const loading = asked.filter((side) => !netron(side));
-    const problems = loading.map((side) => `the ${side} graph is still loading`);
+    const problems = loading.map((side) => `the ${names[side]} graph is still loading`);
     if (loading.length) {
         setTimeout(() => latest === stop && open(stop), 200); // unless another stop was chosen since
     } else {
@@ -53,23 +63,28 @@ function addStop(stop) {
     element(button, 'b', stop.title);
     element(button, 'small', stop.text);
     sides.filter((side) => stop[side]).forEach((side) => {
-        element(element(button, 'small', `${side}: `), 'code', stop[side]);
+        element(element(button, 'small', `${names[side]}: `), 'code', stop[side]);
     });
     button.addEventListener('click', () => go(stop, button));
 }
 
-function addCount(row) {
+function addCount(row, compared) {
     const line = element(document.getElementById('counts'), 'tr');
     const button = element(element(line, 'td'), 'button', row.operator);
     button.type = 'button';
     button.addEventListener('click', () => go(row.first, button));
     element(line, 'td', String(row.left));
     element(line, 'td', String(row.right));
+    if (!compared) {
+        return;
+    }
     const change = row.right - row.left;
     element(line, 'td', change ? (change > 0 ? `+${change}` : String(change)) : '', change > 0 ? 'more' : 'fewer');
 }
 
 fetch('tour.json').then((answer) => answer.json()).then((data) => {
+    names = data.names;
+    document.getElementById('change').hidden = !data.compared;
     data.tour.forEach(addStop);
-    data.counts.forEach(addCount);
+    data.counts.forEach((row) => addCount(row, data.compared));
 });

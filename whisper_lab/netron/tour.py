@@ -40,18 +40,25 @@ def stops(landmarks: list[Landmark], left: onnx.ModelProto, right: onnx.ModelPro
 
 
 def _maker(graph: onnx.GraphProto, other: onnx.GraphProto, name: str) -> str | None:
-    """The node of `graph` that makes the first input of node `name` of `other`."""
+    """The node of `graph` that makes the first input of node `name` of `other`.
+
+    It may be called by the same name and make a value of another one: 03 calls what it has smoothed so.
+    """
     wanted = next(node.input[0] for node in other.node if node.name == name)
-    return next((node.name for node in graph.node if wanted in node.output), None)
+    made = next((node.name for node in other.node if wanted in node.output), None)
+    return next((node.name for node in graph.node if wanted in node.output or node.name == made), None)
 
 
 def counts(left: onnx.ModelProto, right: onnx.ModelProto) -> list[dict]:
     """Per operator how many there are left and right, largest change first, and the first node of each."""
     a, b = operators(left), operators(right)
     names = sorted({*a, *b}, key=lambda name: (-abs(b[name] - a[name]), -a[name], name))
+    first = [_first_nodes(model) for model in (left, right)]
     return [{"operator": name.removeprefix("com.microsoft."), "left": a[name], "right": b[name],
-             "first": {"left": _first(left, name), "right": _first(right, name)}} for name in names]
+             "first": {side: nodes.get(name.rpartition(".")[2]) for side, nodes in zip(("left", "right"), first,
+                                                                                       strict=True)}} for name in names]
 
 
-def _first(model: onnx.ModelProto, operator: str) -> str | None:
-    return Landmark("", "", operator=operator.rpartition(".")[2]).find(model.graph)
+def _first_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Operator type -> the name of its first node."""
+    return {node.op_type: node.name for node in reversed(model.graph.node)}

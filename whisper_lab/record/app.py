@@ -3,9 +3,10 @@
 What a visitor sends is a file in this program's own upload folder, made by Gradio; nothing else is ever opened.
 """
 
+import functools
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
-from whisper_lab.record import door, facts, picture
-from whisper_lab.record.listener import Heard, Listener
+from whisper_lab.record import door, examples, facts, picture
+from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
 
@@ -32,9 +33,13 @@ INSECURE = """() => window.isSecureContext && navigator.mediaDevices ? "" :
 REST = "() => Array(2).fill({__type__: 'update', interactive: false})"
 WAKE = "() => Array(2).fill({__type__: 'update', interactive: true})"
 
+# On a telephone the transcript would appear below what is seen.
+LOOK = """() => { if (document.querySelector('#text').getBoundingClientRect().bottom > innerHeight - 80)
+document.querySelector('#transcribe').scrollIntoView({block: 'start', behavior: 'smooth'}); }"""
+
 TITLE = """# Record a sentence
-Record (or upload), listen, save. It becomes `speech.wav` on the machine that runs this page: 16 kHz, mono, 16-bit, what
-Whisper hears."""
+It becomes `speech.wav` on the machine that runs this page: 16 kHz, mono, 16-bit, what Whisper hears."""
+KEPT_AS = {"txt": "Text .txt", "srt": "Subtitles .srt", "vtt": "Subtitles .vtt"}  # a file's ending -> its button
 SHARED = """When several people use this page at once, each downloads and transcribes their own; `speech.wav` is the
 recording that was saved last, those before it are in `recordings/`."""
 WAYS = """
@@ -42,11 +47,12 @@ A browser gives the microphone only to a secure page: `localhost`, or https. Fro
 
 1. **VS Code over SSH** forwards the port: panel *Ports*, *Forward a Port*, the number in the address above. Then open
    `http://localhost:PORT` on your own computer. Nothing else is needed.
-2. **`--share`** prints a public https address, `https://....gradio.live`, and a password.
+2. **`--share`** prints a public https address, `https://....gradio.live`, and a password. Sound and text then pass
+   through the servers of gradio.live, which can read them.
 3. **`--host 0.0.0.0 --https`** serves the local network with a certificate made on the spot; the browser warns, compare
    the fingerprint in the terminal.
 
-Uploads and downloads are deleted after an hour; nothing is sent to anybody else.
+Uploads and downloads are deleted after an hour; without `--share` nothing is sent to anybody else.
 """
 
 
@@ -89,21 +95,44 @@ class Recorder:
         except LabError as error:
             return [mine, facts.trouble(error, arrived), *(gradio.skip() for _ in range(3)), *_no_text()]
         doubt = facts.warning(heard.warning) if heard.warning else ""
-        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how, _captions(mine, heard)]
+        return [mine, facts.as_html(mine.saved), *_shown(mine), doubt, heard.text, heard.how,
+                *_to_keep(mine, heard.files)]
 
-    def announce(self, choice: str) -> list:
-        """At once, before `transcribe`: no old text, and what is being waited for."""
-        return _no_text(self.listener.waiting(choice))
+    def open(self, arrived: str | None, mine: Mine | None, choice: str) -> Iterator[list]:
+        """Before `transcribe`: takes the old text away, opens the model, and says what is being done meanwhile."""
+        yield _no_text()
+        if not arrived and mine is None:
+            return  # `transcribe` says so
+        try:
+            for line in self.listener.opening(choice):
+                yield _no_text(line)
+        except LabError:
+            return  # `transcribe` meets it again, and says it when the recording is saved
+
+    def example(self, label: str) -> str:
+        """A button under the recorder: the clip, as if it had been uploaded."""
+        import gradio
+
+        try:
+            door.check_room(self.folder, examples.size(label))
+            return str(examples.copy(label, self._place()))
+        except LabError as error:
+            raise gradio.Error(f"{error.problem}: {error.remedy}") from error
 
     def _keep(self, arrived: str | None) -> Mine:
         door.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
-        place = self.folder / secrets.token_urlsafe(16)  # an address that nobody else can guess
-        place.mkdir()
+        place = self._place()
         audio.write_wav(place / "speech.wav", samples)
         picture.draw(samples, *self.listener.spec(), place / "speech.png")
         console.note("saved", saved.path, f"{saved.duration:.2f} s")
         return Mine(arrived, saved, place / "speech.wav")
+
+    def _place(self) -> Path:
+        """A new folder at an address that no one else can guess."""
+        place = self.folder / secrets.token_urlsafe(16)
+        place.mkdir()
+        return place
 
 
 def _shown(mine: Mine) -> list:
@@ -115,20 +144,18 @@ def _shown(mine: Mine) -> list:
 
 
 def _no_text(how: str = "") -> list:
-    """Warning, text, how, subtitles: nothing."""
+    """Warning, text, how, files to keep: nothing."""
     import gradio
 
-    return ["", "", how, gradio.update(visible=False)]
+    return ["", "", how, *(gradio.update(visible=False) for _ in KEPT_AS)]
 
 
-def _captions(mine: Mine, heard: Heard):
-    """The button that downloads the subtitles, once there are any; they lie beside the recording, and go with it."""
+def _to_keep(mine: Mine, made: dict[str, str]) -> list:
+    """The buttons that download text and subtitles, once there are any: files beside the recording, gone with it."""
     import gradio
 
-    if not heard.srt:
-        return gradio.update(visible=False)
-    path = files.write_text(mine.download.with_suffix(".srt"), heard.srt)
-    return gradio.update(value=str(path), visible=True)
+    return [gradio.update(value=str(files.write_text(mine.download.with_suffix(f".{ending}"), made[ending])),
+                          visible=True) if ending in made else gradio.update(visible=False) for ending in KEPT_AS]
 
 
 def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path, limit_s: float):
@@ -140,20 +167,25 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         gradio.Markdown(TITLE)
         if introduction := listener.introduction():
             gradio.Markdown(introduction, elem_id="knows")
-        insecure, mine = gradio.HTML(), gradio.State(None, time_to_live=KEEP_S)
+        insecure, mine = gradio.HTML(elem_id="insecure"), gradio.State(None, time_to_live=KEEP_S)
         with gradio.Row():
-            sound, save_button, report, download = _left(limit_s)
-            choice, language, transcribe_button, doubt, text, how, captions, player, image = _right(listener)
+            sound, clips, save_button = _voice(limit_s)
+            choice, language, transcribe_button, *answer = _words(listener)
+        with gradio.Row():
+            shown = _sound_of_it()
         gradio.Markdown(SHARED)
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
-        results = [mine, report, download, player, image]
+        results = [mine, *shown]
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        answer = [doubt, text, how, captions]
-        announced = transcribe_button.click(recorder.announce, choice, answer, api_visibility="private",
-                                            show_progress="hidden")
-        announced.then(recorder.transcribe, [sound, mine, choice, language], [*results, *answer], api_name="transcribe",
-                       show_progress="minimal", show_progress_on=text)
+        transcribe_button.click(None, None, None, js=LOOK)
+        opened = transcribe_button.click(recorder.open, [sound, mine, choice], answer, api_visibility="private",
+                                         show_progress="minimal", show_progress_on=answer[1])
+        opened.then(recorder.transcribe, [sound, mine, choice, language], [*results, *answer], api_name="transcribe",
+                    show_progress="minimal", show_progress_on=answer[1])
+        for button in clips:
+            button.click(functools.partial(recorder.example, button.value), None, sound, api_visibility="private",
+                         show_progress="hidden")
         buttons = [save_button, transcribe_button]
         sound.start_recording(None, None, buttons, js=REST)
         for arrival in (sound.change, sound.clear):
@@ -162,40 +194,54 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
     return page
 
 
-def _left(limit_s: float) -> tuple:
-    """Recorder, Save, what was saved, download."""
+def _voice(limit_s: float) -> tuple:
+    """Recorder, examples, Save Recording."""
     import gradio
 
-    with gradio.Column(min_width=340):
+    with gradio.Column(min_width=320):
         sound = gradio.Audio(sources=["microphone", "upload"], type="filepath", format=None,
                              label=f"Your voice, at most {limit_s / 60:g} minutes", elem_id="recorder",
                              waveform_options=gradio.WaveformOptions(sample_rate=RECORDED_RATE), buttons=[])
         sound.async_move_resource_to_block_cache = refuse_addresses(sound.async_move_resource_to_block_cache)
+        with gradio.Row(elem_id="examples", visible=bool(examples.labels())):
+            gradio.HTML("or an example:", padding=False)
+            clips = [gradio.Button(label, size="sm", min_width=0) for label in examples.labels()]
         save_button = gradio.Button("Save Recording", variant="primary", elem_id="save")
-        report = gradio.HTML(elem_id="report")
-        download = gradio.DownloadButton("Download speech.wav", visible=False, elem_id="download")
-    return sound, save_button, report, download
+    return sound, clips, save_button
 
 
-def _right(listener: Listener) -> tuple:
-    """Choice of a runtime, Transcribe, the warning above the text, how it came about, subtitles; player, picture."""
+def _words(listener: Listener) -> tuple:
+    """Choice of a runtime and a language, Transcribe; the warning above the text, how it came about, files to keep."""
     import gradio
 
-    with gradio.Column(min_width=340, scale=2):
+    with gradio.Column(min_width=320, scale=2):
         with gradio.Row(equal_height=True):
-            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice")
+            choice = gradio.Dropdown(listener.choices(), label="Transcribe with", elem_id="choice", min_width=200)
             language = gradio.Dropdown(listener.languages(), value=listener.language or "", label="Language",
-                                       elem_id="language")
-            transcribe_button = gradio.Button("Transcribe", elem_id="transcribe")
+                                       elem_id="language", min_width=200)
+            transcribe_button = gradio.Button("Transcribe", variant="primary", elem_id="transcribe", min_width=120)
         doubt = gradio.HTML(elem_id="doubt")
         text = gradio.Textbox(label="Transcript", lines=2, elem_id="text", buttons=["copy"])
         how = gradio.Markdown(elem_id="how")
-        captions = gradio.DownloadButton("Download subtitles, speech.srt", visible=False, elem_id="captions", size="sm")
+        with gradio.Row(elem_id="keep"):
+            kept = [gradio.DownloadButton(label, visible=False, elem_id=f"keep-{ending}", size="sm", min_width=0)
+                    for ending, label in KEPT_AS.items()]
+    return choice, language, transcribe_button, doubt, text, how, *kept
+
+
+def _sound_of_it() -> tuple:
+    """What was saved, and its download; player and picture."""
+    import gradio
+
+    with gradio.Column(min_width=320):
+        report = gradio.HTML(elem_id="report")
+        download = gradio.DownloadButton("Download speech.wav", visible=False, elem_id="download")
+    with gradio.Column(min_width=320, scale=2):
         player = gradio.Audio(label="What was saved: your last recording, as Whisper gets it", visible=False,
                               interactive=False, buttons=[], elem_id="player")
         image = gradio.Image(label="Waveform and log-mel spectrogram", show_label=False, visible=False,
                              interactive=False, buttons=["fullscreen"], elem_id="picture")
-    return choice, language, transcribe_button, doubt, text, how, captions, player, image
+    return report, download, player, image
 
 
 def own(arrived: str | None, folder: Path) -> Path:

@@ -1,6 +1,9 @@
 """A certificate for this machine, signed by itself, made on the spot: enough for a browser to open the microphone.
 
-A browser warns, because nobody else vouches for it; its fingerprint is printed so that the two can be compared.
+A browser warns, because no one else vouches for it; its fingerprint is printed so that the two can be compared.
+
+The openssl command makes it, not the package cryptography (or trustme, which is built on that): every system that the
+lab runs on has the command, and one flag of one script is no reason for another compiled package in the lock.
 """
 
 import hashlib
@@ -26,7 +29,7 @@ def make(folder: Path, host: str) -> tuple[Path, Path, str]:
         raise LabError("--https makes its certificate with the openssl command, which is not here",
                        f"apt-get install openssl; or {OTHER_WAYS}")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    key.touch(mode=0o600)  # before openssl writes it: nobody else may read it, not even for a moment
+    key.touch(mode=0o600)  # before openssl writes it: no one else may read it, not even for a moment
     names = ",".join(_kind(name) for name in addresses(host))
     done = subprocess.run(
         [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256",

@@ -4,6 +4,7 @@ Gradio's own rules are for pages that anyone may embed. These are for a page on 
 outside Gradio's application, so that nothing is answered, not even the preflight of a foreign site, before it agrees.
 """
 
+import asyncio
 import contextlib
 import re
 import time
@@ -27,6 +28,7 @@ UPLOAD = re.compile(r"/gradio_api/upload/?")
 LARGEST_FILE = 100_000_000  # bytes; five minutes of 16-bit stereo at 48 kHz are 58 MB
 LARGEST_BODY = 1_000_000  # bytes of any other request
 MOST_BYTES, MOST_FILES = 2_000_000_000, 1000  # of uploads and downloads together, before the oldest have to go
+QUIET_S, LONGEST_BODY_S = 30, 600  # s without a byte, and in all, before a body that is being sent is given up
 YOUNG_S = 600  # what somebody may still be working with is not removed
 FREE_GUESSES = 5  # wrong passwords from one address before it has to wait
 LONGEST_WAIT_S = 60
@@ -181,31 +183,37 @@ def application(rules: Rules):
 # Answers -------------------------------------------------------------------------------------------------------------
 
 async def _limited(app, scope, receive, send, limit: int) -> None:
-    """Run `app`; where more than `limit` bytes are sent, it sees the visitor leave, and the visitor sees why."""
-    taken, started, too_much = 0, False, False
+    """Run `app`; where more than `limit` bytes are sent, or nothing for long, it sees the visitor leave, and the
+    visitor sees why."""
+    taken, started, more, problem = 0, False, True, None
+    end = time.monotonic() + LONGEST_BODY_S
 
     async def counted():
-        nonlocal taken, too_much
-        message = await receive()
-        taken += len(message.get("body", b""))
+        nonlocal taken, more, problem
+        try:  # a body that never ends would hold its share of the quota; behind it comes only the visitor's leaving
+            message = await (asyncio.wait_for(receive(), min(QUIET_S, end - time.monotonic())) if more else receive())
+        except TimeoutError:
+            problem = 408, "the body of this request came too slowly"
+            return {"type": "http.disconnect"}
+        taken, more = taken + len(message.get("body", b"")), message.get("more_body", False)
         if taken > limit:
-            too_much = True
+            problem = 413, f"more than {limit // 1_000_000} MB are not taken"
             return {"type": "http.disconnect"}
         return message
 
     async def watched(message) -> None:
         nonlocal started
-        if not too_much or started:
+        if not problem or started:
             started = True
             await send(message)
 
     try:
         await app(scope, counted, watched)
     except Exception:  # an application's own answer to a visitor who left halfway
-        if not too_much:
+        if not problem:
             raise
-    if too_much and not started:
-        await _refuse(scope, receive, send, 413, f"more than {limit // 1_000_000} MB are not taken")
+    if problem and not started:
+        await _refuse(scope, receive, send, *problem)
 
 
 def _with_headers(send):

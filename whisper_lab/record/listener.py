@@ -3,9 +3,11 @@
 Nothing is loaded before somebody asks; then it stays. One transcription at a time: two would only share the cores.
 """
 
+import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,11 @@ from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
+from whisper_lab.tokens import TokenRules
 from whisper_lab.transcribe import is_silent
 
+# First in the list of languages, where the model knows them: those of the class and those most spoken.
+COMMON = ("en", "nl", "fr", "de", "es", "it", "pt", "pl", "tr", "ar", "ru", "uk", "zh", "ja", "hi")
 PYTORCH = "PyTorch"
 GRAPHS = "ONNX graphs, "  # followed by the precision
 
@@ -31,7 +36,7 @@ class Heard:
     text: str
     how: str  # one line of Markdown: model, runtime, seconds, language
     warning: str | None = None  # where the model itself finds the text unlikely, or it goes round in a loop
-    srt: str = ""  # the same as subtitles
+    files: dict[str, str] = field(default_factory=dict)  # the same to keep: a file's ending -> what is in it
 
 
 class Listener:
@@ -41,6 +46,7 @@ class Listener:
         """model: as --model, None for the default; model_dir: where 03 wrote its graphs; language: None to detect."""
         self.model, self.model_dir, self.language, self.threads = model, Path(model_dir), language, threads
         self._opened: dict = {}
+        self._found: checkpoints.Checkpoint | None = None  # behind PYTORCH, once it was looked for
         self._one_at_a_time = threading.Lock()
         self.graphs = chosen_name(model, model_dir)
 
@@ -63,16 +69,60 @@ class Listener:
         named = graph_name(self.model) if self.model else ""
         return confidence.knowledge_in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
-    def waiting(self, choice: str) -> str:
-        """What the page says until the transcript is there; nothing for what is no choice."""
+    def opening(self, choice: str) -> Iterator[str]:
+        """Open a choice, and say what is being done; the last line stays until the text is there.
+
+        Says nothing about what is no choice. Raises LabError as the runtimes do.
+        """
         if choice not in self.choices():
-            return ""
-        return "Listening ..." if choice in self._opened else f"Loading the model ({choice}); then it stays loaded ..."
+            return
+        if choice not in self._opened:
+            if choice == PYTORCH and self._found is None:
+                yield f"Looking for {graph_name(self._named())}; what this machine does not have is fetched once ..."
+            yield self._loading(choice)
+            with self._one_at_a_time:
+                self._open(choice)
+        yield f"{self._opened[choice][1]}, {choice}: listening ..."
+
+    def _loading(self, choice: str) -> str:
+        """Which model is loaded, and how much that is."""
+        if choice == PYTORCH:
+            name, files = self._checkpoint().name, self._checkpoint().folder.glob("*")
+            size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".bin"))
+        else:
+            name, pair = self.graphs, naming.pair(self.model_dir, self.graphs, choice.removeprefix(GRAPHS))
+            size = sum(path.stat().st_size for graph in pair.values() for path in (graph, naming.sidecar(graph))
+                       if path.is_file())
+        return f"Loading {name}, {choice}: {size / 1e6:.0f} MB, once; then it stays loaded ..."
 
     def languages(self) -> list[tuple[str, str]]:
-        """(name, code) of every language that a Whisper knows, and the page's own; "" first: the model finds it."""
-        codes = {*languages.NAMES, self.language or "en"}
-        return [("found by the model", ""), *sorted((languages.name(code), code) for code in codes)]
+        """(name, code) of the languages to choose from, common ones first; "" before them: the model finds it.
+
+        Those that the page's model knows; where that is not known before it is loaded, those of any Whisper.
+        """
+        known = self._known()
+        if known == {"en"}:
+            return [("English, the only one", "")]
+        codes = (known or {*languages.NAMES}) | {self.language or "en"}
+        common = [code for code in COMMON if code in codes]
+        rest = sorted(codes - set(common), key=languages.name)
+        return [("found by the model", ""), *((languages.name(code), code) for code in [*common, *rest])]
+
+    def _known(self) -> set[str]:
+        """The languages of the page's model; empty where its files are not at hand, or its choices differ in them."""
+        name = graph_name(self._named())
+        if self._precisions(self.graphs) and name == self.graphs:
+            folder = naming.runtime_folder(self.model_dir, name)
+        else:
+            folder = checkpoints.BUNDLED if name == checkpoints.BUNDLED.name else Path(self._named())
+        try:
+            return set(TokenRules.from_folder(folder).languages) or {"en"}
+        except LabError:
+            return set()
+
+    def _named(self) -> str:
+        """--model, else what stands for it."""
+        return self.model or os.environ.get("WHISPER_LAB_MODEL") or checkpoints.DEFAULT
 
     def transcribe(self, samples: np.ndarray, choice: str, language: str | None = None) -> Heard:
         """Samples float32 [n] at 16 kHz to their text. language: None for the page's own, "" to detect it.
@@ -98,7 +148,9 @@ class Listener:
             how += "" if doubtful else f" with probability {found.language_probability:.2f}"
         if doubtful:
             doubtful = f"{doubtful}. {confidence.knowledge_in_words(model, language)}".strip()
-        return Heard(found.text, how, doubtful, transcripts.srt(found.segments))
+        made = {"txt": f"{found.text}\n",
+                **{kind: write(found.segments) for kind, write in transcripts.SUBTITLES.items()}}
+        return Heard(found.text, how, doubtful, made if found.text else {})
 
     def _open(self, choice: str):
         """The runtime of a choice and its model's name; opened once."""
@@ -116,13 +168,19 @@ class Listener:
     def _open_pytorch(self):
         from whisper_lab.torch_whisper import TorchWhisper
 
-        checkpoint = checkpoints.resolve(self.model)
+        checkpoint = self._checkpoint()
         runtime = TorchWhisper.load(checkpoint)
         if self.threads:
             import torch
 
             torch.set_num_threads(self.threads)
         return runtime, checkpoint.name + _warning(checkpoint.random_weights)
+
+    def _checkpoint(self) -> checkpoints.Checkpoint:
+        """The checkpoint behind PYTORCH; looked for, and fetched where it is not here, the first time only."""
+        if self._found is None:
+            self._found = checkpoints.resolve(self.model)
+        return self._found
 
 
 def _warning(random_weights: bool) -> str:

@@ -38,7 +38,7 @@ class Saved:
     dropouts: int | None = None  # None: not known, the browser does not tell
 
     def document(self) -> dict:
-        """For --output-json; keys carry their unit."""
+        """For --json; keys carry their unit."""
         return {
             "schema": SCHEMA, "file": self.path.name, "duration_s": round(self.duration, 3),
             "sampling_rate_hz": SAMPLE_RATE, "level": asdict(self.level),

@@ -145,6 +145,8 @@ def announce(args, port: int, public: str | None, auth: tuple[str, str] | None) 
     console.result(f"* Running on local URL:  {scheme}://{args.host}:{port}")
     if public:
         console.result(f"* Running on public URL: {public}")
+        console.warn("whoever has this address and the password can use the page, and what they say passes through the "
+                     "servers of gradio.live, which can read it")
     elif args.share:
         console.log.error("error: no public URL, gradio.live cannot be reached from here; the local URL keeps working")
     if auth:

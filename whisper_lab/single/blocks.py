@@ -42,7 +42,7 @@ class Block:
         return Block(self.model, f"{self.prefix}/{prefix}")
 
     def strings(self, texts: Sequence[str], name: str | None = None) -> ir.Value:
-        """A list of texts as a Constant node: strings cannot stand in a sidecar, where a large graph's weights are."""
+        """A list of texts as a Constant node: a sidecar, where a large graph's weights are, takes no strings."""
         return self("Constant", name=name, value_strings=list(texts))
 
     def _value(self, given):
@@ -95,7 +95,7 @@ def loop(outer: Block, name: str, trips, states: Sequence[tuple], body: Callable
 
     states: (first value, dtype, shape) of what one round hands to the next. body(block, round, *states) returns
     (go on, next states, scanned values); `round` counts from 0. scans: (dtype, shape) of the scanned values. weights:
-    initializers that are to stand in the body itself.
+    initializers that belong into the body itself.
     """
     block = outer.under(name)
     count, before = (typed(ir.Value(name=f"{block.prefix}/{what}"), dtype, [])

@@ -4,21 +4,24 @@ The pair has passed its own gates against PyTorch, so nothing is left to compare
 the loop, the token rules, the text.
 """
 
-import re
+import shlex
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from whisper_lab import console
+from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, Result, decode_encoded
-from whisper_lab.export import graphs, reference
+from whisper_lab.export import graphs, publish, reference
 from whisper_lab.export.gates import NEAR_TIE, Gate, below
 from whisper_lab.features import log_mel
+from whisper_lab.single import graph
 from whisper_lab.single.loop import FIRST, LANGUAGE, LATER, MASK
 from whisper_lab.tokens import TokenRules, log_softmax
 
-STANDARD = {"", "ai.onnx"}
 MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
 EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and character tables, nodes
 MEL = 1e-4  # largest difference to features.log_mel; measured 2e-5
@@ -26,10 +29,42 @@ ENOUGH = 32  # tokens per sound where the weights are random and no text ever en
 FEATURES = "mel/features"
 
 
-def structure(path: Path, pair: dict[str, Path], precision: str, given: str = "samples") -> list[Gate]:
+def check(path: Path, pair: dict[str, Path], whisper, precision: str, given: str = "samples", seed: int = 0,
+          threads: int | None = None) -> tuple:
+    """The opened graph and every gate's verdict; whisper: the OnnxWhisper over `pair`; given: samples or wav.
+
+    After a gate on its structure that fails, nothing more is asked: a malformed graph might not even open.
+    """
+    gates = check_structure(path, pair, precision, given)
+    if not all(gate.passed for gate in gates):
+        return None, gates
+    session, mel = graph.open_graph(path, threads), graph.open_graph(mel_alone(path), threads)
+    gates += [token_rules(path, whisper.rules),
+              *check_text(session, whisper, mel, sounds(whisper.spec, seed, given),
+                          not whisper.facts["random_weights"], precision, given)]
+    return session, gates
+
+
+def refuse(path: Path, pair: dict[str, Path], gates: list[Gate], folder: Path) -> None:
+    """Raises LabError where a gate has failed; the graph is then in `folder` under its .rejected name."""
+    broken = next((gate for gate in gates if not gate.passed), None)
+    if broken is None:
+        console.note("gates", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
+        return
+    left = publish.reject([path], folder)
+    seen = "; ".join(filter(None, [broken.said(), broken.detail]))
+    look = shlex.join(["python", "05-explore-in-netron.py", "--graphs", str(left[0]), str(pair["encoder"])])
+    raise LabError(f"the single graph is not the pair: gate '{broken.name}' failed ({seen})",
+                   f"look at it beside the encoder: {look}; --no-verify writes it regardless")
+
+
+# What it is made of --------------------------------------------------------------------------------------------------
+
+
+def check_structure(path: Path, pair: dict[str, Path], precision: str, given: str = "samples") -> list[Gate]:
     """Which operators, how large, each weight once."""
     model = onnx.load(path, load_external_data=False)
-    foreign = {node.op_type for node in nodes(model.graph) if node.domain not in STANDARD}
+    foreign = {node.op_type for node in graph.nodes(model.graph) if node.domain not in graph.STANDARD}
     allowed = MICROSOFT.get(precision, set())
     both = sum(graphs.size(part) for part in pair.values())
     ours = large_tensors([model])
@@ -55,19 +90,7 @@ def large_tensors(models: list[onnx.ModelProto]) -> Counter:
                    if np.prod(tensor.dims) >= graphs.BIG)
 
 
-def all_graphs(graph: onnx.GraphProto):
-    """A graph and the bodies of its loops, and of the loops in those."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from all_graphs(attribute.g)
-
-
-def nodes(graph: onnx.GraphProto):
-    """All nodes, those inside loops too."""
-    return (node for inner in all_graphs(graph) for node in inner.node)
-
+# What it says --------------------------------------------------------------------------------------------------------
 
 def feeds(samples: np.ndarray, given: str = "samples") -> dict[str, np.ndarray]:
     """What the graph is given: float32 [1, n], or the bytes of a WAV file, uint8 [bytes]."""
@@ -91,29 +114,44 @@ def sounds(spec, seed: int = 0, given: str = "samples") -> dict[str, np.ndarray]
     return {name: np.frombuffer(audio.to_pcm16(samples), "<i2") / np.float32(32768) for name, samples in found.items()}
 
 
-def text(session, runtime, probe, heard: dict[str, np.ndarray], trained: bool, precision: str,
-         given: str = "samples") -> list[Gate]:
-    """Mel, tokens and text of each sound. session: the single graph; runtime: OnnxWhisper; probe: its mel alone."""
-    mel, same, words, apart = [], [], [], []
-    limit = None if trained else ENOUGH
-    for name, samples in heard.items():
-        fed = asked = feeds(samples, given)
-        if limit:
-            asked = fed | {"max_length": np.array([limit + len(runtime.rules.prompt(first(runtime), "transcribe"))])}
-        written, tokens = session.run(["text", "tokens"], asked)
-        ours, theirs = probe.run(None, fed)[0], log_mel(samples, runtime.spec)[None]
-        mel.append((float(np.abs(ours - theirs).max()), name))
-        alone, result = (two_graphs(runtime, features, limit) for features in (ours, theirs))
-        same.append((margin(runtime, ours, alone, tokens.tolist()), name))
-        if written[0] != runtime.rules.text(runtime.tokenizer, tokens):
-            words.append(name)
-        apart.append((margin(runtime, theirs, result, tokens.tolist()), name))
-    return [below("mel", max(mel)[0], MEL, f"largest difference to features.log_mel, on {max(mel)[1]}"),
+@dataclass(frozen=True)
+class Heard:
+    """What graph and pair make of one sound, and how far they are apart."""
+
+    sound: str
+    mel: float  # largest difference to features.log_mel
+    same_mel: float  # nats by which the pair, given the graph's own mel, prefers another token; 0: it never does
+    own_mel: float  # the same, where the pair computes its mel itself
+    right_text: bool  # the text is that of the tokens
+
+
+def check_text(session, pair, mel, clips: dict[str, np.ndarray], trained: bool, precision: str,
+               given: str = "samples") -> list[Gate]:
+    """Mel, tokens and text of each sound. session: the single graph; mel: its mel alone; pair: OnnxWhisper."""
+    heard = [hear(session, pair, mel, name, samples, None if trained else ENOUGH, given)
+             for name, samples in clips.items()]
+    worst = max(heard, key=lambda one: one.mel)
+    wrong = {one.sound for one in heard if not one.right_text}
+    return [below("mel", worst.mel, MEL, f"largest difference to features.log_mel, on {worst.sound}"),
             # int4's kernel gives slightly other digits inside a loop than outside; why was not established.
-            _same_tokens("tokens from the same mel", same, NEAR_TIE[precision] if precision in MICROSOFT else 0),
-            Gate("text of the tokens", not words, len(words), 0, f"differs on: {listed(set(words))}"),
+            _same_tokens("tokens from the same mel", [(one.same_mel, one.sound) for one in heard],
+                         NEAR_TIE[precision] if precision in MICROSOFT else 0),
+            Gate("text of the tokens", not wrong, len(wrong), 0, f"differs on: {listed(wrong)}"),
             # The mel's last digit may decide between two tokens that are nearly tied, and nothing else.
-            _same_tokens("tokens from samples", apart, NEAR_TIE[precision])]
+            _same_tokens("tokens from samples", [(one.own_mel, one.sound) for one in heard], NEAR_TIE[precision])]
+
+
+def hear(session, pair, mel, name: str, samples: np.ndarray, limit: int | None, given: str = "samples") -> Heard:
+    """Give one sound to the graph and to the pair; limit: the most tokens, None where the text ends by itself."""
+    fed = asked = feeds(samples, given)
+    if limit:
+        asked = fed | {"max_length": np.array([limit + len(pair.rules.prompt(any_language(pair), "transcribe"))])}
+    written, tokens = session.run(["text", "tokens"], asked)
+    ours, theirs = mel.run(None, fed)[0], log_mel(samples, pair.spec)[None]
+    same, own = (nats_apart(pair, features, answer(pair, features, limit), tokens.tolist())
+                 for features in (ours, theirs))
+    return Heard(name, float(np.abs(ours - theirs).max()), same, own,
+                 bool(written[0] == pair.rules.text(pair.tokenizer, tokens)))
 
 
 def _same_tokens(name: str, apart: list[tuple[float, str]], limit: float) -> Gate:
@@ -126,18 +164,18 @@ def _same_tokens(name: str, apart: list[tuple[float, str]], limit: float) -> Gat
     return below(name, worst, limit, detail, unit="nats")
 
 
-def first(runtime) -> str | None:
+def any_language(runtime) -> str | None:
     """Any language of the checkpoint: all prompts are equally long."""
     return next(iter(runtime.rules.languages), None)
 
 
-def two_graphs(runtime, features: np.ndarray, limit: int | None = None) -> Result:
+def answer(runtime, features: np.ndarray, limit: int | None = None) -> Result:
     """The pair's greedy answer to one window."""
     return decode_encoded(runtime, runtime.encode(features), 1, Options(max_tokens=limit))[0]
 
 
-def margin(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
-    """How much likelier the pair's token was where `tokens` first differ, in nats; 0 where they never do."""
+def nats_apart(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
+    """By how many nats the pair prefers its own token where `tokens` first differ from it; 0 where they never do."""
     theirs, ours = [*result.tokens, runtime.rules.end], [*tokens, runtime.rules.end]
     i = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
     if i is None:
@@ -161,20 +199,20 @@ def cut_out(path: Path, name: str) -> bytes:
         if wanted & set(node.output):
             kept.insert(0, node)
             alone = onnx.helper.make_graph([node], "", [], [])
-            wanted.update(nested for inner in nodes(alone) for nested in inner.input)
+            wanted.update(nested for inner in graph.nodes(alone) for nested in inner.input)
     weights = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
     for tensor in weights:
         if tensor.external_data:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
     inputs = [value for value in model.graph.input if value.name in wanted]
     output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph(kept, "part", inputs, [output], weights)
-    return onnx.helper.make_model(graph, opset_imports=model.opset_import,
+    part = onnx.helper.make_graph(kept, "part", inputs, [output], weights)
+    return onnx.helper.make_model(part, opset_imports=model.opset_import,
                                   ir_version=model.ir_version).SerializeToString()
 
 
 def token_rules(path: Path, rules: TokenRules) -> Gate:
-    """Which tokens the graph lets come, first and later: those that decoding.py lets come, whether likely or not.
+    """The tokens that the graph allows, first and later, are those that decoding.py allows, whether likely or not.
 
     A rule that is missing shows in no text until the token it should forbid is the likeliest.
     """
@@ -189,9 +227,3 @@ def token_rules(path: Path, rules: TokenRules) -> Gate:
     wrong += sorted(languages)
     return Gate("tokens that may come", not wrong, len(wrong), 0,
                 f"wrongly allowed or forbidden: {', '.join(map(str, wrong[:5])) or 'none'}")
-
-
-def message(error: Exception) -> str:
-    """What a failing node of ours says of itself: its name begins with `error: `."""
-    found = re.search(r"Name:'error: ([^']+)'", str(error))
-    return found.group(1) if found else str(error).strip().splitlines()[0]

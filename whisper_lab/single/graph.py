@@ -1,25 +1,26 @@
-"""What surrounds the single graph of 08: its name, its ends, its metadata, its gates run, the table."""
+"""What surrounds the single graph of 08: its name, its ends, its metadata, how it is opened, its row of the table."""
 
 import json
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import checkpoints, console, external_data, files, machine, seals
+from whisper_lab import console, external_data, files, machine, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import metadata, naming, publish
-from whisper_lab.single import gates as single_gates
+from whisper_lab.export import metadata, naming
 from whisper_lab.single.blocks import Block, typed
 
+STANDARD = {"", "ai.onnx"}  # domains of operators that every runtime has
 PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
 REPORTS = Path("reports")
 
 
-def file_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
+def path_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
     """`<folder>/whisper-base_end_to_end_int8.onnx`; `..._end_to_end_wav_int8.onnx` where a WAV file is given."""
     return Path(folder) / naming.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
 
@@ -28,7 +29,7 @@ def command(path: Path) -> str:
     """The command that writes the single graph of this name, as a shell takes it."""
     name, _, rest = path.stem.partition(f"_{PART}")
     precision = rest.rpartition("_")[2]
-    words = ["python", "08-single-onnx-model.py", "--model", checkpoints.given(name),
+    words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
              *(["--precision", precision] if precision in naming.PRECISIONS else []),
              *(["--input", "wav"] if rest.startswith("_wav") else []),
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
@@ -37,7 +38,7 @@ def command(path: Path) -> str:
 
 def pair_command(path: Path, notes: dict, clip: Path) -> str:
     """The command that transcribes a clip of any length with the pair that a single graph was made of."""
-    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", checkpoints.given(notes["model"]),
+    words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", names.given(notes["model"]),
              "--precision", notes["precision"],
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
     return shlex.join(words)
@@ -75,18 +76,32 @@ def describe(path: Path, pair: dict[str, Path], verified: bool, given: str = "sa
     metadata.write(path, shared | {"operators": operators(path)}, PART, own["precision"], recipe, verified)
 
 
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the bodies of its loops, and of the loops in those."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_graphs(attribute.g)
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those inside loops too."""
+    return (node for inner in all_graphs(graph) for node in inner.node)
+
+
 def operators(path: Path) -> str:
-    """`standard`, or what a runtime has to have beyond."""
+    """`standard`, or which other operators a runtime has to have."""
     model = onnx.load(path, load_external_data=False)
-    foreign = {f"{node.domain}.{node.op_type}" for node in single_gates.nodes(model.graph)
-               if node.domain not in single_gates.STANDARD}
+    foreign = {f"{node.domain}.{node.op_type}" for node in nodes(model.graph)
+               if node.domain not in STANDARD}
     return "standard" if not foreign else f"standard and {', '.join(sorted(foreign))}"
 
 
 def census(path: Path) -> dict:
     """Nodes of all levels, by type."""
     model = onnx.load(path, load_external_data=False)
-    types = Counter(node.op_type for node in single_gates.nodes(model.graph))
+    types = Counter(node.op_type for node in nodes(model.graph))
     return {"nodes": sum(types.values()), "node_types": dict(types.most_common()), "operators": operators(path)}
 
 
@@ -102,11 +117,17 @@ def facts(path: Path) -> dict:
         raise LabError(f"{path} {problem}", f"write it again: {command(path)}")
     if found.get("part") != PART:
         raise LabError(f"{path} is not a single graph from samples to text", f"write one: {command(path)}")
-    return found | {"window_s": int(found["n_audio_ctx"]) * float(found["timestamp_step"]),
-                    "input": json.loads(found["recipe"]).get("input", "samples")}
+    try:
+        window_s, recipe = int(found["n_audio_ctx"]) * float(found["timestamp_step"]), json.loads(found["recipe"])
+        if not 0 < window_s < float("inf") or not isinstance(recipe, dict):
+            raise ValueError
+    except (KeyError, ValueError, OverflowError, RecursionError) as error:
+        raise LabError(f"{path} was not written whole: its metadata does not say how it is used",
+                       f"write it again: {command(path)}") from error
+    return found | {"window_s": window_s, "input": recipe.get("input", "samples")}
 
 
-# Check and report ----------------------------------------------------------------------------------------------------
+# Open and report ------------------------------------------------------------------------------------------------------
 
 def open_graph(path: str | Path | bytes, threads: int | None):
     """A session as 03's pair gets for its decoder. Raises LabError as external_data.check."""
@@ -120,49 +141,30 @@ def open_graph(path: str | Path | bytes, threads: int | None):
                                         session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
 
 
-def check(path: Path, pair: dict[str, Path], whisper, args) -> tuple:
-    """The opened graph and every gate; LabError, and the graph under its .rejected name, where one fails."""
-    gates, session = single_gates.structure(path, pair, args.precision, args.input), None
-    if all(gate.passed for gate in gates):  # a malformed graph might not even open
-        session = open_graph(path, args.threads)
-        gates.append(single_gates.token_rules(path, whisper.rules))
-        heard = single_gates.sounds(whisper.spec, args.seed, args.input)
-        probe = open_graph(single_gates.mel_alone(path), args.threads)
-        gates += single_gates.text(session, whisper, probe, heard, not whisper.facts["random_weights"], args.precision,
-                                   args.input)
-    broken = [gate for gate in gates if not gate.passed]
-    if broken:
-        left = publish.reject([path], Path(args.model_dir))
-        seen = "; ".join(filter(None, [broken[0].said(), broken[0].detail]))
-        raise LabError(f"the single graph is not the pair: gate '{broken[0].name}' failed ({seen})",
-                       "look at it beside the encoder: python 05-explore-in-netron.py --graphs "
-                       f"{shlex.quote(str(left[0]))} {shlex.quote(str(pair['encoder']))}; --no-verify writes it "
-                       "regardless")
-    console.note(f"gates {args.precision}", f"{len(gates)} of {len(gates)} passed", "against the pair, on every clip")
-    return session, gates
-
-
-def report(row: dict, args, name: str) -> None:
+def report(row: dict, name: str, model_dir: str, threads: int | None = None, output_json: str | None = None) -> None:
     """The table on stdout and `reports/single-<model>.json`, where rows of other precisions stay."""
-    def seconds(key, digits=3):
+    def seconds(key: str, digits: int = 3) -> str:
         return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
 
     over = row["size_bytes"] - row["pair_bytes"]
-    console.table(f"{name} in {args.model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
+    console.table(f"{name} in {model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
                   [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{over / 1e6:+.2f}", row["operators"],
                     seconds("seconds"), seconds("pair_seconds"), seconds("time_ratio", 2)]])
-    path, rows = REPORTS / f"single-{name}.json", []
+    path = REPORTS / f"single-{name}.json"
+    document = {"schema": SCHEMA, "machine": machine.card(threads), "peak_rss_bytes": machine.peak_rss_bytes(),
+                "graphs": [*(old for old in _rows(path) if old["file"] != row["file"]), row]}
+    for target in filter(None, (path, output_json)):
+        files.write_json(target, document)
+    console.note("report", path, "every gate with its value and limit" if row["gates"] else
+                 "no gate was run: --no-verify")
+
+
+def _rows(path: Path) -> list[dict]:
+    """The rows of an earlier report; none where there is no such file."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["graphs"]
+        return json.loads(path.read_text(encoding="utf-8"))["graphs"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    document = {"schema": SCHEMA, "machine": machine.card(args.threads), "peak_rss_bytes": machine.peak_rss_bytes(),
-                "graphs": [*(old for old in rows if old["file"] != row["file"]), row]}
-    files.write_json(path, document)
-    if args.output_json:
-        files.write_json(args.output_json, document)
-    console.note("report", path, "no gate was run: --no-verify" if args.no_verify else
-                 "every gate with its value and limit")
+        return []
 
 
 def plain_environment() -> dict[str, str]:

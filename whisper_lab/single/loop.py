@@ -1,9 +1,9 @@
 """The decoder inside a Loop: greedy search as decoding.py does it, with the cache as what one round hands to the next.
 
-The nodes of 03's decoder graph stand once, in the body of the inner loop. Its rounds take the prompt at once first and
-one token each after that; the cross caches and all weights are seen from outside, so no round copies them. The outer
-loop goes round twice where the language has to be found first: once for one token after <|startoftranscript|>, then,
-with empty caches again, for the text.
+The body of the inner loop contains the nodes of 03's decoder graph. Its first round takes the whole prompt, each later
+one a token; the cross caches and all weights are seen from outside, so no round copies them. The outer loop has two
+rounds where the language has to be found first: one for a single token after <|startoftranscript|>, then, with empty
+caches again, one for the text.
 """
 
 from dataclasses import dataclass
@@ -47,10 +47,23 @@ def take(decoder: ir.Model, into: ir.Model, cross: dict[str, ir.Value]) -> Body:
         if "_cross" in name:
             value.replace_all_uses_with(cross[name.replace("past", "present", 1)])
     taken = {value.name for node in into.graph for value in node.outputs} | set(into.graph.initializers)
+    _rename(nodes, taken)
+    inside = _move_weights(decoder, into, nodes, taken)
+    into.graph.opset_imports.update(decoder.graph.opset_imports)
+    pasts = [value for name, value in inputs.items() if "_self_" in name]
+    presents = [outputs[value.name.replace("past", "present", 1)] for value in pasts]
+    return Body(nodes, inside, inputs["input_ids"], pasts, outputs["logits"], presents)
+
+
+def _rename(nodes: list[ir.Node], taken: set[str]) -> None:
     for node in nodes:
         for value in node.outputs:
             value.name = f"step/{value.name}" if value.name in taken else value.name
         node.name = f"step/{node.name}"
+
+
+def _move_weights(decoder: ir.Model, into: ir.Model, nodes: list[ir.Node], taken: set[str]) -> list[ir.Value]:
+    """Register the decoder's weights in `into`; returns those of MatMulNBits, which go into the loop's body."""
     packed = {id(value) for node in nodes if node.op_type == "MatMulNBits" for value in node.inputs[2:]}
     inside = []
     for name, value in list(decoder.graph.initializers.items()):
@@ -61,10 +74,7 @@ def take(decoder: ir.Model, into: ir.Model, cross: dict[str, ir.Value]) -> Body:
             inside.append(value)
         else:
             into.graph.register_initializer(value)
-    into.graph.opset_imports.update(decoder.graph.opset_imports)
-    pasts = [value for name, value in inputs.items() if "_self_" in name]
-    presents = [outputs[value.name.replace("past", "present", 1)] for value in pasts]
-    return Body(nodes, inside, inputs["input_ids"], pasts, outputs["logits"], presents)
+    return inside
 
 
 def may_come(block: Block, rules: TokenRules) -> ir.Value:
@@ -80,7 +90,7 @@ def may_come(block: Block, rules: TokenRules) -> ir.Value:
     return block("Concat", *(block("Unsqueeze", row, [0]) for row in (language, first, later)), axis=0, name=MASK)
 
 
-def choose(block: Block, given: ir.Value, table: dict[str, int], error: str) -> ir.Value:
+def look_up(block: Block, given: ir.Value, table: dict[str, int], error: str) -> ir.Value:
     """The number that a table of texts has for string [1]; for another text a node fails whose name is the error."""
     found = block("Compress", list(table.values()), block("Equal", given, list(table)))
     return block("Reshape", found, [1], name=f"error: {error}")
@@ -97,9 +107,9 @@ def search(block: Block, body: Body, rules: TokenRules) -> ir.Value:
         language = graph_input(block.model, "language", STRING, [1], "")
         task = graph_input(block.model, "task", STRING, [1], "transcribe")
         codes = {"": -1, **rules.languages}  # "": to be found
-        known = {"language": choose(block, language, codes, f"language must be one of {listed(rules.languages)}, "
+        known = {"language": look_up(block, language, codes, f"language must be one of {listed(rules.languages)}, "
                                     "or empty to let the model find it"),
-                 "task": choose(block, task, rules.tasks, f"task must be one of {listed(rules.tasks)}")}
+                 "task": look_up(block, task, rules.tasks, f"task must be one of {listed(rules.tasks)}")}
     return passes(block, body, rules, block("Min", longest, [rules.max_positions]), **known)
 
 

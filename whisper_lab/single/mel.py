@@ -1,7 +1,7 @@
 """Samples to log-mel features inside a graph: `features.log_mel` in a dozen standard operators.
 
 The windowed Fourier transform is a convolution: each output channel is one cosine or sine under the Hann window, and
-the stride is the hop. The mel filters stand once for the cosines and once for the sines, so that their matrix product
+the stride is the hop. The mel filters are there twice, for the cosines and for the sines, so that their matrix product
 also adds the two squares of each Fourier bin.
 
 Measured on 30 s of sound with onnxruntime 1.31.1 on one core (x86, AVX512), processor time of the transform alone: this

@@ -2,7 +2,7 @@
 
 RIFF/WAVE (Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991): after `RIFF`, a
 size and `WAVE` come chunks, each a name of four letters, a size in bytes (little-endian), that many bytes, and one
-more where the size is odd. `fmt ` says what the samples are, `data` has them; others may stand anywhere.
+more where the size is odd. `fmt ` says what the samples are, `data` has them; others may be anywhere.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ def _chunk(block: Block, wav, name: bytes, first):
 
 
 def _letters(block: Block, wav, at, name: bytes, error: str):
-    """Do these four bytes stand there? bool [1]"""
+    """Are these four bytes at `at`? bool [1]"""
     same = block("Cast", block("Equal", _bytes(block, wav, at, 4, error), list(name)), to=INT64)
     return block("Equal", block("ReduceSum", same, [0], keepdims=1), [4])
 

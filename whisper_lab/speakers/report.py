@@ -57,33 +57,33 @@ def why(asked: int | None, found: list[str], turns: list[Turn]) -> str:
     return "--speakers asks for them" if asked else "found; --speakers sets the number"
 
 
-def publish(heard: Heard, model: dict | None, errors: Errors | None, seconds: dict, args) -> None:
-    """Print the output; with --output-json and --page write files."""
-    document = document_of(heard, model, errors, seconds, args)
-    if args.format == "text":
+def publish(heard: Heard, document: dict, errors: Errors | None, kind: str) -> None:
+    """Print the output; kind: text, json, srt, vtt or rttm."""
+    if kind == "text":
         show_speakers(heard)
-    if args.format != "text" or heard.lines:
-        console.result(words.formatted(args.format, document, heard.turns, heard.lines, heard.names))
+    if kind != "text" or heard.lines:
+        console.result(words.formatted(kind, document, heard.turns, heard.lines, heard.names))
     elif not heard.turns:
         console.result("No one speaks in it.")
     else:  # turns without words
         console.result("\n".join(f"{turn.start:8.2f} {turn.end:8.2f}  {heard.names[turn.speaker]}"
                                  for turn in heard.turns))
-    if errors and args.format == "text":
+    if errors and kind == "text":
         console.result("\n" + in_words(errors))
-    if args.output_json:
-        files.write_json(args.output_json, document)
-    if args.page:
-        path = Path(args.output_dir) / f"who-{heard.clip.stem}.html"
-        about = f"{len(heard.names)} speaker{'s' * (len(heard.names) != 1)}, {heard.duration:.0f} s"
-        write_page(path, heard.clip.name, heard.samples, heard.turns, words.paragraphs(heard.lines), heard.names, about)
-        console.note("page", path, "sound, lanes and words; it needs nothing else")
 
 
-def document_of(heard: Heard, model: dict | None, errors: Errors | None, seconds: dict, args) -> dict:
+def save_page(heard: Heard, folder: Path) -> None:
+    """A page with the sound, a lane for each speaker, and the words."""
+    path = folder / f"who-{heard.clip.stem}.html"
+    about = f"{console.count(len(heard.names), 'speaker')}, {heard.duration:.0f} s"
+    write_page(path, heard.clip.name, heard.samples, heard.turns, words.paragraphs(heard.lines), heard.names, about)
+    console.note("page", path, "sound, lanes and words; it needs nothing else")
+
+
+def document_of(heard: Heard, model: dict | None, errors: Errors | None, seconds: dict, threads: int | None) -> dict:
     """The JSON document."""
     found = words.as_document(heard.clip.name, heard.duration, heard.turns, heard.lines, heard.names, errors)
-    return {"schema": words.SCHEMA, "machine": machine.card(args.threads), "whisper": model, "models": models.cards(),
+    return {"schema": words.SCHEMA, "machine": machine.card(threads), "whisper": model, "models": models.cards(),
             "collar_s": COLLAR, **{key: round(value, 3) for key, value in seconds.items()}, **found}
 
 

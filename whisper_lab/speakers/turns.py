@@ -9,6 +9,7 @@ import numpy as np
 from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.speakers.voice import Stretch
+from whisper_lab.transcripts import CONTROL
 
 PAUSE = 1.0  # s; who goes on after a shorter pause, and no one spoke in it, still has the turn
 
@@ -63,7 +64,7 @@ def name_of(turn: Turn, names: Sequence[str]) -> str:
 
 
 def _field(text: str) -> str:
-    return "_".join(text.split()) or "<NA>"
+    return CONTROL.sub("", "_".join(text.split())) or "<NA>"
 
 
 def read_rttm(path: Path) -> list[Turn]:
@@ -73,9 +74,9 @@ def read_rttm(path: Path) -> list[Turn]:
     """
     remedy = "give a file of lines such as: SPEAKER meeting 1 12.40 3.25 <NA> <NA> Ann <NA> <NA>"
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise LabError(f"cannot read {path}: {error.strerror or error}", remedy) from error
+        lines = files.read_text(path, errors="replace").splitlines()
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy) from error
     found, recordings = [], set()
     for number, line in enumerate(lines, 1):
         fields = line.split()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from whisper_lab import checkpoints, console, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import OnnxWhisper, graph_name
+from whisper_lab.names import DEFAULT, name_for
+from whisper_lab.names import pair as graph_pair
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
 from whisper_lab.transcribe import Segment
 
@@ -132,43 +133,43 @@ def formatted(kind: str, document: dict, turns: Sequence[Turn], found: Sequence[
 FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")
 
 
-def open_runtime(args):
-    """(runtime, {name, precision, random_weights}) for the script's model, model_dir, precision and threads.
+def open_runtime(model: str | None, folder: str, wanted: str | None, threads: int | None):
+    """(runtime, {name, precision, random_weights}); folder: of the graphs; wanted: their precision, None for the best.
 
-    Raises LabError where --precision asks for graphs that are not there or know no word times, and where there is no
+    Raises LabError where the precision that is wanted is not there or knows no word times, and where there is no
     checkpoint either.
     """
-    name = graph_name(args.model or os.environ.get("WHISPER_LAB_MODEL") or checkpoints.DEFAULT)
-    reason = f"no graphs of {name} in {args.model_dir}"
-    for precision in [args.precision] if args.precision else _present(args.model_dir, name):
-        runtime = OnnxWhisper(args.model_dir, name, precision, args.threads)
+    name = name_for(model or os.environ.get("WHISPER_LAB_MODEL") or DEFAULT)
+    reason = f"no graphs of {name} in {folder}"
+    for precision in [wanted] if wanted else _present(folder, name):
+        runtime = OnnxWhisper(folder, name, precision, threads)
         if runtime.has_attention:
-            console.note("graphs", f"{name} {precision}", "--precision asks for it" if args.precision else
+            console.note("graphs", f"{name} {precision}", "--precision asks for it" if wanted else
                          "the fastest here that can tell when a word was said")
             return runtime, _facts(name, precision, runtime.facts["random_weights"])
         command = f"{runtime.command} --alignment-heads"
-        if args.precision:
+        if wanted:
             raise LabError(f"the {precision} graphs of {name} cannot tell when a word was said",
                            f"write graphs that can: {command}")
         reason = f"the graphs of {name} cannot tell when a word was said; {command} writes graphs that can"
-    return _pytorch(args, reason)
+    return _pytorch(model, threads, reason)
 
 
 def _present(folder: str, name: str) -> list[str]:
     return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
+            if all(path.is_file() for path in graph_pair(folder, name, precision).values())]
 
 
-def _pytorch(args, reason: str):
+def _pytorch(model: str | None, threads: int | None, reason: str):
     from whisper_lab.torch_whisper import TorchWhisper
 
-    checkpoint = checkpoints.resolve(args.model)
+    checkpoint = checkpoints.resolve(model)
     console.note("runtime", "PyTorch", reason)
     runtime = TorchWhisper.load(checkpoint)
-    if args.threads:
+    if threads:
         import torch
 
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(threads)
     return runtime, _facts(checkpoint.name, "PyTorch, float32", checkpoint.random_weights)
 
 

@@ -6,21 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab import confidence, console
+from whisper_lab import console
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.decoding import (
     FALLBACK_TEMPERATURES,
     Options,
     Result,
-    choose,
+    decode_encoded,
     detect_language,
     is_silence,
-    least_wrong,
     looks_wrong,
 )
 from whisper_lab.languages import name
-from whisper_lab.metrics import compression_ratio
-from whisper_lab.tokens import logsumexp, require_numbers
 from whisper_lab.transcribe import split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
@@ -78,7 +75,7 @@ class Hypothesis:
         return self.units[:next(doubt, count)]
 
 
-class Ear:
+class Recognizer:
     """Asks the graphs about windows of sound; counts what that costs."""
 
     def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True):
@@ -94,7 +91,7 @@ class Ear:
         self._warned = False
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
-    def listen(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
+    def recognize(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
                final: bool = False) -> Hypothesis:
         """The hypothesis for one window.
 
@@ -103,9 +100,10 @@ class Ear:
         """
         cross, rules = self._encode(self._shortened(features, seconds)), self.runtime.rules
         prefix = [token for unit in given for token in unit.tokens]
-        result, likely = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
+        result = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
         if is_silence(result, Options()):
             return Hypothesis(list(given), seconds=seconds)
+        likely = np.exp(result.logprobs[len(prefix):len(result.tokens)])
         new = [(token, p) for token, p in zip(result.tokens[len(prefix):], likely, strict=True) if rules.is_text(token)]
         units, likely = list(given), iter([p for _, p in new])
         for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.heard_language):
@@ -150,7 +148,7 @@ class Ear:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        result, _ = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
+        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
         pieces, end = split(result.tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
@@ -182,18 +180,18 @@ class Ear:
             self.heard_language, self.probability = max(found.items(), key=lambda item: item[1])
         return cross
 
-    def _search(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                temperatures: Sequence[float]) -> tuple[Result, list[float]]:
-        """As decoding.least_wrong has it; and the probability of each token after the prefix."""
-        found = []
-        for temperature in temperatures:
-            found.append(self._continue(cross, prefix, before, seconds, timestamps, temperature))
-            if not looks_wrong(found[-1][0], Options()):
-                return found[-1]
-        if len(temperatures) > 1:
+    def _search(self, cross, given: list[int], before: Sequence[int], seconds: float, timestamps: bool,
+                temperatures: Sequence[float]) -> Result:
+        """The text of a window that begins with the tokens `given`."""
+        rules = self.runtime.rules
+        prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
+        room = rules.max_positions - len(prompt) - len(given) - 1  # one is left for the end token
+        options = Options(language=self.heard_language, timestamps=timestamps, temperatures=tuple(temperatures),
+                          max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
+        result = decode_encoded(self.runtime, cross, 1, options, previous=[before], given=given)[0]
+        if len(temperatures) > 1 and looks_wrong(result, options):
             self._explain_doubt(cross)
-        best = least_wrong([result for result, _ in found], Options())
-        return next(pair for pair in found if pair[0] is best)
+        return result
 
     def _explain_doubt(self, cross) -> None:
         """Once: the language that was asked for may not be what is spoken."""
@@ -205,34 +203,3 @@ class Ear:
             console.warn(f"the text is unlikely in {name(self.language)}, and the model hears {name(heard)} "
                          f"(probability {probability:.2f}): try --language {heard}, or leave it out")
             self._warned = True
-
-    def _continue(self, cross, prefix: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                  temperature: float) -> tuple[Result, list[float]]:
-        """Search from `prefix` on at one temperature: all tokens, `prefix` included, and what tells whether to trust
-        those after it; and the probability of each of those."""
-        rules, runtime = self.runtime.rules, self.runtime
-        prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
-        most = rules.max_positions - len(prompt) - 1  # one is left for the end token
-        said = prefix[:most]
-        room = min(most, round(TOKENS_PER_SECOND * seconds) + len(prefix) + 1)
-        generator = np.random.default_rng([0, round(temperature * 1000)])
-        logits, cache = runtime.step(np.array([[*prompt, *said]], np.int64), cross, None)
-        at_start = logits[0, prompt.index(rules.start)]
-        silence = float(np.exp(at_start[rules.no_speech] - logsumexp(at_start)))
-        # What was given is judged with the rest, by logits that are there anyway: on [tokens given or written].
-        likely = confidence.of_rows(rules, logits[0, len(prompt) - 1:-1], said, timestamps).tolist()
-        given = len(likely)
-        while len(said) < room:
-            scores = rules.apply(logits[:, -1].astype(np.float32), np.array([said], np.int64), timestamps)
-            token = int(choose(scores, temperature, [generator])[0])
-            likely.append(float(scores[0, token] - logsumexp(scores)[0]))
-            require_numbers(runtime, likely[-1])
-            if token == rules.end:
-                break
-            said.append(token)
-            if len(said) < room:
-                logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
-        text = rules.text(runtime.tokenizer, said)
-        result = Result(said, text, float(np.mean(likely[given:] or [0.0])), silence, temperature,
-                        compression_ratio(text), None, None, prompt, confidence.mean_of_text(rules, likely, said))
-        return result, np.exp(likely[given:len(said)]).tolist()

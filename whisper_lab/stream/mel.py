@@ -1,7 +1,7 @@
 """Log-mel features of sound that is still coming: every frame is computed once, whatever windows it takes part in.
 
 A frame's log-power depends on its own 25 ms alone, so it is kept. The scaling depends on the loudest point of the
-window, so it is done for each window anew. Only the frames at a window's two edges are computed again: there
+window, so each window is scaled again. Only the frames at a window's two edges are computed again: there
 `features.log_mel` mirrors the samples or meets the padding.
 """
 
@@ -49,6 +49,10 @@ class LiveMel:
             self._samples, self._logs = self._samples[frames * hop:], self._logs[frames:]
             self.begin += frames * hop
 
+    def samples(self, start: int, end: int) -> np.ndarray:
+        """The sound from start to end, float32 [end - start]; nothing of it was forgotten."""
+        return self._samples[start - self.begin:end - self.begin]
+
     def window(self, start: int, end: int) -> np.ndarray:
         """Features of samples start..end, float32 [n_mels, n_frames]: those of log_mel(samples[start:end]).
 
@@ -57,7 +61,7 @@ class LiveMel:
         spec, hop, half = self.spec, self.spec.hop_length, self.spec.n_fft // 2
         if start % hop or start < self.begin or not start <= end <= min(self.end, start + spec.n_samples):
             raise ValueError(f"no window {start}..{end} in {self.begin}..{self.end}")
-        samples, offset = self._samples[start - self.begin:end - self.begin], (start - self.begin) // hop
+        samples, offset = self.samples(start, end), (start - self.begin) // hop
         logs = np.full((spec.n_frames, spec.n_mels), LOG_FLOOR)
         sounding = sounding_frames(len(samples), spec)
         first = min(-(-half // hop), sounding)

@@ -23,11 +23,12 @@ SCHEMA = "whisper-onnx-lab/stream/1"
 class Report:
     """Collects the streams of one run; notes at the end of each, files at the end of all."""
 
-    def __init__(self, args, runtime):
-        """Raises LabError where --reference lacks one of the files: before anything is heard, not after it."""
-        self.args, self.runtime = args, runtime
-        given = read_reference(args.reference, audio.find(args.file)) if args.reference else {}
-        self.references = {path.name: text for path, text in given.items()}
+    def __init__(self, runtime, settings: dict, output_dir: str | Path, output_json: str | None = None,
+                 references: dict[str, str] | None = None, batch: bool = True, threads: int | None = None):
+        """settings: for the JSON document; references: what is said, by a file's name; batch: compare with the
+        transcript of the whole."""
+        self.runtime, self.settings, self.references, self.batch = runtime, settings, references or {}, batch
+        self.folder, self.copy, self.threads = Path(output_dir), output_json, threads
         self.clips: list[dict] = []
         self.load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # of the last minute
         self._texts: list[tuple[str, list[str]]] = []  # two files may have one name
@@ -41,25 +42,25 @@ class Report:
         self._texts.append((label, stream.log.lines))
         several = len(self._texts) > 1
         blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts]
-        path = files.write_text(Path(self.args.output_dir) / f"{self.stem}.txt", "\n\n".join(blocks) + "\n")
+        path = files.write_text(self.folder / f"{self.stem}.txt", "\n\n".join(blocks) + "\n")
         console.note("saved", path, "the committed text")
 
     def add(self, label: str, source, stream) -> None:
         """Compare with the batch transcript and say what was measured."""
-        log, ear = stream.log, stream.ear
+        log, recognizer = stream.log, stream.recognizer
         heard = log.heard
         duration = log.count / SAMPLE_RATE
         if not log.count:
             console.warn(f"no sound came from {label}")
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
-            "language": ear.language, "text": " ".join(log.lines), "utterances": log.lines,
+            "language": recognizer.language, "text": " ".join(log.lines), "utterances": log.lines,
             "doubtful": [confidence.is_doubtful(likely, self.runtime.facts["model"]) for likely in log.likely],
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],
             "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)
                                for reason in ("agreement", "pause", "full window")},
-            "encoder_runs": ear.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
+            "encoder_runs": recognizer.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
             "hypothesis_median_s": rounded(np.median(log.hypothesis_s)) if log.hypothesis_s else None,
             "real_time_factor": rounded(real_time_factor(log.busy_s, duration)), "busy_s": rounded(log.busy_s),
             "largest_backlog_s": round(source.largest_backlog / SAMPLE_RATE, 3), "dropouts": source.dropouts,
@@ -72,11 +73,11 @@ class Report:
     def _compare(self, label: str, heard: np.ndarray, source, stream) -> dict:
         """The batch transcripts, the streamed text's errors against them and against --reference, and the latency."""
         nothing = {"batch": None, "batch_by_utterance": None, "latency": None, "reference": None}
-        if self.args.no_batch:
+        if not self.batch:
             return nothing | {"reason": "--no-batch"}
         if stream.log.count > len(heard):
             return nothing | {"reason": f"it lasted longer than {KEPT_S / 60:g} minutes: its sound was not kept"}
-        log, language = stream.log, stream.ear.language
+        log, language = stream.log, stream.recognizer.language
         text = " ".join(log.lines)
         try:
             console.note("comparing", "the whole recording transcribed at once", "Ctrl-C or --no-batch leaves it out")
@@ -116,18 +117,22 @@ class Report:
         return "timestamps of the batch transcript, last words of its segments only (03 --alignment-heads: every word)"
 
     def finish(self) -> None:
-        """The JSON document, in <output-dir> and where --output-json wants it."""
-        facts, args = self.runtime.facts, self.args
+        """The JSON document, in <output-dir> and where --json wants it."""
+        facts = self.runtime.facts
         document = {
-            "schema": SCHEMA, "machine": machine.card(args.threads), "load_before": self.load,
+            "schema": SCHEMA, "machine": machine.card(self.threads), "load_before": self.load,
             "model": {"name": facts["model"], **{key: facts[key] for key in ("revision", "random_weights",
                                                                            "weights_sha256", "precision")}},
-            "settings": {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
-                         "condition_on_previous": args.condition_on_previous},
-            "clips": self.clips}
-        for path in filter(None, (Path(args.output_dir) / f"{self.stem}.json", args.output_json)):
+            "settings": self.settings, "clips": self.clips}
+        for path in filter(None, (self.folder / f"{self.stem}.json", self.copy)):
             files.write_json(path, document)
             console.note("report", path, "every commit with its time")
+
+
+def references(argument: str | None, paths: list[str]) -> dict[str, str]:
+    """What is said in each file, by its name. Raises LabError where one is missing: before anything is heard."""
+    given = read_reference(argument, audio.find(paths)) if argument else {}
+    return {path.name: text for path, text in given.items()}
 
 
 def latency(commits: list, words: list[tuple[str, float | None]], source) -> dict:

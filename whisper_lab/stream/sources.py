@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, names
 from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import chosen_name, export_command
 from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
@@ -150,7 +149,7 @@ def _pcm_blocks(pipe, rate: int, channels: int) -> Iterator[np.ndarray]:
         data = rest + data
         if first and data.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3")):
             raise LabError("standard input holds a sound file, not raw samples",
-                           "name it with --file, or unpack it: ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | ...")
+                           "name the file itself, or unpack it: ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | ...")
         whole = len(data) // frame * frame
         data, rest, first = data[:whole], data[whole:], False
         yield convert(np.frombuffer(data, "<i2").reshape(-1, channels))
@@ -181,20 +180,20 @@ FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its tex
 Open = Callable[[Clock, threading.Event], Played | Live]
 
 
-def graphs(args) -> tuple[str, str]:
-    """Name and precision of the graphs to use, with the reason in a note.
+def graphs(model: str | None, folder: str, precision: str | None) -> tuple[str, str]:
+    """Name and precision of the graphs to use, with the reason in a note. None: what is not asked for.
 
     Raises LabError, with the command that writes them, where there are none.
     """
-    name = chosen_name(args.model, args.model_dir)
-    if args.precision:
-        console.note("graphs", f"{name} {args.precision}", "--precision asks for it")
-        return name, args.precision  # whether they are there is told where they are opened
-    present = _present(args.model_dir, name)
+    name = chosen_name(model, folder)
+    if precision:
+        console.note("graphs", f"{name} {precision}", "--precision asks for it")
+        return name, precision  # whether they are there is told where they are opened
+    present = _present(folder, name)
     if not present:
-        raise LabError(f"there are no graphs of {name} in {args.model_dir}",
-                       f"write them: {export_command(args.model_dir, name, 'int8')}")
-    reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {args.model_dir}, which would be faster"
+        raise LabError(f"there are no graphs of {name} in {folder}",
+                       f"write them: {export_command(folder, name, 'int8')}")
+    reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {folder}, which would be faster"
     console.note("graphs", f"{name} {present[0]}", reason)
     return name, present[0]
 
@@ -212,42 +211,43 @@ def detector(spec) -> SpeechDetector | None:
 
 def _present(folder: str, name: str) -> list[str]:
     return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in naming.pair(folder, name, precision).values())]
+            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
-def sources_of(args, failed: list) -> Iterator[tuple[str, Open]]:
-    """What to listen to: (label, how to open it). Files one after the other.
+def files(paths: list[str], realtime: bool, failed: list) -> Iterator[tuple[str, Open]]:
+    """Sound files one after the other: (label, how to open it).
 
     Of several files those that cannot be read are named, put into `failed` and left out.
     """
-    if args.file:
-        paths = audio.find(args.file)
-        for path in paths:
-            try:
-                sound = audio.stream(path)  # played once: an hours-long recording takes no memory
-            except LabError as error:
-                if len(paths) == 1:
-                    raise
-                failed.append(path)
-                console.error(error)
-                continue
-            console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format,
-                                                                                     *sound.notes]))
-            yield path.name, lambda clock, stop, sound=sound: Played(sound, args.realtime, clock, stop)
-    elif args.stdin:
-        blocks = pcm(args.rate, args.channels)
-        console.note("listening", f"standard input, {args.rate} Hz, {args.channels} channels, 16 bit", "Ctrl-C ends it")
-        yield "standard input", lambda clock, stop: Live(blocks, clock, stop)
-    else:
-        yield "microphone", _open_microphone(args)
+    found = audio.find(paths)
+    for path in found:
+        try:
+            sound = audio.stream(path)  # played once: an hours-long recording takes no memory
+        except LabError as error:
+            if len(found) == 1:
+                raise
+            failed.append(path)
+            console.error(error)
+            continue
+        audio.tell(path, sound)
+        yield path.name, lambda clock, stop, sound=sound: Played(sound, realtime, clock, stop)
 
 
-def _open_microphone(args) -> Open:
-    from whisper_lab import microphone
+def standard_input(rate: int, channels: int) -> tuple[str, Open]:
+    """Raw 16-bit samples: (label, how to open it)."""
+    blocks = pcm(rate, channels)
+    console.note("listening", f"standard input, {rate} Hz, {console.count(channels, 'channel')}, 16 bit",
+                 "Ctrl-C ends it")
+    return "standard input", lambda clock, stop: Live(blocks, clock, stop)
 
-    microphone.import_sounddevice()
-    chosen, losses = microphone.find(args.device), microphone.Losses()
-    return lambda clock, stop: Live(_microphone_blocks(chosen, losses, stop), clock, stop, losses)
+
+def microphone(wanted: int | str | None) -> tuple[str, Open]:
+    """The microphone of this number or name, None for the system's: (label, how to open it)."""
+    from whisper_lab import microphone as devices
+
+    devices.import_sounddevice()
+    chosen, losses = devices.find(wanted), devices.Losses()
+    return "microphone", lambda clock, stop: Live(_microphone_blocks(chosen, losses, stop), clock, stop, losses)
 
 
 def _microphone_blocks(chosen, losses, stop: threading.Event) -> Iterator[np.ndarray]:

@@ -35,7 +35,7 @@ def group(key: tuple, runs: list[dict], threshold_percent: float, time_limit_s: 
     freqs = sorted({run["freq"] for run in runs}, key=lambda freq: freq or 0)
     rows = [row(freq, [run for run in runs if run["freq"] == freq]) for freq in freqs]
     return {**dict(zip(GROUP, key, strict=True)), "parameters": _first(runs, "parameters"), "clocks": rows,
-            "methods": sorted({run["method"] for run in runs if run["energy_j"] is not None}),
+            "methods": sorted({run["method"] or "unknown" for run in runs if run["energy_j"] is not None}),
             "energy_reason": _first([run for run in runs if run["energy_j"] is None], "reason"),
             "optimum": optimum(rows, threshold_percent, time_limit_s), "warnings": implausible(rows),
             "work": work(runs)}
@@ -75,14 +75,14 @@ def optimum(rows: list[dict], threshold_percent: float, time_limit_s: float | No
     The limit is `time_limit_s`, else the fastest clock's time plus the threshold. Savings are against the highest
     clock. Everything that needs joules is None, with `reason`, where there are none.
     """
-    timed = [one for one in rows if one["time_s"]["mean"] is not None]
+    timed = [one for one in rows if one["time_s"]["mean"]]  # neither unknown nor 0, which has no ratio
     made = {"fastest_mhz": None, "least_energy": None, "limit_s": None, "edp": None, "ed2p": None, "reason": None}
     if not timed:
         return made | {"reason": "no run has a time"}
     fastest = min(timed, key=lambda one: one["time_s"]["mean"])
     limit = time_limit_s or fastest["time_s"]["mean"] * (1 + threshold_percent / 100)
     made |= {"fastest_mhz": fastest["freq_mhz"], "limit_s": limit}
-    powered = [one for one in timed if one["edp_js"]["mean"] is not None]
+    powered = [one for one in timed if one["edp_js"]["mean"]]
     if not powered:
         return made | {"reason": "they are products of energy and time, and no energy was measured"}
     least = min(powered, key=lambda one: one["energy_j"]["mean"])

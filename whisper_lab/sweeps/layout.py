@@ -10,11 +10,11 @@ Elsewhere: `run_<id>_freq_<MHz>_profile.csv`, `..._app.out`, `timing_summary.log
 """
 
 import csv
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from whisper_lab import files
 from whisper_lab.console import LabError
 
 PLAN, SUMMARY = "sweep_plan.json", "experiment_summary.json"
@@ -60,7 +60,7 @@ def find_runs(folder: Path) -> dict[str, dict]:
             name = key.stem
         elif match := THEIRS.match(path.name):
             freq = None if match["id"].startswith("baseline") else int(match["freq"])
-            key = RunKey(folder_gpu(folder), freq, int(re.search(r"\d+$", match["id"])[0]))
+            key = RunKey(folder_gpu(folder), freq, int((re.search(r"\d+$", match["id"]) or ["1"])[0]))
             name = f"{match['id']}@{match['freq']}"
         else:
             continue
@@ -80,7 +80,8 @@ def read_timing(folder: Path) -> dict[tuple[str, int], dict]:
     if not path.is_file():
         return {}
     rows: dict[tuple[str, int], dict] = {}
-    for row in csv.reader(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+    csv.field_size_limit(files.LARGEST_TEXT)  # csv.Error is no ValueError
+    for row in csv.reader(files.read_text(path, errors="replace").splitlines()):
         cells = [cell.strip() for cell in row]
         if len(cells) < 5 or cells[0].startswith("#") or not cells[1].isdigit():
             continue
@@ -92,16 +93,21 @@ def read_timing(folder: Path) -> dict[tuple[str, int], dict]:
     return rows
 
 
+LARGEST_LOG = 1 << 30  # bytes
+DECIMAL = r"\d{1,99}(?:\.\d+)?"
 LOG_VALUES = {"model": (r"^Model:\s*(\S+)", str), "device": (r"^Device:\s*(\S+)", str),
-              "total_audio_duration": (r"^Total Audio Duration:\s*([\d.]+)", float),
-              "total_inference_time": (r"^Total Inference Time:\s*([\d.]+)", float),
-              "average_rtf": (r"^Average RTF:\s*([\d.]+)", float),
-              "model_parameters": (r"^Model Parameters:\s*([\d,]+)", lambda text: int(text.replace(",", "")))}
+              "total_audio_duration": (rf"^Total Audio Duration:\s*({DECIMAL})", float),
+              "total_inference_time": (rf"^Total Inference Time:\s*({DECIMAL})", float),
+              "average_rtf": (rf"^Average RTF:\s*({DECIMAL})", float),
+              "model_parameters": (r"^Model Parameters:\s*(\d[\d,]{0,99})", lambda text: int(text.replace(",", "")))}
 
 
 def read_log(path: Path) -> dict:
     """What a program printed in the document's form, for runs that left no JSON; only the keys it printed."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = files.read_text(path, "replace", LARGEST_LOG)
+    except (OSError, ValueError):  # a pipe, or more than a program prints
+        return {}
     found = {name: re.search(pattern, text, re.MULTILINE) for name, (pattern, _) in LOG_VALUES.items()}
     return {name: LOG_VALUES[name][1](match[1]) for name, match in found.items() if match}
 
@@ -109,7 +115,7 @@ def read_log(path: Path) -> dict:
 def read_json(path: Path) -> dict | None:
     """A JSON object, or None where the file is missing, broken off or no object: a killed run leaves such."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = files.read_json(path)
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

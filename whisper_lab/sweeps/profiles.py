@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from whisper_lab import files
+
 # The fields that the original launcher asks dcgmi for, after the name (which may hold blanks), in its order.
 DCGM = ["power", "limit", "energy_mj", "temperature", "memory_temperature", "utilization", "memory_utilization",
         "memory_total", "memory_free", "memory_used", "sm_clock", "memory_clock", "app_sm", "app_memory", "pstate",
         *(f"profiling_{i}" for i in range(1001, 1009))]
+LARGEST = 1 << 30  # bytes: months of power at 40 samples a second
 SMI = {"power": "power.draw", "sm_clock": "clocks.sm", "memory_clock": "clocks.mem", "temperature": "temperature.gpu",
        "utilization": "utilization.gpu", "memory_used": "memory.used"}
 OURS = {"time": "timestamp_s", "power": "power_w", "sm_clock": "sm_clock_mhz", "memory_clock": "memory_clock_mhz",
@@ -76,7 +79,8 @@ def _energy(profile: Profile) -> dict:
 
 def read(path: Path) -> list[Profile]:
     """The samples of each device in a file. Raises ValueError where no known writer made it."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = files.read_text(path, "replace", LARGEST)
+    csv.field_size_limit(files.LARGEST_TEXT)  # a damaged file may have one cell, and csv.Error is no ValueError
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("# ")]
     if not lines:
         raise ValueError("it is empty")

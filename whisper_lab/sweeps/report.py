@@ -186,7 +186,8 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     machines = ", ".join(dict.fromkeys(one["machine"] for one in made["folders"]))
     title, under = "Energy and time", f"{machines}; analyzed with Python {machine.card()['python']}"
     files.write_text(target / f"{NAME}.md", _beside(markdown(title, under, parts, pictures), pictures))
-    page = files.write_text(target / f"{NAME}.html", html(title, under, parts, pictures))
+    answered = 1 + len(made["groups"])  # completeness, and the answers of each group
+    page = files.write_text(target / f"{NAME}.html", html(title, under, parts, pictures, answered))
     console.note("report", page, f"beside it .json, .md and {len(pictures)} figures")
     return made
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from whisper_lab import files, machine
+from whisper_lab.console import LabError
 from whisper_lab.metrics import mean_interval
 from whisper_lab.sweeps import layout, profiles
 from whisper_lab.sweeps.layout import SUMMARY, read_json
@@ -14,8 +15,17 @@ from whisper_lab.sweeps.run import clock_facts, energy_facts, without_transcript
 def read_folder(folder: Path) -> dict:
     """One folder: `name`, `machine` (GPU or CPU as one line), `runs` (see `normalized`), `missing`, `problems`.
 
-    Reads this lab's records where they are, else its summary, else the files alone.
+    Reads this lab's records where they are, else its summary, else the files alone. Raises LabError for records that
+    no program of this lab writes: such a folder comes from someone else, or is damaged.
     """
+    try:
+        return _read(folder)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
+        raise LabError(f"{folder} has records that cannot be understood: {type(error).__name__}: {str(error)[:200]}",
+                       "analyze folders of results as 06 sweep writes them, or leave this one out") from error
+
+
+def _read(folder: Path) -> dict:
     plan, written = load_plan(folder), layout.read_json(folder / layout.SUMMARY) or {}
     ours = written.get("schema") == SCHEMA
     if plan:
@@ -97,6 +107,7 @@ def normalized(record: dict, folder: str, machine: str | None, app: str | None) 
     """
     result = record.get("result") or {}
     passes = result.get("repeats") or 1
+    _check_kinds(record, result)
     energy, net, window = (_per(record.get(name), passes) for name in ("energy_j", "net_energy_j", "energy_window_s"))
     inference = result.get("total_inference_time")
     return {"folder": folder, "machine": machine, "app": app or "unknown program", "run_id": record["run_id"],
@@ -114,6 +125,27 @@ def normalized(record: dict, folder: str, machine: str | None, app: str | None) 
             "audio_s": result.get("total_audio_duration"),
             "tokens": result.get("tokens"), "wer": result.get("wer"), "phases": result.get("phases_s") or {},
             "memory_bytes": result.get("peak_memory_bytes"), "gpu_memory_gb": result.get("gpu_memory_used")}
+
+
+def _check_kinds(record: dict, result: dict) -> None:
+    """What will be computed with is a finite number or unknown, what will be shown is text. Raises ValueError."""
+    numbers = [(record, ("energy_j", "net_energy_j", "energy_window_s", "duration_s", "average_power_w", "idle_power_w",
+                         "average_rtf", "freq_actual_mean_mhz", "freq_requested_mhz", "run")),
+               (result, ("repeats", "total_inference_time", "model_parameters", "batch_size", "total_audio_duration",
+                         "tokens", "wer", "peak_memory_bytes", "gpu_memory_used"))]
+    texts = [(record, ("run_id", "status", "energy_method", "energy_reason", "reason")),
+             (result, ("model", "device", "precision", "torch_dtype", "backend"))]
+    for rows, is_kind in ((numbers, _is_number), (texts, lambda value: isinstance(value, str))):
+        for row, names in rows:
+            for name in names:
+                if row.get(name) is not None and not is_kind(row[name]):
+                    raise ValueError(f"{name} is {str(row[name])[:50]!r}")
+    if not all(_is_number(value) for value in (result.get("phases_s") or {}).values() if value is not None):
+        raise ValueError("phases_s holds something that is no number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _per(value: float | None, passes: int) -> float | None:

@@ -22,7 +22,7 @@ import argparse
 import os
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, hub
+from whisper_lab import checkpoints, console, hub, names
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index, store
 
@@ -89,7 +89,7 @@ def show() -> None:
 
 def folder_name(repository: str) -> str:
     """The checkpoint's name in file names."""
-    return checkpoints.name_for(repository)
+    return names.name_for(repository)
 
 
 def _megabytes(folder: Path) -> float:

@@ -6,12 +6,12 @@ uint32 number of bytes, the data; uint32 number of aliases, each two strings. So
 python/ctranslate2/specs/model_spec.py (_serialize) and src/models/model.cc (Model::load).
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.weights import vocabulary
 from whisper_lab.weights.binary import BinaryFile
@@ -255,10 +255,10 @@ def heads(variables: dict[str, Variable], weights: dict[str, Weight]) -> tuple[i
 def read_config(path: Path) -> dict:
     """CTranslate2's config.json; {} where it is missing."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise damaged(path, shown(str(error))) from error
     return config if isinstance(config, dict) else {}
 
@@ -276,12 +276,12 @@ def read_tokens(path: Path, rows: int, audio_positions: int) -> "vocabulary.Toke
         return vocabulary.from_document(document, rows, audio_positions)
     try:
         if listed.is_file():
-            contents = json.loads(listed.read_text(encoding="utf-8"))
+            contents = files.read_json(listed)
         elif lines.is_file():
-            listed, contents = lines, lines.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            listed, contents = lines, files.read_text(lines).removesuffix("\n").split("\n")
         else:
             return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise damaged(listed, shown(str(error))) from error
     if not isinstance(contents, list) or not all(isinstance(token, str) for token in contents):
         raise damaged(listed, "it is no list of tokens")

@@ -18,6 +18,7 @@ from pathlib import Path
 from whisper_lab import checkpoints, console, files, locks
 from whisper_lab import tokens as token_files
 from whisper_lab.console import LabError
+from whisper_lab.files import read_json
 from whisper_lab.weights import openai, published, vocabulary
 from whisper_lab.weights.binary import BinaryFile
 from whisper_lab.weights.model import (
@@ -244,8 +245,8 @@ REMEDY = "fetch the folder again, or choose another model"
 def is_folder(folder: Path) -> bool:
     """Whether `folder` has a Whisper's config.json and weights beside it."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(folder / "config.json")
+    except (OSError, ValueError):
         return False
     if not isinstance(config, dict) or config.get("model_type") != "whisper":
         return False
@@ -283,12 +284,12 @@ def read(path: Path) -> Source:
 def document(path: Path, required: bool = True) -> dict:
     """A JSON object; {} where the file is missing and not required."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         if not required:
             return {}
         raise LabError(f"{path} is missing", REMEDY) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise damaged(path, shown(str(error))) from error
     if not isinstance(found, dict):
         raise damaged(path, "it is no JSON object")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, files, locks
+from whisper_lab import console, external_data, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index
 from whisper_lab.weights.package_index import Published
@@ -133,6 +133,8 @@ def converted(source: Path, kind: str, name: str, is_whole: Callable[[Path], boo
     Found again by its content: a renamed or moved file is not converted twice. Raises LabError as `fetch` does.
     """
     try:
+        if empty := next(filter(None, map(external_data.mostly_empty, _all_files(source))), None):
+            raise LabError(empty, "fetch the file again")
         digest = _digest(source)
     except OSError as error:
         raise LabError(f"cannot read {source}: {error.strerror or error}", "check the file and its permissions") \
@@ -197,6 +199,10 @@ def _digest(source: Path) -> str:
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256("".join(f"{path.name} {_digest(path)}\n" for path in _files(source)).encode()).hexdigest()
+
+
+def _all_files(source: Path) -> list[Path]:
+    return [source] if source.is_file() else _files(source)
 
 
 def _files(source: Path) -> list[Path]:

@@ -165,8 +165,8 @@ def from_files(folder: Path, vocabulary: int, audio_positions: int) -> Tokens:
 def from_document(path: Path, vocabulary: int, audio_positions: int) -> Tokens:
     """From a tokenizer.json; timestamps that it does not list are added. Raises LabError where it is not Whisper's."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = files.read_json(path)
+    except (OSError, ValueError) as error:
         raise LabError(f"{path} cannot be read: {shown(str(error))}", NOT_OURS) from error
     return from_json(document, path, vocabulary, audio_positions)
 

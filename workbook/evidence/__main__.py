@@ -13,7 +13,7 @@ from whisper_lab import console
 from whisper_lab.console import LabError
 from workbook.evidence import common
 
-HELPERS = {"__init__", "__main__", "common", "arm64"}
+HELPERS = {"__init__", "__main__", "common", "arm64", "imitated"}
 
 
 def names() -> list[str]:

@@ -36,7 +36,7 @@ def measure(evidence, args) -> None:
     from whisper_lab.compare import graph_facts, numbers
 
     pairs, fp32, int8 = common.graphs(), common.onnx_runtime("fp32"), common.onnx_runtime("int8")
-    heard = numbers.listen(common.torch_runtime(), CLIP, common.samples(CLIP), "en")
+    heard = numbers.hear(common.torch_runtime(), CLIP, common.samples(CLIP), "en")
     before, after = (sum((graph_facts.operators(graph_facts.read(path)) for path in pairs[precision].values()),
                          start=graph_facts.Counter()) for precision in ("fp32", "int8"))
     evidence.value("operators_added", ", ".join(sorted(set(after) - set(before))))
@@ -69,7 +69,7 @@ def layer_errors(pairs, fp32, int8, heard) -> list[dict]:
     from whisper_lab.compare import numbers
 
     feeds, base_feeds = ({"encoder": {"input_features": heard.features},
-                          "decoder": runtime.feeds(heard.forced, numbers.hidden_and_cross(runtime, heard.features)[1],
+                          "decoder": runtime.feeds(heard.forced, runtime.hidden_and_cross(heard.features)[1],
                                                    None)} for runtime in (int8, fp32))
     rows = numbers.layer_errors({"int8": pairs["int8"]}, pairs["fp32"], {"int8": feeds}, base_feeds,
                                 common.THREADS)["int8"]
@@ -143,7 +143,8 @@ def _claims(evidence) -> None:
                    "int8 kost whisper-nano op deze clips hoogstens tien procentpunt WER.",
                    values["wer_int8_percent"] <= values["wer_fp32_percent"] + 10, values["wer_int8_percent"])
     evidence.claim("tokens_stay", "Given PyTorch's history, nano's int8 chooses at least nine in ten of its tokens.",
-                   "Met dezelfde voorgeschiedenis kiest nano in int8 minstens negen op de tien keer PyTorch's token.",
+                   "Met dezelfde voorgeschiedenis kiest nano in int8 minstens negen op de tien keer het token van "
+                   "PyTorch.",
                    values["top1_percent"] >= 90, values["top1_percent"])
     evidence.claim("seven_bits", "Reduced range (7 bits) makes the encoder less exact.",
                    "Een verkleind bereik (7 bits) maakt de encoder minder nauwkeurig.",

@@ -138,7 +138,7 @@ def measure(evidence, args) -> None:
 
 
 def _portaudio(evidence) -> None:
-    """What a callback that copies takes in PortAudio, or the reason why nobody knows."""
+    """What a callback that copies takes in PortAudio, or the reason why no one knows."""
     reason = None if ALSA.is_file() else f"no {ALSA}: this system has no ALSA"
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "asound.conf"

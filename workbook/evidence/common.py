@@ -37,6 +37,7 @@ MEDIA = ROOT / "media"
 GRAPHS = ROOT / "whisper_model_dir"
 THREADS = 1  # another program on the second core then disturbs little; latency_cuts also measures two
 RATE = 16000  # Hz
+DRAWS = 2000  # of a bootstrap
 MOST_BYTES = 110_000  # of a figure
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c8c8c"  # told apart by colour-blind too
@@ -61,7 +62,7 @@ class Evidence:
                 raise LabError(f"{key} is {value}", "nothing was measured: look at the script")
             value = float(f"{value:.6g}")
         self.values[key], self.units[key] = value, unit
-        self.stable += [key] if stable else []
+        self.stable += [key] if stable and key not in self.stable else []
         return value
 
     def claim(self, name: str, text_en: str, text_nl: str, holds: bool, measured) -> None:
@@ -131,6 +132,31 @@ def checkpoint():
     from whisper_lab import checkpoints
 
     return checkpoints.resolve("nano")
+
+
+@functools.cache
+def best():
+    """For what is said about Whisper itself: whisper-base where it is here or can be fetched, else whisper-nano."""
+    from whisper_lab import checkpoints
+
+    return checkpoints.resolve(None)
+
+
+@functools.cache
+def best_torch():
+    """`best` in PyTorch, float32, on all cores: base is slow, and what is measured on it is no time."""
+    import torch
+
+    from whisper_lab import machine
+    from whisper_lab.torch_whisper import TorchWhisper
+
+    torch.set_num_threads(machine.usable_cores())
+    return TorchWhisper.load(best())
+
+
+def best_runtime():
+    """`best` as it needs no export: base in PyTorch, nano as its graphs."""
+    return onnx_runtime() if best().source == "bundled" else best_torch()
 
 
 @functools.cache
@@ -216,14 +242,43 @@ def word_error_rate(runtime, clips: list[tuple[np.ndarray, str]], options=None) 
     """Percent of wrong words over all clips (samples, text), how many words there are, and the transcripts."""
     from whisper_lab import transcribe
     from whisper_lab.decoding import Options
-    from whisper_lab.metrics import word_errors
 
     options = options or Options(language="en", max_tokens=96)
     texts = [one.text for one in transcribe.transcribe_many(runtime, [sound for sound, _ in clips], options)]
-    found = [word_errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
-    wrong = sum(errors.substitutions + errors.insertions + errors.deletions for errors in found)
-    words = sum(errors.reference_words for errors in found)
+    found = [errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
+    wrong = sum(one.substitutions + one.insertions + one.deletions for one in found)
+    words = sum(one.reference_words for one in found)
     return 100 * wrong / words, words, texts
+
+
+def counted(clips: list[tuple[np.ndarray, str]], texts: list[str]) -> np.ndarray:
+    """int [clips, 2]: the wrong words and the words of each clip, given the transcripts."""
+    found = [errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
+    return np.array([(one.substitutions + one.insertions + one.deletions, one.reference_words) for one in found])
+
+
+def difference(evidence: Evidence, key: str, before: np.ndarray, after: np.ndarray, seed: int) -> None:
+    """KEY_points, KEY_low, KEY_high: by how many percentage points the word error rate changed, with its 95 % interval.
+
+    A paired bootstrap over the clips (Bisani and Ney 2004): draw as many clips again, with replacement, and see in
+    which range 95 % of the differences are. An interval that contains 0 says that chance explains the difference.
+    before, after: `counted` of the same clips.
+    """
+    def points(rows) -> np.ndarray:
+        one, other = before[rows].sum(axis=-2), after[rows].sum(axis=-2)
+        return 100 * (other[..., 0] / other[..., 1] - one[..., 0] / one[..., 1])
+
+    draws = np.random.default_rng(seed).integers(len(before), size=(DRAWS, len(before)))
+    low, high = np.quantile(points(draws), [0.025, 0.975])
+    for name, value in (("points", points(np.arange(len(before)))), ("low", low), ("high", high)):
+        evidence.value(f"{key}_{name}", float(value), "percentage points")
+
+
+def errors(reference: str, text: str):
+    """The word errors of an English text; "thirty" and "30" are the same word, since base writes figures."""
+    from whisper_lab.metrics import word_errors
+
+    return word_errors(reference, text, "en", numerals=False)
 
 
 def noisy(sound: np.ndarray, below_db: float, seed: int) -> np.ndarray:

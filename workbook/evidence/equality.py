@@ -49,7 +49,7 @@ def _edit(model, name: str, change) -> None:
 def measure(evidence, args) -> None:
     from whisper_lab.export import parity, reference
     from whisper_lab.export.gates import relative_error
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
     runtime, pairs = common.torch_runtime(), common.graphs()
     sounds = reference.make(runtime, args.seed)
@@ -57,18 +57,18 @@ def measure(evidence, args) -> None:
     random = np.random.default_rng(args.seed).standard_normal(speech.features.shape).astype(np.float32)
     right_random = runtime.encode(random).numpy()
     for precision in common.PRECISIONS:
-        graphs = GraphPair(*pairs[precision].values(), threads=common.THREADS, like=runtime)
-        hidden = graphs.encode_all(speech.features)[0]
+        graphs = open_runtime(*pairs[precision].values(), threads=common.THREADS, like=runtime)
+        hidden = graphs.hidden_states(speech.features)
         evidence.value(f"relative_{precision}", relative_error(hidden, speech.hidden))
         evidence.value(f"random_relative_{precision}",
-                       relative_error(graphs.encode_all(random)[0], right_random))
+                       relative_error(graphs.hidden_states(random), right_random))
         logits = graphs.step(speech.forced, graphs.encode(speech.features), None)[0]
         evidence.value(f"logits_relative_{precision}", relative_error(logits, speech.logits))
         evidence.value(f"top1_{precision}_percent",
                        100 * float((logits.argmax(-1) == speech.logits.argmax(-1)).mean()), "%")
         if precision == "fp32":
             evidence.value("max_error_fp32", float(np.abs(hidden - speech.hidden).max()))
-            again = graphs.encode_all(speech.features)[0]
+            again = graphs.hidden_states(speech.features)
             evidence.value("repeat_difference", float(np.abs(hidden - again).max()))
             sound = [*parity.numbers(graphs, sounds, precision), *parity.pieces(graphs, sounds, precision)]
             evidence.value("gates", len(sound), stable=True)
@@ -83,7 +83,7 @@ def measure(evidence, args) -> None:
 def plant(pair: dict[str, Path], runtime, sounds) -> dict[str, float]:
     """Fault -> largest value over limit among the number gates, for the float32 pair broken in that way."""
     from whisper_lab.export import graphs, parity
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
     found = {}
     for name, fault in FAULTS.items():
@@ -92,7 +92,8 @@ def plant(pair: dict[str, Path], runtime, sounds) -> dict[str, float]:
             model = graphs.load(broken["decoder"])
             fault(model)
             graphs.rewrite(model, broken["decoder"])
-            checked = parity.numbers(GraphPair(*broken.values(), threads=common.THREADS, like=runtime), sounds, "fp32")
+            opened = open_runtime(*broken.values(), threads=common.THREADS, like=runtime)
+            checked = parity.numbers(opened, sounds, "fp32")
         found[name] = max(gate.value / gate.limit for gate in checked if gate.value is not None)
     return found
 

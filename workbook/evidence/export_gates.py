@@ -24,7 +24,7 @@ def cache_mb(layers: int, heads: int, positions: int, head_dim: int, rows: int =
 def measure(evidence, args) -> None:
     from whisper_lab.export import parity, reference, verify
     from whisper_lab.export.gates import relative_error
-    from whisper_lab.export.pair import GraphPair
+    from whisper_lab.export.pair import open_runtime
 
     runtime, pairs = common.torch_runtime(), common.graphs()
     config, sounds = runtime.model.config, reference.make(runtime, args.seed)
@@ -40,15 +40,15 @@ def measure(evidence, args) -> None:
     number = next(gate for gate in passed if gate.name == "numbers: encoder")
     evidence.value("limit_int8", number.limit, "dB", stable=True)
     evidence.value("value_int8", number.value, "dB")
-    graphs = {precision: GraphPair(*pairs[precision].values(), threads=common.THREADS, like=runtime)
+    graphs = {precision: open_runtime(*pairs[precision].values(), threads=common.THREADS, like=runtime)
               for precision in ("fp32", "int8")}
     for precision, pair in graphs.items():
         evidence.value(f"steps_error_{precision}", max(parity.piece_errors(pair, sounds, args.seed).values()))
     for sound in sounds[:3]:  # speech, silence and noise
         evidence.value(f"{sound.name}_error_int8",
-                       relative_error(graphs["int8"].encode_all(sound.features)[0], sound.hidden))
+                       relative_error(graphs["int8"].hidden_states(sound.features), sound.hidden))
     random = np.random.default_rng(args.seed).standard_normal(sounds[0].features.shape).astype(np.float32)
-    evidence.value("random_error_int8", relative_error(graphs["int8"].encode_all(random)[0],
+    evidence.value("random_error_int8", relative_error(graphs["int8"].hidden_states(random),
                                                        runtime.encode(random).numpy()))
     nano = {"layers": config.decoder_layers, "heads": config.decoder_attention_heads,
             "positions": config.max_source_positions, "head_dim": config.d_model // config.decoder_attention_heads}
@@ -94,7 +94,7 @@ def _claims(evidence, passed: list) -> None:
                    "De controle wijst precies de knoop aan die kapot is.", values["broken_node"].startswith(FAULT),
                    values["broken_node"])
     evidence.claim("steps", "In float32, prompt at once and token by token agree to rounding; int8 does not.",
-                   "In float32 zijn prompt in één keer en token per token op afronding na gelijk; in int8 niet.",
+                   "In float32 geven de prompt in één keer en token per token op afronding na hetzelfde; in int8 niet.",
                    values["steps_error_fp32"] < 1e-5 < values["steps_error_int8"], values["steps_error_fp32"])
     evidence.claim("cache", "The cross caches are as large as the formula says.",
                    "De cross-caches zijn zo groot als de formule zegt.",

@@ -60,6 +60,8 @@ def measure(evidence, args) -> None:
     for key, name in (("baseline", "baseline"), ("drift", "regression")):
         evidence.value(f"wer_{key}_percent", facts[name]["wer_percent"], "%")
         evidence.value(f"confidence_{key}", facts[name]["confidence"])
+    rows = [np.array([(row["wrong"], row["words"]) for row in found[name]]) for name in ("baseline", "regression")]
+    common.difference(evidence, "change_wer", *rows, args.seed)  # request i is the same clip in both
     alarms = {name: alarm(facts["baseline"], facts[name]) for name in STRETCHES[1:]}
     evidence.value("alarm", "yes" if alarms["regression"] else "no")
     evidence.value("alarm_reasons", ", ".join(alarms["regression"]) or "none")
@@ -72,13 +74,12 @@ def listen(runtime, sound: np.ndarray, text: str, slow_s: float = 0.0) -> dict:
     """One request: its latency, the model's mean log-probability per token, wrong words and words."""
     from whisper_lab.decoding import Options, decode
     from whisper_lab.features import log_mel
-    from whisper_lab.metrics import word_errors
 
     start = time.perf_counter()
     result = decode(runtime, log_mel(sound, runtime.spec)[None], Options(language="en", max_tokens=48))[0]
     time.sleep(slow_s)  # the planted regression
     latency = time.perf_counter() - start
-    errors = word_errors(text, result.text)
+    errors = common.errors(text, result.text)
     return {"latency_ms": 1000 * latency, "confidence": result.avg_logprob,
             "wrong": errors.substitutions + errors.insertions + errors.deletions, "words": errors.reference_words}
 

@@ -5,7 +5,6 @@ word errors, and peak memory of a fresh process; and how much of a decoder's fil
 """
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -55,10 +54,10 @@ def measure(evidence, args) -> None:
 
 def peak_memory_mb(precision: str) -> float:
     """Peak memory of a fresh process that opens the pair and transcribes one window."""
-    from whisper_lab.compare import probe
+    from whisper_lab.compare import memory
 
-    args = SimpleNamespace(model_dir=str(common.GRAPHS), model="nano", threads=common.THREADS, language="en")
-    return probe.run(precision, args, common.MEDIA / CLIP)["peak_rss_bytes"] / 1e6
+    setup = memory.Setup("nano", common.GRAPHS, common.THREADS, "en")
+    return memory.measure(precision, setup, common.MEDIA / CLIP)["peak_rss_bytes"] / 1e6
 
 
 def _claims(evidence) -> None:

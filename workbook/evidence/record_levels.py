@@ -16,15 +16,20 @@ def measure(evidence, args) -> None:
     from whisper_lab import audio
     from whisper_lab.features import FeatureSpec, log_mel
 
-    runtime, clips = common.onnx_runtime(), common.spoken(args.quick)
-    spec = FeatureSpec.from_folder(common.checkpoint().folder)
+    runtime, clips = common.best_runtime(), common.spoken(args.quick)
+    evidence.value("model", common.best().name)
+    spec = FeatureSpec.from_folder(common.best().folder)
     factor = 2**16  # a 24-bit recording left in a 32-bit integer, divided by 2^15 as if it had 16 bits
     variants = {"original": lambda x: x, "unscaled": lambda x: x * np.float32(factor),
                 "quiet": lambda x: (x / np.abs(x).max() * 10 ** (QUIET_DB / 20)).astype(np.float32),
                 "clipped": lambda x: np.clip(x / np.abs(x).max() * CLIP_GAIN, -1, 1).astype(np.float32)}
+    counts = {}
     for name, change in variants.items():
-        rate, words, _ = common.word_error_rate(runtime, [(change(sound), text) for sound, text in clips])
+        rate, words, texts = common.word_error_rate(runtime, [(change(sound), text) for sound, text in clips])
         evidence.value(f"wer_{name}_percent", rate, "%")
+        counts[name] = common.counted(clips, texts)
+        if name != "original":
+            common.difference(evidence, f"change_{name}", counts["original"], counts[name], args.seed)
     evidence.value("words", words, stable=not args.quick)
     evidence.value("factor_24bit", factor, stable=True)
     # Far from the floor at -100 dB: a full window of noise, so that nothing but the factor shows.

@@ -6,7 +6,6 @@ in float32 and int8; the time to load, and the memory of a fresh process. TFLite
 
 import importlib.metadata
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -76,10 +75,10 @@ def logits(runtime, features: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def fresh_process(variant: str) -> tuple[float, float]:
     """Seconds until it can work, and peak memory in MB, of a process of its own."""
-    from whisper_lab.compare import probe
+    from whisper_lab.compare import memory
 
-    args = SimpleNamespace(model_dir=str(common.GRAPHS), model="nano", threads=common.THREADS, language="en")
-    found = probe.run(variant, args, common.MEDIA / CLIP)
+    setup = memory.Setup("nano", common.GRAPHS, common.THREADS, "en")
+    found = memory.measure(variant, setup, common.MEDIA / CLIP)
     return found["load_s"], found["peak_rss_bytes"] / 1e6
 
 

@@ -23,13 +23,17 @@ SHOWN = "kitchen.wav"
 def measure(evidence, args) -> None:
     from whisper_lab.features import FeatureSpec
 
-    runtime, clips = common.onnx_runtime(), common.spoken(args.quick)
-    right, words, _ = common.word_error_rate(runtime, clips)
+    runtime, clips = common.best_runtime(), common.spoken(args.quick)
+    evidence.value("model", common.best().name)
+    right, words, texts = common.word_error_rate(runtime, clips)
+    before = common.counted(clips, texts)
     evidence.value("words", words, stable=not args.quick)
     evidence.value("wer_right_percent", right, "%")
     for name, rate in RATES.items():
         wrong = [(taken_at(rate, sound), text) for sound, text in clips]
-        evidence.value(f"wer_{name}_as_16k_percent", common.word_error_rate(runtime, wrong)[0], "%")
+        worse, _, texts = common.word_error_rate(runtime, wrong)
+        evidence.value(f"wer_{name}_as_16k_percent", worse, "%")
+        common.difference(evidence, f"change_{name}", before, common.counted(clips, texts), args.seed)
         heard = common.word_error_rate(runtime, [(taken_at(rate, common.samples(SHOWN)), "x")])[2][0]
         evidence.value(f"transcript_{name}_as_16k", heard or "(nothing)")
     evidence.value("transcript_right", common.word_error_rate(runtime, [(common.samples(SHOWN), "x")])[2][0])
@@ -40,7 +44,7 @@ def measure(evidence, args) -> None:
     _tones(evidence)
     _agreement(evidence, clips[0][0])
     _extractor(evidence)
-    spec = FeatureSpec.from_folder(common.checkpoint().folder)
+    spec = FeatureSpec.from_folder(common.best().folder)
     evidence.series = {"spec": spec, "sounds": {"16 kHz, right": common.samples(SHOWN)} | {
         f"{rate / 1000:g} kHz read as 16": taken_at(rate, common.samples(SHOWN)) for rate in RATES.values()}}
     _claims(evidence)
@@ -117,7 +121,7 @@ def _extractor(evidence) -> None:
     from whisper_lab.checkpoints import import_transformers
     from workbook.evidence.processor import _error, _warns
 
-    extractor = import_transformers().WhisperFeatureExtractor.from_pretrained(common.checkpoint().folder)
+    extractor = import_transformers().WhisperFeatureExtractor.from_pretrained(common.best().folder)
     evidence.value("extractor_error", _error(extractor, common.samples(SHOWN)), stable=True)
     evidence.value("extractor_warns", "yes" if _warns(extractor, common.samples(SHOWN)) else "no", stable=True)
 
@@ -141,7 +145,7 @@ def _claims(evidence) -> None:
                    "Elke tweede sample weglaten zonder filter vouwt een toon terug naar een andere frequentie.",
                    abs(values["alias_seen_hz"] - 6000) < 1, values["alias_seen_hz"])
     evidence.claim("refuses", "The extractor refuses a wrong rate, and only warns when it is given none.",
-                   "De extractor weigert een verkeerde rate, en waarschuwt alleen als je er geen opgeeft.",
+                   "De extractor weigert een verkeerde sample rate, en waarschuwt alleen als je er geen opgeeft.",
                    (values["extractor_error"], values["extractor_warns"]) == ("ValueError", "yes"),
                    values["extractor_error"])
 

@@ -56,7 +56,7 @@ def measure(evidence, args) -> None:
     sound, text = recording(args.quick)
     clip_s = len(sound) / common.RATE
     evidence.value("clip_s", clip_s, "s", stable=not args.quick)
-    evidence.value("words", len(text.split()), stable=not args.quick)
+    evidence.value("words", common.errors(text, "").reference_words, stable=not args.quick)
     transcribe.transcribe(runtime, sound[:common.RATE * 2], Options(language="en"))  # warm-up
     start = time.perf_counter()
     batch = transcribe.transcribe(runtime, sound, Options(language="en"))
@@ -79,7 +79,7 @@ def measure(evidence, args) -> None:
     evidence.value("chunk_s", HOP_S, "s", stable=True)
     evidence.value("overlap_s", runtime.spec.window_s - HOP_S, "s", stable=True)
     evidence.value("cut_s", CUT_S, "s", stable=True)
-    evidence.value("encoder_runs", stream.ear.encoder_runs)
+    evidence.value("encoder_runs", stream.recognizer.encoder_runs)
     evidence.series = {"shown": [(commit.at - source.arrival(0), i + 1) for i, commit in enumerate(log.commits)],
                        "batch": clip_s + batch_s}
     _claims(evidence)
@@ -88,11 +88,11 @@ def measure(evidence, args) -> None:
 def streamed(runtime, sound: np.ndarray):
     """(Stream, source) after the whole recording was spoken to it."""
     script = importlib.import_module("09-stream-microphone")
-    from whisper_lab.stream.hypothesis import Ear
+    from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.sources import Played
 
     clock = VirtualClock()
-    stream = script.Stream(runtime, Ear(runtime, "en"), clock, Nowhere(), HOP_S, PAUSE_S)
+    stream = script.Stream(runtime, Recognizer(runtime, "en"), clock, Nowhere(), HOP_S, PAUSE_S)
     source = Played(sound, True, clock, threading.Event())
     script.listen(source, stream)
     return stream, source
@@ -110,9 +110,8 @@ def delays(commits: list, source) -> list[float]:
 
 
 def wrong_percent(reference: str, said: str) -> float:
-    from whisper_lab.metrics import word_errors
 
-    return 100 * word_errors(reference, said).wer
+    return 100 * common.errors(reference, said).wer
 
 
 def _claims(evidence) -> None:

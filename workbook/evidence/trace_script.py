@@ -96,7 +96,7 @@ def _export(torch, example) -> tuple[str, object]:
 def _claims(evidence) -> None:
     values = evidence.values
     evidence.claim("trace_loses", "A trace keeps the branch of its example alone: every input of the other is wrong.",
-                   "Een trace houdt alleen de tak van zijn voorbeeld over: elke invoer van de andere is fout.",
+                   "Een trace houdt alleen de tak van zijn voorbeeld over: elke invoer voor de andere tak gaat fout.",
                    values["trace_wrong"] == values["loud_inputs"] > 0, values["trace_wrong"])
     evidence.claim("script_keeps", "The script keeps both branches: no input is wrong.",
                    "Het script behoudt beide takken: geen enkele invoer is fout.",

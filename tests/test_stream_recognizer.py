@@ -1,0 +1,118 @@
+"""The last hypothesis of an utterance: what is tried where the text looks wrong, and what is said about it."""
+
+import numpy as np
+import pytest
+
+from whisper_lab import console, decoding
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Result
+from whisper_lab.features import FeatureSpec
+from whisper_lab.stream import hypothesis as module
+from whisper_lab.stream.hypothesis import Recognizer
+from whisper_lab.tokens import TokenRules
+
+
+class Words:
+    """A tokenizer of words: token n is ` wn`."""
+
+    def decode(self, tokens, skip_special_tokens=False):
+        return "".join(f" w{token}" for token in tokens)
+
+
+class Runtime:
+    """Hears nothing: the tests say what a search finds."""
+
+    has_attention = takes_short_windows = False
+    tokenizer = Words()
+
+    def __init__(self, folder):
+        self.rules, self.spec = TokenRules.from_folder(folder), FeatureSpec.from_folder(folder)
+        self.shapes = []
+
+    def encode(self, features):
+        self.shapes.append(features.shape)
+        return features
+
+    def select(self, cross, audios):
+        return cross[audios]
+
+
+@pytest.fixture
+def runtime(nano):
+    return Runtime(nano)
+
+
+def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), **settings):
+    """A Recognizer that finds results[temperature]: (tokens, logprob, compression ratio); the temperatures tried."""
+    tried, warnings = [], []
+
+    def search(runtime, cross, prompts, options, given):
+        (temperature,) = options.temperatures
+        tried.append(temperature)
+        tokens, logprob, ratio = results[temperature]
+        tokens = [*given, *tokens]
+        return [Result(tokens, "", logprob, 0.1, temperature, ratio, None, None, [], None, [-0.1] * len(tokens))]
+
+    monkeypatch.setattr(decoding, "_search", search)
+    monkeypatch.setattr(module, "detect_language", lambda *_: [{"nl": 1 - heard[1], heard[0]: heard[1]}])
+    monkeypatch.setattr(console, "warn", warnings.append)
+    return Recognizer(runtime, language, **settings), tried, warnings
+
+
+FEATURES = np.zeros((64, 1000), np.float32)
+GOOD, UNSURE, CIRCLES = ([1, 2], -0.2, 1.0), ([3], -1.6, 1.0), ([4] * 9, -0.1, 5.0)
+
+
+def heard(recognizer, final, given=()):
+    found = recognizer.recognize(FEATURES, 4.0, given, final=final)
+    return [unit.text for unit in found.units], found.doubtful
+
+
+def test_the_last_hypothesis_is_tried_again_where_it_looks_wrong(runtime, monkeypatch):
+    recognizer, tried, warnings = listening(runtime, monkeypatch, {0.0: CIRCLES, 0.2: UNSURE, 0.4: GOOD})
+    assert heard(recognizer, final=True) == ([" w1", " w2"], False) and tried == [0.0, 0.2, 0.4] and not warnings
+    assert recognizer.encoder_runs == 1  # the sound is heard once
+    tried.clear()
+    assert heard(recognizer, final=False)[1] is True and tried == [0.0]  # a later one will come
+
+
+def test_a_language_that_is_not_spoken_is_written_all_the_same_and_named(runtime, monkeypatch):
+    results = dict.fromkeys(FALLBACK_TEMPERATURES, UNSURE) | {0.6: ([5], -1.2, 1.0), 0.8: CIRCLES}
+    recognizer, tried, warnings = listening(runtime, monkeypatch, results)
+    assert heard(recognizer, final=True) == ([" w5"], False)  # the likeliest of those that do not repeat themselves
+    assert tried == list(FALLBACK_TEMPERATURES)
+    assert heard(recognizer, final=True)[0] == [" w5"] and len(warnings) == 1  # said once
+    assert "unlikely in Dutch" in warnings[0] and "--language en" in warnings[0]
+
+
+@pytest.mark.parametrize("settings", [{"heard": ("en", 0.4)}, {"language": None}])
+def test_no_language_is_named_where_none_is_surer(runtime, monkeypatch, settings):
+    recognizer, _, warnings = listening(runtime, monkeypatch, dict.fromkeys(FALLBACK_TEMPERATURES, UNSURE), **settings)
+    assert heard(recognizer, final=True) == ([" w3"], False) and not warnings
+
+
+def test_what_goes_in_circles_at_every_temperature_is_left_out_and_said(runtime, monkeypatch):
+    results = dict.fromkeys(FALLBACK_TEMPERATURES, CIRCLES)
+    recognizer, _, warnings = listening(runtime, monkeypatch, results, heard=("nl", 1.0))
+    assert heard(recognizer, final=True)[1] is True
+    assert len(warnings) == 1 and "4.0 s are left out" in warnings[0]
+
+
+def test_without_fallback_there_is_one_attempt(runtime, monkeypatch):
+    recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: UNSURE}, fallback=False)
+    assert heard(recognizer, final=True) == ([" w3"], False) and tried == [0.0]
+
+
+def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, monkeypatch):
+    recognizer, _, _ = listening(runtime, monkeypatch, {0.0: GOOD})
+    heard(recognizer, final=False)
+    runtime.takes_short_windows = True
+    recognizer.recognize(FEATURES, 1.115)
+    recognizer.recognize(FEATURES, 4.0)
+    assert [shape[2] for shape in runtime.shapes] == [1000, 912, 1000]  # 8 s of silence behind it, an even number
+
+
+def test_the_checkpoints_own_language_is_used(runtime):
+    from dataclasses import replace
+
+    runtime.rules = replace(runtime.rules, language="nl")
+    assert Recognizer(runtime, None).language == "nl" and Recognizer(runtime, "English").language == "en"

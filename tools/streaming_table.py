@@ -1,0 +1,35 @@
+"""The latency table of docs/benchmarks.md, from the JSON that 09 --json wrote (benchmarks/streaming.json)."""
+
+from whisper_lab import machine, web
+from whisper_lab.stream.report import percent, percentile
+
+
+def table(document: dict) -> str:
+    """Markdown: a row a clip, one for all words together, and where it was measured."""
+    settings, clips = document["settings"], document["clips"]
+    lines = ["| clip | s | words | word end to commit, p50 s | p95 s | of that, sound waited for, p50 s | real-time "
+             "factor | encoder runs | left out | WER live, % | WER batch, % | WER batch by utterance, % |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    for clip in clips:
+        times, reference = clip["latency"], clip["reference"]
+        rates = [percent(reference[f"{text}_wer"]).removesuffix(" %")
+                 for text in ("stream", "batch", "batch_by_utterance")]
+        lines.append(_row(clip["source"], clip["duration_s"], times["words"], times["latency_p50_s"],
+                          times["latency_p95_s"], times["waited_p50_s"], clip["real_time_factor"],
+                          clip["encoder_runs"], clip["hypotheses_skipped"], *rates))
+    every = [value for clip in clips for value in clip["latency"]["latencies_s"]]
+    duration, busy = (sum(clip[key] for clip in clips) for key in ("duration_s", "busy_s"))
+    lines.append(_row("all", duration, len(every), percentile(every, 50), percentile(every, 95), None, busy / duration,
+                      *(sum(clip[key] for clip in clips) for key in ("encoder_runs", "hypotheses_skipped")),
+                      *[""] * 3))
+    model = document["model"]
+    return "\n".join([*lines, "", f"{model['name']} {model['precision']}, played in real time, a hypothesis every "
+                      f"{settings['hop_s']:g} s of new speech, a pause of {settings['pause_s']:g} s ends an utterance; "
+                      f"{sum(clip['dropouts'] for clip in clips)} dropouts. Word ends: "
+                      f"{clips[0]['latency']['word_ends_from']}. Load before the start "
+                      f"{document['load_before']}. {machine.one_line(document['machine'])}."])
+
+
+def _row(name: str, duration: float, words: int, *cells: object) -> str:
+    shown = ["" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    return f"| {' | '.join([web.markdown(name), f'{duration:.1f}', str(words), *shown])} |"
