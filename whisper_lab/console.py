@@ -150,6 +150,7 @@ SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_pre
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "output_json": ("--output-json", "--json", {})}
 MORE = "more options"
+SCREEN = 45  # lines
 
 
 def parser(description: str, *flags: str, prog: str | None = None, **defaults) -> argparse.ArgumentParser:
@@ -259,10 +260,17 @@ class _Parser(argparse.ArgumentParser):
         return f"usage: {' '.join([self.prog, '[options]', *names])}\n"
 
     def format_help(self) -> str:
-        """The docstring's first two paragraphs, what it is and the commands, and the usual options; or everything."""
+        """The docstring and the usual options, or all. Where they do not fit a screen, its first two paragraphs do:
+        what it is and the commands."""
+        text = (self.description or "").strip()
+        shown = self._help_with(text)
+        if self.everything or shown.count("\n") <= SCREEN:
+            return shown
+        return self._help_with("\n\n".join(text.split("\n\n")[:2]))
+
+    def _help_with(self, description: str) -> str:
         formatter = self._get_formatter()
-        paragraphs = (self.description or "").strip().split("\n\n")
-        formatter.add_text("\n\n".join(paragraphs if self.everything else paragraphs[:2]))
+        formatter.add_text(description)
         for group in sorted(self._action_groups, key=lambda group: group.title == MORE):
             if self.everything or group.title != MORE:
                 formatter.start_section(group.title)
