@@ -40,6 +40,8 @@ def warm_up(work, clips: list, size: int, passes: int) -> None:
     for _ in range(passes):
         for group in workload.groups(clips, size)[:1]:
             workload.try_pass(work, group)
+    for clip in clips:
+        clip.seconds.clear()
 
 
 # 3. The window -------------------------------------------------------------------------------------------------------

@@ -285,7 +285,7 @@ def test_records_of_strangers_are_understood_or_one_error(tmp_path):
     for record in distorted():
         path.write_text(json.dumps(record))
         try:
-            made = analysis.analyze([results.load(tmp_path)], 5.0, None)
+            made = analysis.analyze([results.read_folder(tmp_path)], 5.0, None)
             report.sections({**made, "groups": [{**one, "number": 1} for one in made["groups"]]})
             ends["read"] += 1
         except LabError as error:
@@ -303,5 +303,5 @@ def test_what_a_program_printed_may_be_no_number(tmp_path, text):
 
 def test_a_profile_of_one_endless_cell_and_a_run_without_a_number(tmp_path):
     (tmp_path / "run_first_freq_960_profile.csv").write_text("timestamp_s,power_w\n" + "9" * 200_000)
-    run, = results.load(tmp_path)["runs"]
+    run, = results.read_folder(tmp_path)["runs"]
     assert run["freq"] == 960 and run["energy_j"] is None

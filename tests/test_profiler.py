@@ -155,6 +155,12 @@ def test_the_originals_name_of_sound_goes_on_working(profile):
     assert err.count("--audio-file: taken as SOUND") == 1
 
 
+def test_the_warm_up_is_not_counted(profile):
+    _, _, _, made = profile("media/hello.wav", "--warm-up", 2, "--repeats", 1)
+    assert made["transcriptions"][0]["inference_time_s"]["n"] == made["repeats"] == 1 and made["warm_up"] == 2
+    assert made["inference_time"] == pytest.approx(made["total_inference_time"])
+
+
 def test_several_sound_files_have_a_row_each(profile):
     _, out, _, made = profile("media/hello.wav", "media/digits.wav", "--repeats", 1)
     assert [one["sample"] for one in made["transcriptions"]] == ["hello.wav", "digits.wav"] and "text" not in made

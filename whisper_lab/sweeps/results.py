@@ -16,16 +16,16 @@ def read_folder(folder: Path) -> dict:
     """One folder: `name`, `machine` (GPU or CPU as one line), `runs` (see `normalized`), `missing`, `problems`.
 
     Reads this lab's records where they are, else its summary, else the files alone. Raises LabError for records that
-    no program of this lab writes: such a folder comes from somebody else, or is damaged.
+    no program of this lab writes: such a folder comes from someone else, or is damaged.
     """
     try:
-        return _read_folder(folder)
+        return _read(folder)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
-        raise LabError(f"{folder} holds records that cannot be understood: {type(error).__name__}: {str(error)[:200]}",
+        raise LabError(f"{folder} has records that cannot be understood: {type(error).__name__}: {str(error)[:200]}",
                        "analyze folders of results as 06 sweep writes them, or leave this one out") from error
 
 
-def _read_folder(folder: Path) -> dict:
+def _read(folder: Path) -> dict:
     plan, written = load_plan(folder), layout.read_json(folder / layout.SUMMARY) or {}
     ours = written.get("schema") == SCHEMA
     if plan:
