@@ -50,7 +50,7 @@ def test_commands_run_as_printed(commands, output, clone, request):
     """On whisper-nano, for time; where an output is shown that only whisper-base gives, on that."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
-    if output and "02-whisper-huggingface.py --audio" in commands:
+    if output and "02-whisper-huggingface.py media" in commands:
         environment["WHISPER_LAB_WEIGHTS"] = str(request.getfixturevalue("published")("base").parent)
     else:
         environment["WHISPER_LAB_MODEL"] = "nano"

@@ -84,7 +84,7 @@ def test_ci_script_is_runnable_bash():
 def test_the_demo_takes_base_where_it_can_and_names_one_model_for_the_graphs():
     plan = make("--dry-run", "demo", "DEMO_MODEL=tiny.en").stdout
     assert "whisper_lab.weights --default > .venv/.demo-model" in plan
-    assert "02-whisper-huggingface.py --model $(cat .venv/.demo-model) --audio media/kitchen.wav" in plan
+    assert "02-whisper-huggingface.py --model $(cat .venv/.demo-model) media/kitchen.wav" in plan
     for step in ("03-export-encoder-decoder.py", "04-compare-precisions.py", "08-single-onnx-model.py"):
         assert f"{step} --model tiny.en" in plan
     assert "03-export-encoder-decoder.py --model $(cat .venv/.demo-model)" in \

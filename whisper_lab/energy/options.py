@@ -26,9 +26,8 @@ def parser(description: str, everything: bool = False) -> argparse.ArgumentParse
 
 
 def shorten(made: argparse.ArgumentParser, usage: str, seldom: Collection[str]) -> argparse.ArgumentParser:
-    """The same parser with one line of usage and an option --help-all; --help leaves out the `seldom` used options."""
+    """The same parser with one line of usage; --help leaves out the `seldom` used options, which --help-all shows."""
     made.usage = f"%(prog)s {usage}"
-    made.add_argument("--help-all", action="help", help="show every option")
     for action in made._actions:
         if action.dest in seldom:
             action.help = argparse.SUPPRESS
