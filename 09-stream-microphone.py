@@ -210,17 +210,6 @@ def arguments(argv: list[str] | None):
     return args
 
 
-def sounds(args, failed: list):
-    """What to listen to: (label, how to open it). Files that cannot be read go into `failed`."""
-    from whisper_lab.stream import sources
-
-    if args.audio:
-        return sources.files(args.audio, args.realtime, failed)
-    if args.stdin:
-        return [sources.standard_input(args.rate or 16_000, args.channels or 1)]
-    return [sources.microphone(args.microphone)]
-
-
 def main(argv: list[str] | None = None) -> int:
     """Open, listen, save, report."""
     args = arguments(argv)
@@ -242,7 +231,8 @@ def main(argv: list[str] | None = None) -> int:
                             report.references(args.reference, args.audio), args.batch, args.threads)
     detector = sources.detector(runtime.spec)
     failed: list = []  # one bad file does not take the others with it
-    for label, open_source in sounds(args, failed):
+    raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
+    for label, open_source in sources.asked(args.audio, args.realtime, raw, args.microphone, failed):
         clock, screen = sources.Clock(), Screen(model=name)
         recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback)
         stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)

@@ -425,7 +425,7 @@ def test_find_nothing(tmp_path, monkeypatch):
     for paths in (["speech.wav"], ["."], ["notes.txt", "."], []):
         with pytest.raises(LabError) as caught:
             audio.find(paths)
-        assert "record one with python 01-record-audio-app.py, or name a file with --audio" in caught.value.remedy
+        assert "record one with python 01-record-audio-app.py, or name a sound file" in caught.value.remedy
 
 
 # write_wav

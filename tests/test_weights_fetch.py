@@ -578,7 +578,7 @@ def test_a_path_is_converted_to_the_folder_named(counted, tmp_path, capsys):
 
 
 def test_help_tells_the_way_into_a_room_without_network():
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "whisper_lab.weights", "--help"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "whisper_lab.weights", "--help-all"], cwd=ROOT,
                           capture_output=True, text=True)
     shown = re.sub(r" \\\n +", " ", done.stdout)  # folded, so that it can still be typed
     assert "export WHISPER_LAB_WEIGHTS=/srv/whisper-weights WHISPER_LAB_PACKAGE_INDEX=never" in shown

@@ -214,6 +214,15 @@ def _present(folder: str, name: str) -> list[str]:
             if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
+def asked(paths: list[str], realtime: bool, raw: tuple[int, int] | None, wanted: int | str | None, failed: list
+          ) -> Iterable[tuple[str, Open]]:
+    """What to listen to: (label, how to open it). Files, else raw samples (Hz, channels) on standard input, else the
+    microphone that is wanted, None for the system's. Of several files those that cannot be read go into `failed`."""
+    if paths:
+        return files(paths, realtime, failed)
+    return [standard_input(*raw) if raw else microphone(wanted)]
+
+
 def files(paths: list[str], realtime: bool, failed: list) -> Iterator[tuple[str, Open]]:
     """Sound files one after the other: (label, how to open it).
 
