@@ -199,8 +199,8 @@ def choose_samples(args, is_nano: bool) -> list:
     """The samples that the arguments ask for."""
     from whisper_lab.energy import samples
 
-    if args.sound:
-        return samples.from_files(args.sound, args.reference)
+    if args.audio:
+        return samples.from_files(args.audio, args.reference)
     if args.task == "diarize":
         return samples.dialogue()
     if args.generate_audio:
@@ -213,11 +213,11 @@ def choose_samples(args, is_nano: bool) -> list:
                             args.shipped_samples)
 
 
-def arguments(argv: list[str]):
+def arguments(argv: list[str] | None):
     """The command line; its options are in whisper_lab/energy/options.py."""
     from whisper_lab.energy import options
 
-    parser = options.parser(__doc__, everything="--help-all" in argv)
+    parser = options.parser(__doc__)
     args = console.parse(parser, argv)
     options.check(parser, args)
     return args

@@ -152,7 +152,7 @@ def test_a_file_with_word_times(profile, references):
 def test_the_originals_name_of_sound_goes_on_working(profile):
     status, _, err, made = profile("--audio-file", "media/hello.wav", "--repeats", 1)
     assert status == 0 and [one["sample"] for one in made["transcriptions"]] == ["hello.wav"] and "text" in made
-    assert err.count("--audio-file: taken as SOUND") == 1
+    assert err.count("--audio-file: is CLIP without a flag now") == 1
 
 
 def test_the_warm_up_is_not_counted(profile):
@@ -214,7 +214,7 @@ def test_where_no_one_speaks_whisper_is_not_asked(profile, speaker_models, tmp_p
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["--benchmark"], "the clips of --benchmark have one speaker each: name SOUND"),
+    (["--benchmark"], "the clips of --benchmark have one speaker each: name CLIP"),
     (["--num-samples", "4"], "the clips of --num-samples have one speaker"),
     (["--generate-audio"], "the clips of --generate-audio have one speaker"),
     (["--use-dataset"], "the clips of --use-dataset have one speaker"),
@@ -222,7 +222,7 @@ def test_where_no_one_speaks_whisper_is_not_asked(profile, speaker_models, tmp_p
     (["--tokens", "8"], "with --tokens the words mean nothing"), (["--device", "cuda"], "leave out --device cuda")])
 def test_what_makes_no_sense_for_speakers_is_refused(call_script, arguments, says):
     status, out, err = call_script(SCRIPT, "--task", "diarize", *arguments)
-    assert (status, out) == (2, "") and says in " ".join(err.split()) and len(err.splitlines()) == 2
+    assert (status, out) == (2, "") and says in err and err.splitlines()[1].startswith("error: --task diarize ")
 
 
 def test_graphs_without_word_times_are_refused_before_anything_is_measured():
@@ -360,7 +360,7 @@ def test_the_cost_of_half_precision_is_measured():
 @pytest.mark.parametrize("arguments", [
     ["--num-samples", "0"], ["--batch-size", "1,0"], ["--batch-size", "two"],
     ["--backend", "onnx", "--dtype", "float16"], ["--precision", "int8"], ["--audio-file", "a.wav", "--generate-audio"],
-    ["--audio-duration", "5"], ["--reference", "hello"], ["a.wav", "--audio-file", "b.wav"], ["a.wav", "--use-dataset"],
+    ["--audio-duration", "5"], ["--reference", "hello"], ["a.wav", "--use-dataset"],
     ["--task", "translate"],
     ["--timestamps", "--tokens", "5"], ["--repeats", "0"], ["--interval-ms", "0"]])
 def test_wrong_usage(call_script, arguments):

@@ -1,106 +1,91 @@
 """The command line of 06-profile-energy.py: its options, and which of them go together."""
 
 import argparse
-from collections.abc import Collection
 
 from whisper_lab import console
 
 DEFAULT_SAMPLES = {"benchmark": 3, "single": 1}
 TASKS = ("transcribe", "diarize")
-# --help shows what a first run may need, on one screen; --help-all shows these as well.
-SELDOM = {"version", "package_index", "nano", "precision", "model_dir", "device", "dtype", "use_dataset", "reference",
-          "generate_audio", "audio_duration", "shipped_samples", "language", "timestamps", "min_seconds", "warm_up",
-          "tokens", "meter", "power_file", "idle_seconds", "interval_ms", "trace", "cross_check", "threads", "seed",
-          "log_level"}
 
 
-def parser(description: str, everything: bool = False) -> argparse.ArgumentParser:
-    """The parser with every option; everything: --help shows those that are SELDOM used as well."""
+def parser(description: str) -> argparse.ArgumentParser:
+    """The parser with every option; those that are seldom used are shown by --help-all alone."""
     made = console.parser(description, "model")
-    _add_model(made.add_argument_group("model"))
-    _add_sound(made.add_argument_group("work"))
-    _add_run(made.add_argument_group("how it is measured"))
-    _add_energy(made.add_argument_group("energy"))
-    console.add_flags(made, "threads", "seed", "quiet", "log_level")
-    return shorten(made, "[SOUND ...] [options]", () if everything else SELDOM)
-
-
-def shorten(made: argparse.ArgumentParser, usage: str, seldom: Collection[str]) -> argparse.ArgumentParser:
-    """The same parser with one line of usage; --help leaves out the `seldom` used options, which --help-all shows."""
-    made.usage = f"%(prog)s {usage}"
-    for action in made._actions:
-        if action.dest in seldom:
-            action.help = argparse.SUPPRESS
+    made.add_argument("audio", nargs="*", metavar="CLIP",
+                      help="sound files or folders (default: a spoken clip with known text)")
+    console.renamed(made, "--audio-file", "CLIP without a flag", dest="former_audio", nargs=1)
+    _add_work(made)
+    made.add_argument("--json", "--output-file", dest="output_file", metavar="FILE", help="write the results as JSON")
+    console.renamed(made, "--output-json", "--json", dest="output_file")
+    more = console.rare(made)
+    _add_model(more)
+    _add_sound(more)
+    _add_energy(more)
+    console.add_flags(made, "language", "threads", "seed", "quiet", "log_level")
     return made
 
 
-def _add_model(group) -> None:
-    group.add_argument("--nano", action="store_true",
-                       help="speech that whisper-nano understands, whatever the model; without --model also that model")
-    group.add_argument("--backend", choices=["torch", "onnx"], default="torch", metavar="NAME",
-                       help="torch, or onnx: graphs of 03 (default: torch)")
-    group.add_argument("--precision", metavar="NAME", choices=["fp32", "fp16", "int8", "int4", "int8_optimized"],
-                       help="of the graphs: fp32, fp16, int8, int4 or int8_optimized (default: fp32)")
-    group.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                       help="where 03 wrote the graphs (default: %(default)s)")
-    group.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
-                       help="where PyTorch computes (default: %(default)s)")
-    group.add_argument("--dtype", choices=["auto", "float16", "float32", "bfloat16"],
-                       help="precision of PyTorch (default: auto, float32 on cpu and float16 on cuda)")
+def _add_work(made) -> None:
+    made.add_argument("--task", choices=TASKS, default="transcribe", metavar="TASK",
+                      help="transcribe (default), or diarize: who said what")
+    made.add_argument("--backend", choices=["torch", "onnx"], default="torch", metavar="NAME",
+                      help="torch, or onnx: graphs of 03 (default: torch)")
+    made.add_argument("--benchmark", action="store_true", help="several clips with known text")
+    made.add_argument("--num-samples", type=int, metavar="N",
+                      help="of short, medium, long and technical ones in turn (default: 1; with --benchmark or "
+                           "--use-dataset 3)")
+    made.add_argument("--batch-size", type=_sizes, default=[1], metavar="N,N",
+                      help="clips decoded together; several sizes in turn (default: 1)")
+    made.add_argument("--repeats", type=int, default=5, metavar="N", help="timed passes (default: %(default)s)")
+    made.add_argument("--assume-watts", metavar="W",
+                      help="estimate with this power, or a range (10-25), where there is no meter")
 
 
-def _add_sound(group) -> None:
-    group.add_argument("sound", nargs="*", metavar="SOUND",
-                       help="sound files or folders (default: a spoken clip with known text)")
-    group.add_argument("--audio-file", metavar="PATH", help=argparse.SUPPRESS)  # the original's way to name SOUND
-    group.add_argument("--task", choices=TASKS, default="transcribe", metavar="TASK",
-                       help="transcribe (default), or diarize: who said what")
-    group.add_argument("--benchmark", action="store_true", help="several clips with known text")
-    group.add_argument("--num-samples", type=int, metavar="N",
-                       help="of short, medium, long and technical ones in turn (default: 1; with --benchmark or "
-                            "--use-dataset 3)")
-    group.add_argument("--use-dataset", nargs="?", const="", metavar="DIR",
-                       help="LibriSpeech instead, fetched; or from a folder in its layout")
-    group.add_argument("--reference", metavar="TEXT", help="what is said in SOUND, for its word error rate")
-    group.add_argument("--generate-audio", action="store_true",
-                       help="generated tones instead: for smoke tests only, they are no speech")
-    group.add_argument("--audio-duration", type=float, metavar="SECONDS", help="of --generate-audio (default: 30)")
-    group.add_argument("--shipped-samples", action="store_true",
-                       help="the clips of media/profile even where espeak-ng is installed: the same bits everywhere")
-    console.add_flags(group, "language")
-    group.add_argument("--timestamps", action="store_true", help="show when each word was said")
+def _add_model(more) -> None:
+    more.add_argument("--nano", action="store_true",
+                      help="speech that whisper-nano understands, whatever the model; without --model also that model")
+    more.add_argument("--precision", metavar="NAME", choices=["fp32", "fp16", "int8", "int4", "int8_optimized"],
+                      help="of the graphs: fp32, fp16, int8, int4 or int8_optimized (default: fp32)")
+    console.add_flags(more, "model_dir")
+    more.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
+                      help="where PyTorch computes (default: %(default)s)")
+    more.add_argument("--dtype", choices=["auto", "float16", "float32", "bfloat16"],
+                      help="precision of PyTorch (default: auto, float32 on cpu and float16 on cuda)")
+    more.add_argument("--tokens", type=int, metavar="N",
+                      help="exactly N tokens in every window: the same work for every model; the texts then mean "
+                           "nothing (default: as many as are said; 64 with random weights)")
+    more.add_argument("--timestamps", action="store_true", help="show when each word was said")
 
 
-def _add_run(group) -> None:
-    group.add_argument("--batch-size", type=_sizes, default=[1], metavar="N,N",
-                       help="clips decoded together; several sizes in turn (default: 1)")
-    group.add_argument("--repeats", type=int, default=5, metavar="N", help="timed passes (default: %(default)s)")
-    group.add_argument("--min-seconds", type=float, default=0.0, metavar="S",
-                       help="go on repeating until the timed window is this long (default: %(default)s)")
-    group.add_argument("--warm-up", type=int, default=1, metavar="N",
-                       help="passes over the first clips that are not counted (default: %(default)s)")
-    group.add_argument("--tokens", type=int, metavar="N",
-                       help="exactly N tokens in every window: the same work for every model; the texts then mean "
-                            "nothing (default: as many as are said; 64 with random weights)")
-    group.add_argument("--output-file", "--output-json", metavar="FILE", help="write the results as JSON")
+def _add_sound(more) -> None:
+    more.add_argument("--use-dataset", nargs="?", const="", metavar="DIR",
+                      help="LibriSpeech instead, fetched; or from a folder in its layout")
+    more.add_argument("--reference", metavar="TEXT", help="what is said in CLIP, for its word error rate")
+    more.add_argument("--generate-audio", action="store_true",
+                      help="generated tones instead: for smoke tests only, they are no speech")
+    more.add_argument("--audio-duration", type=float, metavar="SECONDS", help="of --generate-audio (default: 30)")
+    more.add_argument("--shipped-samples", action="store_true",
+                      help="the clips of media/profile even where espeak-ng is installed: the same bits everywhere")
 
 
-def _add_energy(group) -> None:
+def _add_energy(more) -> None:
     from whisper_lab.energy.meters import SOURCES
 
-    group.add_argument("--meter", choices=["auto", *SOURCES, "none"], default="auto", metavar="SOURCE",
-                       help="of the joules: %(choices)s (default: auto, the best one that sees the device)")
-    group.add_argument("--power-file", metavar="CSV",
-                       help="log of an external meter: seconds since 1970, watts; may still be growing")
-    group.add_argument("--assume-watts", metavar="W",
-                       help="estimate with this power, or a range (10-25), where there is no meter")
-    group.add_argument("--idle-seconds", type=float, default=5.0, metavar="S",
-                       help="idle time measured before and after, where there is a meter (default: %(default)s)")
-    group.add_argument("--interval-ms", type=float, default=50.0, metavar="MS",
-                       help="between readings (default: %(default)s)")
-    group.add_argument("--trace", metavar="CSV", help="write every reading: time, power, clocks, temperature, load")
-    group.add_argument("--cross-check", action="store_true",
-                       help="let zeus and codecarbon, where installed, measure the same window")
+    more.add_argument("--min-seconds", type=float, default=0.0, metavar="S",
+                      help="go on repeating until the timed window is this long (default: %(default)s)")
+    more.add_argument("--warm-up", type=int, default=1, metavar="N",
+                      help="passes over the first clips that are not counted (default: %(default)s)")
+    more.add_argument("--meter", choices=["auto", *SOURCES, "none"], default="auto", metavar="SOURCE",
+                      help="of the joules: %(choices)s (default: auto, the best one that sees the device)")
+    more.add_argument("--power-file", metavar="CSV",
+                      help="log of an external meter: seconds since 1970, watts; may still be growing")
+    more.add_argument("--idle-seconds", type=float, default=5.0, metavar="S",
+                      help="idle time measured before and after, where there is a meter (default: %(default)s)")
+    more.add_argument("--interval-ms", type=float, default=50.0, metavar="MS",
+                      help="between readings (default: %(default)s)")
+    more.add_argument("--trace", metavar="CSV", help="write every reading: time, power, clocks, temperature, load")
+    more.add_argument("--cross-check", action="store_true",
+                      help="let zeus and codecarbon, where installed, measure the same window")
 
 
 def _sizes(text: str) -> list[int]:
@@ -124,7 +109,7 @@ def check(parser: argparse.ArgumentParser, args) -> None:
         _check_diarize(parser, args)
     args.precision, args.dtype = args.precision or "fp32", args.dtype or "auto"
     args.audio_duration = args.audio_duration or 30.0
-    args.single = not args.benchmark and bool(args.sound or args.generate_audio or args.task == "diarize")
+    args.single = not args.benchmark and bool(args.audio or args.generate_audio or args.task == "diarize")
     many = args.benchmark or args.use_dataset is not None
     args.num_samples = args.num_samples or DEFAULT_SAMPLES["benchmark" if many else "single"]
     if args.nano and args.model is None:
@@ -132,20 +117,15 @@ def check(parser: argparse.ArgumentParser, args) -> None:
 
 
 def _check_sound(parser: argparse.ArgumentParser, args) -> None:
-    if args.audio_file:
-        if args.sound:
-            parser.error(f"--audio-file is another way to write SOUND: write {args.sound[0]} {args.audio_file}")
-        args.sound = [args.audio_file]
-        console.note("--audio-file", "taken as SOUND", f"shorter: {parser.prog} {args.audio_file}")
-    given = {"--use-dataset": args.use_dataset is not None, "SOUND": args.sound,
+    given = {"--use-dataset": args.use_dataset is not None, "CLIP": args.audio,
              "--generate-audio": args.generate_audio}
     instead = [name for name, value in given.items() if value]
     if len(instead) > 1:
         parser.error(f"choose one of {' and '.join(instead)}")
     if args.audio_duration is not None and not args.generate_audio:
         parser.error("--audio-duration goes with --generate-audio")
-    if args.reference and len(args.sound) != 1:
-        parser.error("--reference is what is said in one SOUND: name one sound file")
+    if args.reference and len(args.audio) != 1:
+        parser.error("--reference is what is said in one CLIP: name one sound file")
 
 
 def _check_model(parser: argparse.ArgumentParser, args) -> None:
@@ -164,7 +144,7 @@ def _check_diarize(parser: argparse.ArgumentParser, args) -> None:
              "--use-dataset": args.use_dataset is not None}
     if named := [name for name, value in clips.items() if value]:
         parser.error(f"--task diarize takes recordings of several people, and the clips of {named[0]} have one speaker "
-                     "each: name SOUND (without it, media/long.flac with two voices is taken)")
+                     "each: name CLIP (without it, media/long.flac with two voices is taken)")
     if args.batch_size != [1]:
         parser.error("--task diarize takes one recording at a time: leave out --batch-size")
     if args.tokens:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.energy.options import shorten
 
 SWEEP = """Run a program again and again, at one clock or at many, and keep account of each run's energy.
 
@@ -33,12 +32,6 @@ Reads this lab's folders and those of others in the same layout or in nvidia-smi
 """
 
 
-# --help shows what a first sweep may need, on one screen; --help-all shows these as well.
-SELDOM = {"version", "sleep_interval", "cooldown_timeout", "profiling_tool", "sampling_interval", "gpu_index",
-          "app_name", "app_executable", "app_timeout", "performance_threshold", "time_limit", "walltime", "parallel",
-          "slurm_args", "run_index", "seed", "log_level"}
-
-
 def main(argv: list[str]) -> int:
     """Run `sweep`, `collect` or `analyze`; argv[0] says which. Returns the exit status."""
     return {"sweep": sweep, "collect": collect, "analyze": analyze}[argv[0]](argv[1:])
@@ -48,13 +41,11 @@ def main(argv: list[str]) -> int:
 
 def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line of sweep; the original launcher's options keep their names and defaults."""
-    parser = console.parser(SWEEP, "seed", "quiet", "log_level")
-    parser.prog = "06-profile-energy.py sweep"
+    parser = console.parser(SWEEP, "seed", "quiet", "log_level", prog="python 06-profile-energy.py sweep")
     _plan_options(parser)
     _application_options(parser)
     _limit_options(parser)
     _slurm_options(parser)
-    shorten(parser, "[options]", () if "--help-all" in argv else SELDOM)
     args = console.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
     args.custom_frequencies = _frequencies(parser, args)
     if not 10 <= args.sampling_interval <= 1000:
@@ -86,31 +77,33 @@ def _joined(argv: list[str], *names: str) -> list[str]:
 
 def _plan_options(parser) -> None:
     group = parser.add_argument_group("what to sweep")
+    more = console.rare(parser)
     group.add_argument("--gpu-type", default="auto", metavar="TYPE", type=_gpu_type,
                        help="A100, V100, H100, CPU, or auto: what this machine has (default: %(default)s)")
     group.add_argument("--profiling-mode", default="baseline", choices=["baseline", "custom", "dvfs"],
                        help="default clocks, the named ones, or all the device has (default: %(default)s)")
     group.add_argument("--custom-frequencies", default="", metavar="MHZ,MHZ", help="clocks of --profiling-mode custom")
     group.add_argument("--num-runs", type=int, default=3, metavar="N", help="runs at each clock (default: %(default)s)")
-    group.add_argument("--sleep-interval", type=float, default=1.0, metavar="S",
+    more.add_argument("--sleep-interval", type=float, default=1.0, metavar="S",
                        help="least pause between two runs, seconds (default: %(default)s)")
-    group.add_argument("--cooldown-timeout", type=float, default=60.0, metavar="S",
+    more.add_argument("--cooldown-timeout", type=float, default=60.0, metavar="S",
                        help="longest wait for the device to cool down between two runs (default: %(default)s)")
-    group.add_argument("--profiling-tool", default="lab", choices=["lab", "nvidia-smi", "dcgmi"],
+    more.add_argument("--profiling-tool", default="lab", choices=["lab", "nvidia-smi", "dcgmi"],
                        help="accepted for the original launcher's sake: 06 always measures with its own meters")
-    group.add_argument("--sampling-interval", type=int, default=50, metavar="MS",
+    more.add_argument("--sampling-interval", type=int, default=50, metavar="MS",
                        help="of the profile, 10 to 1000 ms (default: %(default)s)")
-    group.add_argument("--gpu-index", type=int, default=0, metavar="N", help="which GPU (default: %(default)s)")
+    more.add_argument("--gpu-index", type=int, default=0, metavar="N", help="which GPU (default: %(default)s)")
 
 
 def _application_options(parser) -> None:
     group = parser.add_argument_group("the program under test")
-    group.add_argument("--app-name", default="Whisper", metavar="NAME", help="for the folder (default: %(default)s)")
-    group.add_argument("--app-executable", default="06-profile-energy.py", metavar="FILE",
+    more = console.rare(parser)
+    more.add_argument("--app-name", default="Whisper", metavar="NAME", help="for the folder (default: %(default)s)")
+    more.add_argument("--app-executable", default="06-profile-energy.py", metavar="FILE",
                        help="takes --output-file, --trace and --interval-ms (default: %(default)s)")
     group.add_argument("--app-params", default="--benchmark --num-samples 3", metavar="TEXT",
                        help="its arguments, quoted as in a shell (default: '%(default)s')")
-    group.add_argument("--app-timeout", type=float, default=1800.0, metavar="S",
+    more.add_argument("--app-timeout", type=float, default=1800.0, metavar="S",
                        help="longest time of one run (default: %(default)s)")
     group.add_argument("--assume-watts", metavar="W", help="passed on to the program, for a machine "
                        "without energy counter: an estimate, labelled as one (default: none)")
@@ -118,23 +111,25 @@ def _application_options(parser) -> None:
 
 def _limit_options(parser) -> None:
     group = parser.add_argument_group("results")
+    more = console.rare(parser)
     group.add_argument("--output-dir", metavar="DIR", help="where they are written (default: results_<gpu>_<app>)")
-    group.add_argument("--performance-threshold", type=float, default=5.0, metavar="PERCENT",
+    more.add_argument("--performance-threshold", type=float, default=5.0, metavar="PERCENT",
                        help="how much slower than the fastest clock the best one may be (default: %(default)s)")
-    group.add_argument("--time-limit", type=float, metavar="S", help="the same as seconds (default: none)")
+    more.add_argument("--time-limit", type=float, metavar="S", help="the same as seconds (default: none)")
     group.add_argument("--dry-run", action="store_true", help="show the plan and run nothing")
 
 
 def _slurm_options(parser) -> None:
     group = parser.add_argument_group("SLURM")
+    more = console.rare(parser)
     group.add_argument("--slurm", action="store_true", help="submit the missing runs as one job array")
     group.add_argument("--wait", action="store_true", help="until the runs have ended, then collect")
     group.add_argument("--partition", metavar="NAME", help="of the cluster (default: its own)")
-    group.add_argument("--walltime", default="01:00:00", metavar="TIME", help="of one run (default: %(default)s)")
-    group.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at once, each on a node of its own; "
+    more.add_argument("--walltime", default="01:00:00", metavar="TIME", help="of one run (default: %(default)s)")
+    more.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at once, each on a node of its own; "
                        "1 keeps the plan's order and one node's silicon (default: %(default)s)")
-    group.add_argument("--slurm-args", default="", metavar="TEXT", help="more options for sbatch (default: none)")
-    group.add_argument("--run-index", type=int, metavar="I", help="make only this run of the plan, as an array's task")
+    more.add_argument("--slurm-args", default="", metavar="TEXT", help="more options for sbatch (default: none)")
+    more.add_argument("--run-index", type=int, metavar="I", help="make only this run of the plan, as an array's task")
 
 
 def _gpu_type(text: str) -> str:
@@ -261,8 +256,7 @@ def _limits(parser) -> None:
 
 def collect(argv: list[str]) -> int:
     """Summary and figures of a folder that this lab's plan lies in."""
-    parser = console.parser(COLLECT, "quiet", "log_level")
-    parser.prog = "06-profile-energy.py collect"
+    parser = console.parser(COLLECT, "quiet", "log_level", prog="python 06-profile-energy.py collect")
     parser.add_argument("folder", metavar="DIR", help="a folder of results")
     _limits(parser)
     args = console.parse(parser, argv)
@@ -277,8 +271,7 @@ def collect(argv: list[str]) -> int:
 
 def analyze(argv: list[str]) -> int:
     """Tables, JSON and figures of one or more folders."""
-    parser = console.parser(ANALYZE, "output_json", "quiet", "log_level")
-    parser.prog = "06-profile-energy.py analyze"
+    parser = console.parser(ANALYZE, "output_json", "quiet", "log_level", prog="python 06-profile-energy.py analyze")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of results")
     parser.add_argument("--output-dir", metavar="DIR", help="(default: the folder itself if it is one, else reports)")
     parser.add_argument("--drop-first", action="store_true",

@@ -71,7 +71,8 @@ def names_its_work(words: list[str]) -> bool:
     from whisper_lab.energy import options
 
     given, _ = options.parser("").parse_known_args(words)
-    return bool(given.sound or given.audio_file or given.generate_audio or given.benchmark or given.task == "diarize")
+    return bool(given.audio or "former_audio" in given or given.generate_audio or given.benchmark
+                or given.task == "diarize")
 
 
 def executable(name: str) -> Path:
