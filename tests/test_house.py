@@ -108,6 +108,12 @@ def test_the_figures_are_those_of_the_checkout(checkout):
     assert "README.md has 1.5 kB" in done.stdout and "not counted, its graphs are not here" in done.stdout
 
 
+def test_a_script_whose_help_fails_is_named(checkout):
+    (checkout / "01-one.py").write_text("raise SystemExit('no such option')", encoding="utf-8")
+    with pytest.raises(console.LabError, match="01-one.py --help failed: no such option"):
+        house.help_of(checkout, "01-one.py")
+
+
 def help_height() -> int:
     """Lines of the help of a parser with one option, in this Python."""
     return len(ArgumentParser().format_help().splitlines()) + 1

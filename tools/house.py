@@ -208,6 +208,9 @@ def help_of(root: Path, script: str) -> tuple[int, int]:
     def said(flag: str) -> list[str]:
         done = subprocess.run([sys.executable, script, flag], cwd=root, capture_output=True, text=True,
                               env={**os.environ, "COLUMNS": "80"})
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise console.LabError(f"{script} {flag} failed: {reason}", f"look at it: python {script} {flag}")
         return done.stdout.splitlines()
 
     short = said("--help")
