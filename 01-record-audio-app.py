@@ -2,7 +2,7 @@
 
     python 01-record-audio-app.py                        # a page in your browser
     python 01-record-audio-app.py --share                # with a public https address and a password
-    python 01-record-audio-app.py --host 0.0.0.0 --https # for this network, with a certificate made on the spot
+    python 01-record-audio-app.py --host 0.0.0.0 --https # for this network
     python 01-record-audio-app.py --cli                  # a microphone on this machine; Enter ends it
     python 01-record-audio-app.py --cli --list-devices
 
@@ -59,21 +59,42 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
     return saved, sound.samples
 
 
-def record(args) -> Saved:
+def record(output: Path, device: int | str | None, seconds: float | None, latency: str | float,
+           blocksize: int) -> Saved:
     """The second lesson, --cli: no gap on the way from a microphone to the disk, however long it takes.
 
     The short way, sd.rec(seconds * rate) and sd.wait(), keeps everything in memory, needs to know the length
     beforehand and shows nothing until its end. Here the sound flows: PortAudio -> callback -> queue -> loop -> disk.
     """
-    import soxr
-
     from whisper_lab import microphone
 
-    sounddevice, chosen = microphone.import_sounddevice(), microphone.find(args.microphone)
-    losses, meter, bar = microphone.Losses(), audio.Meter(), microphone.Bar()
-    wanted = round(args.seconds * chosen.rate) if args.seconds else float("inf")  # frames
+    chosen, losses, meter = microphone.find(device), microphone.Losses(), audio.Meter()
+    wanted = round(seconds * chosen.rate) if seconds else float("inf")  # frames
     waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
-    taken = 0  # frames
+    stream = open_stream(chosen, waiting, losses, wanted, latency, blocksize)
+    with stream, microphone.stopping() as stop, save.replacing(output) as place:
+        console.note("recording", f"{stream.latency * 1000:.0f} ms latency, {chosen.rate} Hz",
+                     f"to {output}; Enter or Ctrl-C ends it")
+        write_as_it_comes(microphone.flow(stream, waiting, stop, chosen), wanted, chosen.rate, place.temporary, meter)
+        if not meter.samples:
+            raise microphone.nothing_came(chosen)
+    losses.report()
+    notes = [f"{chosen.channels} channels averaged"] if chosen.channels > 1 else []
+    notes += [f"{chosen.rate} Hz -> {audio.SAMPLE_RATE} Hz (soxr HQ)"] if chosen.rate != audio.SAMPLE_RATE else []
+    return Saved(output, meter.samples / audio.SAMPLE_RATE, meter.level(), chosen.rate, chosen.channels,
+                 "microphone, 16 bit", notes, place.previous, losses.total)
+
+
+def open_stream(chosen, waiting: queue.SimpleQueue, losses, wanted: float, latency: str | float, blocksize: int):
+    """From the device to the queue: a stream of int16 blocks [frames, channels] that ends after `wanted` frames.
+
+    A small block or latency: the sound is here sooner (09 wants that). A large one: the processor may come late for
+    longer before something is lost. A recorder only wants no gaps, so `high` is the default; 0 leaves the block size
+    to the device, which knows best. Raises LabError where the device does not open.
+    """
+    from whisper_lab import microphone
+
+    sounddevice, taken = microphone.import_sounddevice(), 0  # frames
 
     def callback(block: np.ndarray, frames: int, _, status) -> None:
         """PortAudio's own thread calls this for every block, and loses sound where it takes too long.
@@ -91,25 +112,26 @@ def record(args) -> Saved:
         if taken >= wanted:
             raise sounddevice.CallbackStop
 
-    # A small block or latency: the sound is here sooner (09 wants that). A large one: the processor may come late for
-    # longer before something is lost. A recorder only wants no gaps, so `high` is the default; 0 leaves the block size
-    # to the device, which knows best.
     try:
-        stream = sounddevice.InputStream(device=chosen.index, channels=chosen.channels, samplerate=chosen.rate,
-                                         dtype="int16", latency=args.latency, blocksize=args.blocksize,
-                                         callback=callback)
+        return sounddevice.InputStream(device=chosen.index, channels=chosen.channels, samplerate=chosen.rate,
+                                       dtype="int16", latency=latency, blocksize=blocksize, callback=callback)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise microphone.open_failure(error, chosen) from error
-    resampler = soxr.ResampleStream(chosen.rate, audio.SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    with stream, microphone.stopping() as stop, save.replacing(args.output) as place, \
-            wave.open(str(place.temporary), "wb") as out:
+
+
+def write_as_it_comes(blocks, wanted: float, rate: int, path: Path, meter: audio.Meter) -> None:
+    """From the queue to the disk: mono, 16 kHz, 16 bit. blocks: int16 [frames, channels] at `rate`."""
+    import soxr
+
+    from whisper_lab import microphone
+
+    bar, left = microphone.Bar(), wanted
+    resampler = soxr.ResampleStream(rate, audio.SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)  # bytes
         out.setframerate(audio.SAMPLE_RATE)
-        console.note("recording", f"{stream.latency * 1000:.0f} ms latency, {chosen.rate} Hz",
-                     f"to {args.output}; Enter or Ctrl-C ends it")
-        left = wanted
-        for block in microphone.flow(stream, waiting, stop, chosen):
+        for block in blocks:
             mono = block[:min(len(block), left)].mean(axis=1, dtype=np.float32) / 32768  # int16 -> -1..1
             left -= len(block)
             samples = resampler.resample_chunk(mono, last=False)  # the filter remembers the block before
@@ -119,35 +141,7 @@ def record(args) -> Saved:
         rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter still held
         meter.add(rest)
         out.writeframes(audio.to_pcm16(rest))
-        bar.end()
-        if not meter.samples:
-            raise microphone.nothing_came(chosen)
-    losses.report()
-    notes = [f"{chosen.channels} channels averaged"] if chosen.channels > 1 else []
-    notes += [f"{chosen.rate} Hz -> {audio.SAMPLE_RATE} Hz (soxr HQ)"] if chosen.rate != audio.SAMPLE_RATE else []
-    return Saved(args.output, meter.samples / audio.SAMPLE_RATE, meter.level(), chosen.rate, chosen.channels,
-                 "microphone, 16 bit", notes, place.previous, losses.total)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Record here, or serve the page."""
-    args = arguments(argv)
-    if args.list_devices:
-        from whisper_lab import microphone
-
-        microphone.list_devices()
-    elif args.cli:
-        from whisper_lab.record import facts
-
-        saved = record(args)
-        facts.show(saved)
-        if args.output_json:
-            files.write_json(args.output_json, saved.document())
-    else:
-        from whisper_lab.record import serve
-
-        serve.serve(args, lambda arrived: convert(arrived, args.output, 60 * args.limit))
-    return 0
+    bar.end()
 
 
 def arguments(argv: list[str] | None):
@@ -157,19 +151,19 @@ def arguments(argv: list[str] | None):
     parser = console.parser(__doc__, "quiet", "log_level", "output_json")
     parser.add_argument("--output", type=Path, default=Path("speech.wav"), metavar="FILE",
                         help="where the recording goes; the one before it to recordings/ (default: %(default)s)")
-    page = parser.add_argument_group("the page")
+    page, more = parser.add_argument_group("the page"), console.rare(parser)
     console.add_flags(page, "model", "language", "threads")
-    page.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
+    more.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                       help="where 03 wrote the graphs (default: %(default)s)")
-    page.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
-                      help="refuse longer recordings (default: %(default)g)")
+    more.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
+                      help="the page refuses longer recordings (default: %(default)g)")
     page.add_argument("--port", type=int, metavar="N",
                       help="of the page; 0 takes any free one (default: 7860, or the next free one)")
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
     page.add_argument("--https", action="store_true", help="with a certificate made on the spot")
     page.add_argument("--share", action="store_true", help="a public address through gradio.live, with a password")
-    serve.add_flags(page)
+    serve.add_flags(more)
     page.add_argument("--browse", action="store_true", help="open the page in a browser")
     local = parser.add_argument_group("a microphone on this machine")
     local.add_argument("--cli", action="store_true", help="record here, without a page")
@@ -178,9 +172,9 @@ def arguments(argv: list[str] | None):
     local.add_argument("--microphone", **microphone, help="which one (default: the system's)")
     console.renamed(local, "--device", "--microphone", **microphone)
     local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
-    local.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
+    more.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
                        help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")
-    local.add_argument("--blocksize", type=int, default=0, metavar="FRAMES",
+    more.add_argument("--blocksize", type=int, default=0, metavar="FRAMES",
                        help="in each callback; 0 leaves it to the device (default: %(default)s)")
     args = console.parse(parser, argv)
     if args.output.suffix.lower() != ".wav" or args.output.is_dir():
@@ -203,6 +197,27 @@ def _latency(text: str) -> str | float:
     if not 0 < seconds <= 10:
         raise ValueError
     return seconds
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Record here, or serve the page."""
+    args = arguments(argv)
+    if args.list_devices:
+        from whisper_lab import microphone
+
+        microphone.list_devices()
+    elif args.cli:
+        from whisper_lab.record import facts
+
+        saved = record(args.output, args.microphone, args.seconds, args.latency, args.blocksize)
+        facts.show(saved)
+        if args.output_json:
+            files.write_json(args.output_json, saved.document())
+    else:
+        from whisper_lab.record import serve
+
+        serve.serve(args, lambda arrived: convert(arrived, args.output, 60 * args.limit))
+    return 0
 
 
 if __name__ == "__main__":
