@@ -373,6 +373,14 @@ def test_page_escapes_and_needs_nothing_else():
     assert "a\\|b" in render.markdown("t", "u", [section], {})
 
 
+def test_texts_without_an_error_are_folded_below_those_with_one():
+    right = [sections.Aligned(f"right {i}", [["=", "a", "a"]]) for i in range(3)]
+    page = render.html("t", "u", [sections.Section("Text", "x", aligned=[*right, sections.Aligned("wrong", [
+        ["S", "a", "b"]])])], {})
+    assert page.index("wrong") < page.index("3 without an error") < page.index("right 0")
+    assert page.count("</summary>") == 2  # the section's own, and that
+
+
 def test_missing_precisions_are_named_with_their_command(exported, tmp_path, caplog):
     from whisper_lab.export import naming
 

@@ -256,6 +256,7 @@ def test_the_languages_are_those_of_the_model_common_ones_first(random_model, na
     monkeypatch.delenv("WHISPER_LAB_MODEL", raising=False)
     unknown = [code for _, code in Listener("large-v3", str(tmp_path), "gd", 1).languages()]
     assert unknown[:4] == ["", "en", "nl", "fr"] and {"gd", "cy", "sw"} < set(unknown) and len(unknown) > 90
+    assert Listener("tiny.en", str(tmp_path), None, 1).languages() == [("English, the only one", "")]
     english = tmp_path / "english"
     shutil.copytree(nano, english)
     settings = json.loads((english / "generation_config.json").read_text())

@@ -135,11 +135,12 @@ def _section(section: Section, pictures: dict[str, Path]) -> str:
         parts.append(f'<div class="wide"><img alt="{_text(section.title)}: {section.figure}" '
                      f'src="data:image/png;base64,{data}"></div>')
     parts += [_table(table) for table in section.tables if table.collapsed]
-    shown = [_aligned(block) for block in section.aligned]
-    parts += shown[:SHOWN_OPEN]
-    if len(shown) > SHOWN_OPEN:
-        rest = "".join(shown[SHOWN_OPEN:])
-        parts.append(f"<details><summary>{len(shown) - SHOWN_OPEN} more</summary>{rest}</details>")
+    wrong = [block for block in section.aligned if any(mark != "=" for mark, *_ in block.words)]
+    right = [block for block in section.aligned if block not in wrong]
+    parts += map(_aligned, wrong[:SHOWN_OPEN])
+    for what, rest in (("more", wrong[SHOWN_OPEN:]), ("without an error", right)):
+        if rest:
+            parts.append(f"<details><summary>{len(rest)} {what}</summary>{''.join(map(_aligned, rest))}</details>")
     return "\n".join(parts)
 
 

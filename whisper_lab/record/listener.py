@@ -111,6 +111,8 @@ class Listener:
     def _known(self) -> set[str]:
         """The languages of the page's model; empty where its files are not at hand, or its choices differ in them."""
         name = graph_name(self._named())
+        if name.endswith(".en"):
+            return {"en"}
         if self._precisions(self.graphs) and name == self.graphs:
             folder = naming.runtime_folder(self.model_dir, name)
         else:
