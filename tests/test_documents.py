@@ -54,7 +54,7 @@ def test_commands_run_as_printed(commands, output, clone, request):
         environment["WHISPER_LAB_WEIGHTS"] = str(request.getfixturevalue("published")("base").parent)
     else:
         environment["WHISPER_LAB_MODEL"] = "nano"
-    if "10-who-spoke.py" in commands:
+    if "10-who-spoke.py" in commands or "--task diarize" in commands:
         request.getfixturevalue("published")("silero-vad")
         environment["WHISPER_LAB_WEIGHTS"] = str(request.getfixturevalue("published")("campplus").parent)
     done = subprocess.run(["bash", "-e", "-c", commands], cwd=clone, env=environment, capture_output=True, text=True,

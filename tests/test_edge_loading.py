@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers import browser, edge_page
 from tests.helpers.edge_page import graph as graph  # the fixture
-from whisper_lab import audio, confidence, metrics
+from whisper_lab import audio, confidence, decoding
 from whisper_lab.single import graph as single_graph
 
 pytestmark = pytest.mark.browser
@@ -224,7 +224,7 @@ def test_a_text_in_a_loop_is_marked(visitor, large, tmp_path):
         found = visitor.evaluate("""async (texts) => { const { compressionRatio, LOOPS } = await import("./loops.js");
             return [LOOPS, ...await Promise.all(texts.map(compressionRatio))]; }""", texts)
         assert found[0] == confidence.LOOPS
-        assert found[1:] == pytest.approx([metrics.compression_ratio(text) for text in texts], rel=0.03)
+        assert found[1:] == pytest.approx([decoding.compression_ratio(text) for text in texts], rel=0.03)
         assert found[2] < confidence.LOOPS < found[3]
         visitor.locator("#load").click(timeout=20_000)
         edge_page.wait_until_loaded(visitor)

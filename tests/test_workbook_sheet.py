@@ -109,7 +109,7 @@ def test_pdfs_are_a4_and_dated_by_no_clock(written):
 
 @pytest.mark.parametrize("arguments, named", [(["--topics", "cooking"], "there are recording, "),
                                               (["--questions", "0"], "--questions starts at 1"),
-                                              (["--difficulty", "4"], "invalid choice: 4")])
+                                              (["--difficulty", "4"], "invalid choice: '4'")])
 def test_wrong_usage_names_what_there_is(arguments, named, capsys):
     with pytest.raises(SystemExit) as ended:
         exam.main(arguments)

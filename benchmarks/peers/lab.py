@@ -11,10 +11,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import __main__  # noqa: E402
-from whisper_lab.checkpoints import name_of  # noqa: E402
+from whisper_lab import __main__, transcripts  # noqa: E402
 from whisper_lab.decoding import Options, decode, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
+from whisper_lab.names import name_of  # noqa: E402
 from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
 
 
@@ -56,10 +56,11 @@ def listen(job: dict):
 
 
 def long_text(runtime: OnnxWhisper, clip: dict) -> str:
-    """The command line prints the text, where the harness wants its own lines only."""
+    """What the command line makes of a recording; notes and bars have no place among the harness's lines."""
     args = __main__.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
     with contextlib.redirect_stdout(io.StringIO()):
-        return __main__.transcribe(runtime, Path(clip["wav"]), args, named=False)["text"]
+        return __main__.transcribe_clip(runtime, Path(clip["wav"]), transcripts.options(args), [],
+                                        args.condition_on_previous, words=False).text
 
 
 harness.main(Lab, listen)

@@ -22,7 +22,7 @@ def measure(evidence, args) -> None:
     evidence.value("model", common.best().name)
     encoder = runtime.model.model.encoder
     # A window of speech, and one of a clip and the silence after it.
-    sounds = [torch.from_numpy(one) for one in calibration.sounds(runtime.spec, args.seed)[:2]]
+    sounds = [torch.from_numpy(one) for one in calibration.windows(runtime.spec, args.seed)[:2]]
     layers = imitated.linears(encoder)
     with torch.no_grad():
         right = [encoder(one).last_hidden_state for one in sounds]
