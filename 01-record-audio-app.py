@@ -158,7 +158,7 @@ def arguments(argv: list[str] | None):
     more.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
                       help="the page refuses longer recordings (default: %(default)g)")
     page.add_argument("--port", type=int, metavar="N",
-                      help="of the page; 0 takes any free one (default: 7860, or the next free one)")
+                      help="of the page (default: 7860 or the next free; 0: any)")
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
     page.add_argument("--https", action="store_true", help="with a certificate made on the spot")

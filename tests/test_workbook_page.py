@@ -73,10 +73,20 @@ def answer(page, number, right):
     labels.first.wait_for(timeout=10_000)
     for label in labels.all():
         if texts[label.inner_text().strip().split(". ", 1)[1].replace("`", "")] == right:
-            label.click()
+            tick(page, label.locator("input"))
             break
     page.locator("#check").click()
     page.locator("#next").wait_for(timeout=20_000)
+
+
+def tick(page, box):
+    """Choose, and see that it stays chosen: a page that is still drawing its question forgets what was ticked."""
+    for _ in range(10):
+        box.check(force=True)
+        page.wait_for_timeout(300)
+        if box.is_checked():
+            return
+    raise AssertionError("the choice does not stay")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
