@@ -1,7 +1,6 @@
 """How every script takes its flags and tells of its errors."""
 
 import argparse
-import contextlib
 import fcntl
 import io
 import json
@@ -22,6 +21,7 @@ import pytest
 from conftest import NANO
 
 import whisper_lab
+from tests.helpers import pseudo_terminal
 from whisper_lab import console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,14 +116,7 @@ def terminal(code: str, columns: int = 80) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.DEVNULL, stdout=theirs,
                                stderr=theirs, cwd=ROOT, env={**environment, "TERM": "xterm"})
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the end of a terminal
-        while data := os.read(ours, 4096):
-            shown += data
-    os.close(ours)
-    assert process.wait(60) == 0, shown.decode()
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    return re.sub(r"\x1b\[[0-9;]*m", "", pseudo_terminal.shown(process, ours, theirs))
 
 
 def test_notes_stand_above_a_bar_and_never_in_it():

@@ -1,6 +1,5 @@
 """09 as a program: files, pipes, Ctrl-C, the report; and whisper-nano heard live as well as at once."""
 
-import contextlib
 import importlib
 import json
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import nano_pair
+from tests.helpers import nano_pair, pseudo_terminal
 from whisper_lab import audio, decoding, metrics, transcribe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,14 +215,7 @@ def test_a_terminal_shows_what_may_still_change(command, no_color):
         environment.pop("NO_COLOR", None)
     process = subprocess.Popen([*command, str(ROOT / "media" / "kitchen.wav"), "--no-batch", "--quiet"],
                                stdout=theirs, stdin=subprocess.DEVNULL, env=environment)
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the end of a terminal
-        while data := os.read(ours, 4096):
-            shown += data
-    os.close(ours)
-    assert process.wait(60) == 0
-    text = shown.decode()
+    text = pseudo_terminal.shown(process, ours, theirs)
     assert ("\x1b[90m" in text) != no_color and ("[" in text.replace("\x1b[", "")) == no_color
     last = text.rstrip().split("\x1b[J")[-1]
     assert last and "\x1b" not in last and "[" not in last  # in the end all stands, and plainly

@@ -5,6 +5,7 @@ import itertools
 
 from workbook.blocks import blocks, spans
 from workbook.exam import Exam
+from workbook.markdown import asked
 from workbook.view import View
 from workbook.wording import WORDS
 
@@ -80,14 +81,7 @@ def markdown(exam: Exam, part: str) -> str:
 
 
 def _question(number: int, shown: View) -> list[str]:
-    question = shown.question
-    lines = [f"## {number}. {shown.title} ({worth(shown)})", shown.ask]
-    if question.code:
-        lines.append(f"```python\n{question.code.rstrip()}\n```")
-    if question.several:
-        lines.append(f"*{WORDS[shown.language]['several']}*")
-    if shown.options:
-        lines.append("\n".join(f"- ☐ **{option.letter}** {option.text}" for option in shown.options))
+    lines = [f"## {number}. {shown.title} ({worth(shown)})", shown.ask, *asked(shown, "- ☐")]
     return lines + ["&nbsp;\n\n---"] * room(shown)
 
 

@@ -42,6 +42,18 @@ def anchor(view: View) -> str:
     return f"q{view.question.id.replace('.', '-')}"
 
 
+def asked(view: View, bullet: str) -> list[str]:
+    """What a question shows below its text: code, a word where several choices are right, the choices."""
+    question, shown = view.question, []
+    if question.code:
+        shown.append(f"```python\n{question.code.rstrip()}\n```")
+    if question.several:
+        shown.append(f"*{WORDS[view.language]['several']}*")
+    if view.options:
+        shown.append("\n".join(f"{bullet} **{option.letter}** {option.text}" for option in view.options))
+    return shown
+
+
 def entry(book: Book, view: View, results: Results) -> str:
     """One question: asked openly, answered behind a fold."""
     words, question = WORDS[view.language], view.question
@@ -50,12 +62,7 @@ def entry(book: Book, view: View, results: Results) -> str:
     if question.script:
         facts.insert(0, f"{words['script']} {question.script}")
     lines = [f'<a id="{anchor(view)}"></a>\n\n### {question.id} {view.title}', f"*{' · '.join(facts)}*", view.ask]
-    if question.code:
-        lines.append(f"```python\n{question.code.rstrip()}\n```")
-    if question.several:
-        lines.append(f"*{words['several']}*")
-    if view.options:
-        lines.append("\n".join(f"- **{option.letter}** {option.text}" for option in view.options))
+    lines += asked(view, "-")
     if command := question.command:
         lines.append(f"**{words['try']}**\n\n```bash\n{command}\n```")
     lines += [f"<details>\n<summary>{words['unfold']}</summary>", answer(view), origin(view, results), "</details>"]
