@@ -173,7 +173,7 @@ def fingerprint(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path |
 
 
 def slug(system: Peer) -> str:
-    """`this-lab-int8-optimized`, for a file's name; the checkpoint's name, which may change, is no part of it."""
+    """`this-lab-int8-optimized`, for a file's name; the checkpoint's name, which may change, is not part of it."""
     return re.sub(r"[^\w.]+", "-", system.name)
 
 

@@ -16,7 +16,7 @@ ODD = os.fsdecode(b"caf\xe9.wav")  # as an old disk or an archive has it: Latin-
 
 @pytest.fixture
 def batch(tmp_path):
-    """Bad files and, in between and at the end, two good ones; the name of one is no UTF-8."""
+    """Bad files and, in between and at the end, two good ones; the name of one is not UTF-8."""
     if os.name == "nt":
         pytest.skip("names are UTF-16 there")
     good = [tmp_path / ODD, tmp_path / "good.wav"]

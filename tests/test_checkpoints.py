@@ -158,7 +158,7 @@ def test_a_silent_network_costs_three_seconds_once(monkeypatch):
 
 @pytest.mark.parametrize("model, problem", [
     ("bsae", "did you mean base"), ("large.en", "no checkpoint called"), ("./missing", "there is no folder"),
-    (str(ROOT / "README.md"), "is no Whisper model in a format"), (str(ROOT / "tests"), "no config.json"),
+    (str(ROOT / "README.md"), "is not a Whisper model in a format"), (str(ROOT / "tests"), "no config.json"),
 ])
 def test_wrong_names(model, problem):
     with pytest.raises(LabError, match=problem):

@@ -39,7 +39,7 @@ def refused(call, *words):
                                    '{"weight_map": {}}', '{"weight_map": {"a": 3}}'])
 def test_a_list_of_weights_that_is_none(nano_copy, index):
     with_weights(nano_copy, "model.safetensors.index.json", index)
-    refused(lambda: checkpoints.resolve(str(nano_copy)), "is no list of weight files")
+    refused(lambda: checkpoints.resolve(str(nano_copy)), "is not a list of weight files")
 
 
 @pytest.mark.parametrize("header", ["[  ]", '{"a":[1]}', '{"a":{"data_offsets":["x",[]]}}', DEEP, '{"a":{}}'])

@@ -378,7 +378,7 @@ def test_thresholds():
 def test_language_detection(rules):
     logits = np.zeros((rules.vocab_size, rules.vocab_size), np.float32)
     logits[rules.start, rules.languages["nl"]] = np.log(3)
-    logits[rules.start, 5] = 50  # a text token is no language, however likely
+    logits[rules.start, 5] = 50  # a text token is not a language, however likely
     runtime = Scripted(rules, logits)
     assert detect_language(runtime, windows(0.0), 1)[0] == pytest.approx({"en": 0.25, "nl": 0.75})
     found, given = decode(runtime, windows(0.0, 0.0), Options(max_tokens=2), languages=[None, "en"])

@@ -1,4 +1,4 @@
-"""The page of edge/web in a real Chromium: a file, the microphone, no network, and things that are no sound.
+"""The page of edge/web in a real Chromium: a file, the microphone, no network, and things that are not sound.
 
 How it loads, and what it loads, is in test_edge_loading.py.
 """
@@ -118,7 +118,7 @@ def test_a_long_clip_is_cut_into_windows(page, python):
 def test_no_sound_is_an_error_that_helps(page, tmp_path):
     (tmp_path / "notes.txt").write_text("no sound")
     page.set_input_files("#file", tmp_path / "notes.txt")
-    page.locator("#status.error", has_text="notes.txt is no sound this browser can read").wait_for(timeout=10_000)
+    page.locator("#status.error", has_text="notes.txt is not sound this browser can read").wait_for(timeout=10_000)
     audio.write_wav(tmp_path / "after.wav", audio.load(MEDIA / "kitchen.wav").samples[:16000])
     before = page.evaluate("() => lab.results.length")
     page.set_input_files("#file", tmp_path / "after.wav")
@@ -171,7 +171,7 @@ def test_the_build_says_what_is_missing(graph, tmp_path):
     assert done.returncode == 1 and "is not a single graph from samples" in done.stderr
     (tmp_path / "cut.onnx").write_bytes(graph.read_bytes()[:5000])
     done = edge_page.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
-    assert done.returncode == 1 and "is no ONNX graph" in done.stderr
+    assert done.returncode == 1 and "is not an ONNX graph" in done.stderr
     assert edge_page.build("--weights", "x").returncode == 2 and edge_page.build("--ask-above", "ten").returncode == 2
 
 

@@ -260,7 +260,7 @@ def test_an_assumed_power_is_no_reading_of_the_trace():
 
 @pytest.mark.parametrize("watts", ["no", "0", "30-10", "5-6-7", "-5"])
 def test_an_assumption_that_is_no_power(watts):
-    with pytest.raises(LabError, match="no power"):
+    with pytest.raises(LabError, match="not a number of watts"):
         meters.AssumedPower(watts)
 
 

@@ -136,7 +136,7 @@ def test_spec_of_a_folder_that_is_no_checkpoint(tmp_path):
     with pytest.raises(LabError, match="No such file"):
         FeatureSpec.from_folder(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(LabError, match="no feature extractor"):
+    with pytest.raises(LabError, match="not a feature extractor"):
         FeatureSpec.from_folder(tmp_path)
 
 

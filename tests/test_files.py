@@ -36,12 +36,12 @@ def test_references_and_lists_of_weights_stay_in_their_folder(tmp_path, nano):
     from whisper_lab.console import LabError
 
     (tmp_path / "references.json").write_text(json.dumps({"/etc/passwd": "text"}))
-    with pytest.raises(LabError, match="no place inside its folder"):
+    with pytest.raises(LabError, match="not a place inside its folder"):
         texts.manifest(tmp_path / "references.json")
     folder = shutil.copytree(nano, tmp_path / "checkpoint")
     (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
-    with pytest.raises(LabError, match="no place inside its folder"):
+    with pytest.raises(LabError, match="not a place inside its folder"):
         checkpoints.resolve(str(folder))
 
 

@@ -1,4 +1,4 @@
-"""Graphs that no exporter writes, shown by 04 and 05: circles, endless chains, names that are no text, false sizes."""
+"""Graphs that no exporter writes, shown by 04 and 05: circles, endless chains, names that are not text, false sizes."""
 
 import json
 import os
@@ -55,7 +55,7 @@ ODD = {
                                      ("MatMul", ["x", "a"], "y", "")),
     "its own input": model_of(("Identity", ["a"], "a", ""), ("MatMul", ["x", "a"], "y", "")),
     "ten thousand operators": model_of(*((f"Op{i}", ["x", "w"], f"v{i}", f"a/{i}") for i in range(10_000))),
-    "recipe that is no JSON": model_of(copy(), notes={"recipe": "{"}),
+    "recipe that is not JSON": model_of(copy(), notes={"recipe": "{"}),
     "recipe of brackets": model_of(copy(), notes={"recipe": "[" * 100_000}),
     "recipe of NaN": model_of(copy(), notes={"recipe": '{"a": NaN}'}),
     "recipe of a long number": model_of(copy(), notes={"recipe": "1" * 5000}),
@@ -68,7 +68,7 @@ def tensor(**fields):
 
 
 def renamed(old, new, **more):
-    """The bytes of a model in which a text is no UTF-8 any more."""
+    """The bytes of a model in which a text is not UTF-8 any more."""
     return model_of(copy("zzzz"), weights=[numpy_helper.from_array(np.ones((64, 64), np.float32), "wwww")],
                     notes={"kkkk": "vvvv"}).SerializeToString().replace(old, new)
 
@@ -113,7 +113,7 @@ def test_what_a_weight_meets_behind_a_chain_is_still_found():
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_shown_is_two_lines(tmp_path, name):
     path = written(tmp_path, REFUSED[name])
-    with pytest.raises(LabError, match="not a sound ONNX file") as caught:
+    with pytest.raises(LabError, match="not a valid ONNX file") as caught:
         graph_facts.read(path)
     assert caught.value.problem.isprintable()
 
@@ -132,7 +132,7 @@ def test_a_pipe_in_place_of_a_graph_is_not_waited_for(tmp_path, run_script):
 
 
 def test_onnxruntime_prints_nothing_of_a_graph_that_it_cannot_read(tmp_path, capsys):
-    """Its Python tries again where a text is no UTF-8, and says so on stdout, where results are."""
+    """Its Python tries again where a text is not UTF-8, and says so on stdout, where results are."""
     from whisper_lab import onnx_whisper
 
     path = written(tmp_path, REFUSED["operator"])

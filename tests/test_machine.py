@@ -89,6 +89,11 @@ def test_one_line_survives_unknowns():
     assert "\n" not in line and "None" not in line
 
 
+def test_one_thread_is_not_one_threads():
+    line = machine.one_line(machine.card(threads=1) | {"cores": 4})
+    assert "; 4 cores, 1 thread;" in line
+
+
 @pytest.mark.parametrize("module", ["whisper_lab.machine", "harness"])
 def test_peak_memory_is_this_programs_own(module):
     """ru_maxrss keeps the mark of the process that started this one: here one with 300 MB."""

@@ -332,7 +332,7 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
         """, clip, "--model-dir", graphs, "--model", NAME, "--language", "en", "--quiet")
     assert done.returncode == 0, done.stderr
     opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
-    opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is no published model
+    opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
                       "features", "files", "languages", "machine", "names", "onnx_whisper", "seals", "tokens",
                       "transcribe", "transcripts"}

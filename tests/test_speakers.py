@@ -184,8 +184,10 @@ def test_rttm_holds_nothing_that_a_terminal_obeys():
 
 @pytest.mark.parametrize("text, problem", [
     ("", "holds no turn"), ("SPKR-INFO m 1 <NA> <NA>\n", "holds no turn"),
-    ("SPEAKER m 1 1.0 x <NA> <NA> a <NA> <NA>\n", "line 1 is no turn"), ("SPEAKER m 1 1.0\n", "line 1 is no turn"),
-    ("SPEAKER m 1 -1 2 <NA> <NA> a\n", "line 1 is no turn"), ("SPEAKER m 1 nan 2 <NA> <NA> a\n", "line 1 is no turn"),
+    ("SPEAKER m 1 1.0 x <NA> <NA> a <NA> <NA>\n", "line 1 is not a turn"),
+    ("SPEAKER m 1 1.0\n", "line 1 is not a turn"),
+    ("SPEAKER m 1 -1 2 <NA> <NA> a\n", "line 1 is not a turn"),
+    ("SPEAKER m 1 nan 2 <NA> <NA> a\n", "line 1 is not a turn"),
     ("SPEAKER m 1 0 2 <NA> <NA> a\nSPEAKER n 1 0 2 <NA> <NA> a\n", "turns of 2 recordings")])
 def test_a_bad_reference_is_one_clear_line(tmp_path, text, problem):
     (tmp_path / "bad.rttm").write_text(text)

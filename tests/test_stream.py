@@ -128,7 +128,7 @@ def test_a_slow_model_gets_fewer_hypotheses_and_all_of_the_sound(monkeypatch):
     count = [sum(len(utterance) for utterance in stream.log.utterances) for stream in (slow, fast)]
     assert count[0] == count[1] and slow.log.spans == fast.log.spans
     for stream, cost in ((slow, 3.0), (fast, 0.05)):
-        assert stream.log.busy_s == pytest.approx(cost * stream.recognizer.encoder_runs)  # waiting is no work
+        assert stream.log.busy_s == pytest.approx(cost * stream.recognizer.encoder_runs)  # waiting is not work
 
 
 def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():

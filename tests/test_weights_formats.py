@@ -400,7 +400,7 @@ def test_an_adapter_is_called_one(tmp_path):
 @pytest.mark.parametrize("content, says", [
     (b"GGUF\3\0\0\0", "GGUF"), (b"lmgg" + struct.pack("<11i", 32000, 4096, 256, 32, 32, 128, 1, 0, 0, 0, 2), "Whisper"),
     (b"tjgg\1\0\0\0", "llama"), (b"version https://git-lfs.github.com/spec/v1\n", "LFS"), (b"<!doctype html>", "HTML"),
-    (b"PK\3\4something", "zip"), (b"", "no Whisper model"), (b"RIFF\0\0\0\0WAVE", "no Whisper model"),
+    (b"PK\3\4something", "zip"), (b"", "not a Whisper model"), (b"RIFF\0\0\0\0WAVE", "not a Whisper model"),
 ])
 def test_foreign_files_are_named(tmp_path, content, says):
     path = tmp_path / "file.bin"

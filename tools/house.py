@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
                         "(default: whisper_model_dir of the checkout)")
     args = console.parse(parser, argv)
     if not (args.root / LIBRARY).is_dir():
-        raise console.LabError(f"{args.root} is no checkout of this lab", "name a folder that contains whisper_lab/")
+        raise console.LabError(f"{args.root} is not a checkout of this lab", "name a folder that contains whisper_lab/")
     show_files(args.root)
     show_programs(args.root)
     show_imports(args.root, (args.model_dir or args.root / "whisper_model_dir").resolve())

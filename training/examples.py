@@ -173,7 +173,7 @@ class Planner:
         return self.first_timestamp + round(samples / SAMPLE_RATE / 0.02)
 
     def _with_prompt(self, rng: random.Random, tokens: list[int], labels: list[int], language: str) -> tuple:
-        """Text that came before, without loss: the decoder learns that a prompt is no part of the answer."""
+        """Text that came before, without loss: the decoder learns that a prompt is not part of the answer."""
         before = [rng.choice(self.sentences[language]) for _ in range(rng.randint(1, 2))]
         prompt = [self.ids["<|startofprev|>"], *self._plain([Segment(u.text, "", 0, 0) for u in before], False)]
         return prompt + tokens, [IGNORE] * len(prompt) + labels

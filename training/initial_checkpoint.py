@@ -45,7 +45,7 @@ def make_tokenizer(folder: Path, seed: int = 0):
         pad_token="<|endoftext|>",
     )  # fmt: skip
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL[1:]})
-    # As in the published tokenizers timestamps are no special tokens: decode() leaves them out by their number.
+    # As in the published tokenizers timestamps are not special tokens: decode() leaves them out by their number.
     tokenizer.add_tokens([AddedToken(stamp, normalized=False, special=False) for stamp in TIMESTAMPS])
     tokenizer.save_pretrained(str(folder))
     # Read again, it knows its tokens when it writes down what stands before a text (start, no timestamps).

@@ -197,5 +197,5 @@ def _opens(text: str) -> bool:
 
 def _is_punctuation(text: str) -> bool:
     bare = text.strip()
-    # An apostrophe or a hyphen inside a word (don't, twenty-one) is no punctuation of its own.
+    # An apostrophe or a hyphen inside a word (don't, twenty-one) is not punctuation of its own.
     return bool(bare) and all(char in (OPENING + CLOSING) and char not in "'’-" for char in bare)

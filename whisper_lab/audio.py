@@ -35,7 +35,7 @@ BLOCK_VALUES = 1 << 20  # values of all channels read at once
 LOWEST_RATE = 2_000  # Hz
 HIGHEST_RATE = 768_000  # Hz; the fastest converters there are
 LONGEST_S = 8 * 3600.0  # s; a working day: 1.8 GB of samples
-LOUDEST = 1e10  # times full scale: 32-bit whole numbers as floats reach 2e9; what is beyond is no sound
+LOUDEST = 1e10  # times full scale: 32-bit whole numbers as floats reach 2e9; what is beyond is not sound
 CANCELLED = 0.01  # of the channels' mean power is left in their average: 20 dB less; two strangers leave half
 
 OTHER_FORMAT = "play it to see whether it is sound at all; if so, convert it to WAV (ffmpeg -i FILE speech.wav)"
@@ -95,7 +95,7 @@ class Mono:
         self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def _check(self, block: np.ndarray) -> None:
-        """Raise LabError for what is no sound, with its place."""
+        """Raise LabError for what is not sound, with its place."""
         bad = ~(np.abs(block) < LOUDEST).all(axis=1)  # also for NaN
         if bad.any():
             first = int(bad.argmax())
@@ -157,7 +157,7 @@ class Mono:
 
 
 class Patched:
-    """An open file, some bytes of whose header are read as others. Without a name, which may be no UTF-8."""
+    """An open file, some bytes of whose header are read as others. Without a name, which may not be UTF-8."""
 
     def __init__(self, file: BinaryIO, patch: tuple[int, bytes] | None = None):
         self.file, (self.at, self.bytes) = file, patch or (0, b"")

@@ -182,7 +182,7 @@ def problem_with(folder: Path) -> str | None:
     try:
         config = files.read_json(folder / "config.json")
     except FileNotFoundError:
-        return f"{folder} is no checkpoint: it has no config.json"
+        return f"{folder} is not a checkpoint: it has no config.json"
     except (OSError, ValueError) as error:
         return f"{folder / 'config.json'} cannot be read: {str(error).splitlines()[0]}"
     kind = config.get("model_type") if isinstance(config, dict) else None
@@ -191,7 +191,7 @@ def problem_with(folder: Path) -> str | None:
     for key, most in LARGEST.items():  # before anything of that size is made
         if not _is_size(config.get(key, 1), most):
             says = json.dumps(config[key])[:40]
-            return f"{folder} is no Whisper checkpoint: {key} in its config.json is {says}, not 1 to {most}"
+            return f"{folder} is not a Whisper checkpoint: {key} in its config.json is {says}, not 1 to {most}"
     if not (folder / "tokenizer.json").is_file() and not _has(folder, "vocab.json", "merges.txt"):
         return f"{folder} has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt"
     if not _has(folder, "preprocessor_config.json") and not _has(folder, "processor_config.json"):
@@ -209,7 +209,7 @@ def _problem_with_texts(folder: Path) -> str | None:
         except OSError as error:  # a link that leads nowhere
             return f"{path} cannot be read: {error.strerror}"
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) or found.st_size > files.LARGEST_TEXT:
-            return f"{path} is no text of a checkpoint: it is no plain file, or one of {found.st_size} bytes"
+            return f"{path} is not a text file of a checkpoint: not a regular file, or one of {found.st_size} bytes"
     return None
 
 
@@ -232,11 +232,11 @@ def _problem_with_weights(folder: Path) -> str | None:
                 for shard in shards:
                     files.inside(folder, shard)
             except (OSError, ValueError) as error:
-                return f"{index} is no list of weight files: {error}"
+                return f"{index} is not a list of weight files: {error}"
             except (TypeError, KeyError, AttributeError):
-                return f"{index} is no list of weight files: it has no weight_map of names"
+                return f"{index} is not a list of weight files: it has no weight_map of names"
             if not shards:
-                return f"{index} is no list of weight files: it names none"
+                return f"{index} is not a list of weight files: it names none"
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             if missing:
                 return f"{folder} lacks {len(missing)} of {len(shards)} weight files, such as {missing[0]}"

@@ -78,7 +78,7 @@ def figures(text_logprob: float, model: str) -> str:
 # From log-probabilities to one number --------------------------------------------------------------------------------
 
 def mean_of_text(rules: TokenRules, likely: Sequence[float], tokens: Sequence[int]) -> float:
-    """The mean of `likely`, one for each token and for the end where there was room, over what is no timestamp.
+    """The mean of `likely`, one for each token and for the end where there was room, over what is not a timestamp.
 
     When something was said a model may not know to the hundredth of a second, and yet know what.
     """

@@ -429,10 +429,10 @@ def _blocks(title: str, cells: list[list[str]]) -> None:
 
 
 def progress(iterable=None, *, description: str, total: int | None = None, unit: str = "it", **settings):
-    """A tqdm bar on stderr; silent where stderr is no terminal or notes are switched off."""
+    """A tqdm bar on stderr; silent where stderr is not a terminal or notes are switched off."""
     from tqdm import tqdm
 
-    hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is no terminal
+    hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is not a terminal
     return tqdm(iterable, desc=plain(description, one_line=True), total=total, unit=unit, disable=hidden,
                 file=sys.stderr, leave=False, **settings)
 

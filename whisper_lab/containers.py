@@ -250,7 +250,7 @@ def _mp3(file: BinaryIO, size: int) -> Ends:
         if not base <= at <= base + len(data) - 4:
             data, base = _read(file, at, 1 << 20), at
         length = _mp3_frame(data[at - base:at - base + 4])
-        if not length:  # the tag at the end, or something that is no MP3
+        if not length:  # the tag at the end, or something that is not an MP3
             return Ends()
         at += length
         if at >= size:

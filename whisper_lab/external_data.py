@@ -58,8 +58,8 @@ class Piece:
 def check(graph: str | Path) -> dict[Path, list[Piece]]:
     """The files beside a graph that hold its weights, and which parts of them; {} where it has all its own.
 
-    Raises LabError for a file that is no graph, for a location that is not acceptable, and for a file that is missing
-    or does not hold what the graph says.
+    Raises LabError for a file that is not a graph, for a location that is not acceptable, and for a file that is
+    missing or does not hold what the graph says.
     """
     graph, files = Path(graph), {}
     for piece in pieces(graph):
@@ -79,7 +79,7 @@ def acceptable(graph: Path, location: str) -> Path:
     parts = location.split("/")
     if (not location or len(location.encode("utf-8", "replace")) > 1024 or FORBIDDEN.search(location)
             or any(_is_bad_part(part) for part in parts)):
-        raise LabError(f"{graph.name} wants to keep weights in {location[:100]!r}: that is no plain name inside the "
+        raise LabError(f"{graph.name} wants to keep weights in {location[:100]!r}: that is not a plain name inside the "
                        "graph's folder", MOVE)
     path, shown = graph.parent, location
     for part in parts:
@@ -104,7 +104,7 @@ def _is_bad_part(part: str) -> bool:
 
 def _plain_file(graph: Path, path: Path, shown: str, found: os.stat_result) -> Path:
     if not stat.S_ISREG(found.st_mode):
-        raise LabError(f"{graph.name} keeps its weights in {shown}, which is no plain file", MOVE)
+        raise LabError(f"{graph.name} keeps its weights in {shown}, which is not a regular file", MOVE)
     if found.st_nlink > 1:  # an archive can hold a hard link to any file of the one who unpacks it
         raise LabError(f"{graph.name} keeps its weights in {shown}, which is also a file elsewhere (a hard link)",
                        f"make it a file of its own: {_copied(path)}")
@@ -156,7 +156,7 @@ def ranges(parts: list[Piece]) -> list[tuple[int, int]]:
 def open_file(path: Path) -> int:
     """A descriptor of a file that `check` found: of that very file, not of a link that took its place since.
 
-    Raises LabError where it is no plain file any more.
+    Raises LabError where it is not a regular file any more.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -165,7 +165,7 @@ def open_file(path: Path) -> int:
             from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise LabError(f"{path} is no plain file", MOVE)
+        raise LabError(f"{path} is not a regular file", MOVE)
     return descriptor
 
 
@@ -200,7 +200,7 @@ def _holes(path: Path, ranges: list[tuple[int, int]]) -> int:
 def metadata(graph: Path) -> dict[str, str]:
     """A graph's metadata_props, read from the file alone: its nodes and weights are skipped.
 
-    Raises LabError where the file cannot be read or is no protobuf message.
+    Raises LabError where the file cannot be read or is not a protobuf message.
     """
     try:
         with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -216,7 +216,7 @@ def metadata(graph: Path) -> dict[str, str]:
 def pieces(graph: Path) -> Iterator[Piece]:
     """Every tensor with external data in a graph file, wherever it is: loops, functions, attributes, sparse tensors.
 
-    Raises LabError where the file cannot be read or is no protobuf message.
+    Raises LabError where the file cannot be read or is not a protobuf message.
     """
     try:
         size = graph.stat().st_size
@@ -237,7 +237,7 @@ def names(graph: Path) -> tuple[list[str], list[str]]:
     """What the nodes of a graph make, in the order of computation, and its outputs: its weights are passed over.
 
     ModelProto.graph is field 7, GraphProto.node 1 and output 12, NodeProto.output 2, ValueInfoProto.name 1. Raises
-    LabError where the file cannot be read or is no protobuf message.
+    LabError where the file cannot be read or is not a protobuf message.
     """
     made, outputs = [], []
     try:
@@ -261,7 +261,7 @@ def _inside(data, at: int, end: int, wanted: int) -> list[tuple[int, int]]:
 
 
 def _walk(data, at: int, end: int, kind: str, depth: int) -> Iterator[Piece]:
-    """The pieces within one message, data[at:end]. Raises ValueError or IndexError where it is no such message."""
+    """The pieces within one message, data[at:end]. Raises ValueError or IndexError where it is not such a message."""
     if depth > 4 * DEEPEST:
         raise ValueError("it is nested too deeply")
     if kind == "tensor":
@@ -361,7 +361,7 @@ def _checked(name: str, dims: list[int], kind: int, entries: dict[str, str]) -> 
         raise ValueError(f"its tensor {name[:100]!r} names a base folder")
     numbers = {key: _whole(entries.get(key, "")) for key in ("offset", "length")}
     if None in numbers.values():
-        raise ValueError(f"its tensor {name[:100]!r} has an offset or a length that is no number")
+        raise ValueError(f"its tensor {name[:100]!r} has an offset or a length that is not a number")
     if kind not in BITS or any(size >= 2**63 for size in dims):
         raise ValueError(f"its tensor {name[:100]!r} has external data of an unknown type or shape")
     needed = BITS[kind]

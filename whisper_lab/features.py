@@ -73,7 +73,7 @@ class FeatureSpec:
         except KeyError as error:
             raise LabError(f"{path} does not say {error}", remedy) from error
         except (ValueError, TypeError) as error:
-            raise LabError(f"{path} is no feature extractor's configuration: {error}", remedy) from error
+            raise LabError(f"{path} is not a feature extractor's configuration: {error}", remedy) from error
         # Noise added on purpose, or padding that is not silence: no Whisper has it, and then the features would differ.
         unusual = {key: config[key] for key in ("dither", "padding_value") if config.get(key)}
         if unusual or not all(type(value) is int and 0 < value <= LARGEST[key] for key, value in vars(spec).items()):

@@ -63,7 +63,7 @@ def inside(folder: Path, name: object) -> Path:
     parts = str(name).replace("\\", "/").split("/")
     drive = parts[0][1:2] == ":"  # of Windows
     if not isinstance(name, str) or "\x00" in name or ".." in parts or not parts[0] or drive:
-        raise ValueError(f"it names {str(name)[:100]!r}, which is no place inside its folder")
+        raise ValueError(f"it names {str(name)[:100]!r}, which is not a place inside its folder")
     return folder / name
 
 
@@ -76,7 +76,7 @@ def read_bytes(path: str | Path, most: int = LARGEST_TEXT) -> bytes:
     with open(path, "rb", opener=_open_at_once) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no plain file")
+            raise ValueError("it is not a regular file")
         if found.st_size > most:
             raise ValueError(f"it has {found.st_size} bytes, and {most} are the most that are read")
         return file.read(most)
@@ -92,7 +92,7 @@ def read_text(path: str | Path, errors: str = "strict", most: int = LARGEST_TEXT
 
 
 def read_json(path: str | Path) -> object:
-    """A JSON document. Raises OSError where it cannot be read, ValueError for anything that is no JSON."""
+    """A JSON document. Raises OSError where it cannot be read, ValueError for anything that is not JSON."""
     try:
         return json.loads(read_text(path))
     except RecursionError as error:
@@ -102,7 +102,7 @@ def read_json(path: str | Path) -> object:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically; returns the path.
 
-    Half characters, as in a file's name that is no UTF-8, are written out as `\\udcff`, which JSON reads as the same.
+    Half characters, as in a file's name that is not UTF-8, are written out as `\\udcff`, which JSON reads as the same.
     """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

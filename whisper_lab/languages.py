@@ -38,7 +38,7 @@ CODES: dict[str, str] = {name: code for code, names in NAMES.items() for name in
 
 
 def code(language: str) -> str:
-    """`EN`, `<|en|>`, `en-GB`, `English` -> en. What is no language's name is returned in lower case, for whoever
+    """`EN`, `<|en|>`, `en-GB`, `English` -> en. What is not a language's name is returned in lower case, for whoever
     knows the checkpoint's languages to refuse."""
     plain = " ".join(language.strip().removeprefix("<|").removesuffix("|>").casefold().split())
     region = plain.replace("_", "-").partition("-")[0]  # en-GB, pt_BR

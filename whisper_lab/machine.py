@@ -14,6 +14,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from whisper_lab.console import count
+
 # What Linux calls a feature -> what its maker calls it. Only those that decide the speed of matrix products.
 X86_FLAGS = {
     "avx2": "AVX2", "fma": "FMA", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512F", "avx512_vnni": "AVX512-VNNI",
@@ -46,7 +48,8 @@ def one_line(card: dict) -> str:
     sets = ", ".join(card["instruction_sets"] or []) or "instruction sets unknown"
     versions = ", ".join(f"{name} {card['versions'][name]}" for name in ("torch", "transformers", "onnxruntime")
                          if card["versions"].get(name))
-    parts = [f"{card['cpu'] or 'unknown processor'} ({sets})", f"{card['cores']} cores, {card['threads']} threads",
+    parts = [f"{card['cpu'] or 'unknown processor'} ({sets})",
+             f"{count(card['cores'], 'core')}, {count(card['threads'], 'thread')}",
              f"{card['memory_bytes'] / 2**30:.0f} GiB", card["gpu"] or "no GPU", card["os"],
              f"Python {card['python']}", versions]
     return "; ".join(part for part in parts if part)

@@ -32,7 +32,7 @@ class Errors:
 
     `wer` = (substitutions + insertions + deletions) / reference_words; above 1 where much was made up. With an empty
     reference it is 0 for an empty hypothesis; for any other it has no value: it is None, `reason` says so, and
-    `insertions` counts the words made up. (jiwer returns the number of insertions there, which is no rate.)
+    `insertions` counts the words made up. (jiwer returns the number of insertions there, which is not a rate.)
     `cer` is the same for characters, spaces between words included.
     """
 

@@ -337,7 +337,7 @@ def _open_failure(path: Path, said: str, command: str) -> LabError:
 
 
 def _check_places(path: Path, command: str) -> None:
-    """Raises LabError for what is no graph, and for weights in a place that is not acceptable."""
+    """Raises LabError for what is not a graph, and for weights in a place that is not acceptable."""
     try:
         external_data.check(path)
     except LabError as error:
@@ -350,7 +350,7 @@ def _facts(path: Path, session, part: str, command: str) -> dict:
     try:
         found = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
-        raise LabError(f"{path} is damaged: its metadata is no text", f"write both again: {command}") from error
+        raise LabError(f"{path} is damaged: its metadata is not text", f"write both again: {command}") from error
     if found.get("producer") != seals.PRODUCER:
         raise LabError(f"{path} was not written by this lab: it does not name its checkpoint", f"write it: {command}")
     if found.get("part") != part:

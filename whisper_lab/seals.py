@@ -88,7 +88,7 @@ def fault(graph: Path) -> str | None:
 
 
 def warn(graph: Path) -> None:
-    """For programs that only show graphs: a warning where the content has changed; nothing for what is no graph."""
+    """For programs that only show graphs: a warning where the content has changed; nothing for what is not a graph."""
     with contextlib.suppress(OSError, LabError):
         if graph.is_file() and (problem := fault(graph)):  # opening a pipe would wait for somebody who writes
             console.warn(f"{graph} {problem}")
@@ -155,7 +155,7 @@ def check_files(folder: Path, names: tuple[str, ...], required: bool, command: s
         raise LabError(f"there is no {folder / MANIFEST}, which tells whether the graphs' runtime files are whole",
                        f"write it again: {command}") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LabError(f"{folder / MANIFEST} is damaged: it is no list of digests", f"write it again: {command}") \
+        raise LabError(f"{folder / MANIFEST} is damaged: it is not a list of digests", f"write it again: {command}") \
             from error
     if changed:
         raise LabError(f"{folder / changed[0]} is damaged, or was changed after this lab wrote it: it has another "

@@ -251,9 +251,9 @@ def read_files(folder: str | Path, tokenizer=None) -> dict:
         _check_ranges(fields)
         return fields
     except KeyError as error:
-        raise LabError(f"{folder} is no complete Whisper checkpoint: no {error}", AGAIN) from error
+        raise LabError(f"{folder} is not a complete Whisper checkpoint: no {error}", AGAIN) from error
     except (TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
-        raise LabError(f"{folder} is no sound Whisper checkpoint: {error}", AGAIN) from error
+        raise LabError(f"{folder} is not a valid Whisper checkpoint: {error}", AGAIN) from error
 
 
 def tokenizer_document(folder: str | Path) -> dict:
@@ -282,7 +282,7 @@ def _read_json(path: Path, required: bool = True) -> dict:
     except FileNotFoundError:
         if not required:
             return {}
-        raise LabError(f"{path.parent} is no Whisper checkpoint: it has no {path.name}",
+        raise LabError(f"{path.parent} is not a Whisper checkpoint: it has no {path.name}",
                        "give --model a folder that has one, or a name such as nano or base") from None
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read {path}: {error}", "download the checkpoint again") from error
@@ -355,7 +355,7 @@ def _warn_of_heads(folder: str, layers: int, heads: int) -> None:
 
 
 def valid_heads(named: object, layers: int, heads: int) -> tuple[tuple[int, int], ...] | None:
-    """Alignment heads as (layer, head), or None where they are no heads of a decoder of this size."""
+    """Alignment heads as (layer, head), or None where they are not heads of a decoder of this size."""
     try:
         pairs = tuple((int(layer), int(head)) for layer, head in named)
     except (TypeError, ValueError):
@@ -386,7 +386,7 @@ def _check_ranges(fields: dict) -> None:
                                                         "max_positions"))
     if not all(type(value) is int and value >= low for value, low in ((most or 0, 0), (width, 1), (positions, 8))):
         raise ValueError(f"max_initial_timestamp_index {most!r}, median_filter_width {width!r} or "
-                         f"max_target_positions {positions!r} is no such number")
+                         f"max_target_positions {positions!r} is out of range")
 
 
 def byte_alphabet() -> list[str]:

@@ -446,7 +446,7 @@ def _entry(name: object, entry: object) -> dict:
         raise TypeError(f"{str(name)[:100]!r} has neither a text nor an object with one")
     for key in ("text", "language"):
         if not isinstance(fields.get(key), str | None):
-            raise TypeError(f"the {key} of {name!r} is no text")
+            raise TypeError(f"the {key} of {name!r} is not text")
     return {"text": None, "language": None, **fields}
 
 

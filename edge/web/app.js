@@ -96,7 +96,7 @@ function take(file) {
     try {
       samples = await decode(await file.arrayBuffer(), manifest.sampleRate);
     } catch {
-      throw new Error(`${file.name} is no sound this browser can read. Try WAV, MP3, FLAC or Ogg.`);
+      throw new Error(`${file.name} is not sound this browser can read. Try WAV, MP3, FLAC or Ogg.`);
     }
     await transcribe(file.name, samples);
   });

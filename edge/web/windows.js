@@ -1,6 +1,6 @@
 // Sound before it reaches the graph: one row of samples at the graph's rate, cut into windows it can hear.
 
-/** Any file the browser can decode -> mono Float32Array at `rate` Hz. Throws where it is no sound. */
+/** Any file the browser can decode -> mono Float32Array at `rate` Hz. Throws where it is not sound. */
 export async function decode(bytes, rate) {
   // An offline context decodes straight to its own rate; its length (1) does not matter for that.
   const sound = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);

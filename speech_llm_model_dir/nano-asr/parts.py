@@ -78,7 +78,7 @@ def read_config(model_id: str, role: str, local_files_only: bool = False):
         raise ASRError(f"{model_id} cannot be the audio encoder: it is a {config.model_type}, not a Whisper",
                        "name a Whisper, such as openai/whisper-base or whisper_model_dir/whisper-nano")
     if role == "text" and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or role == "text" and _listens(config):
-        raise ASRError(f"{model_id} cannot be the text decoder: a {config.model_type} is no causal language model",
+        raise ASRError(f"{model_id} cannot be the text decoder: a {config.model_type} is not a causal language model",
                        "name a decoder-only language model, such as Qwen/Qwen2-0.5B-Instruct")
     return config
 

@@ -20,7 +20,7 @@ BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2, "FLOAT6E2
 
 
 def read(path: str | Path) -> onnx.ModelProto:
-    """The graph without the weights of a sidecar. Raises LabError for what is no file or no ONNX model."""
+    """The graph without the weights of a sidecar. Raises LabError for what is not a file or not an ONNX model."""
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -35,25 +35,25 @@ def read(path: str | Path) -> onnx.ModelProto:
     if not model.graph.node and not model.graph.initializer:  # protobuf reads many texts as an empty message
         raise LabError(f"{path} is not an ONNX file: it holds no graph", "export it again, or name another")
     if problem := _fault(model):
-        raise LabError(f"{path} is not a sound ONNX file: {problem}", "export it again, or name another")
+        raise LabError(f"{path} is not a valid ONNX file: {problem}", "export it again, or name another")
     return model
 
 
 def _fault(model: onnx.ModelProto) -> str | None:
-    """What no program that looks at graphs could show: names that are no text, tensors without a type or a size.
+    """What no program that looks at graphs could show: names that are not text, tensors without a type or a size.
 
     protobuf hands out bytes where a text is not UTF-8.
     """
     for node in model.graph.node:
         if not all(isinstance(name, str) for name in (node.name, node.op_type, node.domain, *node.input, *node.output)):
-            return "a node has a name that is no text"
+            return "a node has a name that is not text"
     texts = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
     texts += [model.producer_name, model.producer_version, *(entry.domain for entry in model.opset_import)]
     if not all(isinstance(text, str) for text in texts):
-        return "its metadata is no text"
+        return "its metadata is not text"
     for tensor in tensors(model):
         if not isinstance(tensor.name, str):
-            return "a tensor has a name that is no text"
+            return "a tensor has a name that is not text"
         if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
             return f"its tensor {tensor.name[:100]!r} is of no known type"
         if min(tensor.dims, default=1) < 0 or len(tensor.dims) > MOST_DIMS or elements(tensor) > MOST_ELEMENTS:
@@ -170,7 +170,7 @@ def operators(model: onnx.ModelProto) -> Counter:
 #
 # What decides is what a weight meets: integers multiplied by integers, or numbers that are scaled back to float first.
 
-WORTH_ASKING = 1024  # elements; smaller tensors are no weights to save on
+WORTH_ASKING = 1024  # elements; smaller tensors are not weights to save on
 # A constant goes through these on its way to the operator that computes with it.
 ON_THE_WAY = {"Cast", "Transpose", "DequantizeLinear", "Unsqueeze", "Reshape", "Identity", "Constant"}
 INTEGER = {"MatMulInteger": "int8", "ConvInteger": "int8", "QLinearMatMul": "int8", "QLinearConv": "int8",

@@ -75,7 +75,7 @@ def parse(text: str) -> Condition:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"'{text}' is no comparison such as wer_delta>0.02") from error
+        raise ValueError(f"'{text}' is not a comparison such as wer_delta>0.02") from error
     _check(tree)
     return Condition(text, tree)
 
@@ -88,14 +88,14 @@ def _check(node: ast.expr) -> None:
         _metric(node.left)
         _number(node.comparators[0])
     else:
-        raise ValueError(f"'{ast.unparse(node)}' is no comparison such as wer_delta>0.02 (with >, >=, < or <=)")
+        raise ValueError(f"'{ast.unparse(node)}' is not a comparison such as wer_delta>0.02 (with >, >=, < or <=)")
 
 
 def _metric(node: ast.expr) -> tuple[str | None, str]:
     """(precision or None, metric)"""
     plain = isinstance(node, ast.Name)
     if not plain and not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
-        raise ValueError(f"'{ast.unparse(node)}' is no metric; known are {', '.join(METRICS)}")
+        raise ValueError(f"'{ast.unparse(node)}' is not a metric; known are {', '.join(METRICS)}")
     name = node.id if plain else node.attr
     if name not in METRICS:
         raise ValueError(f"unknown metric '{name}'; known are {', '.join(METRICS)}")
@@ -107,7 +107,7 @@ def _number(node: ast.expr) -> float:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         sign, node = -1.0, node.operand
     if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
-        raise ValueError(f"'{ast.unparse(node)}' is no number")
+        raise ValueError(f"'{ast.unparse(node)}' is not a number")
     return sign * node.value
 
 

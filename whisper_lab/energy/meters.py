@@ -369,7 +369,7 @@ class PowerFile:
         self.source = f"external meter's log {self.path.name}"
 
     def rows(self) -> list[tuple[float, float]]:
-        """(seconds since 1970, watts) in order of time. Raises LabError for a file that is no such log."""
+        """(seconds since 1970, watts) in order of time. Raises LabError for a file that is not such a log."""
         text = self.path.read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]  # the last one is being written
         found = []
@@ -410,7 +410,8 @@ class AssumedPower:
             if len(ends) > 2 or not 0 < self.low <= self.high < math.inf:
                 raise ValueError
         except ValueError as error:
-            raise LabError(f"--assume-watts '{watts}' is no power", "give watts, 15, or a range, 10-25") from error
+            raise LabError(f"--assume-watts '{watts}' is not a number of watts",
+                           "give one, 15, or a range, 10-25") from error
         self.source = f"ESTIMATE: {watts} W assumed, nothing was measured"
 
     def read(self) -> tuple[float, ...]:

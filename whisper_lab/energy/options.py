@@ -62,7 +62,7 @@ def _add_sound(more) -> None:
                       help="LibriSpeech instead, fetched; or from a folder in its layout")
     more.add_argument("--reference", metavar="TEXT", help="what is said in CLIP, for its word error rate")
     more.add_argument("--generate-audio", action="store_true",
-                      help="generated tones instead: for smoke tests only, they are no speech")
+                      help="generated tones instead: for smoke tests only, they are not speech")
     more.add_argument("--audio-duration", type=float, metavar="SECONDS", help="of --generate-audio (default: 30)")
     more.add_argument("--shipped-samples", action="store_true",
                       help="the clips of media/profile even where espeak-ng is installed: the same bits everywhere")
@@ -92,7 +92,7 @@ def _sizes(text: str) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of sizes such as 1,2,4") from error
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of sizes such as 1,2,4") from error
     if min(sizes) < 1:
         raise argparse.ArgumentTypeError("sizes start at 1")
     return sizes

@@ -114,7 +114,7 @@ def sentences(draw: random.Random, kind: str, language_set: str) -> Iterator[str
 
 
 def tones(duration_s: float, seed: int = 0) -> Sample:
-    """Harmonics with a slow tremor over faint noise: for smoke tests only. It is no speech, and says so."""
+    """Harmonics with a slow tremor over faint noise: for smoke tests only. It is not speech, and says so."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
     pitch = rng.uniform(110, 220)  # Hz

@@ -5,7 +5,7 @@ from whisper_lab.energy.meters import TO_GET_JOULES
 
 WIDTH = 50
 CROWDED = 0.1  # share of the processor that others may take before it has to be said
-UNSTEADY = 0.1  # standard deviation over mean from which repeats are no repeats
+UNSTEADY = 0.1  # standard deviation over mean from which repeats are not repeats
 
 
 def show(document: dict, quiet: bool) -> None:

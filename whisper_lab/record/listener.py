@@ -133,7 +133,7 @@ class Listener:
         """
         language = self.language if language is None else language or None
         if choice not in self.choices():  # it comes from a visitor, and becomes part of a file's name
-            raise LabError("that is no way to transcribe here", f"choose one of: {', '.join(self.choices())}")
+            raise LabError("that is not a way to transcribe here", f"choose one of: {', '.join(self.choices())}")
         if is_silent(samples):
             return Heard("", "silence: the model was not asked")
         with self._one_at_a_time:

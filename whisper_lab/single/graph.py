@@ -111,8 +111,8 @@ def facts(path: Path) -> dict:
         raise LabError(f"there is no graph {path}", f"write it: {command(path)}")
     try:
         found = metadata.read(path)
-    except Exception as error:  # protobuf's DecodeError is no subclass of anything useful
-        raise LabError(f"{path} is no ONNX graph", f"write it: {command(path)}") from error
+    except Exception as error:  # protobuf's DecodeError is not a subclass of anything useful
+        raise LabError(f"{path} is not an ONNX graph", f"write it: {command(path)}") from error
     if problem := seals.fault(path):
         raise LabError(f"{path} {problem}", f"write it again: {command(path)}")
     if found.get("part") != PART:

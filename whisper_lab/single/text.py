@@ -29,7 +29,7 @@ LEADS = [(range(0x00, 0x80), 1, 0, 0, 0x7F), (range(0xC2, 0xE0), 2, 0x80, 0xBF, 
 
 
 def token_bytes(tokenizer_json: Path, rules: TokenRules) -> list[bytes]:
-    """The bytes of every token up to the last that is text; one that is no text, or that the tokenizer lacks, has none.
+    """The bytes of every token up to the last that is text; any other, or one that the tokenizer lacks, has none.
 
     Text ends before the special tokens, unless a fine-tuned vocabulary has added some behind the timestamps.
     """
@@ -56,7 +56,7 @@ def lead_table() -> np.ndarray:
 
 
 def text(block: Block, tokens, words: list[bytes]):
-    """int64 [k] tokens -> string [1]; ids that are no words of the list (special tokens) are left out."""
+    """int64 [k] tokens -> string [1]; ids that are not words of the list (special tokens) are left out."""
     codes = strip(block, code_points(block, all_bytes(block, tokens, words)))
     return join(block, letters(block, codes))
 

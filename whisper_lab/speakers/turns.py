@@ -98,7 +98,7 @@ def _turn(fields: list[str], place: str, remedy: str) -> Turn:
             raise ValueError(f"a turn at {start:g} s of {length:g} s")
         return Turn(fields[7], start, start + length)
     except (IndexError, ValueError) as error:
-        raise LabError(f"{place} is no turn: {error}", remedy) from error
+        raise LabError(f"{place} is not a turn: {error}", remedy) from error
 
 
 def write_rttm(path: Path, turns: Sequence[Turn], recording: str, names: Sequence[str]) -> None:

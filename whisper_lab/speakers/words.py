@@ -43,7 +43,7 @@ def speaker_of(word: Word, turns: Sequence[Turn], starts: Sequence[float]) -> in
 def lines(segments: Sequence[Segment], turns: Sequence[Turn]) -> list[Line]:
     """What each speaker said, in order; a line ends where the speaker changes and where one of Whisper's segments does.
 
-    Without a turn no one spoke, and there is no line: a Whisper may invent words for what is no speech.
+    Without a turn no one spoke, and there is no line: a Whisper may invent words for what is not speech.
     """
     if not turns:
         return []

@@ -80,7 +80,7 @@ def read_timing(folder: Path) -> dict[tuple[str, int], dict]:
     if not path.is_file():
         return {}
     rows: dict[tuple[str, int], dict] = {}
-    csv.field_size_limit(files.LARGEST_TEXT)  # csv.Error is no ValueError
+    csv.field_size_limit(files.LARGEST_TEXT)  # csv.Error is not a ValueError
     for row in csv.reader(files.read_text(path, errors="replace").splitlines()):
         cells = [cell.strip() for cell in row]
         if len(cells) < 5 or cells[0].startswith("#") or not cells[1].isdigit():

@@ -80,7 +80,7 @@ def _energy(profile: Profile) -> dict:
 def read(path: Path) -> list[Profile]:
     """The samples of each device in a file. Raises ValueError where no known writer made it."""
     text = files.read_text(path, "replace", LARGEST)
-    csv.field_size_limit(files.LARGEST_TEXT)  # a damaged file may have one cell, and csv.Error is no ValueError
+    csv.field_size_limit(files.LARGEST_TEXT)  # a damaged file may have one cell, and csv.Error is not a ValueError
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("# ")]
     if not lines:
         raise ValueError("it is empty")

@@ -141,7 +141,7 @@ def _check_kinds(record: dict, result: dict) -> None:
                 if row.get(name) is not None and not is_kind(row[name]):
                     raise ValueError(f"{name} is {str(row[name])[:50]!r}")
     if not all(_is_number(value) for value in (result.get("phases_s") or {}).values() if value is not None):
-        raise ValueError("phases_s holds something that is no number")
+        raise ValueError("phases_s holds something that is not a number")
 
 
 def _is_number(value: object) -> bool:

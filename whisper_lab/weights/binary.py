@@ -53,7 +53,7 @@ class BinaryFile:
         try:
             return self.raw(count, what).decode()
         except UnicodeDecodeError as error:
-            raise damaged(self.path, f"{what} at byte {self.at - count} is no text") from error
+            raise damaged(self.path, f"{what} at byte {self.at - count} is not text") from error
 
     def bfloat16(self, begin: int, count: int) -> "np.ndarray":
         """`count` bfloat16 numbers as float32: they are its upper half."""

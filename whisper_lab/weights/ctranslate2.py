@@ -92,7 +92,7 @@ def check_head(file: BinaryFile) -> None:
     """Read past version, name and revision of the spec. Raises LabError where it is not Whisper's, version 6."""
     version = file.number("I", "the version")
     if version != VERSION:
-        raise LabError(f"{file.path} is no CTranslate2 model of version {VERSION}: it begins with {version}",
+        raise LabError(f"{file.path} is not a CTranslate2 model of version {VERSION}: it begins with {version}",
                        "convert the original model again: ct2-transformers-converter of a current ctranslate2")
     name = string(file)
     if name != SPEC:
@@ -284,5 +284,5 @@ def read_tokens(path: Path, rows: int, audio_positions: int) -> "vocabulary.Toke
     except (OSError, ValueError) as error:
         raise damaged(listed, shown(str(error))) from error
     if not isinstance(contents, list) or not all(isinstance(token, str) for token in contents):
-        raise damaged(listed, "it is no list of tokens")
+        raise damaged(listed, "it is not a list of tokens")
     return vocabulary.from_list(contents, rows, audio_positions, listed)

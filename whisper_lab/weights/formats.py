@@ -60,7 +60,7 @@ def convert(path: Path, folder: Path, origin: dict | None = None) -> Path:
     """Write the model at `path` as a Hugging Face checkpoint into `folder`, which appears whole or not at all.
 
     `origin` is added to what config.json says of where it came from. Returns the folder. Raises LabError where `path`
-    is no Whisper that this lab reads, it is damaged, or `folder` holds something else or cannot be written.
+    is not a Whisper that this lab reads, it is damaged, or `folder` holds something else or cannot be written.
     """
     path, folder = Path(path), Path(folder)
     source = read(path)
@@ -98,7 +98,7 @@ def sha256(path: Path) -> str:
 
 
 def unreadable(path: Path) -> LabError:
-    """What `path` is, where it is no Whisper that this lab reads, and what to do about it."""
+    """What `path` is, where it is not a Whisper that this lab reads, and what to do about it."""
     if not path.exists():
         return LabError(f"there is no {path}", f"pass {READABLE}")
     return unreadable_folder(path) if path.is_dir() else unreadable_file(path)
@@ -109,7 +109,7 @@ def unreadable_folder(folder: Path) -> LabError:
     adapters.refuse(folder)
     inside = sorted(file for file in folder.iterdir() if file.is_file() and kind_of(file))
     if inside:
-        return LabError(f"{folder} is no checkpoint, but holds {shown(inside[0].name)}",
+        return LabError(f"{folder} is not a checkpoint, but holds {shown(inside[0].name)}",
                         f"pass that file: {shlex.quote(str(inside[0]))}")
     if (folder / "weights.npz").is_file() or (folder / "weights.safetensors").is_file():
         return LabError(f"{folder} is a model in MLX's format, which this lab does not read",
@@ -127,4 +127,4 @@ def unreadable_file(path: Path) -> LabError:
             return LabError(f"{path} is {what}", remedy)
     if path.name in huggingface.WEIGHTS:
         return LabError(f"{path} has no Whisper config.json beside it", "pass the whole folder that it comes from")
-    return LabError(f"{path} is no Whisper model in a format that this lab reads", f"pass {READABLE}")
+    return LabError(f"{path} is not a Whisper model in a format that this lab reads", f"pass {READABLE}")

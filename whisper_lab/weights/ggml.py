@@ -49,7 +49,7 @@ def read(path: Path) -> Source:
     """The Whisper in a ggml file. Raises LabError where it is another model, or damaged."""
     file = BinaryFile(path)
     if file.raw(4, "the magic") != MAGIC or (sizes := header_sizes(file.raw(44, "the sizes"))) is None:
-        raise LabError(f"{path} is no Whisper of whisper.cpp's: its sizes are another model's",
+        raise LabError(f"{path} is not a Whisper of whisper.cpp's: its sizes are another model's",
                        "choose a Whisper model")
     read_filters(file, sizes["n_mels"])
     ranks = read_ranks(file)

@@ -292,7 +292,7 @@ def document(path: Path, required: bool = True) -> dict:
     except (OSError, ValueError) as error:
         raise damaged(path, shown(str(error))) from error
     if not isinstance(found, dict):
-        raise damaged(path, "it is no JSON object")
+        raise damaged(path, "it is not a JSON object")
     return found
 
 
@@ -326,7 +326,7 @@ def safetensors(path: Path) -> tuple[dict[str, Weight], set[str]]:
         entries = [(name, entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
                    for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise damaged(path, "its header is no list of tensors") from error
+        raise damaged(path, "its header is not a list of tensors") from error
     weights = {name: safetensor(file, *entry) for name, *entry in entries}
     return weights, {TYPES[kind][0] for _, kind, shape, *_ in entries if len(shape) == 2}
 

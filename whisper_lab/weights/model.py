@@ -65,7 +65,7 @@ class Dimensions:
             if self.width % getattr(self, f"{side}_heads"):
                 return f"its width of {self.width} cannot be divided among {getattr(self, f'{side}_heads')} heads"
         if self.audio_positions % STEPS_PER_S:
-            return f"{self.audio_positions} audio positions are no whole number of seconds"
+            return f"{self.audio_positions} audio positions are not a whole number of seconds"
         return None
 
 

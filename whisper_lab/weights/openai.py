@@ -86,19 +86,19 @@ def check_zip(path: Path) -> None:
         good = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         good = good and sum(entry.file_size for entry in entries) <= path.stat().st_size
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeError, EOFError) as error:
-        raise damaged(path, f"it is no whole zip file ({shown(str(error))})") from error
+        raise damaged(path, f"it is not a whole zip file ({shown(str(error))})") from error
     if not good:
         raise damaged(path, "its entries are compressed, or longer than the file")
 
 
 def tensors(state: dict, path: Path) -> dict[str, Weight]:
-    """Name -> weight of a state dict of torch's. Raises LabError where something in it is no tensor of floats."""
+    """Name -> weight of a state dict of torch's. Raises LabError where something in it is not a tensor of floats."""
     import torch
 
     made = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            raise damaged(path, f"{shown(str(name))} is no tensor of floating-point numbers")
+            raise damaged(path, f"{shown(str(name))} is not a tensor of floating-point numbers")
         if value.layout != torch.strided or not value.is_contiguous():
             raise damaged(path, f"{shown(name)} is not stored as one block of numbers")
         made[name] = tensor(value)

@@ -72,7 +72,7 @@ def unspell(token: str) -> bytes:
 def merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """The byte-pair merges in the order they were learnt (Sennrich et al. 2016, arXiv:1508.07909, algorithm 1).
 
-    Raises ValueError where a token is not made of two that come before it: then these are no byte-pair ranks.
+    Raises ValueError where a token is not made of two that come before it: then these are not byte-pair ranks.
     """
     found = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
@@ -127,7 +127,7 @@ def timestamps(count: int) -> list[str]:
 def from_ranks(ranks: dict[bytes, int], vocabulary: int, audio_positions: int, origin: object) -> Tokens:
     """Text tokens from byte-pair ranks; the rest of the `vocabulary` rows are Whisper's special tokens in their order.
 
-    Raises LabError where the sizes do not fit together, or these are no byte-pair ranks.
+    Raises LabError where the sizes do not fit together, or these are not byte-pair ranks.
     """
     remedy = "put the tokenizer.json of the same model beside the file, and convert again"
     count = vocabulary - len(ranks) - NAMED_TOKENS - (audio_positions + 1)
@@ -137,7 +137,7 @@ def from_ranks(ranks: dict[bytes, int], vocabulary: int, audio_positions: int, o
     try:
         pairs = merges(ranks)
     except ValueError as error:
-        raise LabError(f"{origin}: its tokens are no byte-pair vocabulary: {error}", remedy) from error
+        raise LabError(f"{origin}: its tokens are not a byte-pair vocabulary: {error}", remedy) from error
     text = [spell(token) for token, _ in sorted(ranks.items(), key=lambda item: item[1])]
     added = special_tokens(languages()[:count], no_speech(count)) + timestamps(audio_positions + 1)
     return Tokens(text, [(spell(left), spell(right)) for left, right in pairs], added)
@@ -150,7 +150,7 @@ def from_list(contents: list[str], vocabulary: int, audio_positions: int, origin
         ranks = {unspell(token): i for i, token in enumerate(text)}
         pairs = [(spell(left), spell(right)) for left, right in merges(ranks)]
     except ValueError as error:
-        raise LabError(f"{origin} is no vocabulary of Whisper's: {error}",
+        raise LabError(f"{origin} is not a vocabulary of Whisper's: {error}",
                        "put the tokenizer.json of the same model beside the weights, and convert again") from error
     if len(text) == len(contents):
         return from_ranks(ranks, vocabulary, audio_positions, origin)
@@ -181,7 +181,7 @@ def from_json(document: dict, path: Path, vocabulary: int, audio_positions: int)
         first = contents.index(END)
         good = all(isinstance(t, str) for t in contents) and all(len(pair) == 2 for pair in pairs)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"{path} is no tokenizer of Whisper's ({type(error).__name__}: {shown(str(error))})", NOT_OURS
+        raise LabError(f"{path} is not a tokenizer of Whisper's ({type(error).__name__}: {shown(str(error))})", NOT_OURS
                        ) from error
     known = set(contents[:first])
     if not good or not all({left, right, left + right} <= known for left, right in pairs):
@@ -213,7 +213,7 @@ def complete(tokens: Tokens, vocabulary: int, audio_positions: int, origin: obje
         added += timestamps(audio_positions + 1)
     needed = {*special_tokens([], "<|notimestamps|>"), "<|0.00|>"} - {"<|startoflm|>"}
     if missing := sorted(needed - set(added)):
-        raise LabError(f"{origin} is no tokenizer of Whisper's: it has no {missing[0]}",
+        raise LabError(f"{origin} is not a tokenizer of Whisper's: it has no {missing[0]}",
                        "put the tokenizer.json of the same model beside the weights, and convert again")
     if len(set(tokens.text) | set(added)) != len(tokens.text) + len(added):
         raise LabError(f"{origin} lists a token twice", "fetch it again from where the model came")

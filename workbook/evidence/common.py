@@ -144,7 +144,7 @@ def best():
 
 @functools.cache
 def best_torch():
-    """`best` in PyTorch, float32, on all cores: base is slow, and what is measured on it is no time."""
+    """`best` in PyTorch, float32, on all cores: base is slow, and what is measured on it says nothing of time."""
     import torch
 
     from whisper_lab import machine
