@@ -312,6 +312,16 @@ def test_help_fits_eighty_columns(script, call_script, monkeypatch):
         assert status == 0 and [line for line in out.splitlines() if len(line) > 80] == []
 
 
+@pytest.mark.parametrize("script", ("01-record-audio-app", "05-explore-in-netron",
+                                    *(script.split()[0] for script in SCRIPTS)))
+def test_a_command_in_the_help_can_be_copied(script, call_script, monkeypatch):
+    """Also one that is folded: a pipe that ended in `python` opened a prompt, and the next line was no command."""
+    monkeypatch.setenv("COLUMNS", "80")
+    examples = re.findall(rf"^    (?!\d)(\S.*{script}\S* .*?)(?:  #.*)?$", (ROOT / f"{script}.py").read_text(), re.M)
+    lines = re.sub(r" \\\n\s+", " ", call_script(script, "--help")[1]).splitlines()
+    assert examples and [command for command in map(str.strip, examples) if f"    {command}" not in lines] == []
+
+
 @pytest.mark.parametrize("script", ("02-whisper-huggingface", "03-export-encoder-decoder", "04-compare-precisions",
                                     "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone",
                                     "10-who-spoke", "whisper_lab.__main__"))

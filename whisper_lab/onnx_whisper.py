@@ -276,7 +276,8 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
     import onnxruntime
 
     if threads is not None and threads < 1:
-        raise LabError(f"--threads {threads} leaves no one to work", "give 1 or more, or leave it out for all cores")
+        raise LabError(f"--threads {threads} is not a number of threads",
+                       "give 1 or more, or leave it out for all cores")
     if shared_pool and not _pool and hasattr(onnxruntime, "set_global_thread_pool_sizes"):
         _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()

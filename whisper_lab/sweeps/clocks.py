@@ -288,7 +288,8 @@ def device_of_task(wanted: str, index: int, mode: str) -> Chosen:
         raise LabError(f"the plan is for {wanted}, and this node has {found.device}" + (
             f" ({found.reason})" if found.reason else ""), "choose another --partition")
     if mode != "baseline" and found.reason:
-        raise LabError(f"this node's clock cannot be set: {found.reason}", "--profiling-mode baseline needs no right")
+        raise LabError(f"this node's clock cannot be set: {found.reason}",
+                       "--profiling-mode baseline needs no permission")
     return Chosen(found.device, found, mode)
 
 

@@ -55,7 +55,7 @@ def submit(plan: dict, indices: list[int], folder: Path, wanted: Submission) -> 
     """
     if shutil.which("sbatch") is None:
         raise LabError("--slurm: there is no sbatch on this machine",
-                       "call it on the cluster's login node, or leave --slurm away to run here")
+                       "call it on the cluster's login node, or leave out --slurm to run here")
     command = ["sbatch", "--parsable", *(["--wait"] if wanted.wait else []),
                *sbatch_options(plan, indices, folder, wanted),
                str(ARRAY_SCRIPT), "--output-dir", str(folder.absolute())]

