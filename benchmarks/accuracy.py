@@ -4,10 +4,10 @@
     python benchmarks/accuracy.py --corpus my/corpus --model base --output-dir benchmarks
     python benchmarks/accuracy.py --corpus librispeech:test-other --limit 200 --model base --resume
 
-Each clip is heard alone, with its language given: one greedy pass without timestamps. A recording longer than the
-window goes through each system's own way of transcribing it, and counts in a pool of its own. Every difference is
-given with the interval of a bootstrap over the clips: on a small corpus most differences are chance. Writes
-accuracy.json, ACCURACY.md and accuracy.png.
+Each clip is heard alone, with its language given: one pass without timestamps, greedy where the system's name says
+nothing of beams. A recording longer than the window goes through each system's own way of transcribing it, and counts
+in a pool of its own. Every difference is given with the interval of a bootstrap over the clips: on a small corpus most
+differences are chance. Writes accuracy.json, ACCURACY.md and accuracy.png.
 
 What a system wrote is kept in --cache, a line for each clip, as soon as it is there: with --resume an interrupted run
 goes on, and a system whose weights, code and packages have not changed is not measured again.
@@ -44,7 +44,8 @@ REFERENCE = "this lab fp32"  # what the others are compared with
 PATIENCE = 600  # s for a clip, and PATIENCE_PER_S for each second of it; after that a peer hangs
 PATIENCE_PER_S = 20
 SHARED = ("this lab fp32", "this lab fp16", "this lab int8", "this lab int8 optimized", "this lab int4",
-          "transformers fp32", "faster-whisper fp32", "faster-whisper int8", "whisper.cpp f16")
+          "this lab fp32, beam 5", "this lab int8, beam 5", "this lab int8 optimized, beam 5", "transformers fp32",
+          "faster-whisper fp32", "faster-whisper int8", "whisper.cpp f16")
 SYSTEMS = [next(peer for peer in PEERS if peer.name == name) for name in SHARED]
 SYSTEMS.insert(-1, Peer("OpenVINO GenAI int8", "openvino_peer.py", "openvino", "openvino-int8"))
 PACKAGES = {"lab.py": ["onnxruntime", "numpy"], "transformers_peer.py": ["transformers", "torch"],

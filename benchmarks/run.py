@@ -52,7 +52,7 @@ def lab(name: str, **setting) -> Peer:
 PEERS = [
     lab("fp32", precision="fp32"), lab("fp16", precision="fp16"), lab("int8", precision="int8"),
     lab("int4", precision="int4"), lab("int8 optimized", precision="int8", optimized=True),
-    lab("int8, beam 5", precision="int8", beams=5),
+    lab("fp32, beam 5", precision="fp32", beams=5), lab("int8, beam 5", precision="int8", beams=5),
     lab("int8 optimized, beam 5", precision="int8", optimized=True, beams=5),
     Peer("transformers fp32", "transformers_peer.py", setting={"dtype": "float32"}),
     Peer("transformers bf16", "transformers_peer.py", setting={"dtype": "bfloat16"}),

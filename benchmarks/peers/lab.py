@@ -43,21 +43,21 @@ class Lab:
 
 
 def listen(job: dict):
-    """Short: one greedy pass of the search. Long: what `python -m whisper_lab` does, with its defaults."""
-    runtime = open_runtime(job)
+    """Short: one pass of the search. Long: what `python -m whisper_lab` does. With the setting's beams, else greedy."""
+    runtime, beams = open_runtime(job), job["setting"].get("beams", 1)
 
     def hear(samples, clip):
         if clip["long"]:
-            return long_text(runtime, clip)
-        options = Options(language=clip["language"], no_speech_threshold=None)
+            return long_text(runtime, clip, beams)
+        options = Options(language=clip["language"], beams=beams, no_speech_threshold=None)
         return decode(runtime, log_mel(samples, runtime.spec)[None], options)[0].text
 
     return hear
 
 
-def long_text(runtime: OnnxWhisper, clip: dict) -> str:
+def long_text(runtime: OnnxWhisper, clip: dict, beams: int) -> str:
     """What the command line makes of a recording; notes and bars have no place among the harness's lines."""
-    args = __main__.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
+    args = __main__.arguments([clip["wav"], "--language", clip["language"], "--beams", str(beams), "--quiet"])
     with contextlib.redirect_stdout(io.StringIO()):
         return __main__.transcribe_clip(runtime, Path(clip["wav"]), transcripts.options(args), [],
                                         args.condition_on_previous, words=False).text
