@@ -118,6 +118,12 @@ class Worker:
                          "would do their work twice; give each a shard of its own")
         return True
 
+    def give_back(self, keys: set[str]) -> None:
+        """Remove the claims of processes that died on recordings which need no more work."""
+        for key in {path.name.partition(".")[0] for path in self.folder.iterdir()} & keys:
+            if (claim := self.claim(key)) is not None:
+                claim.release()
+
     def owner(self, key: str) -> str:
         """The state of the last process that has claimed this recording; gone: it is free."""
         state = "gone"

@@ -5,6 +5,7 @@ characters). A link to a folder outside is followed; a folder is entered once, w
 circle end. Hidden files and folders (.Trash, .snapshot) are left out, as everywhere in the lab.
 """
 
+import errno
 import hashlib
 import heapq
 import os
@@ -82,8 +83,8 @@ def _folders(share: Share, seen: set, unreadable: dict[str, str]) -> Iterator[tu
             continue
         seen.add((identity.st_dev, identity.st_ino))
         files = []
-        for entry in entries:
-            if not entry.is_dir():
+        for entry, is_folder in entries:
+            if not is_folder:
                 files.append(entry)
             elif entry.is_symlink():
                 heapq.heappush(links, f"{name}{entry.name}/")
@@ -92,9 +93,19 @@ def _folders(share: Share, seen: set, unreadable: dict[str, str]) -> Iterator[tu
         yield name, files
 
 
-def _listed(path: Path) -> list[os.DirEntry]:
+def _listed(path: Path) -> list[tuple[os.DirEntry, bool]]:
+    """The visible entries of a folder, and whether each is a folder or a link to one. Raises OSError."""
     with os.scandir(path) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+        return [(entry, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link to itself: whoever loads it says so
+            raise
+        return False
 
 
 def _identities(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:

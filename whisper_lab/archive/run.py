@@ -65,6 +65,7 @@ class Run:
         """Transcribe those of the recordings that are not done. Raises Gone, and LabError where nothing can be written.
         """
         left = list(self.left(recordings))
+        self.worker.give_back({recording.key for recording in recordings} - {recording.key for recording in left})
         console.note("archive", console.count(len(left), "recording") + " to transcribe",
                      f"{self.counts.done_before} done before, {self.counts.failed_before} failed before")
         with console.progress(description="archive", total=len(left), unit="file") as self._bar:

@@ -30,9 +30,9 @@ class Gone(LabError):
 class Share:
     """The folder `root` and how long to wait for it."""
 
-    def __init__(self, root: Path, patience_s: float, again: str, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, root: Path, patience_s: float, again: str):
         """patience_s: the most that one call waits; again: the command that goes on when the share is back."""
-        self.root, self.patience_s, self.again, self._sleep = root, patience_s, again, sleep
+        self.root, self.patience_s, self.again = root, patience_s, again
 
     def patiently(self, call: Callable[[], T], path: Path) -> T:
         """What `call`, which reads `path`, returns; tried again while the share may be the reason that it fails.
@@ -53,7 +53,7 @@ class Share:
                 if not waited:
                     console.warn(f"{path}: {_reason(error)}; trying again for {self.patience_s:g} s")
             pause = min(pause, self.patience_s - waited)
-            self._sleep(pause)
+            time.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
 
     def is_to_blame(self, error: BaseException, path: Path) -> bool:

@@ -70,12 +70,13 @@ class Store:
 
     def places(self, name: str) -> tuple[Path, Path]:
         """Where a recording's document is: beside those of its folder, under its own name and .json; and where it is
-        instead, if that is taken (by a folder, or by a name that differs in capitals alone, on a disk that does not
-        tell them apart) or too long."""
-        folder, _, last = name.rpartition("/")
+        instead, if that is too long or taken, by a name that differs in capitals alone, on a disk that does not tell
+        them apart. A folder named *.json, which may be what a document beside it is called, is called *.json.d here."""
+        *above, last = name.split("/")
+        folder = self.folder.joinpath(*(f"{one}.d" if one.lower().endswith(".json") else one for one in above))
         mark = f"-{key_of(name)[:12]}.json"
         short = os.fsdecode(os.fsencode(last)[:LONGEST_NAME - len(mark)])
-        return self.folder / folder / f"{last}.json", self.folder / folder / f"{short}{mark}"
+        return folder / f"{last}.json", folder / f"{short}{mark}"
 
     def documents(self, name: str) -> Iterator[tuple[Path, dict]]:
         """The documents of this recording that can be read, with their places: one, or none."""
@@ -109,7 +110,7 @@ class Store:
             return place
         usual, instead = self.places(name)
         too_long = len(os.fsencode(usual.name)) > LONGEST_NAME
-        taken = not too_long and (usual.is_dir() or clip_of(read(usual) or {}).get("file", name) != name)
+        taken = not too_long and clip_of(read(usual) or {}).get("file", name) != name
         return instead if too_long or taken else usual
 
     def _write(self, worker: Worker, place: Path, made: dict, first: bool = False) -> Path:
