@@ -33,6 +33,8 @@ COLUMNS = {
     "duration_s": "float64", "transcribe_s": "float64", "real_time_factor": "float64", "first_s": "float64",
     "last_s": "float64", "doubtful_segments": "int64", "model": "string", "precision": "string", "error": "string",
     "remedy": "string", "bytes": "int64", "sha256": "string", "document": "string", "segments": "segments"}
+# What a column of each type contains in Python.
+TYPES = {"string": str | None, "float64": int | float | None, "int64": int | None, "segments": list}
 
 
 def main(argv: list[str]) -> int:
@@ -117,22 +119,30 @@ def failures(folder: Path) -> Iterator[tuple[str, dict]]:
 def row_of(place: Path, folder: Path) -> dict:
     """The row of one document; a damaged one says so, with the name that its recording must have."""
     relative = place.relative_to(folder).as_posix()
-    found = store.read(place) or {}
-    clip = store.clip_of(found)
-    if not isinstance(clip.get("file"), str):
-        return dict.fromkeys(COLUMNS) | {
-            "file": relative.removesuffix(".json"), "status": "damaged", "document": relative,
-            "error": "this document is not whole", "remedy": "run the archive again: it is made again"}
-    model, source = found.get("model") or {}, clip.get("source") or {}
-    segments = [{key: segment.get(key) for key in ("start_s", "end_s", "text")} for segment in clip["segments"]]
+    try:
+        made = _row(store.read(place) or {}) | {"document": relative}
+        if all(isinstance(made[name], TYPES[kind]) for name, kind in COLUMNS.items()):
+            return made
+    except (KeyError, TypeError, AttributeError):  # other JSON than the archive writes
+        pass
     return dict.fromkeys(COLUMNS) | {
-        **{key: clip.get(key) for key in ("file", "text", "language", "language_probability", "duration_s",
-                                          "transcribe_s", "real_time_factor")},
+        "file": relative.removesuffix(".json"), "status": "damaged", "document": relative,
+        "error": "this document is not whole", "remedy": "delete it and run the archive again"}
+
+
+def _row(found: dict) -> dict:
+    """Raises KeyError, TypeError or AttributeError for what is no document of an archive."""
+    clip = store.clip_of(found)
+    model, source = found["model"], clip["source"]
+    segments = [{key: segment[key] for key in ("start_s", "end_s", "text")} for segment in clip["segments"]]
+    return dict.fromkeys(COLUMNS) | {
+        **{key: clip[key] for key in ("file", "text", "language", "language_probability", "duration_s",
+                                      "transcribe_s", "real_time_factor")},
         "status": "done", "first_s": segments[0]["start_s"] if segments else None,
         "last_s": segments[-1]["end_s"] if segments else None,
-        "doubtful_segments": sum(bool(segment.get("doubtful")) for segment in clip["segments"]),
-        "model": model.get("name"), "precision": model.get("precision"), "bytes": source.get("bytes"),
-        "sha256": source.get("sha256"), "document": relative, "segments": segments}
+        "doubtful_segments": sum(bool(segment["doubtful"]) for segment in clip["segments"]),
+        "model": model["name"], "precision": model["precision"], "bytes": source["bytes"], "sha256": source["sha256"],
+        "segments": segments}
 
 
 class Totals:
