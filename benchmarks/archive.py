@@ -122,6 +122,25 @@ def summary(folder: Path, said: dict[str, str], runs: dict[str, dict]) -> dict:
     }
 
 
+def table(document: dict) -> str:
+    """The figures for docs/reference.md."""
+    runs, megabytes = document["runs"], 1e6
+    first = runs["first"]
+    rows = [
+        ("recordings, hours of sound", f"{document['files']}, {document['sound_s'] / 3600:.1f}"),
+        ("recordings a second of processor time", f"{document['files_per_processor_s']:.0f}"),
+        ("seconds of sound a second of processor time", f"{document['sound_s_per_processor_s']:.0f}"),
+        ("memory after a tenth of the run, at its end", f"{first['rss_bytes_early'] / megabytes:.0f} MB, "
+                                                        f"{first['rss_bytes_late'] / megabytes:.0f} MB"),
+        ("the same command again, nothing left to do", f"{runs['second']['seconds']:.1f} s"),
+        ("`archive collect`", f"{runs['collect']['seconds']:.1f} s, "
+                              f"{runs['collect']['peak_rss_bytes'] / megabytes:.0f} MB"),
+        ("texts that are right", f"{document['texts_right']}"),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), "",
+                      f"Measured by `benchmarks/archive.py` on {machine.one_line(document['machine'])}."])
+
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "model_dir", "quiet", "log_level")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import nano_pair
+from tests.helpers import bad_sound, nano_pair
 from whisper_lab import audio, console
 from whisper_lab.archive import find, run, share, store
 
@@ -268,6 +268,19 @@ def test_failures_are_listed_and_tried_again_when_asked_for_or_changed(transcrib
     assert transcribe()[0] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among the files here")
+def test_whatever_lies_there_costs_a_line(transcribe, archive, tmp_path):
+    kinds = [kind for kind in bad_sound.KINDS if kind not in ("missing", "folder")]
+    for kind in kinds:
+        bad_sound.bad_file(kind, archive)
+    os.mkfifo(archive / "pipe.wav")
+    (archive / "folder.wav").mkdir()
+    status, out, _ = transcribe()
+    listed = re.findall(r"^failed: (\S+): (.*)$", out, re.M)
+    assert status == 1 and [name for name, _ in listed] == sorted(f"{kind}.wav" for kind in [*kinds, "pipe"])
+    assert ("pipe.wav", "pipe.wav is a pipe or device, not a file") in listed and len(texts(tmp_path / "out")) == 3
+
+
 def test_a_recording_that_the_model_fails_on_does_not_take_the_others_with_it(transcribe, tmp_path, monkeypatch):
     from whisper_lab import transcribe as windows
 
@@ -380,6 +393,31 @@ def test_a_disk_of_the_output_that_is_away_is_waited_for(transcribe, tmp_path, m
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(share.time, "sleep", paused.append)
     assert transcribe()[0] == 0 and len(failed) == 2 and len(texts(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize("how", ["gone", "not mounted"])
+def test_no_transcript_is_written_to_where_the_output_disk_was(transcribe, tmp_path, monkeypatch, how):
+    output, away, load, loads, paused = tmp_path / "out", tmp_path / "away", audio.load, [], []
+
+    def go(path):
+        loads.append(path)
+        if len(loads) == 2:
+            output.rename(away)
+            if how == "not mounted":
+                output.mkdir()
+        return load(path)
+
+    def pause(seconds):
+        paused.append(seconds)
+        if len(paused) == 3:
+            assert not output.exists() or not list(output.iterdir())
+            shutil.rmtree(output, ignore_errors=True)
+            away.rename(output)
+
+    monkeypatch.setattr(audio, "load", go)
+    monkeypatch.setattr(share.time, "sleep", pause)
+    status, out, err = transcribe("--batch-size", 1)
+    assert status == 0 and len(paused) == 3 and len(texts(output)) == 3 and litter(output) == [], err
 
 
 def test_a_full_disk_ends_the_run_with_two_lines(transcribe, tmp_path, monkeypatch):

@@ -53,11 +53,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_what_died_here()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # a disk without locks: the number alone tells
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._identity = os.fstat(self._file)
+        self._open(os.O_CREAT | os.O_EXCL)
         self._beat(0)
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -66,18 +62,32 @@ class Worker:
     def __exit__(self, *_) -> None:
         self._ended.set()
         self._thread.join()
-        for claim in list(self.held):
-            claim.release()
+        with contextlib.suppress(OSError):  # the disk is away: others find this process dead
+            for claim in list(self.held):
+                claim.release()
         os.close(self._file)
-        for path in (self.part, self.path):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for path in (self.part, self.path):
+                path.unlink(missing_ok=True)
 
     def _live(self) -> None:
         for number in itertools.count(1):
             if self._ended.wait(self.beat_s):
                 return
             with contextlib.suppress(OSError):  # the disk is away: others may think us dead, and `is_mine` says so
-                self._beat(number)
+                try:
+                    self._beat(number)
+                except OSError:  # it was away, and what was open is of no use any more
+                    stale = self._file
+                    self._open(0)
+                    os.close(stale)
+                    self._beat(number)
+
+    def _open(self, flags: int) -> None:
+        self._file = os.open(self.path, os.O_RDWR | flags, 0o666)
+        with contextlib.suppress(OSError):  # a disk without locks: the number alone tells
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _beat(self, number: int) -> None:
         """The same length every time, so that no one reads half of it; on the server before this returns."""
@@ -108,7 +118,7 @@ class Worker:
             os.link(self.path, path)
         except FileExistsError:  # NFS says so too where it made the link and its answer was lost
             with contextlib.suppress(FileNotFoundError):
-                return os.path.samestat(os.stat(path), self._identity)
+                return os.path.samestat(os.stat(path), os.stat(self.path))
             return False
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -193,18 +203,25 @@ class Claim:
         return self.worker.folder / f"{self.key}.{generation}"
 
     def is_mine(self) -> bool:
-        """Whether it still is: a process that was stopped for a while may have been taken for dead."""
+        """Whether it still is: a process that was stopped for a while may have been taken for dead.
+
+        Raises OSError where the disk is away.
+        """
+        look_again(self.worker.folder)
+        ours = os.stat(self.worker.path)
         if not self.worker._has_links:
             return True
-        look_again(self.worker.folder)
         try:
-            mine = os.path.samestat(os.stat(self.path(self.generation)), self.worker._identity)
+            mine = os.path.samestat(os.stat(self.path(self.generation)), ours)
         except FileNotFoundError:
             return False
         return mine and not os.path.lexists(self.path(self.generation + 1))
 
     def release(self) -> None:
-        """Give it back, with the claims of those that died, the last one first: what is left looks dead, not free."""
+        """Give it back, with the claims of those that died, the last one first: what is left looks dead, not free.
+
+        Raises OSError where the disk is away.
+        """
         self.worker.held.discard(self)
         if self.is_mine():
             for generation in range(self.generation, 0, -1):

@@ -12,6 +12,7 @@ Files that cannot be transcribed are listed with the reason, at the end and in t
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -51,7 +52,7 @@ def main(argv: list[str], open_runtime) -> int:
                                           condition_on_previous=args.condition_on_previous, prompt=prompt,
                                           batch_size=args.batch_size, progress=progress)
 
-    with Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
+    with cannot_write(output, again), Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
         store.note(worker, args.replace, f"{again} --replace")
         recordings, unreadable = mine(share, output, *args.shard)
         head = {"schema": transcripts.SCHEMA, "machine": machine.card(args.threads), **recipe}
@@ -59,6 +60,16 @@ def main(argv: list[str], open_runtime) -> int:
         counts = run.run(recordings)
     counts.failures |= unreadable
     return tell(counts, time.perf_counter() - started, f"{again} --retry-failed")
+
+
+@contextlib.contextmanager
+def cannot_write(output: Path, again: str):
+    """Errors of the output folder, which are no recording's, as one of two lines."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(f"cannot work in {output}: {error.strerror or error}",
+                       f"free some disk space, or see to its permissions, then go on: {again}") from error
 
 
 def check_folder(share: Share) -> None:
@@ -110,7 +121,7 @@ def tell(counts: Counts, seconds: float, retry: str) -> int:
     """Print what became of the shard and what failed; returns the exit status."""
     for name, reason in counts.failures.items():
         console.result(f"failed: {console.plain(name, one_line=True)}: {reason}")
-    rate = f", {counts.sound_s / seconds:.1f} s of it a second" if counts.sound_s else ""
+    rate = f" ({counts.sound_s / seconds:.1f} times real time)" if counts.sound_s else ""
     console.result(f"{console.count(counts.transcribed, 'recording')} transcribed, {counts.sound_s:.0f} s of sound in "
                    f"{seconds:.1f} s{rate}; {counts.done_before} done before, {len(counts.failures)} failed")
     if counts.busy:

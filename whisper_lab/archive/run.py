@@ -83,7 +83,7 @@ class Run:
             if now is not None and self._is_done(recording, now):
                 self.counts.done_before += 1
                 continue
-            found = self.output.patiently(lambda recording=recording: self.store.failure(recording), self.store.state)
+            found = self._on_output(lambda recording=recording: self.store.failure(recording))
             if found is not None and not self.retry_failed and self.store.has_failed(found, now):
                 self.counts.failed_before += 1
                 self.counts.failures[recording.name] = str(found.get("error"))
@@ -107,7 +107,7 @@ class Run:
 
     def _offer(self, recording: Recording) -> bool:
         """Claim, load, and transcribe when there are enough; False: another process has it."""
-        claim = self.worker.claim(recording.key)
+        claim = self._on_output(lambda: self.worker.claim(recording.key))
         if claim is None:
             return False
         self.store.look_again(recording)
@@ -182,13 +182,13 @@ class Run:
         """The document; unless this process was taken for dead meanwhile, and another one does it."""
         made = document(self.head, one, transcript, seconds)
 
-        def write() -> None:
-            if one.claim.is_mine():
+        def write() -> bool:
+            if mine := one.claim.is_mine():
                 self.store.publish(self.worker, one.recording.name, made)
                 self.store.forget(one.recording)
+            return mine
 
-        if one.claim.is_mine():
-            self.output.patiently(write, self.store.folder)
+        if self._on_output(write):
             self.counts.transcribed += 1
             self.counts.sound_s += one.sound.duration
         else:
@@ -196,15 +196,18 @@ class Run:
         self._end(one.claim)
 
     def _fail(self, recording: Recording, claim: Claim, error: LabError, source: dict, passing: bool = False) -> None:
-        self.output.patiently(lambda: self.store.fail(self.worker, recording, error, source, passing),
-                              self.store.folder)
+        self._on_output(lambda: self.store.fail(self.worker, recording, error, source, passing))
         reason = store.plain_reason(error.problem, recording.path)
         self.counts.failures[recording.name] = reason
         console.warn(f"{console.plain(recording.name, one_line=True)}: {reason}")
         self._end(claim)
 
+    def _on_output(self, call: Callable):
+        """What a call on the output folder returns, waited for while that is away."""
+        return self.output.patiently(call, self.store.folder)
+
     def _end(self, claim: Claim) -> bool:
-        claim.release()
+        self._on_output(claim.release)
         self._advance()
         return True
 
@@ -223,7 +226,7 @@ class Run:
         while busy:
             waiting = []
             for recording in busy:
-                state = self.worker.owner(recording.key)
+                state = self._on_output(lambda recording=recording: self.worker.owner(recording.key))
                 if state == "alive":
                     self.counts.busy += 1
                     self._advance()

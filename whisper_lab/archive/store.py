@@ -121,8 +121,9 @@ class Store:
         """
         text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            # First where there is a folder already: where a disk was, and is no more, none is made.
             worker.part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            place.parent.mkdir(parents=True, exist_ok=True)
             if not (first and has_renamed(worker.part, place)):
                 os.replace(worker.part, place)
         except OSError as error:
