@@ -13,10 +13,10 @@ run with that in the last.
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,17 +40,15 @@ ASK_S = 0.5
 def main(argv: list[str] | None = None) -> int:
     """Make the archive, transcribe it twice, collect it; write what was measured."""
     args = arguments(argv)
-    folder = HERE / "work" / "archive"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
+    (HERE / "work").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HERE / "work", prefix="archive-") as made:
+        folder = Path(made)
         said = make(folder / "recordings", args.files)
         command = ["archive", str(folder / "recordings"), "--output-dir", str(folder / "transcripts"), "--quiet",
                    "--model", "nano", "--precision", "int8", "--model-dir", args.model_dir, "--threads", "1"]
         runs = {"first": measured(command), "second": measured(command),
                 "collect": measured(["archive", "collect", str(folder / "transcripts"), "--quiet"])}
         document = summary(folder, said, runs)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if args.files == FILES:
         console.result(f"wrote {files.write_json(HERE / 'archive.json', document)}")
     console.result(json.dumps(document, indent=2))
@@ -127,7 +125,7 @@ def table(document: dict) -> str:
     runs, megabytes = document["runs"], 1e6
     first = runs["first"]
     rows = [
-        ("recordings, hours of sound", f"{document['files']}, {document['sound_s'] / 3600:.1f}"),
+        ("recordings, hours of sound", f"{document['files']:,}, {document['sound_s'] / 3600:.1f}"),
         ("recordings a second of processor time", f"{document['files_per_processor_s']:.0f}"),
         ("seconds of sound a second of processor time", f"{document['sound_s_per_processor_s']:.0f}"),
         ("memory after a tenth of the run, at its end", f"{first['rss_bytes_early'] / megabytes:.0f} MB, "
@@ -135,7 +133,7 @@ def table(document: dict) -> str:
         ("the same command again, nothing left to do", f"{runs['second']['seconds']:.1f} s"),
         ("`archive collect`", f"{runs['collect']['seconds']:.1f} s, "
                               f"{runs['collect']['peak_rss_bytes'] / megabytes:.0f} MB"),
-        ("texts that are right", f"{document['texts_right']}"),
+        ("texts that are right", f"{document['texts_right']:,}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), "",
                       f"Measured by `benchmarks/archive.py` on {machine.one_line(document['machine'])}."])

@@ -144,6 +144,14 @@ def test_the_output_may_be_inside_the_archive(transcribe, archive):
     assert transcribe(output=archive / "text")[1].startswith("0 recordings transcribed")
 
 
+def test_the_output_may_be_the_archive_itself(transcribe, call_script, archive):
+    (archive / "references.json").write_text("{}")
+    assert transcribe(output=archive)[1].startswith("3 recordings transcribed")
+    assert transcribe(output=archive)[1].startswith("0 recordings transcribed")
+    status, out, _ = call_script("whisper_lab.__main__", "archive", "collect", archive)
+    assert status == 0 and re.search(r"recordings +3 ", out) and (archive / "archive.csv").exists()
+
+
 def test_what_is_finished_is_not_done_again_and_what_is_new_is(transcribe, archive, tmp_path):
     transcribe()
     before = written(tmp_path / "out")
@@ -348,9 +356,11 @@ def test_a_share_that_is_away_for_a_moment_is_waited_for(transcribe, leaving, tm
     assert sorted(texts(tmp_path / "out").values()) == sorted([KITCHEN, DIGITS, TIME])
 
 
-def test_a_share_that_stays_away_ends_the_run_and_nothing_is_lost(transcribe, leaving, archive, tmp_path, monkeypatch):
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_share_that_stays_away_ends_the_run_and_nothing_is_lost(transcribe, leaving, archive, tmp_path, monkeypatch,
+                                                                  batch_size):
     paused = leaving("gone", -1)
-    status, out, err = transcribe("--patience", 30, "--batch-size", 1)
+    status, out, err = transcribe("--patience", 30, "--batch-size", batch_size)
     error, remedy = err.splitlines()[-2:]
     assert status == 1 and f"{archive} has been out of reach for 30 s" in error and sum(paused) == 30
     assert texts(tmp_path / "out") == {"kitchen.wav": KITCHEN} and litter(tmp_path / "out") == []
@@ -521,3 +531,18 @@ def test_a_recording_that_processes_die_of_is_listed_in_the_end(transcribe, arch
     monkeypatch.setattr(run.audio, "load", load)
     status, out, _ = transcribe("--retry-failed")
     assert status == 0 and out.startswith("1 recording transcribed")
+
+
+# Its measurement ------------------------------------------------------------------------------------------------------
+
+def test_the_benchmark_measures_what_it_says(run_script, pair):
+    from benchmarks import archive
+
+    done = run_script("benchmarks/archive.py", "--files", 12, "--model-dir", pair)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["files"] == made["rows"] == made["texts_right"] == 12 and 30 < made["sound_s"] < 60
+    assert made["files_per_processor_s"] == pytest.approx(12 / made["runs"]["first"]["processor_s"], abs=0.01)
+    assert made["runs"]["first"]["peak_rss_bytes"] > 30e6
+    assert "| recordings, hours of sound | 12, 0.0 |" in archive.table(made)
+    assert not list((ROOT / "benchmarks" / "work").glob("archive-*"))

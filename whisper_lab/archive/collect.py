@@ -100,10 +100,10 @@ def rows(folder: Path) -> Iterator[dict]:
 
 
 def documents(folder: Path) -> Iterator[Path]:
-    """All JSON files below the folder, but those about the work itself."""
+    """All JSON files below the folder that are called as the archive calls them."""
     for parent, names, found in os.walk(folder):
         names[:] = [name for name in names if name != store.STATE]
-        yield from (Path(parent, name) for name in found if name.endswith(".json"))
+        yield from (Path(parent, name) for name in found if store.is_named(name))
 
 
 def failures(folder: Path) -> Iterator[tuple[str, dict]]:

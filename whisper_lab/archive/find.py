@@ -9,7 +9,7 @@ import errno
 import hashlib
 import heapq
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +49,12 @@ class Found:
 
 
 def walk(share: Share, output: Path) -> Found:
-    """All sound files below the share's folder, sorted by name; the folder of the transcripts is left out.
+    """All sound files below the share's folder, sorted by name; a folder of transcripts in it is left out.
 
     Raises LabError where the share has gone and does not come back.
     """
     found = Found([], {})
-    seen = set(_identities([output]))
+    seen = set(_identity(output)) - set(_identity(share.root))
     for name, entries in _folders(share, seen, found.unreadable):
         for entry in entries:
             if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
@@ -108,10 +108,10 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _identities(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
-    for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError:
-            continue
-        yield found.st_dev, found.st_ino
+def _identity(path: Path) -> list[tuple[int, int]]:
+    """What a folder is, by whatever name; nothing where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [(found.st_dev, found.st_ino)]

@@ -132,6 +132,7 @@ class Run:
         try:
             sound, source = self.share.patiently(lambda: load(recording), recording.path)
         except Gone:
+            self._flush()  # what was loaded before is not lost
             raise
         except (LabError, OSError) as error:
             now = self._stat(recording)

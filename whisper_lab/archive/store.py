@@ -14,12 +14,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from whisper_lab import console, files, transcripts
 from whisper_lab.archive.claims import NO_LINKS, Worker, look_again
 from whisper_lab.archive.find import Recording, key_of
+from whisper_lab.audio import SUFFIXES
 from whisper_lab.console import LabError
 
 STATE, SETTINGS, FAILED, CLAIMS = ".archive", "settings.json", "failed", "claims"
@@ -185,6 +187,13 @@ def digest(path: Path) -> str:
 
 
 # Reading and writing --------------------------------------------------------------------------------------------------
+
+def is_named(name: str) -> bool:
+    """Whether a file may be a document, by its name: `monday.wav.json`, or the longer one of `Store.places`."""
+    recording, end = os.path.splitext(name)
+    suffix = os.path.splitext(recording)[1].lower()
+    return end == ".json" and (suffix in SUFFIXES or re.search(r"-[0-9a-f]{12}$", recording) is not None)
+
 
 def read(path: Path) -> dict | None:
     """A JSON object; None where there is none that is whole. Raises OSError where that cannot be said now."""
