@@ -529,6 +529,7 @@ def test_a_recording_that_processes_die_of_is_listed_in_the_end(transcribe, arch
     assert status == 1 and "failed: week 1/digits.wav: 4 processes ended without a result" in out
     assert set(texts(tmp_path / "out")) == {"kitchen.wav", "week 1/monday/time.wav"} and litter(tmp_path / "out") == []
     monkeypatch.setattr(run.audio, "load", load)
+    assert "0 recordings transcribed" in transcribe()[1]
     status, out, _ = transcribe("--retry-failed")
     assert status == 0 and out.startswith("1 recording transcribed")
 

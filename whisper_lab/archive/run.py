@@ -118,7 +118,8 @@ class Run:
         if claim.generation > MOST_DEATHS:
             self._fail(recording, claim, LabError(
                 f"{MOST_DEATHS} processes ended without a result while they transcribed it",
-                "look whether their time or their memory was at its end, then run it again with --retry-failed"), {})
+                "look whether their time or their memory was at its end, then run it again with --retry-failed"),
+                store.facts(now) if now else {})
             return True
         if claim.generation > 1:
             self._flush()
