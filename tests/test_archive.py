@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers import bad_sound, nano_pair
 from whisper_lab import audio, console
-from whisper_lab.archive import find, run, share, store
+from whisper_lab.archive import claims, cli, find, run, share, store
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDIA = ROOT / "media"
@@ -495,6 +495,49 @@ def test_processes_on_one_shard_share_it(many, pair, tmp_path):
     ended = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], ended
     assert sum(transcribed(out) for out, _ in ended) == 60 and len(texts(output)) == 60 and litter(output) == []
+
+
+def test_what_a_living_process_has_claimed_is_left_to_it(transcribe, tmp_path):
+    (tmp_path / "out" / store.STATE).mkdir(parents=True)
+    with claims.Worker(tmp_path / "out" / store.STATE / store.CLAIMS, "another") as other:
+        other.claim(find.key_of("kitchen.wav"))
+        status, out, err = transcribe()
+        assert status == 0 and out.startswith("2 recordings transcribed")
+        assert "left: 1 recording (another process is at work on them)" in err
+        assert set(texts(tmp_path / "out")) == {"week 1/digits.wav", "week 1/monday/time.wav"}
+    assert transcribe()[1].startswith("1 recording transcribed")
+
+
+def test_what_another_machine_claimed_is_taken_when_it_shows_no_life(transcribe, tmp_path, monkeypatch):
+    (tmp_path / "out" / store.STATE).mkdir(parents=True)
+    monkeypatch.setattr(cli, "LEASE_S", 0.3)
+    with monkeypatch.context() as there:
+        there.setattr(claims.locks, "machine", lambda: "0" * 8)
+        other = claims.Worker(tmp_path / "out" / store.STATE / store.CLAIMS, "another", beat_s=1e6)
+        other.__enter__()
+    other.claim(find.key_of("kitchen.wav"))
+    status, out, err = transcribe("--patience", 0)
+    assert status == 0 and out.startswith("3 recordings transcribed") and "waiting: 1 recording" in err
+    other.__exit__()
+    assert litter(tmp_path / "out") == []
+
+
+def test_a_process_that_ends_while_it_writes_leaves_what_was_there(transcribe, archive, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(source, target):
+        assert json.loads(Path(source).read_text(encoding="utf-8"))["clips"]
+        raise Killed
+
+    transcribe()
+    before = documents(tmp_path / "out")
+    shutil.copy(MEDIA / "digits.wav", archive / "kitchen.wav")
+    with monkeypatch.context() as killed, pytest.raises(Killed):
+        killed.setattr(os, "replace", die)
+        transcribe()
+    assert documents(tmp_path / "out") == before
+    assert transcribe()[1].startswith("1 recording transcribed") and texts(tmp_path / "out")["kitchen.wav"] == DIGITS
 
 
 def test_sigterm_gives_back_what_was_claimed(many, pair, tmp_path):
