@@ -90,8 +90,7 @@ def test_each_recording_has_a_document_in_the_same_folder(transcribe, archive, t
 def test_a_document_is_what_json_writes_and_what_an_archive_has_to_know(transcribe, call_script, pair, tmp_path):
     transcribe("--batch-size", 1)  # several side by side are rounded differently in the last digits
     made = documents(tmp_path / "out")["kitchen.wav.json"]
-    call_script("whisper_lab.__main__", MEDIA / "kitchen.wav", *graphs(pair), "--timestamps", "segment", "--json",
-                tmp_path / "one.json")
+    call_script("whisper_lab.__main__", MEDIA / "kitchen.wav", *graphs(pair), "--json", tmp_path / "one.json")
     alone = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))
     clip, other = made.pop("clips")[0], alone.pop("clips")[0]
     assert made == alone and made["machine"]["versions"]["onnxruntime"]

@@ -147,7 +147,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
     parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams",
                             "temperature", "fallback", "condition_on_previous", "prompt", "seed", "output_dir", "quiet",
-                            "log_level", prog=PROG, timestamps="segment", output_dir="transcripts")
+                            "log_level", prog=PROG, output_dir="transcripts")
     parser.add_argument("folder", metavar="FOLDER", help="where the recordings are; `collect OUT` makes the table "
                         "(a folder of that name: ./collect)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N",
