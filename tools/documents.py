@@ -76,6 +76,13 @@ def miniature_table() -> str:
     return table(json.loads(path.read_text(encoding="utf-8")))
 
 
+def archive_table() -> str:
+    """How fast an archive of short files is transcribed, from benchmarks/archive.py."""
+    from benchmarks import archive
+
+    return archive.table(json.loads((ROOT / "benchmarks" / "archive.json").read_text(encoding="utf-8")))
+
+
 def doubt_table() -> str:
     """How well confidence.py tells right text from invented text, from benchmarks/doubt.py."""
     lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
@@ -128,7 +135,7 @@ def _benchmark() -> dict:
 SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
-    "speakers": speakers_table, "voice-activity": voice_activity_table,
+    "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

@@ -2,8 +2,10 @@
 
     python -m whisper_lab clip.wav --model nano --precision int8
     python -m whisper_lab lecture.mp3 --model base --format srt > lecture.srt
+    python -m whisper_lab archive FOLDER --output-dir OUT      # every sound file below it, also on many machines
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +17,11 @@ from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
 
 def main(argv: list[str] | None = None) -> int:
     """Transcribe the clips, print each, write the JSON document if asked for."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["archive"]:
+        from whisper_lab.archive import cli
+
+        return cli.main(argv[1:], open_runtime)
     args = arguments(argv)
     clips, runtime = audio.find(args.audio), open_runtime(args)
     options = transcripts.options(args)
@@ -64,6 +71,14 @@ def arguments(argv: list[str] | None):
     parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
                             "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
                             "prompt", "seed", "force", "quiet", "log_level", prog="python -m whisper_lab")
+    add_graph_flags(parser)
+    args = console.parse(parser, argv)
+    transcripts.check(parser, args)
+    return args
+
+
+def add_graph_flags(parser) -> None:
+    """Which graphs `open_runtime` opens."""
     parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
                         help="of the graphs (default: %(default)s)")
     console.add_flags(parser, "model_dir")
@@ -71,9 +86,6 @@ def arguments(argv: list[str] | None):
     more.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
     more.add_argument("--no-verify", action="store_true",
                       help="open graphs and files beside them that have changed since 03 wrote them, or are damaged")
-    args = console.parse(parser, argv)
-    transcripts.check(parser, args)
-    return args
 
 
 if __name__ == "__main__":
