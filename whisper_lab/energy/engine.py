@@ -113,7 +113,8 @@ class Watched:
         many); synchronize: called where a device may still be computing, or None."""
         self.runtime, self.architecture, self.fixed_tokens = runtime, architecture, fixed_tokens
         self.rules, self.spec, self.tokenizer = runtime.rules, runtime.spec, runtime.tokenizer
-        self.takes_short_windows, self.silence_s = runtime.takes_short_windows, runtime.silence_s
+        self.takes_short_windows = getattr(runtime, "takes_short_windows", False)
+        self.silence_s = getattr(runtime, "silence_s", None)
         self.synchronize = synchronize or (lambda: None)
         self.begin()
 
