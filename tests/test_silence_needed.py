@@ -74,7 +74,7 @@ def test_nothing_is_tried_that_is_no_shorter_than_the_window(graph):
 
 
 def test_random_weights_are_not_asked(graph, capsys):
-    assert silence.find({}, None, trained=False).silence_s is None
+    assert silence.find({}, None, "whisper-x", trained=False).silence_s is None
 
 
 def test_the_sounds_are_short_and_of_known_languages():

@@ -503,7 +503,7 @@ def test_what_is_unlikely_is_heard_again_before_other_temperatures(nano, monkeyp
 
     tried, original = [], module.decode_encoded
     monkeypatch.setattr(module, "decode_encoded", lambda runtime, cross, count, options, *more: tried.append(
-        options.temperatures) or [replace(result, text_logprob=-3.0) for result in
+        options.temperatures) or [replace(result, avg_logprob=-1.5) for result in
                                   original(runtime, cross, count, options, *more)])
     found = transcribe(ShortListener(nano), SPOKEN, Options("en"))
     assert tried == [(0.0,), FALLBACK_TEMPERATURES] and found.heard_again == 1

@@ -342,7 +342,7 @@ TOKENS = 6  # of an answer, for the decoder; each alone, as in a transcription
 
 
 def check_layers(pair: dict[str, Path], sounds: list[Sound], precision: str, threads: int | None = None) -> list[Gate]:
-    """The worst part of each graph on speech."""
+    """The worst part of each graph on speech; the embedding and positions also in shorter windows."""
     sound = next((sound for sound in sounds if sound.stream), None)
     if sound is None:
         return []
@@ -350,7 +350,8 @@ def check_layers(pair: dict[str, Path], sounds: list[Sound], precision: str, thr
     for part, listen in (("encoder", encoder_layers), ("decoder", decoder_layers)):
         with layers_alone(pair[part], threads) as (run, places):
             levels = {name: pool.decibels for name, pool in listen(run, places, sound).items()}
-        first = levels.pop(EMBEDDING)
+            shorter = [listen(run, places, one)[EMBEDDING].decibels for one in sounds if one.is_short and one.stream]
+        first = min([levels.pop(EMBEDDING), *shorter])
         worst = min(levels, key=levels.get)
         gates += [above(f"embedding and positions: {part}", first, EMBEDDED, "signal over error", part, "dB"),
                   above(f"layer by layer: {part}", levels[worst], LAYER[precision],

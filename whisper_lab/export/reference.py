@@ -211,7 +211,7 @@ class Sound:
     cut: bool = False  # the answer was longer than the gates look at
     rounding: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
     is_short: bool = False  # only the beginning of the window was heard
-    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; of "speech" only
+    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; not of silence and noise
 
     @property
     def is_speech(self) -> bool:
@@ -335,7 +335,7 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     if half is None:
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
     stream = {}
-    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
+    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH or frames else None):
         right = _answers(runtime, features, forced)
     return Sound(**facts, hidden=right["hidden states"], cross=_named(right, "cross "), logits=right["logits"],
                  self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, half),

@@ -88,8 +88,8 @@ class Export:
         """How much silence the checkpoint needs behind a sound: printed, and into the metadata of all its graphs."""
         from whisper_lab.export import silence
 
-        self.silence = silence.find(fp32, self.runtime, not self.checkpoint.random_weights, self.settings.threads,
-                                    self.settings.seed)
+        self.silence = silence.find(fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights,
+                                    self.settings.threads, self.settings.seed)
         self.facts["silence_s"] = json.dumps(self.silence.silence_s)
 
     def begin(self, precision: str, folder: Path, optimized: bool = False) -> dict[str, Path]:

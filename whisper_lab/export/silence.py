@@ -20,7 +20,7 @@ from whisper_lab import confidence, console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
 from whisper_lab.export import reference
 from whisper_lab.features import log_mel
-from whisper_lab.transcribe import heard_frames, is_unsafe, named
+from whisper_lab.transcribe import heard_frames
 
 CANDIDATES = (4.0, 6.0, 8.0, 10.0, 12.0)  # s of silence; the first that passes is not taken, but the one after it
 PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
@@ -70,15 +70,18 @@ class Found:
     reason: str
 
 
-def find(pair: dict[str, Path], runtime, trained: bool, threads: int | None = None, seed: int = 0) -> Found:
-    """Ask the float32 graphs; runtime: whose token rules to use (TorchWhisper). Says what it found."""
+def find(pair: dict[str, Path], runtime, name: str, trained: bool, threads: int | None = None, seed: int = 0) -> Found:
+    """Ask the float32 graphs; runtime: whose token rules to use (TorchWhisper); name: the checkpoint's.
+
+    Says what it found.
+    """
     from whisper_lab.export.pair import open_runtime
 
     if not trained:
         found = Found(None, "random weights: their texts cannot tell")
     else:
         graph = open_runtime(*pair.values(), threads=threads, like=runtime)
-        found = choose(graph, listen(graph, seed))
+        found = choose(graph, listen(graph, seed, name))
         del graph
         machine.give_back_memory()
     console.note("silence behind a sound", "the whole window" if found.silence_s is None else f"{found.silence_s:g} s",
@@ -128,14 +131,15 @@ def _encode(graph, samples: np.ndarray, context: str | float):
     return graph.encode(log_mel(samples, graph.spec, frames)[None])
 
 
-def listen(graph, seed: int) -> list[Sound]:
+def listen(graph, seed: int, model: str = confidence.OTHERS) -> list[Sound]:
     """Every sound in the whole window, the shortest first: they are the first to loop where silence is too short."""
     found = []
     for name, samples, language in sorted(sounds(graph.spec, graph.rules, seed), key=lambda one: len(one[1])):
         most = round(TOKENS_PER_SECOND * len(samples) / graph.spec.sampling_rate) + MORE_TOKENS
         options = Options(language=language, temperatures=(0.0,), max_tokens=min(most, graph.rules.max_positions // 2))
         whole = decode_encoded(graph, _encode(graph, samples, "full"), 1, options)[0]
-        safe = bool(whole.text) and not loops(whole) and not is_unsafe(whole, options, named(graph))
+        doubtful = confidence.is_doubtful(whole.text_logprob, model, whole.compression_ratio)
+        safe = bool(whole.text) and not loops(whole) and not doubtful
         found.append(Sound(name, samples, options, whole, safe))
     return found
 
