@@ -26,9 +26,12 @@ EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 
 # 1. Trace ------------------------------------------------------------------------------------------------------------
 
 def decoder_dims(layers: int) -> tuple:
-    """Which axes may change from call to call: all others are fixed in the graph, and onnxruntime plans for them."""
+    """Which axes may change from call to call: all others are fixed in the graph, and onnxruntime plans for them.
+
+    As many positions as the encoder made: half as many as it heard frames, and that may be less than a whole window.
+    """
     self_caches = ({0: "batch", 2: "past"},) * (2 * layers)  # key and value of each layer
-    cross_caches = ({0: "audio"},) * (2 * layers)  # batch = audio x beams: beams share the cross caches
+    cross_caches = ({0: "audio", 2: "positions"},) * (2 * layers)  # batch = audio x beams: beams share these
     return {0: "batch", 1: "sequence"}, self_caches, cross_caches
 
 
@@ -41,7 +44,7 @@ def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) ->
     sound, text = torch_export.example_inputs(model.config)
     folder.mkdir()
     trace(EncoderGraph(model), sound, paths["encoder"], input_names=["input_features"],
-          output_names=naming.encoder_outputs(layers), dynamic_shapes=({0: "batch"},))
+          output_names=naming.encoder_outputs(layers), dynamic_shapes=({0: "batch", 2: "frames"},))
     trace(DecoderGraph(model, alignment_heads), text, paths["decoder"], input_names=naming.decoder_inputs(layers),
           output_names=naming.decoder_outputs(layers, bool(alignment_heads)), dynamic_shapes=decoder_dims(layers))
     return paths
@@ -184,6 +187,7 @@ def export(work, args, folder: Path) -> None:
     start = time.perf_counter()
     fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
     work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
+    work.find_silence(fp32)  # that the encoder has to hear behind a sound: short ones need not fill the window
     precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
     wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
     easier, outliers = {}, {}

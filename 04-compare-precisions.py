@@ -106,8 +106,8 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
 
 # 3. The text ---------------------------------------------------------------------------------------------------------
 
-def run_pairs(present: list, clips: list, said, threads: int | None) -> tuple[dict, dict, dict]:
-    """Numbers, layers and texts of each pair, one pair after the other; said: pytorch.Answers."""
+def run_pairs(present: list, clips: list, said, threads: int | None, context="auto") -> tuple[dict, dict, dict]:
+    """Numbers, layers and texts of each pair, one pair after the other; said: pytorch.Answers, of whole windows."""
     from whisper_lab import machine
     from whisper_lab.compare import numbers, texts
 
@@ -118,7 +118,7 @@ def run_pairs(present: list, clips: list, said, threads: int | None) -> tuple[di
         rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
         inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
-        written[variant.name] = [one.text for one in texts.transcribe(runtime, clips)]
+        written[variant.name] = [one.text for one in texts.transcribe(runtime, clips, context)]
         del runtime
         machine.give_back_memory()
     return measured, compare_layers(present, inputs, threads), written
@@ -169,7 +169,7 @@ def compare(args) -> dict:
         machine.give_back_memory()
         said = answers()
     clips = texts.with_languages(clips, said.languages)
-    measured, layers, written = run_pairs(present, clips, said, args.threads)
+    measured, layers, written = run_pairs(present, clips, said, args.threads, args.audio_context)
     machine.give_back_memory()
     rounds = time_pairs(present, said, args.repeats, args.threads)
     scores = {name: texts.score(clips, lines, written[PYTORCH]) for name, lines in written.items()}
@@ -197,7 +197,7 @@ def arguments(argv: list[str] | None):
     from whisper_lab.compare.variants import known
 
     parser = console.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
-                            "quiet", "log_level")
+                            "quiet", "log_level", "audio_context")
     names = [variant.name for variant in known("", "")]
     parser.add_argument("--precisions", nargs="+", choices=names, metavar="NAME",
                         help=f"of {', '.join(names[1:])} (default: all that are there)")

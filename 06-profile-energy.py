@@ -190,6 +190,7 @@ def prepare(args) -> tuple:
         whisper = engine.open_graphs(checkpoint, args.model_dir, args.precision, args.threads)
     else:
         whisper = engine.open_torch(checkpoint, args.device, args.dtype, args.threads, args.seed)
+    whisper.audio_context = args.audio_context
     whisper.fix_tokens(args.tokens)
     kind = tasks.Diarization if args.task == "diarize" else tasks.Transcription
     return kind(whisper, args.language, args.timestamps, args.seed), clips

@@ -11,8 +11,8 @@
     5. use        the ten lines of Python that need nothing else
 
 The graph takes `samples`, float32 [1, n] at 16 kHz, at most one window, and gives `text`, string [1], and `tokens`,
-int64 [k]. A caller may add `language` (string [1]; empty: the model finds it), `task` (string [1]) and `max_length`
-(int64 [1], prompt included).
+int64 [k]. A caller may add `language` (string [1]; empty: the model finds it), `task` (string [1]), `max_length`
+(int64 [1], prompt included) and `audio_context` (float32 [1]; s of silence that are heard behind the sound).
 """
 
 import time
@@ -70,7 +70,8 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     # 1. The windowed Fourier transform is a convolution with cosines and sines; the mel filters are a matrix product.
     samples = (wav.samples(front, graph_input(model, "wav", UINT8, ["bytes"]), spec) if given == "wav"
                else graph_input(model, "samples", FLOAT, [1, "n"]))
-    cross = graph.feed_encoder(model, front, mel.log_mel(front, samples, spec))
+    features = mel.log_mel(front, samples, spec, graph.silence_s(model))  # of the sound and silence, not of a window
+    cross = graph.feed_encoder(model, front, features)
     # 2. The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
     tokens = loop.search(middle, loop.take(decoder, model, cross), rules)
     # 3. Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
@@ -116,7 +117,6 @@ def compare_times(session, whisper, given: str = "samples") -> dict:
     import numpy as np
 
     from whisper_lab.decoding import Options, decode
-    from whisper_lab.features import log_mel
     from whisper_lab.single import gates
 
     clips = gates.sounds(whisper.spec)
@@ -124,7 +124,7 @@ def compare_times(session, whisper, given: str = "samples") -> dict:
     prompt = len(whisper.rules.prompt(gates.any_language(whisper)))
     feeds = gates.feeds(samples, given) | {"max_length": np.array([most + prompt])}
     ways = {"seconds": lambda: session.run(None, feeds),
-            "pair_seconds": lambda: decode(whisper, log_mel(samples, whisper.spec)[None], Options(max_tokens=most))}
+            "pair_seconds": lambda: decode(whisper, gates.heard(whisper, samples)[None], Options(max_tokens=most))}
     times = {way: [] for way in ways}
     for turn in range(REPEATS + 1):
         for way, work in ways.items():

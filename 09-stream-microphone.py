@@ -176,7 +176,7 @@ def listen(source, stream: Stream) -> None:
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
-                            "model_dir", "fallback")
+                            "model_dir", "fallback", "audio_context")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="of the graphs (default: int8 where it is there, else what is)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
     confidence.tell_what_it_knows(name, args.language)
     settings = {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
-                "condition_on_previous": args.condition_on_previous}
+                "condition_on_previous": args.condition_on_previous, "audio_context": args.audio_context}
     results = report.Report(runtime, settings, args.output_dir, args.output_json,
                             report.references(args.reference, args.audio), args.batch, args.threads)
     detector = sources.detector(runtime.spec)
@@ -234,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
     for label, open_source in sources.asked(args.audio, args.realtime, raw, args.microphone, failed):
         clock, screen = sources.Clock(), Screen(model=name)
-        recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback)
+        recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback, args.audio_context)
         stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)
         with microphone.stopping(enter=not (args.stdin or args.audio)) as stop:  # Ctrl-C ends the sound alone
             source = open_source(clock, stop)

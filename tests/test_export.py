@@ -219,6 +219,20 @@ def test_alignment_heads_add_the_attention_that_pytorch_sees(tiny, here):
     np.testing.assert_allclose(found, right.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", [1, 2, 17, 30, 50])
+def test_the_graphs_take_windows_of_any_length(tiny, positions):
+    """An encoder and a decoder, beside PyTorch over the beginning of the same window."""
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    features = np.concatenate([sound.features for sound in tiny.sounds[:2]])[:, :, :2 * positions]
+    hidden, cross = pair.hidden_and_cross(features)
+    states, ids = tiny.runtime.encode(features), np.array([[5, 6, 7], [8, 9, 10]])
+    np.testing.assert_allclose(hidden, states.numpy(), atol=1e-5)
+    assert pair.takes_short_windows and cross[0].shape[2] == positions
+    np.testing.assert_allclose(pair.step(ids, cross, None)[0], tiny.runtime.step(ids, states, None)[0], atol=1e-4)
+    names = [[axis for axis in value.shape if isinstance(axis, str)] for value in pair.encoder.get_outputs()]
+    assert all(axes == ["batch", "positions"] for axes in names)
+
+
 def test_large_graphs_get_one_sidecar_and_load_from_anywhere(tiny, traced, here, monkeypatch):
     """The mechanism for models past 2 GB, with the limit lowered; all four precisions, gates included."""
     limits(monkeypatch, 60_000)

@@ -5,9 +5,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from tests.helpers import planted_faults
 from tests.helpers.export_tiny import copy_pair, exported
 from whisper_lab.export import end_to_end, graphs, naming, parity, structure, verify
 from whisper_lab.export.gates import ARITHMETIC, above, below, relative_error
+from whisper_lab.export.pair import session
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,20 @@ def test_a_graph_that_outgrew_its_precision_is_seen(tiny, broken):
         norm = node(model, "encoder.layer_norm/LayerNormalization")
         graphs.insert(model, norm, "Identity", [ballast], "ballast/Identity", dtype=ir.DataType.FLOAT)
     assert "size against fp32" in failed(gates_of(tiny, broken("int8", "encoder", pad), "int8"))
+
+
+@pytest.mark.parametrize("fault", [planted_faults.short_one_off, planted_faults.short_from_the_end])
+@pytest.mark.parametrize("precision", naming.PRECISIONS)
+def test_positions_that_are_wrong_in_short_windows_alone_are_seen(tiny, broken, precision, fault):
+    """In a whole window these graphs say what sound ones say."""
+    pair = broken(precision, "encoder", lambda model: fault(model, None))
+    given = tiny.sounds[0].features
+    sound, other = (session(each["encoder"], 1) for each in (tiny.pairs[precision], pair))
+    for frames, same in ((given.shape[2], True), (given.shape[2] // 2, False)):
+        right, found = (each.run(None, {"input_features": given[:, :, :frames]})[0] for each in (sound, other))
+        assert np.array_equal(right, found) == same
+    wrong = [gate for gate in gates_of(tiny, pair, precision) if not gate.passed]
+    assert wrong and wrong[0].part == "encoder", wrong
 
 
 def test_a_frozen_dimension_is_seen(tiny, broken):

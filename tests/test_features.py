@@ -66,6 +66,15 @@ def test_longer_than_the_window_uses_its_start():
     np.testing.assert_array_equal(log_mel(samples, spec), log_mel(samples[: 10 * RATE], spec))
 
 
+@pytest.mark.parametrize("frames", [2, 100, 778, 998, 1000])
+def test_the_beginning_of_a_window_has_the_windows_own_features(frames):
+    """Softest and loudest are those of the whole window, whether the sound ends before the cut, at it or behind it."""
+    spec = spec_of(80, 10)
+    for length in (1, 16_000, 124_480, 160_000):
+        for samples in signals(length).values():
+            np.testing.assert_array_equal(log_mel(samples, spec, frames), log_mel(samples, spec)[:, :frames])
+
+
 @pytest.mark.parametrize("n_mels", [64, 80, 128])
 def test_filters_equal_to_transformers(transformers_extractor, n_mels):
     ours = mel_filters(n_mels, 400, RATE)

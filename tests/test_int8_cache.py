@@ -120,6 +120,21 @@ def test_scales_are_those_of_each_recording(small, mel):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize("positions", [1, 13, 101, 250, 390])
+def test_caches_of_any_length(exported, plain, small, mel, positions):
+    """Primes cannot be folded into several rows, other lengths can: the scales are exact either way."""
+    cross = small.encode(mel[:, :, :2 * positions])
+    *caches, scales = cross
+    assert all(cache.shape[2] == positions for cache in caches)
+    assert all((np.abs(cache.astype(int)).max(axis=2) == 127).all() for cache in caches)
+    for ours, theirs in zip(int8_cache.pack(int8_cache.unpack(cross)), cross, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    prompt = np.array([plain.rules.prompt("en")] * 3, np.int64)
+    ours, theirs = (runtime.step(prompt, runtime.encode(mel[:, :, :2 * positions]), None)[0]
+                    for runtime in (small, plain))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std() < 0.15
+
+
 def test_a_silent_channel_is_no_nan():
     caches = [np.zeros((1, 2, 5, 8), np.float32), np.ones((1, 2, 5, 8), np.float32)]
     found = int8_cache.unpack(int8_cache.pack(caches))

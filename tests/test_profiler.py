@@ -458,7 +458,8 @@ def test_librispeech_of_the_hub(monkeypatch, references, tmp_path):
 
 # Operations ----------------------------------------------------------------------------------------------------------
 
-def test_parameters_and_operations_are_those_that_torch_counts(nano):
+@pytest.mark.parametrize("context", ["full", 3.0])
+def test_parameters_and_operations_are_those_that_torch_counts(nano, context):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -472,9 +473,11 @@ def test_parameters_and_operations_are_those_that_torch_counts(nano):
     assert architecture.parameters == sum(weight.numel() for weight in runtime.model.parameters())
     watched = Watched(runtime, architecture)
     with FlopCounterMode(display=False) as counter:
-        transcribe(watched, audio.load("media/digits.wav").samples, Options(language="en"))
+        found = transcribe(watched, audio.load("media/digits.wav").samples,
+                           Options(language="en", audio_context=context, temperatures=(0.0,), logprob_threshold=None))
     assert watched.tally.operations == counter.get_total_flops()
-    assert watched.tally.windows == 1 and watched.tally.tokens > 4
+    assert watched.tally.windows == 1 + found.heard_again and watched.tally.tokens > 4
+    assert found.shortened == (context != "full")
 
 
 def test_published_parameter_counts():

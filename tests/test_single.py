@@ -66,7 +66,8 @@ def test_the_signature(nano, session):
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("samples", "tensor(float)", [1, "n"])]
     assert {value.name: value.type for value in session.get_overridable_initializers()} == {
-        "language": "tensor(string)", "task": "tensor(string)", "max_length": "tensor(int64)"}
+        "audio_context": "tensor(float)", "language": "tensor(string)", "task": "tensor(string)",
+        "max_length": "tensor(int64)"}
     assert [value.name for value in session.get_outputs()] == ["text", "tokens"]
 
 
@@ -146,6 +147,32 @@ def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     assert ("MatMulNBits" in graph.operators(path)) == (precision == "int4")
 
 
+@pytest.mark.parametrize("context", [0.0, 0.25, 1.0, 30.0])
+def test_it_hears_as_much_silence_as_the_caller_says(context, tmp_path):
+    """As the pair does: the same features, and the same tokens from them."""
+    tiny = exported()
+    path, pair = tiny_single("fp32", tmp_path), open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    mel = graph.open_graph(gates.mel_alone(path), 1)
+    asked, lengths = {"audio_context": np.array([context], np.float32)}, set()
+    assert says_the_same(path, pair, asked)
+    for count in (1, 3_000, 9_001, 16_000):
+        samples = np.random.default_rng(count).standard_normal(count).astype(np.float32) * 0.1
+        found, right = mel.run(None, {"samples": samples[None]} | asked)[0][0], gates.heard(pair, samples, context)
+        assert found.shape == right.shape and np.abs(found - right).max() < 1e-4
+        lengths.add(found.shape[1])
+    assert lengths == {100}  # a window of one second, and lengths are whole seconds
+
+
+@pytest.mark.parametrize("silence_s, frames", [(None, 1000), (2.0, 500), (0.0, 300)])
+def test_the_silence_that_the_checkpoint_needs_is_in_the_graph(silence_s, frames, kitchen):
+    spec = FeatureSpec(64, 400, 160, 16000, 160000)
+    mel = part(lambda block, given: single_mel.log_mel(block, given, spec, silence_s), ir.DataType.FLOAT, [1, "n"],
+               ir.DataType.FLOAT, [1, spec.n_mels, None])
+    found = mel(kitchen[None, :40_001])[0]
+    assert found.shape[1] == frames
+    assert np.abs(found - log_mel(kitchen[:40_001], spec, frames)).max() < 1e-4
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 @pytest.mark.parametrize("limit", [1000, 10**9])
 def test_weights_in_a_sidecar(nano, precision, limit, tmp_path, monkeypatch):
@@ -175,7 +202,7 @@ def test_an_english_only_checkpoint_has_no_language(nano, tmp_path):
                            tokenizer=tiny.runtime.tokenizer)
     assert not like.rules.languages
     path = tiny_single("fp32", tmp_path, runtime)
-    assert [value.name for value in onnx.load(path).graph.input] == ["samples", "max_length"]
+    assert [value.name for value in onnx.load(path).graph.input] == ["samples", "audio_context", "max_length"]
     assert says_the_same(path, open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=like))
 
 

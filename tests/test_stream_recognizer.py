@@ -104,11 +104,23 @@ def test_without_fallback_there_is_one_attempt(runtime, monkeypatch):
 
 def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, monkeypatch):
     recognizer, _, _ = listening(runtime, monkeypatch, {0.0: GOOD})
+    runtime.silence_s = 6.0
     heard(recognizer, final=False)
     runtime.takes_short_windows = True
-    recognizer.recognize(FEATURES, 1.115)
-    recognizer.recognize(FEATURES, 4.0)
-    assert [shape[2] for shape in runtime.shapes] == [1000, 912, 1000]  # 8 s of silence behind it, an even number
+    for seconds in (1.115, 4.0, 4.1):
+        recognizer.recognize(FEATURES, seconds)
+    assert [shape[2] for shape in runtime.shapes] == [1000, 800, 1000, 1000]  # 6 s behind it, in whole seconds
+    assert recognizer.shortened == 1 and recognizer.heard_again == 0
+
+
+def test_the_last_hypothesis_is_heard_again_as_a_whole_before_other_temperatures_are_tried(runtime, monkeypatch):
+    recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: CIRCLES, 0.2: GOOD})
+    runtime.takes_short_windows, runtime.silence_s = True, 2.0
+    assert heard(recognizer, final=False)[1] is True  # doubtful, and a later one will come
+    assert [shape[2] for shape in runtime.shapes] == [600] and tried == [0.0]
+    assert heard(recognizer, final=True) == ([" w1", " w2"], False)
+    assert [shape[2] for shape in runtime.shapes] == [600, 600, 1000] and tried == [0.0, 0.0, 0.0, 0.2]
+    assert recognizer.shortened == 2 and recognizer.heard_again == 1
 
 
 def test_the_checkpoints_own_language_is_used(runtime):

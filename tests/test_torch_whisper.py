@@ -137,3 +137,20 @@ def test_attention_equals_transformers_cross_attention(random_runtimes, noise_fe
     runtime.model.set_attn_implementation("sdpa")
     for row, (layer, head) in zip(found, runtime.rules.alignment_heads, strict=True):
         np.testing.assert_allclose(row, expected[layer][0, head].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("positions", [7, 30])
+def test_a_shorter_window_is_what_transformers_makes_of_a_smaller_model(random_runtimes, noise_features, positions):
+    """One whose window is no longer than that, with the beginning of the same table of positions."""
+    import copy
+
+    import torch
+
+    runtime, features = random_runtimes[0], noise_features[:, :, :2 * positions]
+    encoder = copy.deepcopy(runtime.model.model.encoder)
+    encoder.config.max_source_positions = positions
+    encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:positions])
+    with torch.no_grad():
+        right = encoder(torch.from_numpy(features).to(runtime.model.dtype)).last_hidden_state
+    found = runtime.encode(features)
+    assert found.shape[1] == positions and torch.allclose(found, right, atol=1e-6)

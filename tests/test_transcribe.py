@@ -11,7 +11,7 @@ from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
-from whisper_lab.transcribe import Segment, Windows, split, transcribe, transcribe_many
+from whisper_lab.transcribe import Segment, Windows, heard_frames, split, transcribe, transcribe_many
 
 RATE = 16_000  # Hz
 
@@ -436,3 +436,95 @@ def test_words_in_vtt_have_growing_times_inside_the_cue():
 def test_unknown_language_is_one_clear_error(listener):
     with pytest.raises(LabError, match="xx"):
         transcribe(listener, tones((1, 2), duration=3), Options("xx"))
+
+
+# How much of a window is heard ----------------------------------------------------------------------------------------
+
+class ShortListener(ToneListener):
+    """One that takes windows of any length, and says nonsense or never ends where the silence behind is too short."""
+
+    takes_short_windows = True
+
+    def __init__(self, folder, silence_s=2.0, needs_s=0.0, nonsense="endless"):
+        super().__init__(folder)
+        self.silence_s, self.needs_s, self.nonsense, self.frames = silence_s, needs_s, nonsense, []
+
+    def encode(self, features):
+        self.frames += [features.shape[2]] * len(features)
+        return super().encode(features)
+
+    def _listen(self, features):
+        tones, tokens = super()._listen(features)
+        loud = np.flatnonzero(features.max(axis=0) > 0.5)
+        silence = features.shape[1] - 1 - (loud[-1] if len(loud) else -1)
+        if features.shape[1] < self.spec.n_frames and silence < 100 * self.needs_s:
+            return tones, {"endless": [100], "loop": [*[100, 101] * 30, self.rules.end],
+                           "nothing": [self.rules.end]}[self.nonsense]
+        return tones, [token for token in tokens if token < self.rules.timestamp_begin]
+
+
+SPOKEN = tones((0.2, 0.8), (1.0, 1.5), duration=1.7)
+PLAIN = Options("en", logprob_threshold=None)
+
+
+@pytest.mark.parametrize("seconds, context, frames", [
+    (1.7, "auto", 400), (2.0, "auto", 400), (2.01, "auto", 500), (8.5, "auto", 1000), (1.7, "full", 1000),
+    (1.7, 5.0, 700), (1.7, 0.0, 200), (0.0, 0.0, 0), (10.0, 0.0, 1000)])
+def test_the_sound_and_some_silence_in_whole_seconds_at_most_the_window(nano, seconds, context, frames):
+    assert heard_frames(ShortListener(nano), seconds, context) == frames
+
+
+@pytest.mark.parametrize("change", [{"silence_s": None}, {"takes_short_windows": False}])
+def test_where_nothing_is_known_or_the_graph_is_old_the_whole_window_is_heard(nano, change):
+    runtime = ShortListener(nano)
+    vars(runtime).update(change)
+    found = transcribe(runtime, SPOKEN, PLAIN)
+    assert runtime.frames == [1000] and (found.windows, found.shortened, found.heard_again) == (1, 0, 0)
+
+
+def test_a_short_sound_is_heard_in_a_short_window_and_says_the_same(nano):
+    whole, short = ShortListener(nano), ShortListener(nano)
+    expected = transcribe(whole, SPOKEN, replace(PLAIN, audio_context="full"))
+    found = transcribe(short, SPOKEN, PLAIN)
+    assert whole.frames == [1000] and short.frames == [400] and found.text == expected.text != ""
+    assert (found.windows, found.shortened, found.heard_again) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("nonsense", ["endless", "loop", "nothing"])
+def test_what_is_not_safe_is_heard_again_as_a_whole_and_counted(nano, nonsense):
+    runtime = ShortListener(nano, needs_s=4.0, nonsense=nonsense)
+    found = transcribe(runtime, SPOKEN, PLAIN)
+    assert runtime.frames == [400, 1000] and (found.windows, found.shortened, found.heard_again) == (1, 1, 1)
+    assert found.text == transcribe(ShortListener(nano), SPOKEN, replace(PLAIN, audio_context="full")).text
+
+
+def test_what_is_unlikely_is_heard_again_before_other_temperatures(nano, monkeypatch):
+    from whisper_lab import transcribe as module
+
+    tried, original = [], module.decode_encoded
+    monkeypatch.setattr(module, "decode_encoded", lambda runtime, cross, count, options, *more: tried.append(
+        options.temperatures) or [replace(result, avg_logprob=-1.5) for result in
+                                  original(runtime, cross, count, options, *more)])
+    found = transcribe(ShortListener(nano), SPOKEN, Options("en"))
+    assert tried == [(0.0,), FALLBACK_TEMPERATURES] and found.heard_again == 1
+
+
+def test_a_batch_is_as_long_as_its_longest_needs_and_one_that_is_not_safe_is_heard_again_alone(nano):
+    runtime = ShortListener(nano, needs_s=3.3)
+    recordings = [SPOKEN, tones((0.2, 2.5), duration=2.8)]  # in windows of 5 s: 3.5 s and 2.5 s of silence
+    found = transcribe_many(runtime, recordings, PLAIN)
+    assert runtime.frames == [500, 500, 1000]
+    assert [(one.shortened, one.heard_again) for one in found] == [(1, 0), (1, 1)] and all(one.text for one in found)
+
+
+def test_the_last_window_of_a_long_recording_is_short(listener):
+    spans, duration = [(1.0, 2.0), (8.0, 9.0), (11.0, 12.0)], 12.5
+    expected = transcribe(listener, tones(*spans, duration=duration), Options("en"), words=True)
+    frames, original = [], listener.encode
+    listener.encode = lambda features: frames.append(features.shape[2]) or original(features)
+    listener.takes_short_windows, listener.silence_s = True, 3.0
+    found = transcribe(listener, tones(*spans, duration=duration), Options("en"), words=True)
+    assert frames[0] == 1000 and frames[-1] < 1000 and found.shortened == 1 and found.windows == len(frames)
+    assert [(s.start, s.end, s.text, s.words) for s in found.segments] == \
+        [(s.start, s.end, s.text, s.words) for s in expected.segments] and len(found.segments) == 3
+    assert all(segment.end <= duration for segment in found.segments)

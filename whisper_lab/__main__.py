@@ -27,13 +27,19 @@ def main(argv: list[str] | None = None) -> int:
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
+    heard: list[transcribe.Transcript] = []
+
     def work(clip: Path):
-        return transcribe_clip(runtime, clip, options, prompt, args.condition_on_previous, args.timestamps == "word")
+        heard.append(transcribe_clip(runtime, clip, options, prompt, args.condition_on_previous,
+                                     args.timestamps == "word"))
+        return heard[-1]
 
     facts = {key: runtime.facts[key] for key in ("revision", "random_weights", "weights_sha256", "precision")}
-    return transcripts.Results(clips, transcripts.output(args),
-                               {"name": runtime.facts["model"], **facts, "optimized": args.optimized},
-                               transcripts.settings(args), threads=args.threads).run(work)
+    status = transcripts.Results(clips, transcripts.output(args),
+                                 {"name": runtime.facts["model"], **facts, "optimized": args.optimized},
+                                 transcripts.settings(args, "audio_context"), threads=args.threads).run(work)
+    transcripts.tell_windows(heard)
+    return status
 
 
 def open_runtime(args) -> OnnxWhisper:
@@ -46,6 +52,9 @@ def open_runtime(args) -> OnnxWhisper:
     if runtime.facts["random_weights"]:
         console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
     confidence.tell_what_it_knows(runtime.facts["model"], args.language)
+    if isinstance(args.audio_context, float) and not runtime.takes_short_windows:
+        raise LabError(f"these graphs hear nothing but whole windows, not a sound and {args.audio_context:g} s",
+                       f"leave out --audio-context, or write them again: {runtime.command}")
     if args.timestamps == "word" and not runtime.has_attention:
         raise LabError("word timestamps need a decoder with the output cross_attention",
                        f"write one: {runtime.command} --alignment-heads")
@@ -70,7 +79,8 @@ def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
                             "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
-                            "prompt", "seed", "force", "quiet", "log_level", prog="python -m whisper_lab")
+                            "prompt", "audio_context", "seed", "force", "quiet", "log_level",
+                            prog="python -m whisper_lab")
     add_graph_flags(parser)
     args = console.parse(parser, argv)
     transcripts.check(parser, args)

@@ -95,6 +95,11 @@ def between(least: float, most: float, kind: type = float) -> Callable[[str], fl
     return number
 
 
+def audio_context(text: str) -> str | float:
+    """The argparse type of --audio-context: auto, full, or s of silence behind the sound."""
+    return text if text in ("auto", "full") else between(0, 600)(text)
+
+
 # Flags ---------------------------------------------------------------------------------------------------------------
 
 # One definition for each flag that more than one script takes: the same name, meaning and help everywhere.
@@ -133,6 +138,10 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
         "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
     "prompt": (("--prompt",), {"metavar": "TEXT", "help": "text put before every window, such as names to expect "
                                "(default: none)"}),
+    "audio_context": (("--audio-context",), {
+        "type": audio_context, "default": "auto", "metavar": "auto|full|S", "help": "how much of its window the "
+        "encoder hears of a short sound: the sound and the silence that the checkpoint needs, the whole window, or the "
+        "sound and S seconds of silence (default: %(default)s)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
@@ -145,7 +154,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
 SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "seed", "force",
-          "log_level"}  # shown by --help-all alone
+          "log_level", "audio_context"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "output_json": ("--output-json", "--json", {})}

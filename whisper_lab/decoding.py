@@ -26,7 +26,8 @@ class Runtime(Protocol):
     tokenizer: Any  # tokenizers.Tokenizer
 
     def encode(self, features: np.ndarray) -> Any:
-        """float32 [audio, n_mels, n_frames] -> cross cache."""
+        """float32 [audio, n_mels, frames] -> cross cache. frames: n_frames; where `takes_short_windows`, any even
+        number up to it. `silence_s` says how much silence behind a sound is enough then; None: all of the window."""
 
     def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
         """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and the longer cache (None at first)."""
@@ -56,6 +57,7 @@ class Options:
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
     max_tokens: int | None = None  # new tokens; the decoder's positions are the limit anyway
+    audio_context: str | float = "auto"  # how much of its window the encoder hears: transcribe.heard_frames
     seed: int = 0
 
 
@@ -75,13 +77,18 @@ class Result:
     text_logprob: float | None = None  # avg_logprob without the timestamps: see confidence.py
     logprobs: list[float] = field(default_factory=list)  # of each token, and of the end where there was room for it
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end token came, rather than the end of the room."""
+        return len(self.logprobs) > len(self.tokens)
+
 
 def decode(runtime: Runtime, features: np.ndarray, options: Options | None = None,
            languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None
            ) -> list[Result]:
     """Decode a batch of windows.
 
-    features: float32 [audio, n_mels, n_frames]; languages: per window, over options.language; previous: per window, the
+    features: float32 [audio, n_mels, frames]; languages: per window, over options.language; previous: per window, the
     tokens of the text before it. What is decided for a window does not depend on its neighbours in the batch; the
     numbers may, in the last digits, and with int8 graphs in more of them: an activation has one scale for the whole
     batch, so that a near tie may fall the other way. Raises LabError for a language or task that the checkpoint does

@@ -123,11 +123,12 @@ def hann(n_fft: int) -> np.ndarray:
     return window
 
 
-def log_mel(samples: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+def log_mel(samples: np.ndarray, spec: FeatureSpec, frames: int | None = None) -> np.ndarray:
     """Samples [n] in -1..1 at `spec.sampling_rate` to log-mel features, float32 [n_mels, n_frames].
 
-    Shorter than the window: padded with silence; longer: the start is used. Raises ValueError for samples that are
-    not one row of floating-point numbers.
+    Shorter than the window: padded with silence; longer: the start is used. frames: only the first so many of the
+    window's; they are the same, since the loudest point of a window is never in its padding. Raises ValueError for
+    samples that are not one row of floating-point numbers.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
@@ -136,11 +137,12 @@ def log_mel(samples: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     padded = np.pad(samples, (0, spec.n_samples - len(samples)))
     # Frame t is centred on sample t x hop: half a frame of mirror image on both sides makes room for the outer ones.
     padded = np.pad(padded, spec.n_fft // 2, mode="reflect")
-    frames = sliding_window_view(padded, spec.n_fft)[:: spec.hop_length][: spec.n_frames]  # a view, nothing copied
-    logs = np.full((spec.n_frames, spec.n_mels), LOG_FLOOR)
+    cut = sliding_window_view(padded, spec.n_fft)[:: spec.hop_length][: spec.n_frames]  # a view, nothing copied
     sounding = sounding_frames(len(samples), spec)
-    logs[:sounding] = log_power(frames[:sounding], spec)
-    return scaled(logs)
+    wanted = spec.n_frames if frames is None else min(frames, spec.n_frames)
+    logs = np.full((max(wanted, sounding), spec.n_mels), LOG_FLOOR)
+    logs[:sounding] = log_power(cut[:sounding], spec)
+    return scaled(logs)[:, :wanted]
 
 
 def sounding_frames(samples: int, spec: FeatureSpec) -> int:

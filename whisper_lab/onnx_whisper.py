@@ -101,12 +101,18 @@ class OnnxWhisper:
         return not isinstance(self.encoder.get_inputs()[0].shape[2], int)
 
     @property
+    def silence_s(self) -> float | None:
+        """How much silence a shorter window needs behind the sound, as 03 found it; None: it has to be whole."""
+        found = getattr(self, "facts", {}).get("silence_s")
+        return float(found) if type(found) in (int, float) and 0 <= found < float("inf") else None
+
+    @property
     def has_attention(self) -> bool:
         """Whether the decoder was exported with --alignment-heads, which word timestamps need."""
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
+        """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]"""
         return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features)})
 
     def hidden_states(self, features: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from whisper_lab.tokens import TokenRules, tokenizer_document
 class TorchWhisper:
     """A WhisperForConditionalGeneration behind NumPy arrays; no gradients, the model's own device and dtype."""
 
-    takes_short_windows = False  # transformers' encoder wants the whole window
+    takes_short_windows = True
+    silence_s: float | None = None  # how much of it a shorter window needs; None: not known, so windows are whole
 
     def __init__(self, model, folder: str | Path):
         """model: in eval mode, on its device; folder: the checkpoint's, for tokenizer, features and token rules."""
@@ -62,12 +63,25 @@ class TorchWhisper:
         return cls(load_model(checkpoint, **kwargs), checkpoint.folder)
 
     def encode(self, features: np.ndarray) -> Any:
-        """float32 [audio, n_mels, n_frames] -> encoder states, torch [audio, positions, d_model]."""
+        """float32 [audio, n_mels, frames] -> encoder states, torch [audio, frames / 2, d_model].
+
+        frames: even, up to the window's. transformers' own forward insists on the whole window: of a shorter one its
+        layers are run here, over the beginning of the table of positions.
+        """
         import torch
 
+        encoder = self.model.model.encoder
         with torch.inference_mode():
             inputs = torch.from_numpy(np.ascontiguousarray(features)).to(self.model.device, self.model.dtype)
-            return self.model.model.encoder(inputs).last_hidden_state
+            if inputs.shape[2] == self.spec.n_frames:
+                return encoder(inputs).last_hidden_state
+            gelu = torch.nn.functional.gelu
+            states = gelu(encoder.conv2(gelu(encoder.conv1(inputs)))).transpose(1, 2)
+            states = states + encoder.embed_positions(torch.arange(states.shape[1], device=states.device))
+            for layer in encoder.layers:
+                states = layer(states, None)
+                states = states[0] if isinstance(states, tuple) else states  # as transformers 4 returns it
+            return encoder.layer_norm(states)
 
     def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
         """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and the cache, longer by sequence.

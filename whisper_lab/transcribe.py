@@ -9,9 +9,14 @@ its samples.
 For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
+
+Most recordings are shorter than the window, and so is the end of any other. Of a window that is nearly all padding the
+encoder hears only the beginning, the sound and some silence, as long as nothing speaks against it: `heard_frames` says
+how much, `is_unsafe` what speaks against it; then the whole window is heard.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -67,6 +72,47 @@ def is_steady(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
     return True
 
 
+# How much of a window is heard ----------------------------------------------------------------------------------------
+
+# A Whisper was trained on whole windows, mostly padding, and its encoder spends most of its time there. It hears the
+# same in the beginning of a window, but it needs some silence behind the sound: with too little it does not notice that
+# the speech has ended, and repeats its last words. How much is enough was found when the graphs were written
+# (export/silence.py), and is noted in them. What that misses shows in the text, and costs a second look.
+
+GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
+AUTO, FULL = "auto", "full"
+# Mean log-probability of a text's tokens below which the whole window is heard. A warning (confidence.py) comes sooner,
+# at -0.4 for whisper-base: many more texts would be heard again at that, and no fewer words would be wrong.
+UNSURE = -0.7
+
+
+def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
+    """How many frames of its window the encoder hears of a sound of so many seconds: even, at most the window's.
+
+    context: AUTO, the sound and as much silence as the checkpoint needs; FULL, the whole window; a number, the sound
+    and so many seconds of silence. Runtimes that take nothing but whole windows, or do not know how much silence is
+    enough, get the whole.
+    """
+    spec = runtime.spec
+    silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
+    if silence_s is None or not getattr(runtime, "takes_short_windows", False):
+        return spec.n_frames
+    frames = math.ceil(math.ceil((seconds + silence_s) / GRID_S) * GRID_S * spec.sampling_rate / spec.hop_length)
+    return min(spec.n_frames, frames + frames % 2)
+
+
+def is_unsafe(result: Result, options: Options) -> bool:
+    """Whether the text of a shorter window may be worse than the whole window's would be.
+
+    It goes round in a loop or is unlikely (decoding.looks_wrong, also where that takes the window for silence, and
+    UNSURE); it did not end; or there is none, though something could be heard. Where max_tokens is set, texts end
+    there, and may be no texts.
+    """
+    unsure = options.logprob_threshold is not None and (result.text_logprob or 0.0) < UNSURE
+    cut = options.max_tokens is None and (not result.ended or not result.text)
+    return unsure or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
+
+
 # Window after window --------------------------------------------------------------------------------------------------
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
@@ -109,6 +155,9 @@ class Transcript:
     language: str | None = None
     language_probability: float | None = None  # None: the language was given
     duration: float = 0.0  # s
+    windows: int = 0  # that the model was asked about
+    shortened: int = 0  # of these: only the beginning was heard
+    heard_again: int = 0  # of these: then the whole window, because the beginning's text was not safe
 
     @property
     def text(self) -> str:
@@ -327,20 +376,58 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,
                     progress: Callable[[float], None] | None) -> None:
     """Decode the current window of each recording together; they have the same options."""
-    options = recordings[0].options
     windows = [recording.windows.current for recording in recordings]
-    features = np.stack([log_mel(window.samples, runtime.spec) for window in windows])
+    for recording, window, heard in zip(recordings, windows, _hear(runtime, recordings, windows), strict=True):
+        segments = recording.take(heard.result)
+        if words and segments:
+            add_words(runtime, runtime.select(heard.cross, np.array([heard.row])), window, segments,
+                      heard.result.language, recording.options.task, recording.windows.next_start)
+        if progress:
+            progress(recording.moved())
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What was decoded from a window, and where its cross cache is."""
+
+    result: Result
+    cross: object  # of several windows
+    row: int
+
+
+def _hear(runtime, recordings: list[Recording], windows: list[Window]) -> list[_Heard]:
+    """Decode these windows together; of those that are short first the beginning, as long as the longest needs.
+
+    The fallback to higher temperatures is for what was heard whole.
+    """
+    options = recordings[0].options
+    frames = max(heard_frames(runtime, window.duration, options.audio_context) for window in windows)
+    for recording in recordings:
+        recording.transcript.windows += 1
+    if frames == runtime.spec.n_frames:
+        return _decode_together(runtime, recordings, windows, options, frames)
+    once = replace(options, temperatures=options.temperatures[:1])
+    found = _decode_together(runtime, recordings, windows, once, frames)
+    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options)]
+    for recording in recordings:
+        recording.transcript.shortened += 1
+    if again:
+        whole = _decode_together(runtime, [recordings[i] for i in again], [windows[i] for i in again], options,
+                                 runtime.spec.n_frames)
+        for i, heard in zip(again, whole, strict=True):
+            found[i] = heard
+            recordings[i].transcript.heard_again += 1
+    return found
+
+
+def _decode_together(runtime, recordings: list[Recording], windows: list[Window], options: Options, frames: int
+                     ) -> list[_Heard]:
+    features = np.stack([log_mel(window.samples, runtime.spec, frames) for window in windows])
     cross = runtime.encode(features)
     results = decode_encoded(runtime, cross, len(windows), options,
                              [recording.language for recording in recordings],
                              [recording.before for recording in recordings])
-    for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
-        segments = recording.take(result)
-        if words and segments:
-            add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,
-                      recording.windows.next_start)
-        if progress:
-            progress(recording.moved())
+    return [_Heard(result, cross, row) for row, result in enumerate(results)]
 
 
 def add_words(runtime, cross, window: Window, segments: list[Segment], language: str | None,

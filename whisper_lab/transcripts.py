@@ -35,6 +35,8 @@ def as_json(transcript: Transcript, path: Path, model: str) -> dict:
         "language_probability": transcript.language_probability,  # null: it was given, or the model knows only one
         "text": transcript.text,
         "segments": [_segment(segment, model) for segment in transcript.segments],
+        "windows": {"asked": transcript.windows, "shortened": transcript.shortened,
+                    "heard_again": transcript.heard_again},
     }
 
 
@@ -174,6 +176,15 @@ def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
         console.warn(f"{clip.name}: {found}")
 
 
+def tell_windows(heard: list[Transcript]) -> None:
+    """One note about all transcripts of a run: how many windows were shortened, and how many heard again as a whole."""
+    asked, shortened, again = (sum(getattr(one, key) for one in heard) for key in
+                               ("windows", "shortened", "heard_again"))
+    if shortened:
+        console.note("shorter windows", f"{shortened} of {asked}, {again} heard again as a whole",
+                     "the sound and the silence that the checkpoint needs; --audio-context full: always the whole")
+
+
 def show_errors(errors) -> None:
     """Print the word and character error rates of metrics.Errors, with the alignment."""
     from whisper_lab.metrics import aligned_rows
@@ -244,7 +255,8 @@ def check(parser, args) -> None:
 def options(args) -> Options:
     """How to decode."""
     return Options(language=args.language, task=args.task, timestamps=args.timestamps != "none", beams=args.beams,
-                   temperatures=temperatures(args.temperature, args.fallback), seed=args.seed)
+                   temperatures=temperatures(args.temperature, args.fallback), seed=args.seed,
+                   audio_context=getattr(args, "audio_context", "auto"))  # 02 has no choice: transformers wants all
 
 
 def output(args, title: str = "") -> Output:

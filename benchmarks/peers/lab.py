@@ -1,4 +1,7 @@
-"""This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams."""
+"""This lab: two graphs behind OnnxWhisper, its search with all token rules.
+
+Setting: precision, optimized, beams, audio_context (of a clip; default auto).
+"""
 
 import contextlib
 import dataclasses
@@ -11,8 +14,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import __main__, transcripts  # noqa: E402
-from whisper_lab.decoding import Options, decode, decode_encoded  # noqa: E402
+from whisper_lab import __main__, transcribe, transcripts  # noqa: E402
+from whisper_lab.decoding import Options, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.names import name_of  # noqa: E402
 from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
@@ -43,14 +46,16 @@ class Lab:
 
 
 def listen(job: dict):
-    """Short: one pass of the search. Long: what `python -m whisper_lab` does. With the setting's beams, else greedy."""
-    runtime, beams = open_runtime(job), job["setting"].get("beams", 1)
+    """Short: no other temperatures. Long: what `python -m whisper_lab` does. With the setting's beams, else greedy."""
+    runtime, setting = open_runtime(job), job["setting"]
+    beams, context = setting.get("beams", 1), setting.get("audio_context", "auto")
 
     def hear(samples, clip):
         if clip["long"]:
             return long_text(runtime, clip, beams)
-        options = Options(language=clip["language"], beams=beams, no_speech_threshold=None)
-        return decode(runtime, log_mel(samples, runtime.spec)[None], options)[0].text
+        options = Options(language=clip["language"], beams=beams, no_speech_threshold=None, temperatures=(0.0,),
+                          audio_context=context)
+        return transcribe.transcribe(runtime, samples, options).text
 
     return hear
 

@@ -125,6 +125,34 @@ def one_off_sound(model: ir.Model, facts) -> None:
     table.const_value = ir.tensor(np.roll(table.const_value.numpy(), 1, axis=0), name=name)
 
 
+def short_only(model: ir.Model, shift: Callable) -> None:
+    """A short window takes its positions from elsewhere in the table; shift: of what is missing from it, how far.
+
+    With a whole window nothing is different.
+    """
+    node = next(node for node in model.graph if node.op_type == "Slice" and "embed_positions" in node.inputs[0].name)
+    table = next(each for name, each in model.graph.initializers.items() if name.startswith("encoder.embed_positions"))
+    whole = graphs.constant(model, "fault/whole", np.array([table.shape[0]], np.int64))
+
+    def insert(op: str, inputs: list, name: str) -> ir.Value:
+        return graphs.insert(model, node, op, inputs, f"fault/{name}", dtype=ir.DataType.INT64)
+
+    by = shift(insert, insert("Sub", [whole, node.inputs[2]], "missing"))
+    for place, name in ((1, "start"), (2, "end")):
+        node.replace_input_with(place, insert("Add", [node.inputs[place], by], name))
+
+
+def short_one_off(model: ir.Model, facts) -> None:
+    """Every position of a shorter window gets the embedding of the one after it."""
+    one = graphs.constant(model, "fault/one", np.array([1], np.int64))
+    short_only(model, lambda insert, missing: insert("Min", [missing, one], "by"))
+
+
+def short_from_the_end(model: ir.Model, facts) -> None:
+    """A shorter window gets the end of the table of positions, not its beginning."""
+    short_only(model, lambda insert, missing: missing)
+
+
 def no_bias(name: str) -> Callable:
     def plant(model: ir.Model, facts) -> None:
         zero(model, name.format(last=facts.config.encoder_layers - 1, middle=facts.config.decoder_layers // 2))
@@ -203,6 +231,8 @@ FAULTS = [
     Fault("K and V of one cross cache exchanged", "encoder", exchanged),
     Fault("token positions one off", "decoder", one_off),
     Fault("sound positions one off", "encoder", one_off_sound),
+    Fault("positions of short windows one off", "encoder", short_one_off),
+    Fault("positions of short windows from the wrong end", "encoder", short_from_the_end),
     Fault("a bias missing in the encoder", "encoder", no_bias("encoder.layers.{last}.fc2.bias")),
     Fault("a bias missing in the decoder", "decoder", no_bias("decoder.layers.{middle}.fc1.bias")),
     Fault("a bias missing in the cross cache", "encoder", no_bias("decoder.layers.{middle}.encoder_attn.v_proj.bias")),

@@ -44,7 +44,7 @@ def main(argv: list[str], open_runtime) -> int:
     check_folder(share)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
-    recipe = {"model": model(runtime, args), "settings": transcripts.settings(args)}
+    recipe = {"model": model(runtime, args), "settings": transcripts.settings(args, "audio_context")}
     store = Store(output, recipe)
     store.prepare()
     def work(samples: list, progress) -> list[transcribe.Transcript]:
@@ -146,7 +146,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     from whisper_lab.__main__ import add_graph_flags
 
     parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams",
-                            "temperature", "fallback", "condition_on_previous", "prompt", "seed", "output_dir", "quiet",
+                            "temperature", "fallback", "condition_on_previous", "prompt", "audio_context", "seed", "output_dir", "quiet",
                             "log_level", prog=PROG, output_dir="transcripts")
     parser.add_argument("folder", metavar="FOLDER", help="where the recordings are; `collect OUT` makes the table "
                         "(a folder of that name: ./collect)")

@@ -65,18 +65,22 @@ class Architecture:
     def _feed_forward(self, width: int) -> int:
         return 2 * self.d_model * width + width + self.d_model
 
-    def encoder_operations(self) -> int:
-        """For one window, with the keys and values that the decoder's cross-attention takes from it."""
-        d, n = self.d_model, self.max_source_positions
+    def encoder_operations(self, positions: int | None = None) -> int:
+        """For one window, with the keys and values that the decoder's cross-attention takes from it.
+
+        positions: half as many as were heard frames; None: the whole window.
+        """
+        d, n = self.d_model, self.max_source_positions if positions is None else positions
         convolutions = 2 * (2 * n * 3 * self.num_mel_bins * d + n * 3 * d * d)  # the first at twice the positions
         layer = 2 * (4 * n * d * d + 2 * n * n * d + 2 * n * d * self.encoder_ffn_dim)
         return convolutions + self.encoder_layers * layer + self.decoder_layers * 2 * (2 * n * d * d)
 
-    def decoder_operations(self, new: int, past: int) -> int:
-        """For `new` tokens of one row when `past` are in the cache already."""
+    def decoder_operations(self, new: int, past: int, positions: int | None = None) -> int:
+        """For `new` tokens of one row when `past` are in the cache already; positions: as of encoder_operations."""
         d = self.d_model
         attention = 4 * d * d + 2 * (past + new) * d  # per token: four projections; scores and their sum
-        cross = 2 * d * d + 2 * self.max_source_positions * d  # keys and values are there already
+        heard = self.max_source_positions if positions is None else positions
+        cross = 2 * d * d + 2 * heard * d  # keys and values are there already
         layer = attention + cross + 2 * d * self.decoder_ffn_dim
         return 2 * new * (self.decoder_layers * layer + d * self.vocab_size)
 
@@ -109,13 +113,15 @@ class Watched:
         many); synchronize: called where a device may still be computing, or None."""
         self.runtime, self.architecture, self.fixed_tokens = runtime, architecture, fixed_tokens
         self.rules, self.spec, self.tokenizer = runtime.rules, runtime.spec, runtime.tokenizer
+        self.takes_short_windows = getattr(runtime, "takes_short_windows", False)
+        self.silence_s = getattr(runtime, "silence_s", None)
         self.synchronize = synchronize or (lambda: None)
         self.begin()
 
     def begin(self) -> None:
         """Start the clock and all counts from 0."""
         self.synchronize()
-        self.tally, self._past = Tally(), 0
+        self.tally, self._past, self._positions = Tally(), 0, self.architecture.max_source_positions
         self._started = self._last = time.perf_counter()
 
     def encode(self, features: np.ndarray) -> Any:
@@ -126,7 +132,8 @@ class Watched:
         self._lap("encoder")
         self.tally.windows += len(features)
         self.tally.calls += 1
-        self.tally.operations += len(features) * self.architecture.encoder_operations()
+        self._positions = features.shape[2] // 2
+        self.tally.operations += len(features) * self.architecture.encoder_operations(self._positions)
         return cross
 
     def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
@@ -136,7 +143,7 @@ class Watched:
         self._past = 0 if cache is None else self._past
         logits, cache = self.runtime.step(input_ids, cross, cache)
         self._lap("decoder")
-        self.tally.operations += rows * self.architecture.decoder_operations(new, self._past)
+        self.tally.operations += rows * self.architecture.decoder_operations(new, self._past, self._positions)
         self._past += new
         if not asks_language:
             self.tally.tokens += rows
@@ -184,6 +191,7 @@ class Engine:
     load_s: float
     gpu_memory_bytes: int | None  # allocated right after loading; None without CUDA
     threads: int | None  # as asked for; None: all cores
+    audio_context: str | float = "auto"  # how much of its window the encoder hears: transcribe.heard_frames
 
     @property
     def backend(self) -> str:

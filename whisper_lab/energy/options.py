@@ -55,6 +55,7 @@ def _add_model(more) -> None:
                       help="exactly N tokens in every window: the same work for every model; the texts then mean "
                            "nothing (default: as many as are said; 64 with random weights)")
     more.add_argument("--timestamps", action="store_true", help="show when each word was said")
+    console.add_flags(more, "audio_context")
 
 
 def _add_sound(more) -> None:

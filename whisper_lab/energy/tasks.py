@@ -133,10 +133,11 @@ class Stopwatch:
 
 
 def listening(engine: Engine, language: str | None, seed: int) -> Options:
-    """How Whisper decodes: greedily, and with a fixed number of tokens at no other temperature: that would be more
-    work."""
+    """How Whisper decodes: greedily, and with a fixed number of tokens once only, at one temperature and in one window:
+    anything else would be more work."""
+    once = {"temperatures": (0.0,), "compression_ratio_threshold": None, "logprob_threshold": None}
     return Options(language=language if engine.runtime.rules.languages else None, max_tokens=engine.tokens,
-                   timestamps=False, seed=seed, temperatures=(0.0,) if engine.tokens else None)
+                   timestamps=False, seed=seed, audio_context=engine.audio_context, **(once if engine.tokens else {}))
 
 
 def timed_words(transcripts: Sequence[Transcript]) -> list[dict]:

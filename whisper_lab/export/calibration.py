@@ -79,7 +79,8 @@ def activations(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | N
 
     model = graphs.load(path)
     names = list(dict.fromkeys(node.inputs[0].name for node in graphs.weight_matmuls(model)))
-    outputs = _add_outputs(model, names)
+    heard = feeds[0].get("input_features")  # by the encoder: it makes a position of two frames
+    outputs = _add_outputs(model, names, 1 if heard is None else max(1, heard.shape[2] // 2 // ROWS))
     copy = path.with_name(f"{path.stem}.calibration.onnx")  # beside it: a sidecar is found
     try:
         ir.save(model, copy)
@@ -92,17 +93,15 @@ def activations(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | N
     return {name: _over_all([one[3 * i:3 * i + 3] for one in found]) for i, name in enumerate(names)}
 
 
-def _add_outputs(model: ir.Model, names: list[str]) -> list[str]:
-    """Add three outputs for each value: its channels' lowest and highest, and every nth of its positions."""
+def _add_outputs(model: ir.Model, names: list[str], step: int) -> list[str]:
+    """Add three outputs for each value: its channels' lowest and highest, and every `step`th of its positions; of a
+    decoder's few tokens all are kept."""
     values = {value.name: value for node in model.graph for value in node.outputs}
     axes = graphs.constant(model, "calibration/axes", np.array([0, 1]))
     first, end, axis = (graphs.constant(model, f"calibration/{what}", np.array([number]))
                         for what, number in (("first", 0), ("end", np.iinfo(np.int64).max), ("axis", 1)))
-    outputs = []
+    every, outputs = graphs.constant(model, "calibration/every", np.array([step])), []
     for name in names:
-        positions = values[name].shape[1]  # of a decoder's few tokens, as many as there are: all are kept
-        step = max(1, positions // ROWS) if isinstance(positions, int) else 1
-        every = graphs.constant(model, f"{name}/every", np.array([step]))
         for op, inputs, attributes in (("ReduceMin", [axes], {"keepdims": 0}), ("ReduceMax", [axes], {"keepdims": 0}),
                                        ("Slice", [first, end, axis, every], {})):
             node = ir.node(op, [values[name], *inputs], attributes, name=f"{name}/{op}")

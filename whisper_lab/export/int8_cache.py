@@ -22,7 +22,7 @@ from whisper_lab.export.int8 import LEVELS
 
 CONTRIB = "com.microsoft"
 FLOAT, INT8, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.INT32, ir.DataType.INT64
-FEW_ROWS = 12  # long rows into which a channel's positions are folded before the maximum is taken
+FEW_ROWS = 12  # at most so many long rows, into which positions are folded before a channel's maximum is taken
 SILENT = 1e-12  # a channel of zeros gets this for its largest value: 0 / 0 is NaN
 
 
@@ -36,16 +36,15 @@ def fits(config) -> bool:
 def quantize_outputs(model: ir.Model, config) -> None:
     """Let an encoder graph write its cross caches in int8, and their scales as its last output."""
     outputs, scales = {value.name: value for value in model.graph.outputs}, []
-    positions = int(outputs["present_key_cross_0"].shape[2])
-    rows = next(count for count in range(FEW_ROWS, 0, -1) if positions % count == 0)
-    constants = {"axes": np.array([1]), "rows": np.array([0, rows, positions // rows * config.d_model]),
-                 "columns": np.array([0, positions // rows, config.d_model]), "least": np.float32(SILENT),
-                 "levels": np.float32(LEVELS), "one": np.float32(1), "zero": np.int8(0)}
+    constants = {"axes": np.array([1]), "least": np.float32(SILENT), "levels": np.float32(LEVELS),
+                 "one": np.float32(1), "zero": np.int8(0)}
     shared = {name: graphs.constant(model, f"cross_cache/{name}", np.asarray(array))
               for name, array in constants.items()}
     for name in naming.cache_names("present", "cross", config.decoder_layers):
         transpose = outputs[name].producer()
         reshape = transpose.inputs[0].producer()
+        if not scales:
+            shared |= _folds(model, reshape, config.d_model)
         scales.append(_quantize(model, reshape, shared))
         reshape.outputs[0].type = outputs[name].type = ir.TensorType(INT8)
     node = ir.node("Concat", scales, {"axis": 1}, name="cross_cache/scales")
@@ -53,6 +52,33 @@ def quantize_outputs(model: ir.Model, config) -> None:
     _as_scales(node.outputs[0], naming.cross_scale("present"), outputs[name].shape[0], config)
     model.graph.sort()
     model.graph.outputs.append(node.outputs[0])
+
+
+def _folds(model: ir.Model, before: ir.Node, width: int) -> dict[str, ir.Value]:
+    """Two shapes, made once for all caches: positions [audio, P, d] as few long `rows`, and as the `columns` of one.
+
+    P is known when the graph runs. It has to divide into the rows: as many as its largest divisor up to FEW_ROWS.
+    """
+    x = before.inputs[0]
+
+    def insert(op: str, inputs: list, name: str, **attributes) -> ir.Value:
+        return graphs.insert(model, before, op, inputs, f"cross_cache/{name}", dtype=INT64, **attributes)
+
+    def number(*values: int) -> ir.Value:
+        name = f"cross_cache/numbers_{'_'.join(map(str, values))}"
+        known = model.graph.initializers.get(name)
+        return graphs.constant(model, name, np.array(values)) if known is None else known
+
+    counts = number(*range(1, FEW_ROWS + 1))
+    positions = insert("Shape", [x], "positions", start=1, end=2)
+    left = insert("Mod", [positions, counts], "left_over")  # 0 where so many rows take them all
+    fitting = insert("Mul", [counts, insert("Sub", [number(1), insert("Min", [left, number(1)], "misfit")], "fits")],
+                     "row_counts")
+    rows = insert("ReduceMax", [fitting, number(0)], "row_count", keepdims=1)
+    length = insert("Div", [positions, rows], "row_length")
+    flat = insert("Mul", [length, number(width)], "row_width")
+    return {"rows": insert("Concat", [number(0), rows, flat], "rows", axis=0),
+            "columns": insert("Concat", [number(0), length, number(width)], "columns", axis=0)}
 
 
 def _quantize(model: ir.Model, reshape: ir.Node, shared: dict[str, ir.Value]) -> ir.Value:
@@ -96,18 +122,21 @@ class Int8Cross:
         scale = ir.Value(name="")
         _as_scales(scale, naming.cross_scale("past"), any_cache.shape[0], config)
         model.graph.inputs.append(scale)
-        self.first, positions, tensor = model.graph[0], int(any_cache.shape[2]), ir.tensor
+        self.first, tensor = model.graph[0], ir.tensor
         splits = self._shared("Split", [scale], "scales", 2 * config.decoder_layers, axis=1,
                               num_outputs=2 * config.decoder_layers)
         self.scales = dict(zip(self.caches, splits, strict=True))
         rows = self._shared("Shape", [any_cache], "rows", dtype=INT64, start=0, end=1)
-        self.lengths = self._shared("ConstantOfShape", [rows], "lengths", dtype=INT32,
-                                    value=tensor(np.array([positions - 1], np.int32)))
+        positions = self._shared("Cast", [self._shared("Shape", [any_cache], "positions", dtype=INT64, start=2, end=3)],
+                                 "total", dtype=INT32, to=INT32)
+        before_last = graphs.constant(model, "cross_cache/last", np.array([1], np.int32))
+        self.lengths = self._shared("Expand", [self._shared("Sub", [positions, before_last], "length", dtype=INT32),
+                                               rows], "lengths", dtype=INT32)
         nothing = graphs.constant(model, "cross_cache/nothing", np.array([0, config.d_model]))
         shape = self._shared("Concat", [rows, nothing], "no_keys_shape", dtype=INT64, axis=0)
         self.no_keys = self._shared("ConstantOfShape", [shape], "no_keys", dtype=FLOAT,
                                     value=tensor(np.zeros(1, np.float32)))
-        self.total = graphs.constant(model, "cross_cache/total", np.array(positions, np.int32))
+        self.total = positions
         self.one = graphs.constant(model, "cross_cache/one", np.ones(1, np.float32))
 
     def _shared(self, op: str, inputs: list, name: str, outputs: int = 1, dtype=FLOAT, **attributes):

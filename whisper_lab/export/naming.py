@@ -82,6 +82,14 @@ def name_after_modules(model) -> None:
     _name_constants(model.graph)
 
 
+def name_positions(model) -> None:
+    """Call the encoder's positions `positions`, as the decoder does; the exporter has `((frames - 1)//2) + 1`."""
+    for value in [*(value for node in model.graph for value in node.outputs), *model.graph.outputs]:
+        for axis, size in enumerate(value.shape or ()):
+            if "frames" in str(getattr(size, "value", "")) and "//" in str(size.value):
+                value.shape[axis] = "positions"
+
+
 def _module_path(node) -> str:
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     modules = [scope for scope in scopes[:-1] if scope and not scope.startswith("_")]

@@ -117,23 +117,26 @@ def _run(function, *arguments, count: int):
 # Shapes --------------------------------------------------------------------------------------------------------------
 
 def sweep_encoder(encoder, sounds: list[Sound]) -> dict[str, Pool]:
-    """Every batch: place -> error of the hidden states. encoder: a session.
+    """Every batch and length: place -> error of the hidden states. encoder: a session.
 
     The scores of two recordings' attention are the most memory that any gate needs (288 MB in base).
     """
     found, given, hidden = {}, encoder.get_inputs()[0].name, encoder.get_outputs()[0].name
-    for rows in SWEEP_BATCH:
-        features = np.concatenate([sound.features for sound in sounds[:rows]])
-        right = np.concatenate([sound.hidden for sound in sounds[:rows]])
+    whole = [sound for sound in sounds if not sound.is_short]
+    shorter = [[sound] * max(SWEEP_BATCH) for sound in sounds if sound.is_short]
+    for heard, rows in itertools.product([whole, *shorter], SWEEP_BATCH):
+        features = np.concatenate([sound.features for sound in heard[:rows]])
+        right = np.concatenate([sound.hidden for sound in heard[:rows]])
         test, = _run(encoder.run, [hidden], {given: features}, count=1)
-        found[f"batch {rows}"] = Pool().add(test, right)
+        found[f"batch {rows}, {features.shape[2]} frames"] = Pool().add(test, right)
     return found
 
 
 def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> dict[str, Pool]:
     """Every batch, beam width, sequence and past: place -> error of the logits.
 
-    The right values are one long run of PyTorch, cut to the piece in question.
+    The right values are one long run of PyTorch, cut to the piece in question. Cross caches are those of whole windows;
+    `numbers` has shorter ones.
     """
     found = {}
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
@@ -339,7 +342,7 @@ TOKENS = 6  # of an answer, for the decoder; each alone, as in a transcription
 
 
 def check_layers(pair: dict[str, Path], sounds: list[Sound], precision: str, threads: int | None = None) -> list[Gate]:
-    """The worst part of each graph on speech."""
+    """The worst part of each graph on speech; the embedding and positions also in shorter windows."""
     sound = next((sound for sound in sounds if sound.stream), None)
     if sound is None:
         return []
@@ -347,7 +350,8 @@ def check_layers(pair: dict[str, Path], sounds: list[Sound], precision: str, thr
     for part, listen in (("encoder", encoder_layers), ("decoder", decoder_layers)):
         with layers_alone(pair[part], threads) as (run, places):
             levels = {name: pool.decibels for name, pool in listen(run, places, sound).items()}
-        first = levels.pop(EMBEDDING)
+            shorter = [listen(run, places, one)[EMBEDDING].decibels for one in sounds if one.is_short and one.stream]
+        first = min([levels.pop(EMBEDDING), *shorter])
         worst = min(levels, key=levels.get)
         gates += [above(f"embedding and positions: {part}", first, EMBEDDED, "signal over error", part, "dB"),
                   above(f"layer by layer: {part}", levels[worst], LAYER[precision],

@@ -175,7 +175,7 @@ def lean_attention(model) -> Iterator[None]:
 MEDIA = Path(__file__).resolve().parents[2] / "media"
 STEPS = {True: 128, False: 48}  # tokens decoded of speech; of noise, where 48 are enough to see a loop
 SURE = -0.7  # mean log-probability of PyTorch's tokens below which it only guesses what was said
-SPEECH, SILENCE, NOISE = "speech", "silence", "noise"
+SPEECH, SILENCE, NOISE, SHORT = "speech", "silence", "noise", "short window"
 QUIET = (SILENCE, NOISE)  # sounds without words
 
 
@@ -199,7 +199,7 @@ class Sound:
     """One window and PyTorch's answers; rows of logits belong to the tokens of `forced`."""
 
     name: str
-    features: np.ndarray  # [1, n_mels, frames]
+    features: np.ndarray  # [1, n_mels, frames]; of a short one fewer than the window has
     hidden: np.ndarray  # [1, positions, d_model]
     cross: list[np.ndarray]  # key, value per decoder layer [1, heads, positions, head_dim]; of the three sounds only
     forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
@@ -210,7 +210,8 @@ class Sound:
     timed: Spoken | None = None  # the answer with timestamps; of speech only
     cut: bool = False  # the answer was longer than the gates look at
     rounding: dict[str, dict[str, Pool]] = field(default_factory=dict)  # fp32, fp16 -> tensor -> PyTorch's own error
-    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; of "speech" only
+    is_short: bool = False  # only the beginning of the window was heard
+    stream: dict[str, np.ndarray] = field(default_factory=dict)  # LayerNorm -> what it reads; not of silence and noise
 
     @property
     def is_speech(self) -> bool:
@@ -287,7 +288,8 @@ def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[
     """Run TorchWhisper over speech, silence and noise, and with `more` over the other clips of media/.
 
     half: full or weights, what float16 means here (03's --fp16-mode). A clip that the model does not understand (its
-    language is unknown to it, or it is not sure of its words) says nothing about a graph and is left out.
+    language is unknown to it, or it is not sure of its words) says nothing about a graph and is left out. After the
+    three come two clips in shorter windows.
     """
     found = clips(runtime.spec)
     three = _three(runtime.spec, seed, found)
@@ -297,31 +299,43 @@ def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[
         for name, clip in three.items():
             made.append(listen(runtime, name, clip, half))
             machine.give_back_memory()  # what was in float64
+        for positions, clip in _shorter(runtime, found).items():
+            made.append(listen(runtime, f"{SHORT} of {positions} positions", clip, half, 2 * positions))
+            machine.give_back_memory()
         heard = [listen(runtime, name, clip, None) for name, clip in others.items() if more]
     return made + [sound for sound in heard if sound.result.avg_logprob >= SURE]
+
+
+def _shorter(runtime, found: dict[str, Clip]) -> dict[int, Clip]:
+    """Positions, an odd and an even number -> one of the two shortest clips that the model may understand."""
+    whole = runtime.spec.n_frames // 2
+    clips = sorted((clip for clip in found.values() if _speaks(runtime, clip)), key=lambda clip: len(clip.samples))
+    clips = (clips or [Clip(_cut(runtime.spec))]) * 2
+    return {int(whole * 0.4) | 1: clips[0], int(whole * 0.55) // 2 * 2: clips[1]}
 
 
 def _speaks(runtime, clip: Clip) -> bool:
     return (clip.language or "en") in (runtime.rules.languages or ("en",))
 
 
-def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full") -> Sound:
+def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full", frames: int | None = None) -> Sound:
     """PyTorch's hidden states, caches, greedy text and teacher-forced logits for one window.
 
-    With half None the answers are float32's, without caches and without PyTorch's own errors.
+    With half None the answers are float32's, without caches and without PyTorch's own errors. frames: as many of the
+    window as are heard; None: all.
     """
     clip = clip if isinstance(clip, Clip) else Clip(clip)
-    features = log_mel(clip.samples, runtime.spec)[None]
+    features = log_mel(clip.samples, runtime.spec, frames)[None]
     states, language = runtime.encode(features), _language(clip, runtime.rules.languages)
     plain = speak(runtime, states, language, most_tokens(runtime.rules, name not in QUIET))
     timed = speak(runtime, states, language, most_tokens(runtime.rules, True), True) if name not in QUIET else None
     forced = plain.forced
     facts = {"name": name, "features": features, "forced": forced, "prompt_length": len(plain.result.prompt),
-             "result": plain.result, "timed": timed, "cut": plain.cut}
+             "result": plain.result, "timed": timed, "cut": plain.cut, "is_short": frames is not None}
     if half is None:
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
     stream = {}
-    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH else None):
+    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH or frames else None):
         right = _answers(runtime, features, forced)
     return Sound(**facts, hidden=right["hidden states"], cross=_named(right, "cross "), logits=right["logits"],
                  self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, half),

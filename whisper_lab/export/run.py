@@ -1,9 +1,9 @@
 """One run of 03: the checkpoint, the yardstick, what became of each graph, and the report."""
 
+import dataclasses
 import functools
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine
@@ -14,7 +14,7 @@ SCHEMA = "whisper-onnx-lab/export/1"
 REPORTS = Path("reports")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """The choices that all graphs of one run share."""
 
@@ -83,6 +83,14 @@ class Export:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
         graphs.release_memory()
+
+    def find_silence(self, fp32: dict[str, Path]) -> None:
+        """How much silence the checkpoint needs behind a sound: printed, and into the metadata of all its graphs."""
+        from whisper_lab.export import silence
+
+        self.silence = silence.find(fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights,
+                                    self.settings.threads, self.settings.seed)
+        self.facts["silence_s"] = json.dumps(self.silence.silence_s)
 
     def begin(self, precision: str, folder: Path, optimized: bool = False) -> dict[str, Path]:
         """Where the two graphs of a precision are made, below `folder`; the clock of the conversion starts."""
@@ -166,6 +174,7 @@ class Export:
                           "random_weights": self.checkpoint.random_weights,
                           "weights_sha256": self.facts["weights_sha256"]},
                 "options": {key: value for key, value in options.items() if not key.startswith("output")},
+                "silence": dataclasses.asdict(self.silence),
                 "export_s": round(self.export_s, 2), "peak_rss_bytes": machine.peak_rss_bytes(),
                 "graphs": [*self._earlier(), *self.rows], "sensitivity": self.scores}
 

@@ -90,7 +90,7 @@ def _contract(model: ir.Model, part: str, config, alignment: bool, int8_cross: b
     types = {str(value.dtype) for value in [*model.graph.inputs, *model.graph.outputs] if "_cross_" in value.name}
     seen = [[value.name for value in values] for values in (model.graph.inputs, model.graph.outputs)]
     dims = {str(dim.value) for value in model.graph.inputs for dim in value.shape if isinstance(dim, ir.SymbolicDim)}
-    free = {"batch"} if part == "encoder" else {"batch", "sequence", "past", "audio"}
+    free = {"batch", "frames"} if part == "encoder" else {"batch", "sequence", "past", "audio", "positions"}
     return [_equal("opset and IR version", part, (model.opset_imports.get(""), model.ir_version),
                    (graphs.OPSET, graphs.IR_VERSION)),
             Gate("inputs and outputs", seen == names, None, None,

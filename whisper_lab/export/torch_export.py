@@ -78,6 +78,7 @@ def tidy(program):
     """An exporter's ONNXProgram -> onnx_ir.Model: nodes named after their modules, no traces of the machine, IR 9."""
     model = program.model
     naming.name_after_modules(model)
+    naming.name_positions(model)
     model.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string = "whisper-onnx-lab", None, None
     model.graph.name, model.graph.doc_string, model.ir_version = "whisper", None, graphs.IR_VERSION

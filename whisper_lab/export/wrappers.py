@@ -109,9 +109,10 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(layer) for layer in source.layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[A, n_mels, 2 P] -> [A, P, d]"""
+        """[A, n_mels, 2 P] -> [A, P, d], for any P up to the checkpoint's"""
         x = nn.functional.gelu(self.conv1(features))
-        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2) + self.embed_positions
+        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.embed_positions[:x.shape[1]]  # a shorter window is the beginning of the whole one
         for layer in self.layers:
             x = layer(x)
         return self.layer_norm(x)

@@ -57,6 +57,12 @@ def feed_encoder(model: ir.Model, front: Block, features: ir.Value) -> dict[str,
     return cross
 
 
+def silence_s(encoder: ir.Model) -> float | None:
+    """How much silence the encoder needs behind a sound, as 03 noted it in its graph; None: it hears whole windows."""
+    found = json.loads(encoder.metadata_props.get("silence_s", "null"))
+    return float(found) if type(found) in (int, float) else None
+
+
 def add_outputs(model: ir.Model, wanted: dict[str, tuple]) -> None:
     """name -> (value, element type, shape): the graph's outputs, under these names."""
     for name, (value, dtype, shape) in wanted.items():

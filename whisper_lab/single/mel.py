@@ -12,7 +12,8 @@ NumPy's whole log-mel takes 7.9 ms.
 import numpy as np
 
 from whisper_lab.features import DYNAMIC_RANGE, POWER_FLOOR, FeatureSpec, hann, mel_filters
-from whisper_lab.single.blocks import Block
+from whisper_lab.single.blocks import FLOAT, INT64, Block, graph_input
+from whisper_lab.transcribe import GRID_S
 
 
 def fourier(spec: FeatureSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +44,23 @@ def whole_window(block: Block, samples, spec: FeatureSpec):
     return block("Reshape", padded, [1, 1, spec.n_samples], name=name), given
 
 
-def log_mel(block: Block, samples, spec: FeatureSpec):
-    """float32 [1, n] -> [1, n_mels, n_frames], as the encoder wants it."""
+def heard_frames(block: Block, given, touched, spec: FeatureSpec, silence_s: float | None):
+    """int64 [1]: how many frames the encoder hears of `given` samples, as transcribe.heard_frames; adds an input.
+
+    The input audio_context, float32 [1], is the s of silence behind the sound. silence_s: its default; None: as many as
+    the window has, so that the whole is heard. Without text to look at there is no second look, so a caller who wants
+    one gives the window's length then. touched: the frames that no one may leave out.
+    """
+    silence = graph_input(block.model, "audio_context", FLOAT, [1], spec.window_s if silence_s is None else silence_s)
+    grid, hop, rate = round(GRID_S * spec.sampling_rate), spec.hop_length, float(spec.sampling_rate)
+    wanted = block("Add", given, block("Cast", block("Ceil", block("Mul", silence, rate)), to=INT64))
+    wanted = block("Mul", block("Div", block("Add", wanted, [grid - 1]), [grid]), [grid])  # whole steps
+    frames = block("Max", block("Div", block("Add", wanted, [hop - 1]), [hop]), touched)
+    return block("Min", block("Add", frames, block("Mod", frames, [2])), [spec.n_frames])
+
+
+def log_mel(block: Block, samples, spec: FeatureSpec, silence_s: float | None = None):
+    """float32 [1, n] -> [1, n_mels, frames], as the encoder wants it; silence_s: as of `heard_frames`."""
     window, given = whole_window(block, samples, spec)
     half, hop = spec.n_fft // 2, spec.hop_length
     # Frame t is centred on sample t x hop: half a frame of mirror image before, what the last frame needs behind.
@@ -58,10 +74,11 @@ def log_mel(block: Block, samples, spec: FeatureSpec):
     spectrum = block("Conv", sounding, kernels, strides=[hop])
     filters = mel_filters(spec.n_mels, spec.n_fft, spec.sampling_rate)[:, bins]
     power = block("MatMul", filters, block("Mul", spectrum, spectrum))
-    rest = block("Concat", [1, spec.n_mels], block("Sub", [spec.n_frames], touched), axis=0)
+    heard = heard_frames(block, given, touched, spec, silence_s)
+    rest = block("Concat", [1, spec.n_mels], block("Sub", heard, touched), axis=0)
     power = block("Concat", power, block("Expand", 0.0, rest), axis=2)
     logarithm = block("Mul", block("Log", block("Max", power, float(POWER_FLOOR))), float(1 / np.log(10)))
     loudest = block("ReduceMax", logarithm, keepdims=0)
     clamped = block("Max", logarithm, block("Sub", loudest, float(DYNAMIC_RANGE)))
     features = block("Div", block("Add", clamped, 4.0), 4.0)
-    return block("Reshape", features, [1, spec.n_mels, spec.n_frames], name=f"{block.prefix}/features")
+    return block("Reshape", features, [1, spec.n_mels, -1], name=f"{block.prefix}/features")

@@ -18,12 +18,11 @@ from whisper_lab.decoding import (
     looks_wrong,
 )
 from whisper_lab.languages import name
-from whisper_lab.transcribe import split
+from whisper_lab.transcribe import AUTO, heard_frames, is_unsafe, split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
-SILENCE_S = 8.0  # s behind the sound that the encoder hears; with less, the word errors of short clips grow
 SURE_UNIT = 0.8  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
 PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
 PATIENCE_UNITS = 8  # the same where no one knows when words were heard
@@ -78,14 +77,16 @@ class Hypothesis:
 class Recognizer:
     """Asks the graphs about windows of sound; counts what that costs."""
 
-    def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True):
+    def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True,
+                 context: str | float = AUTO):
         """language: None to detect it, again for every hypothesis until something is committed; condition: give the
         beginning of a sentence as prompt for its rest; fallback: try higher temperatures for the last hypothesis of
-        an utterance, where it repeats itself or is unlikely. Raises LabError for what the checkpoint does not know."""
-        self.runtime, self.condition = runtime, condition
+        an utterance, where it repeats itself or is unlikely; context: how much of its window the encoder hears, as
+        of transcribe.heard_frames. Raises LabError for what the checkpoint does not know."""
+        self.runtime, self.condition, self.context = runtime, condition, context
         self.language = runtime.rules.wanted_language(language)
         self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
-        self.encoder_runs = 0
+        self.encoder_runs = self.shortened = self.heard_again = 0
         self.heard_language = self.language  # of the last hypothesis
         self.probability: float | None = None  # of the detected language
         self._warned = False
@@ -98,9 +99,8 @@ class Recognizer:
         features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
         of the sentence up to the window; final: there will be no later one, so the best that can be had is wanted.
         """
-        cross, rules = self._encode(self._shortened(features, seconds)), self.runtime.rules
-        prefix = [token for unit in given for token in unit.tokens]
-        result = self._search(cross, prefix, before, seconds, False, self.temperatures if final else (0.0,))
+        rules, prefix = self.runtime.rules, [token for unit in given for token in unit.tokens]
+        cross, result = self._hear(features, prefix, before, seconds, final)
         if is_silence(result, Options()):
             return Hypothesis(list(given), seconds=seconds)
         likely = np.exp(result.logprobs[len(prefix):len(result.tokens)])
@@ -120,13 +120,23 @@ class Recognizer:
                          "(music or noise rather than speech?)")
         return repeats
 
-    def _shortened(self, features: np.ndarray, seconds: float) -> np.ndarray:
-        """The window's beginning: the sound and SILENCE_S after it. The rest of the padding only costs the encoder."""
-        if not self.runtime.takes_short_windows:
-            return features
-        spec = self.runtime.spec
-        frames = round((seconds + SILENCE_S) * spec.sampling_rate / spec.hop_length)
-        return features[:, :min(features.shape[1], frames + frames % 2)]
+    def _hear(self, features: np.ndarray, prefix: list[int], before: Sequence[int], seconds: float, final: bool
+              ) -> tuple[object, Result]:
+        """The window's cross cache, and what was found in it: in its beginning, or in the whole where that is not safe.
+
+        A text that is not final is not heard again: it is doubtful, and the next one comes soon.
+        """
+        frames = heard_frames(self.runtime, seconds, self.context)
+        short = frames < features.shape[1]
+        cross = self._encode(features[:, :frames])
+        result = self._search(cross, prefix, before, seconds, False,
+                              self.temperatures if final and not short else (0.0,))
+        self.shortened += short
+        if final and short and is_unsafe(result, Options()):
+            self.heard_again += 1
+            cross = self._encode(features)
+            result = self._search(cross, prefix, before, seconds, False, self.temperatures)
+        return cross, result
 
     def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
         """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""

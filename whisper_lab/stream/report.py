@@ -60,7 +60,8 @@ class Report:
                          "reason": commit.reason} for commit in log.commits],
             "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)
                                for reason in ("agreement", "pause", "full window")},
-            "encoder_runs": recognizer.encoder_runs, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
+            "encoder_runs": recognizer.encoder_runs, "shortened": recognizer.shortened,
+            "heard_again": recognizer.heard_again, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
             "hypothesis_median_s": rounded(np.median(log.hypothesis_s)) if log.hypothesis_s else None,
             "real_time_factor": rounded(real_time_factor(log.busy_s, duration)), "busy_s": rounded(log.busy_s),
             "largest_backlog_s": round(source.largest_backlog / SAMPLE_RATE, 3), "dropouts": source.dropouts,

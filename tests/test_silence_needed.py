@@ -1,0 +1,88 @@
+"""How much silence a checkpoint needs: the rule, on a model that loops where it is given too little."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from whisper_lab.decoding import Options, Result
+from whisper_lab.export import silence
+from whisper_lab.features import FeatureSpec
+
+SPEC = FeatureSpec(80, 400, 160, 16_000, 480_000)
+LONG, SHORT_WINDOW = SPEC, FeatureSpec(80, 400, 160, 16_000, 64_000)
+
+
+def result(text="a few words", ended=True):
+    tokens = [1, 2, 3]
+    return Result(tokens, text, -0.1, 0.0, 0.0, 1.0, "en", None, [9], -0.1, [-0.1] * (len(tokens) + ended))
+
+
+def heard(count, spec=LONG, understood=True, whole=None):
+    """`count` sounds of 2 s."""
+    return [silence.Sound(f"sound {i}", np.zeros(32_000, np.float32), Options("en"), whole or result(), understood)
+            for i in range(count)]
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    """A function (loops_below s, less likely by nats) -> a model of which `silence` is told so."""
+    def make(loops_below=0.0, nats=lambda silence_s: 0.0, spec=LONG):
+        asked = []
+        model = SimpleNamespace(spec=spec, takes_short_windows=True, asked=asked)
+        model.encode = lambda features: asked.append(features.shape[2] / 100 - 2) or asked[-1]  # s of silence
+        monkeypatch.setattr(silence, "decode_encoded", lambda graph, cross, *_: [result(ended=cross >= loops_below)])
+        monkeypatch.setattr(silence.confidence, "logprobs", lambda graph, cross, *_: np.full(4, -0.1 - nats(cross)))
+        return model
+    return make
+
+
+@pytest.mark.parametrize("needed, taken", [(0, 6), (3.9, 6), (4.1, 8), (6, 8), (6.1, 10), (8.1, 12)])
+def test_the_first_that_does_not_loop_and_a_margin(graph, needed, taken):
+    found = silence.choose(graph(loops_below=needed), heard(8))
+    assert found.silence_s == taken and f"a margin: {taken} s" in found.reason
+
+
+@pytest.mark.parametrize("needed", [10.1, 100])
+def test_one_that_needs_more_than_was_tried_hears_whole_windows_and_says_why(graph, needed):
+    found = silence.choose(graph(loops_below=needed), heard(8))
+    assert found.silence_s is None and "none passed" in found.reason and "'sound 0' loops" in found.reason
+
+
+def test_a_text_that_is_much_less_likely_does_not_pass(graph):
+    found = silence.choose(graph(nats=lambda silence_s: 0.06 if silence_s < 7 else 0.04), heard(8))
+    assert found.silence_s == 10  # 8 passes
+
+
+def test_a_text_that_loops_in_the_whole_window_is_not_held_against_a_shorter_one(graph):
+    sounds = heard(8) + heard(1, understood=False, whole=result(ended=False))
+    never = graph()
+    silence.decode_encoded = lambda graph, cross, *_: [result()]
+    assert silence.choose(never, sounds).silence_s == 6
+
+
+def test_nothing_is_shortened_where_nothing_is_understood(graph):
+    asked = graph()
+    found = silence.choose(asked, heard(5) + heard(20, understood=False))
+    assert found.silence_s is None and "5 of 25" in found.reason and not asked.asked
+
+
+def test_nothing_is_tried_that_is_no_shorter_than_the_window(graph):
+    asked = graph(spec=SHORT_WINDOW)
+    found = silence.choose(asked, heard(8))
+    assert found.silence_s is None and not asked.asked
+
+
+def test_random_weights_are_not_asked(graph, capsys):
+    assert silence.find({}, None, "whisper-x", trained=False).silence_s is None
+
+
+def test_the_sounds_are_short_and_of_known_languages():
+    spec, rules = FeatureSpec(80, 400, 160, 16_000, 480_000), SimpleNamespace(languages={"en": 1})
+    made = list(silence.sounds(spec, rules, 0))
+    lengths = [len(samples) / 16_000 for _, samples, _ in made]
+    assert min(lengths) == 1.5 and max(lengths) <= 10 and {language for *_, language in made} == {"en"}
+    assert all(samples.dtype == np.float32 and np.isfinite(samples).all() for _, samples, _ in made)
+    assert len({name for name, *_ in made}) == len(made) > 30
+    again = list(silence.sounds(spec, rules, 0))
+    assert all(np.array_equal(one[1], other[1]) for one, other in zip(made, again, strict=True))

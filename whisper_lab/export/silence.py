@@ -1,0 +1,169 @@
+"""How much silence a checkpoint needs behind a sound: found by letting it hear the same sounds in shorter windows.
+
+A Whisper was trained on windows of 30 s that mostly end in silence. In a shorter window it hears the same; but where
+the silence is too short it does not notice that the speech has ended, and says its last words again and again. How much
+is enough is written nowhere, and checkpoints differ: one that was trained on whole windows alone may need all of it.
+
+So the float32 graphs hear the clips of media/, whole and in pieces of 1.5 and 2 s (the short ones need the most), in
+noise and among other voices too, in whole windows and in shorter ones. A shorter window passes where no text loops that
+did not loop in the whole, and where the whole window's texts, and their ends, are not much less likely. Of those that
+pass the shortest is taken, and the next longer one as a margin.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from whisper_lab import confidence, console, machine
+from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export import reference
+from whisper_lab.features import log_mel
+from whisper_lab.transcribe import heard_frames
+
+CANDIDATES = (4.0, 6.0, 8.0, 10.0, 12.0)  # s of silence; the first that passes is not taken, but the one after it
+PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
+SNR_DB = 10.0  # of noise and of other voices
+FEWEST = 6  # sounds that have to be understood, or nothing can be said
+TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
+# Nats by which the whole window's text may be less likely in the shorter, a token, and its end; means over what is
+# understood. whisper-base: 4 s 0.085 and 0.40, with loops; 6 s 0.044 and 0.15, 8 s 0.030 and 0.06, without.
+LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound, and what is heard in the whole window."""
+
+    name: str
+    samples: np.ndarray
+    options: Options
+    whole: Result
+    understood: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of the sounds in a window of so much silence."""
+
+    silence_s: float
+    loops: str | None  # the first sound whose text loops; then no more were tried
+    less_likely: float  # nats a token
+    end_less_likely: float  # nats
+
+    @property
+    def passed(self) -> bool:
+        return self.loops is None and self.less_likely <= LESS_LIKELY and self.end_less_likely <= END_LESS_LIKELY
+
+    def __str__(self) -> str:
+        seen = f"'{self.loops}' loops" if self.loops else \
+            f"text less likely by {self.less_likely:.3f}, its end by {self.end_less_likely:.2f} nats"
+        return f"{self.silence_s:g} s: {seen}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """How much silence is enough, s; None: the whole window. `reason` in words."""
+
+    silence_s: float | None
+    reason: str
+
+
+def find(pair: dict[str, Path], runtime, name: str, trained: bool, threads: int | None = None, seed: int = 0) -> Found:
+    """Ask the float32 graphs; runtime: whose token rules to use (TorchWhisper); name: the checkpoint's.
+
+    Says what it found.
+    """
+    from whisper_lab.export.pair import open_runtime
+
+    if not trained:
+        found = Found(None, "random weights: their texts cannot tell")
+    else:
+        graph = open_runtime(*pair.values(), threads=threads, like=runtime)
+        found = choose(graph, listen(graph, seed, name))
+        del graph
+        machine.give_back_memory()
+    console.note("silence behind a sound", "the whole window" if found.silence_s is None else f"{found.silence_s:g} s",
+                 found.reason)
+    return found
+
+
+def choose(graph, heard: list[Sound]) -> Found:
+    """The shortest silence that passes, and a margin."""
+    understood = [sound for sound in heard if sound.understood]
+    if len(understood) < FEWEST:
+        return Found(None, f"{len(understood)} of {len(heard)} sounds are understood: too few to tell by")
+    shortest = min(len(sound.samples) for sound in heard) / graph.spec.sampling_rate
+    trials = []
+    for silence_s, margin_s in zip(CANDIDATES, CANDIDATES[1:], strict=False):
+        if shortest + margin_s >= graph.spec.window_s:
+            break  # nothing would be shorter
+        trials.append(attempt(graph, heard, silence_s))
+        if trials[-1].passed and (confirmed := attempt(graph, heard, margin_s)).passed:
+            before = f"; {trials[-2]}" if len(trials) > 1 else ""
+            return Found(margin_s, f"{len(heard)} sounds, {trials[-1]}, and a margin: {confirmed}{before}")
+    return Found(None, f"{len(heard)} sounds, none passed: {'; '.join(map(str, trials)) or 'the window is too short'}")
+
+
+def attempt(graph, heard: list[Sound], silence_s: float) -> Trial:
+    """All sounds in windows of so much silence behind them, up to the first that loops."""
+    drops, ends = [], []
+    for sound in heard:
+        cross = _encode(graph, sound.samples, silence_s)
+        result = decode_encoded(graph, cross, 1, sound.options)[0]
+        if loops(result) and not loops(sound.whole):
+            return Trial(silence_s, sound.name, np.inf, np.inf)
+        if sound.understood:
+            likely = confidence.logprobs(graph, cross, sound.whole.prompt, sound.whole.tokens, False)
+            drops.append(np.mean(sound.whole.logprobs) - likely.mean())
+            ends.append(sound.whole.logprobs[-1] - likely[-1])
+    return Trial(silence_s, None, float(np.mean(drops)), float(np.mean(ends)))
+
+
+def loops(result: Result) -> bool:
+    """Whether a text repeats itself, or did not end where any speech would have."""
+    return not result.ended or result.compression_ratio > confidence.LOOPS
+
+
+def _encode(graph, samples: np.ndarray, context: str | float):
+    frames = heard_frames(graph, len(samples) / graph.spec.sampling_rate, context)
+    return graph.encode(log_mel(samples, graph.spec, frames)[None])
+
+
+def listen(graph, seed: int, model: str = confidence.OTHERS) -> list[Sound]:
+    """Every sound in the whole window, the shortest first: they are the first to loop where silence is too short."""
+    found = []
+    for name, samples, language in sorted(sounds(graph.spec, graph.rules, seed), key=lambda one: len(one[1])):
+        most = round(TOKENS_PER_SECOND * len(samples) / graph.spec.sampling_rate) + MORE_TOKENS
+        options = Options(language=language, temperatures=(0.0,), max_tokens=min(most, graph.rules.max_positions // 2))
+        whole = decode_encoded(graph, _encode(graph, samples, "full"), 1, options)[0]
+        doubtful = confidence.is_doubtful(whole.text_logprob, model, whole.compression_ratio)
+        safe = bool(whole.text) and not loops(whole) and not doubtful
+        found.append(Sound(name, samples, options, whole, safe))
+    return found
+
+
+def sounds(spec, rules, seed: int) -> Iterator[tuple[str, np.ndarray, str | None]]:
+    """Name, samples and language of each: pieces of the clips whose language is known, clean, in noise, among voices.
+    """
+    known = {name: clip for name, clip in reference.clips(spec).items()
+             if (clip.language or "en") in (rules.languages or ("en",))}
+    random, rate = np.random.default_rng(seed), spec.sampling_rate
+    for name, clip in known.items():
+        voices = [other.samples for key, other in known.items() if key != name]
+        for first, last in PIECES:
+            piece = clip.samples[round(first * rate):round(last * rate)]
+            noise = random.standard_normal(len(piece))
+            babble = sum((np.resize(voice, len(piece)) for voice in voices), np.zeros(len(piece)))
+            what = f"{name} {len(piece) / rate:.1f} s"
+            language = clip.language if rules.languages else None
+            yield what, piece, language
+            yield f"{what} in noise", mixed(piece, noise), language
+            yield f"{what} among voices", mixed(piece, babble), language
+
+
+def mixed(samples: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """float32 [n]: both, `other` SNR_DB softer."""
+    gain = np.sqrt(np.mean(samples**2) / max(float(np.mean(other**2)), 1e-12)) * 10 ** (-SNR_DB / 20)
+    return (samples + gain * other).astype(np.float32)
