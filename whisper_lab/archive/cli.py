@@ -146,8 +146,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     from whisper_lab.__main__ import add_graph_flags
 
     parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams",
-                            "temperature", "fallback", "condition_on_previous", "prompt", "audio_context", "seed", "output_dir", "quiet",
-                            "log_level", prog=PROG, output_dir="transcripts")
+                            "temperature", "fallback", "condition_on_previous", "prompt", "audio_context", "seed",
+                            "output_dir", "quiet", "log_level", prog=PROG, output_dir="transcripts")
     parser.add_argument("folder", metavar="FOLDER", help="where the recordings are; `collect OUT` makes the table "
                         "(a folder of that name: ./collect)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N",
