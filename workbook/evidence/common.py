@@ -179,8 +179,8 @@ def graphs() -> dict[str, dict[str, Path]]:
     name = checkpoint().name
     pairs = {precision: naming.pair(GRAPHS, name, precision) for precision in PRECISIONS}
     wanted = weights_sha256(checkpoint().folder)
-    if not all(_weights_of(path) == wanted for pair in pairs.values() for path in pair.values()):
-        console.note("graphs", "03 writes them", f"{GRAPHS.name} holds none, or none of these weights")
+    if not all(_is_of(path, wanted) for pair in pairs.values() for path in pair.values()):
+        console.note("graphs", "03 writes them", f"{GRAPHS.name} holds none of these, or an earlier 03 wrote them")
         command = [sys.executable, str(ROOT / "03-export-encoder-decoder.py"), "--model", "nano", "--precision", "all",
                    "--output-dir", str(GRAPHS), "--quiet"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
@@ -190,14 +190,14 @@ def graphs() -> dict[str, dict[str, Path]]:
     return pairs
 
 
-def _weights_of(graph: Path) -> str | None:
-    """The checksum of the weights that a graph was made from."""
+def _is_of(graph: Path, weights: str) -> bool:
+    """Whether a graph was made from these weights, and by a 03 that lets the encoder hear short windows."""
     import onnx
 
     if not graph.is_file():
-        return None
-    notes = onnx.load(graph, load_external_data=False).metadata_props
-    return next((entry.value for entry in notes if entry.key == "weights_sha256"), None)
+        return False
+    notes = {entry.key: entry.value for entry in onnx.load(graph, load_external_data=False).metadata_props}
+    return notes.get("weights_sha256") == weights and "silence_s" in notes
 
 
 @functools.cache

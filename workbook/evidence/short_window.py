@@ -1,0 +1,124 @@
+"""What does Whisper hear in a shorter window, and how much silence does it need behind the sound?
+
+Measured: the same clips with 0, 2, 4 and 8 s of silence behind them instead of as much as fills the window: wrong
+words, texts that go round in a loop, and how long the encoder takes.
+"""
+
+import numpy as np
+
+from workbook.evidence import common
+
+SILENCES_S = (0, 2, 4, 8)  # behind the sound; and at last the whole window
+MOST_TOKENS = 48
+
+
+def measure(evidence, args) -> None:
+    runtime, clips = common.best_runtime(), common.spoken(args.quick)
+    spec = runtime.spec
+    evidence.value("model", common.best().name)
+    evidence.value("window_s", spec.window_s, "s", stable=True)
+    evidence.value("clips", len(clips), stable=not args.quick)
+    evidence.value("mean_clip_s", float(np.mean([len(sound) for sound, _ in clips])) / common.RATE, "s")
+    found = {silence_s: hear(runtime, clips, silence_s) for silence_s in (*SILENCES_S, None)}
+    counts = {silence_s: common.counted(clips, [result.text for result in results])
+              for silence_s, results in found.items()}
+    for silence_s, results in found.items():
+        name = "whole" if silence_s is None else f"{silence_s}_s"
+        wrong, words = counts[silence_s].sum(axis=0)
+        evidence.value(f"wer_{name}_percent", 100 * wrong / words, "%")
+        evidence.value(f"loops_{name}", sum(map(loops, results)))
+        if silence_s is not None:
+            common.difference(evidence, f"change_{name}", counts[None], counts[silence_s], args.seed)
+    evidence.value("words", int(words), stable=not args.quick)
+    worst = max(range(len(clips)), key=lambda i: len(found[0][i].text))
+    evidence.value("looped_said", clips[worst][1])
+    evidence.value("looped_text", short(found[0][worst].text) or "(nothing)")
+    time_encoder(evidence, runtime, clips, 7 if args.quick else 15)
+    _claims(evidence)
+
+
+def hear(runtime, clips, silence_s: float | None) -> list:
+    """A decoding.Result for each clip: greedy, once, the window as long as sound and silence."""
+    from whisper_lab.decoding import Options, decode
+    from whisper_lab.features import log_mel
+
+    options = Options(language="en", max_tokens=MOST_TOKENS, no_speech_threshold=None)
+    return [decode(runtime, log_mel(sound, runtime.spec, frames(runtime.spec, sound, silence_s))[None], options)[0]
+            for sound, _ in clips]
+
+
+def frames(spec, sound: np.ndarray, silence_s: float | None) -> int:
+    """Mel frames of sound and silence: an even number, since the encoder makes a position of two."""
+    if silence_s is None:
+        return spec.n_frames
+    needed = -(-(len(sound) + round(silence_s * common.RATE)) // spec.hop_length)
+    return min(spec.n_frames, needed + needed % 2)
+
+
+def loops(result) -> bool:
+    """It repeats itself, or did not end within MOST_TOKENS, where every one of these clips has ended long before."""
+    from whisper_lab import confidence
+
+    return not result.ended or result.compression_ratio > confidence.LOOPS
+
+
+def short(text: str) -> str:
+    """The beginning of a text: a loop shows soon."""
+    return text if len(text) < 100 else f"{text[:100].rsplit(' ', 1)[0]} ..."
+
+
+def time_encoder(evidence, runtime, clips, rounds: int) -> None:
+    """The encoder on the first clip: with 8 s of silence, or half the window where that is less, and the whole one."""
+    from whisper_lab.features import log_mel
+
+    sound, spec = clips[0][0], runtime.spec
+    some = min(frames(spec, sound, 8), spec.n_frames // 4 * 2)
+    windows = [log_mel(sound, spec, count)[None] for count in (some, spec.n_frames)]
+    little_s, whole_s = common.median_s([lambda window=window: runtime.encode(window) for window in windows], rounds)
+    evidence.value("short_window_s", some * spec.hop_length / common.RATE, "s")
+    evidence.value("encoder_ms_short", 1000 * little_s, "ms")
+    evidence.value("encoder_ms_whole", 1000 * whole_s, "ms")
+    evidence.value("encoder_times", whole_s / little_s)
+
+
+def _claims(evidence) -> None:
+    values = evidence.values
+    evidence.claim("whole_is_safe", "In the whole window no text goes round in a loop.",
+                   "In het volle venster raakt geen enkele tekst in een lus.", values["loops_whole"] == 0,
+                   values["loops_whole"])
+    evidence.claim("no_silence_hurts", "With no silence behind the sound more words are wrong than in a whole window.",
+                   "Zonder stilte achter het geluid zijn er meer woorden fout dan in het volle venster.",
+                   values["change_0_s_points"] > 0, values["change_0_s_points"])
+    evidence.claim("shorter_is_faster", "The encoder takes less time for a shorter window.",
+                   "De encoder heeft minder tijd nodig voor een korter venster.", values["encoder_times"] > 1.2,
+                   values["encoder_times"])
+
+
+def draw(evidence, figure) -> None:
+    values = evidence.values
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    names = [f"{silence_s}_s" for silence_s in SILENCES_S] + ["whole"]
+    heights = [values[f"wer_{name}_percent"] for name in names]
+    bars = left.bar(range(len(names)), heights, color=[common.RED if values[f"loops_{name}"] else common.GREEN
+                                                       for name in names])
+    for bar, height, name in zip(bars, heights, names, strict=True):
+        count = values[f"loops_{name}"]
+        left.annotate(f"{height:.0f} %\n{count} {'loop' if count == 1 else 'loops'}",
+                      (bar.get_x() + bar.get_width() / 2, height), ha="center", va="bottom")
+    left.set_xticks(range(len(names)), [*(f"{silence_s} s" for silence_s in SILENCES_S), "whole\nwindow"])
+    left.set_xlabel("silence behind the sound")
+    left.set_ylabel("word error rate (%)")
+    left.set_ylim(0, 1.25 * max(heights))
+    left.set_title(f"{values['model']}, {values['clips']} clips, {values['words']} words", fontsize=13)
+    right.bar([f"{values['short_window_s']:.0f} s", f"{values['window_s']:.0f} s"],
+              [values["encoder_ms_short"], values["encoder_ms_whole"]], color=[common.GREEN, common.GREY])
+    right.set_xlabel("window")
+    right.set_ylabel("encoder (ms)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run("short_window", "4.07", __doc__, measure, draw, argv)
+
+
+if __name__ == "__main__":
+    common.console.run(main)
