@@ -1,4 +1,5 @@
-"""This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams."""
+"""This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams,
+provider."""
 
 import contextlib
 import dataclasses
@@ -21,7 +22,8 @@ from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
 def open_runtime(job: dict) -> OnnxWhisper:
     setting = job["setting"]
     return OnnxWhisper(job["artefact"], name_of(Path(job["checkpoint"])), setting["precision"], job["threads"],
-                       setting.get("optimized", False), shared_pool=True)
+                       setting.get("optimized", False), shared_pool=True,
+                       provider=setting.get("provider", "cpu"))
 
 
 class Lab:
