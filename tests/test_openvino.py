@@ -33,7 +33,8 @@ def python() -> Path:
 
     folder = ROOT / ".openvino"
     made, stamp = folder / "bin" / "python", folder / ".tested"
-    with FileLock(ROOT / ".openvino.lock"):
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
         if not (stamp.is_file() and stamp.read_text() == LOCK.read_text()):
             with pytest.raises(LabError) as caught:
                 openvino.require()
