@@ -86,8 +86,8 @@ PEERS = [
          note="encoder: what the first token takes beyond a later one"),
     Peer("whisper.cpp f16", "whispercpp_peer.py", "whispercpp", "whispercpp", once=("clips", "long"),
          note="tokens given, not chosen: its Python binding returns no logits"),
-    Peer("sherpa-onnx int8", "", reason="its wheel has no exporter, and cannot be told to write a given number of "
-         "tokens: its recognizer stops at the end token or at half of the decoder's positions"),
+    Peer("sherpa-onnx int8", "sherpa_peer.py", "sherpa-onnx", "sherpa-onnx-int8", cannot=(TOKENS, "long"),
+         note="its own layout; it hears a clip with 10 s of silence, not a window of 30 s, and no long recording"),
 ]
 
 

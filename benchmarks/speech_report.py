@@ -6,7 +6,7 @@
 import statistics
 from pathlib import Path
 
-from speech import COMMAND, KINDS, SHORT
+from speech import COMMAND, KINDS, PARTS, SHORT
 
 from whisper_lab import pictures
 
@@ -41,10 +41,10 @@ def wer(found: dict) -> float:
 
 def section(document: dict) -> list[str]:
     """The lines of this part of RESULTS.md."""
-    if not (found := document.get("speech")):
+    if "speech" not in document:
         return []
     return ["![Seconds against word errors, a point for each runtime](results.png)", "", *table(document), "",
-            described(found), "", "### Goals", "", *goals(document), ""]
+            described(document), "", "### Goals", "", *goals(document), ""]
 
 
 def table(document: dict) -> list[str]:
@@ -57,7 +57,7 @@ def table(document: dict) -> list[str]:
              f"one of {works['long']['seconds']:.0f} s, s"]
     lines = [f"| | {' | '.join(f'{head} | WER %' for head in heads)} | cold start s | peak MB |", "|---" * 9 + "|"]
     for row in document["peers"]:
-        if "long" in row.get("cannot", ()) and not row["reason"]:
+        if set(row.get("cannot", ())) >= set(PARTS):
             continue  # has its place in the other table alone
         system = found["systems"].get(row["name"], {})
         if not any(kind in system for kind in KINDS):
@@ -85,11 +85,14 @@ def _reason(system: dict) -> str:
     return next(iter(system.get("reasons", {}).values()), "")
 
 
-def described(found: dict) -> str:
-    """What was heard, and how often."""
+def described(document: dict) -> str:
+    """What was heard, and how often; what is to be known of a row."""
+    found = document["speech"]
     works, rounds = found["works"], found["rounds"]
     long = f"{works['joined']} clips joined" if works["joined"] else "one recording"
-    failed = [f"- {name}, {part}: {text}" for name, system in found["systems"].items()
+    notes = [f"- {row['name']}: {row['note']}" for row in document["peers"]
+             if row["note"] and "tokens" in row.get("cannot", ())]
+    notes += [f"- {name}, {part}: {text}" for name, system in found["systems"].items()
               for part, text in system["reasons"].items()]
     return "\n".join([
         f"English speech of a corpus: {works['short']['clips']} clips of {works['short']['seconds']:.0f} s, "
@@ -99,7 +102,7 @@ def described(found: dict) -> str:
         f"{rounds['long']} (long) and {rounds['cold']} (cold). Greedy everywhere; the long recording as each system "
         "goes through one. Cold start: from the start of the process to the text of a clip of "
         f"{works['cold']['seconds']:.0f} s; peak: "
-        "the most memory of that process.", *([""] + failed if failed else [])])
+        "the most memory of that process.", *([""] + notes if notes else [])])
 
 
 # Goals ---------------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def base_speech() -> str:
     if not (lines := speech_report.table(document)):
         return "Not measured in this copy: `make benchmark CORPUS=FOLDER` does it, on an idle machine."
     picture = ["![Seconds against word errors, a point for each runtime](../benchmarks/results.png)", ""]
-    return "\n".join([*picture, *lines, "", speech_report.described(document["speech"])])
+    return "\n".join([*picture, *lines, "", speech_report.described(document)])
 
 
 def streaming_table() -> str:
