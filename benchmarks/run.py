@@ -39,7 +39,7 @@ SECONDS = 30  # of sound: one window of the published models
 TOKENS = "tokens"  # the part of the benchmark in which every peer writes as many; speech.PARTS are the others
 ALL = (TOKENS, *speech.PARTS)
 # Of --minutes, when each part has to be over: no further round of it begins that would not fit.
-SHARES = {"clips": 0.44, "cold": 0.54, "long": 0.82, TOKENS: 1.0}
+SHARES = {"clips": 0.42, "cold": 0.52, "long": 0.84, TOKENS: 1.0}
 BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
 WATCHED = 3  # s
 
@@ -59,18 +59,20 @@ class Peer:
     cannot: tuple[str, ...] = ()  # parts that are not for it
 
 
-def lab(name: str, environment: str | None = None, note: str = "", cannot: tuple[str, ...] = (), **setting) -> Peer:
-    return Peer(f"this lab {name}", "lab.py", environment, "graphs", setting, note, cannot=cannot)
+def lab(name: str, environment: str | None = None, note: str = "", cannot: tuple[str, ...] = (),
+        once: tuple[str, ...] = (), **setting) -> Peer:
+    return Peer(f"this lab {name}", "lab.py", environment, "graphs", setting, note, once=once, cannot=cannot)
 
 
 PEERS = [
-    lab("fp32", precision="fp32"), lab("fp16", precision="fp16", cannot=speech.PARTS), lab("int8", precision="int8"),
-    lab("int4", precision="int4", cannot=speech.PARTS), lab("int8 optimized", precision="int8", optimized=True),
+    lab("fp32", precision="fp32", once=("long",)), lab("fp16", precision="fp16", cannot=speech.PARTS),
+    lab("int8", precision="int8"), lab("int4", precision="int4", cannot=speech.PARTS),
+    lab("int8 optimized", precision="int8", optimized=True),
     lab("int8 on OpenVINO", "onnxruntime-openvino", "--provider openvino: the float32 encoder there, and the int8 "
         "decoder on onnxruntime", precision="int8", provider="openvino"),
     lab("int8, beam 5", precision="int8", beams=5, cannot=speech.PARTS),
     lab("int8 optimized, beam 5", precision="int8", optimized=True, beams=5, cannot=speech.PARTS),
-    Peer("transformers fp32", "transformers_peer.py", setting={"dtype": "float32"}, once=("long",)),
+    Peer("transformers fp32", "transformers_peer.py", setting={"dtype": "float32"}, cannot=("long",)),
     Peer("transformers bf16", "transformers_peer.py", setting={"dtype": "bfloat16"}, once=(TOKENS,),
          cannot=speech.PARTS),
     Peer("optimum-onnx fp32", "optimum_peer.py", "optimum", "optimum", once=(TOKENS,), cannot=speech.PARTS),
@@ -165,10 +167,10 @@ def busy_cores() -> tuple[float, str]:
     psutil.cpu_percent()
     time.sleep(WATCHED)
     cores = psutil.cpu_percent() / 100 * os.cpu_count()
-    shares = {}
+    shares: dict[str, float] = {}
     for one in known.values():
         with contextlib.suppress(psutil.Error):
-            shares[one.name()] = one.cpu_percent()
+            shares[one.name()] = shares.get(one.name(), 0) + one.cpu_percent()
     name = max(shares, key=shares.get, default="")
     return round(cores, 2), f", {console.plain(name, one_line=True)} most" if shares.get(name) else ""
 

@@ -30,7 +30,7 @@ COLD = 11  # s of sound, about
 LONG = (600, 900)  # s; a corpus without such a recording has one joined of its clips
 PAUSE = 0.7  # s between two clips that are joined
 PARTS = ("clips", "cold", "long")  # in this order; `clips` are short ones, with the commands among them
-KINDS = {"short": "clips", "commands": "clips", "cold": "cold", "long": "long"}  # kind of work -> its part
+KINDS = {"short": "clips", "commands": "clips", "long": "long", "cold": "cold"}  # kind of work -> its part
 
 
 @dataclass(frozen=True)

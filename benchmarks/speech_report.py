@@ -6,7 +6,7 @@
 import statistics
 from pathlib import Path
 
-from speech import COMMAND, KINDS, PARTS, SHORT
+from speech import COMMAND, KINDS, PARTS, SHORT  # the kinds in the order of the columns, a cold start last
 
 from whisper_lab import pictures
 
@@ -63,10 +63,11 @@ def table(document: dict) -> list[str]:
         if not any(kind in system for kind in KINDS):
             lines.append(f"| {row['name']} | not measured: {row['reason'] or _reason(system)} |" + " |" * 7)
             continue
-        cells = [cell for kind in ("short", "commands", "long") for cell in _cells(system, kind, rounds)]
+        cells = []
+        for kind, part in KINDS.items():
+            cells += ["–", "–"] if part in row.get("cannot", ()) else _cells(system, kind, rounds)
         cold = system.get("cold")
-        cells += _cells(system, "cold", rounds)[:1]
-        cells.append(f"{statistics.median(cold['peak_rss_bytes']) / MEGA:.0f}" if cold else "–")
+        cells[-1] = f"{statistics.median(cold['peak_rss_bytes']) / MEGA:.0f}" if cold else "–"
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return lines
 
