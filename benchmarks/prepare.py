@@ -146,9 +146,9 @@ def short_digest(text: str) -> str:
 
 def own_code(recipe: tuple) -> list[str]:
     """This lab's own conversions are made again when the code that makes them changes."""
-    if recipe[0] is not None:
-        return []
-    sources = [Path(recipe[1][0]), *sorted((ROOT / "whisper_lab" / "export").glob("*.py"))]
+    sources = [Path(recipe[1][0])]
+    if recipe[0] is None:
+        sources += sorted((ROOT / "whisper_lab" / "export").glob("*.py"))
     return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
 
 

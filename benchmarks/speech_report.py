@@ -177,7 +177,7 @@ def picture(document: dict, path: Path) -> bool:
     axes[0].set_ylabel("word error rate, %")
     threads = document["settings"]["threads"]
     figure.suptitle(f"{document['model']['name']}, {threads} thread{'' if threads == 1 else 's'}: "
-                    "left is faster, down is more accurate", fontsize=18)
+                    "left is faster, down is more accurate; blue is this lab", fontsize=18)
     pictures.save(figure, path)
     return True
 
@@ -193,7 +193,7 @@ def panel(axis, points: list[tuple[str, float, float]]) -> None:
         return
     seconds, errors = [x for _, x, _ in points], [y for _, _, y in points]
     spread = max(max(errors) - min(errors), 1.0)
-    axis.set_xlim(min(seconds) / 1.25, max(seconds) * 4)  # the names need room on the right
+    axis.set_xlim(min(seconds) / 1.25, max(seconds) * 4.6)  # the names need room on the right
     axis.set_ylim(min(errors) - 0.15 * spread, max(errors) + 0.25 * spread)
     ticks = [tick for base in (0.01, 0.1, 1, 10, 100, 1000) for tick in (base, 2 * base, 5 * base)]
     axis.set_xticks([tick for tick in ticks if axis.get_xlim()[0] <= tick <= max(seconds) * 1.5])
@@ -204,9 +204,9 @@ def panel(axis, points: list[tuple[str, float, float]]) -> None:
         mine = name.startswith(OURS)
         color = "#0b5fa5" if mine else "#666666"
         axis.plot(x, y, "o" if mine else "s", color=color, markersize=11, zorder=3)
-        axis.annotate(_short(name) if mine else name, (x, y), (1.02 * max(seconds) ** 1.0 * 1.15, low + height *
-                      (high - low)), color=color, fontsize=14, fontweight="bold" if mine else "normal", va="center",
-                      arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.35, "linewidth": 1})
+        axis.annotate(_short(name) if mine else name, (x, y), (1.2 * max(seconds), low + height * (high - low)),
+                      color=color, fontsize=14, fontweight="bold" if mine else "normal", va="center",
+                      arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.35, "linewidth": 1, "relpos": (0, 0.5)})
 
 
 def heights(wanted: list[float]) -> list[float]:
