@@ -99,10 +99,10 @@ def described(document: dict) -> str:
         f"English speech of a corpus: {works['short']['clips']} clips of {works['short']['seconds']:.0f} s, "
         f"{works['short']['words']} words; {works['commands']['clips']} of them are {COMMAND[0]} to {COMMAND[1]} s "
         f"long ({works['commands']['words']} words); {works['long']['seconds']:.0f} s and {works['long']['words']} "
-        f"words, {long}. Each system in turn, fresh processes, medians of {rounds['clips']} rounds (clips), "
-        f"{rounds['long']} (long) and {rounds['cold']} (cold). Greedy everywhere; the long recording as each system "
-        "goes through one. Cold start: from the start of the process to the text of a clip of "
-        f"{works['cold']['seconds']:.0f} s; peak: "
+        f"words, {long}. Each system in turn, in fresh processes; rounds: {rounds['clips']} of the short clips, "
+        f"{rounds['long']} of the long recording, {rounds['cold']} of the cold start; medians. Greedy everywhere; the "
+        "long recording as each system goes through one. Cold start: from the start of the process to the text of a "
+        f"clip of {works['cold']['seconds']:.0f} s; peak: "
         "the most memory of that process.", *([""] + notes if notes else [])])
 
 
@@ -191,6 +191,7 @@ def panel(axis, points: list[tuple[str, float, float]]) -> None:
     if not points:
         axis.set_axis_off()
         return
+    points = sorted(points, key=lambda point: (point[2], -point[1]))  # of equal ones the slowest has the lowest label
     seconds, errors = [x for _, x, _ in points], [y for _, _, y in points]
     spread = max(max(errors) - min(errors), 1.0)
     axis.set_xlim(min(seconds) / 1.25, max(seconds) * 4.6)  # the names need room on the right
