@@ -107,7 +107,7 @@ print(json.dumps([ran, asked]))
                           text=True, capture_output=True, timeout=120, cwd=ROOT,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
-    ran, (decoder, encoder) = json.loads(done.stdout.splitlines()[-1])
+    ran, (encoder, decoder) = json.loads(done.stdout.splitlines()[-1])
     assert ran == [openvino.PROVIDER] and decoder == ["CPUExecutionProvider"]
     assert json.loads(encoder[0][1]["load_config"])["CPU"] == {
         "INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": openvino.multiplies_in()[0]}

@@ -220,7 +220,8 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     command = export_command(folder, name, precision, optimized, provider)
     check_version(f"{precision} optimized" if optimized else precision)
     checks, sessions = begin_checks(paths) if checks is None else checks, {}
-    for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
+    # First the one that takes more to open: meanwhile the other takes no room. OpenVINO compiles its own copy.
+    for part in ("encoder", "decoder") if provider == "openvino" else ("decoder", "encoder"):
         if part in checks:
             checks[part].require(command)
         where = openvino.settings(threads) if (provider, part) == ("openvino", "encoder") else CPU
