@@ -101,15 +101,15 @@ def main(argv: list[str] | None = None) -> int:
     refuse_busy(load, args.anyway)
     source, random_weights = checkpoint(args)
     clip = write_clip(prepare.WORK / "clip.wav")
-    works = speech.choose(corpora.read(args.corpus)[0], prepare.WORK / "sounds")
+    works = None if random_weights else speech.choose(corpora.read(args.corpus)[0], prepare.WORK / "sounds")
     chosen = [peer for peer in PEERS if re.search(args.only, peer.name)]
     rows = {peer.name: {**asdict(peer), "runs": []} for peer in chosen}
     ready = [job for peer in chosen if (job := job_of(peer, source, clip, args, rows[peer.name]))]
     others = refuse_busy(None, args.anyway)
     began = time.monotonic()
-    limits, scorer = measure_limits(args.threads), scoring.Scorer(source)
-    heard = speech.Speech(works, scorer, args.threads, prepare.WORK)
-    heard.measure(ready, args.rounds, {part: args.minutes * SHARES[part] for part in speech.PARTS})
+    limits, heard = measure_limits(args.threads), {}
+    if works:  # random weights have nothing to say about speech
+        heard = {"speech": hear(works, source, ready, args)}
     rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,
                           began + 60 * args.minutes)
     document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
@@ -118,11 +118,20 @@ def main(argv: list[str] | None = None) -> int:
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
                 "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values()),
-                "speech": {"works": works.describe(scorer), "rounds": heard.finished, "systems": heard.results()}}
+                **heard}
     files.write_json(Path(args.output_dir) / "results.json", document)
     report.write(document, Path(args.output_dir))
-    print(f"{args.output_dir}/RESULTS.md, results.json and results.png after {document['duration_s']} s")
+    print(f"{args.output_dir}/RESULTS.md and results.json{', results.png' * bool(heard)} after "
+          f"{document['duration_s']} s")
     return 0
+
+
+def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespace) -> dict:
+    """Every system on speech: what it was, rounds of each part, results."""
+    scorer = scoring.Scorer(source)
+    heard = speech.Speech(works, scorer, args.threads, prepare.WORK)
+    heard.measure(ready, args.rounds, {part: args.minutes * SHARES[part] for part in speech.PARTS})
+    return {"works": works.describe(scorer), "rounds": heard.finished, "systems": heard.results()}
 
 
 def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: float) -> int:

@@ -112,6 +112,7 @@ def test_results_are_what_the_report_makes_of_them():
         pytest.skip("benchmarks/results.json is not there: `make benchmark` writes it")
     results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
     assert module("report").markdown(results) == (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
+    assert ("speech" in results) == (BENCHMARKS / "results.png").is_file()
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------
