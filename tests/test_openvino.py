@@ -72,7 +72,8 @@ def test_the_text_is_that_of_the_same_graphs_on_onnxruntime(python, nano_export,
         if min(segment.avg_logprob for segment in wanted.segments) > SURE:
             assert clip["text"] == wanted.text
     assert (written["model"]["provider"], written["model"]["precision"]) == ("openvino", decoder)
-    assert written["model"]["optimized"] is False
+    assert written["model"]["optimized"] is False and written["machine"]["versions"]["onnxruntime"] is None
+    assert f"onnxruntime-openvino=={written['machine']['versions']['onnxruntime-openvino']} " in LOCK.read_text()
     assert "encoder: fp32 on OpenVINO, in " in done.stderr and f"decoder: {decoder} on onnxruntime" in done.stderr
     assert ("reads int8 caches" in done.stderr) == ("--optimized" in arguments)
 

@@ -158,14 +158,15 @@ def test_a_process_that_fails_says_its_last_line(tmp_path):
 @pytest.mark.parametrize("load, others, said", [
     (4.0, 0.0, "load 4.0, other processes take 0.0 of"), (0.1, 1.5, "load 0.1, other processes take 1.5 of"),
     (None, 1.5, "(other processes take 1.5 of")])
-def test_it_refuses_a_busy_machine(monkeypatch, caplog, load, others, said):
-    run = module("run")
+def test_it_refuses_a_busy_machine(monkeypatch, load, others, said):
+    run, warned = module("run"), []
+    monkeypatch.setattr(run.console, "warn", warned.append)
     monkeypatch.setattr(run, "busy_cores", lambda: (others, ", python most"))
     with pytest.raises(LabError, match="the machine is busy") as caught:
         run.refuse_busy(load, anyway=False)
     assert said in caught.value.problem and caught.value.remedy.endswith("run.py --anyway")
     assert run.refuse_busy(load, anyway=True) == others
-    assert "the machine is busy" in caplog.text
+    assert warned == [caught.value.problem]
 
 
 def test_it_measures_on_an_idle_one(monkeypatch):
