@@ -176,7 +176,7 @@ def listen(source, stream: Stream) -> None:
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
-                            "model_dir", "fallback", "audio_context")
+                            "model_dir", "provider", "fallback", "audio_context")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="of the graphs (default: int8 where it is there, else what is)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         microphone.list_devices()
         return 0
     name, precision = sources.graphs(args.model, args.model_dir, args.precision)
-    runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True)
+    runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True, provider=args.provider)
     confidence.tell_what_it_knows(name, args.language)
     settings = {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
                 "condition_on_previous": args.condition_on_previous, "audio_context": args.audio_context}

@@ -15,6 +15,8 @@ DEMO_FOUND := $(VENV)/.demo-model
 DEMO_TAKES = $(if $(filter found,$(DEMO_MODEL)),$$(cat $(DEMO_FOUND)),$(DEMO_MODEL))
 # A short clip of speech; another one: make demo CLIP=my.wav
 CLIP ?= media/kitchen.wav
+# Speech with what was said in it, for the benchmark (docs/benchmarks.md); without one it takes the clips in media.
+CORPUS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 KILLS ?= 200
@@ -87,8 +89,8 @@ fuzz: $(VENV)/.dev $(VENV)/.doctor ## damaged files, new ones for FUZZ_SECONDS (
 kills: $(VENV)/.dev $(VENV)/.doctor ## kill -9 at KILLS (200) random moments in 01, 03, 06, 08, 09, 10: nothing lost or left
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m tests.helpers.kills --kills $(KILLS)
 
-benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, on an idle machine -> benchmarks/RESULTS.md
-	$(OFFLINE) $(BIN)/python benchmarks/run.py
+benchmark: $(VENV)/.dev $(VENV)/.doctor ## this lab beside its peers, idle machine, CORPUS=folder -> benchmarks/RESULTS.md
+	$(OFFLINE) $(BIN)/python benchmarks/run.py $(if $(CORPUS),--corpus "$(CORPUS)")
 
 workbook: $(VENV)/.dev $(VENV)/.doctor ## measure the workbook's evidence, and make everything from it
 	$(OFFLINE) $(BIN)/python -m workbook.evidence
@@ -109,7 +111,7 @@ clean: ## remove what the scripts wrote: reports, exported graphs, caches (not r
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment
-	rm -rf $(VENV) $(TOOLS)
+	rm -rf $(VENV) $(TOOLS) .openvino
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

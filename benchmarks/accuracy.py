@@ -35,7 +35,7 @@ import scoring  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 from run import PEERS, Peer  # noqa: E402
 
-from whisper_lab import checkpoints, console, files, machine  # noqa: E402
+from whisper_lab import checkpoints, console, files, machine, openvino  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.export import naming  # noqa: E402
 
@@ -44,13 +44,14 @@ REFERENCE = "this lab fp32"  # what the others are compared with
 PATIENCE = 600  # s for a clip, and PATIENCE_PER_S for each second of it; after that a peer hangs
 PATIENCE_PER_S = 20
 SHARED = ("this lab fp32", "this lab fp16", "this lab int8", "this lab int8 optimized", "this lab int4",
-          "this lab fp32, beam 5", "this lab int8, beam 5", "this lab int8 optimized, beam 5", "transformers fp32",
-          "faster-whisper fp32", "faster-whisper int8", "whisper.cpp f16")
+          "this lab fp32, beam 5", "this lab int8, beam 5", "this lab int8 optimized, beam 5",
+          "this lab int8 on OpenVINO", "transformers fp32", "faster-whisper fp32", "faster-whisper int8",
+          "OpenVINO GenAI int8", "onnx-asr int8", "whisper.cpp f16")
 SYSTEMS = [next(peer for peer in PEERS if peer.name == name) for name in SHARED]
-SYSTEMS.insert(-1, Peer("OpenVINO GenAI int8", "openvino_peer.py", "openvino", "openvino-int8"))
-PACKAGES = {"lab.py": ["onnxruntime", "numpy"], "transformers_peer.py": ["transformers", "torch"],
+PACKAGES = {"lab.py": ["onnxruntime", "onnxruntime-openvino", "numpy"],
+            "transformers_peer.py": ["transformers", "torch"],
             "faster_whisper_peer.py": ["faster-whisper", "ctranslate2"], "whispercpp_peer.py": ["pywhispercpp"],
-            "openvino_peer.py": ["openvino-genai", "openvino"]}
+            "openvino_peer.py": ["openvino-genai", "openvino"], "onnx_asr_peer.py": ["onnx-asr", "onnxruntime"]}
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def graphs_of(system: Peer, checkpoint: checkpoints.Checkpoint, args) -> Path | 
 
 def pair_of(system: Peer, checkpoint: checkpoints.Checkpoint, folder: Path) -> dict[str, Path]:
     name = checkpoints.name_of(checkpoint.folder)
+    if system.setting.get("provider") == "openvino":
+        return openvino.pair(folder, name, system.setting["precision"])
     return naming.pair(folder, name, system.setting["precision"], system.setting.get("optimized", False))
 
 

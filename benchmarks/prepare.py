@@ -17,6 +17,12 @@ sys.path.insert(0, str(ROOT))
 
 from whisper_lab.checkpoints import name_of  # noqa: E402
 
+
+def pins(name: str) -> list[str]:
+    """The lines `package==version` of a file of pins."""
+    return [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if "==" in line]
+
+
 # The runtime environments hold nothing that the peer does not need: ctranslate2, for one, imports torch where it is.
 REQUIREMENTS = {
     "optimum": ["torch==2.13.0", "optimum-onnx==0.1.0", "optimum==2.1.0", "transformers==4.57.6", "onnxruntime==1.31.1",
@@ -24,9 +30,12 @@ REQUIREMENTS = {
     "faster-whisper": ["faster-whisper==1.2.1", "ctranslate2==4.8.5"],
     "genai": ["onnxruntime-genai==0.18.0", "onnxruntime==1.31.1"],
     "whispercpp": ["pywhispercpp==1.5.1"],
+    "sherpa-onnx": ["sherpa-onnx==2.0.1", "numpy==2.4.6"],
     "convert": ["torch==2.13.0", "transformers==5.23.0", "ctranslate2==4.8.5", "onnxruntime-genai==0.18.0",
                 "onnxruntime==1.31.1", "onnx==1.23.2", "onnx-ir==1.1.0"],
     "openvino": ["openvino-genai==2026.4.1.0"],
+    "onnxruntime-openvino": pins("requirements-openvino.txt"),
+    "onnx-asr": ["onnx-asr==0.12.0", "onnxruntime==1.31.1", "numpy==2.4.6"],
     "openvino-convert": ["torch==2.13.0", "transformers==5.5.4", "optimum==2.3.0", "optimum-intel==2.2.0",
                          "nncf==3.4.0", "openvino==2026.4.1", "openvino-tokenizers==2026.4.1.0"],
 }
@@ -44,6 +53,8 @@ RECIPES = {
     **{f"genai-{kind}": ("convert", ["-m", "onnxruntime_genai.models.builder", "-i", "{checkpoint}", "-o", "{out}",
                                      "-p", kind, "-e", "cpu"]) for kind in ("int8", "int4")},
     "whispercpp": (None, [str(HERE / "ggml.py"), "{checkpoint}", "{out}/model.bin"]),
+    "onnx-asr-int8": ("optimum", [str(HERE / "onnx_asr_layout.py"), "{checkpoint}", "{out}"]),
+    "sherpa-onnx-int8": ("optimum", [str(HERE / "sherpa_layout.py"), "{checkpoint}", "{out}"]),
     "openvino-int8": ("openvino-convert", ["-m", "optimum.commands.optimum_cli", "export", "openvino", "--model",
                                            "{checkpoint}", "--task", "automatic-speech-recognition-with-past",
                                            "--weight-format", "int8", "{out}"]),
@@ -135,9 +146,9 @@ def short_digest(text: str) -> str:
 
 def own_code(recipe: tuple) -> list[str]:
     """This lab's own conversions are made again when the code that makes them changes."""
-    if recipe[0] is not None:
-        return []
-    sources = [Path(recipe[1][0]), *sorted((ROOT / "whisper_lab" / "export").glob("*.py"))]
+    sources = [Path(recipe[1][0])]
+    if recipe[0] is None:
+        sources += sorted((ROOT / "whisper_lab" / "export").glob("*.py"))
     return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
 
 

@@ -1,6 +1,6 @@
-"""results.json -> RESULTS.md: the table, the goals with met or missed, and how far the floor is.
+"""results.json -> RESULTS.md and results.png: speech (speech_report.py), token for token, goals, how far the floor is.
 
-    python benchmarks/report.py          # writes RESULTS.md again from results.json
+    python benchmarks/report.py          # writes both again from results.json
 """
 
 import json
@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import speech_report  # noqa: E402
 
 from whisper_lab import files, machine  # noqa: E402
 
@@ -40,17 +42,18 @@ def markdown(document: dict) -> str:
     found = {row["name"]: summary(row) for row in document["peers"]}
     settings, random = document["settings"], document["model"]["random_weights"]
     lines = [
-        "# This lab beside its peers", "",
+        "# This lab beside its peers", "", *speech_report.section(document), "## One window, token for token", "",
         f"{document['model']['name']}{' (random weights: the text means nothing)' if random else ''}, "
         f"30 s of speech, {settings['tokens']} greedy tokens after a prompt of four, {settings['threads']} threads. "
         f"{settings['rounds']} rounds of fresh processes in turn, in each one cold and {settings['repeats']} warm "
-        f"transcripts; medians. Made by `make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
-        machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}.", "",
+        f"transcripts; medians. All made by `make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
+        machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}"
+        + (f", other processes took {others:.2f} cores." if (others := document.get("others_cores")) else "."), "",
         *table(document["peers"], found), "", *agreement(found, random), "",
-        "## Goals", "",
+        "### Goals", "",
         "Set before anything was measured here, from a trial on two cores of a Xeon with AVX512-VNNI and AMX.",
         "", *goals(found, document["graph_bytes"]), "",
-        "## Floors", "", *floors(document, found), ""]
+        "### Floors", "", *floors(document, found), ""]
     return "\n".join(lines)
 
 
@@ -58,14 +61,17 @@ def table(rows: list[dict], found: dict) -> list[str]:
     """One line for each peer; one that could not be measured says why."""
     lines = ["| | log-mel s | encoder s | ms a token | encoder + tokens s | its range | cold start s | peak RSS MB |",
              "|---|---|---|---|---|---|---|---|"]
-    notes = []
+    notes, most = [], max((len(row["runs"]) for row in rows), default=0)
     for row in rows:
+        if "tokens" in row.get("cannot", ()):
+            continue  # has its place among those that hear speech alone
         if (one := found[row["name"]]) is None:
             lines.append(f"| {row['name']} | not measured: {row['reason']} |" + " |" * 6)
             continue
         low, high = one["spread_s"]
-        lines.append(f"| {row['name']} | {one['mel_s']:.3f} | {one['encode_s']:.3f} | {one['ms_per_token']:.2f} | "
-                     f"{one['sum_s']:.3f} | {low:.3f}-{high:.3f} | {one['cold_s']:.2f} | "
+        fewer = f" ({count} round)" if (count := len(row["runs"])) == 1 < most else ""
+        lines.append(f"| {row['name']}{fewer} | {one['mel_s']:.3f} | {one['encode_s']:.3f} | "
+                     f"{one['ms_per_token']:.2f} | {one['sum_s']:.3f} | {low:.3f}-{high:.3f} | {one['cold_s']:.2f} | "
                      f"{one['peak_rss_bytes'] / MEGA:.0f} |")
         notes += [f"- {row['name']}: {text}" for text in (row["note"], row["reason"]) if text]
     return [*lines, "", "Cold start: from the start of the process to the end of its first transcript. Peak RSS: after "
@@ -180,6 +186,11 @@ def encoder_floor(config: dict, limits: dict, precision: str) -> float:
     return linear / peak + (attention + convolution) / limits["float32_flops"]
 
 
+def write(document: dict, folder: Path) -> None:
+    """RESULTS.md, and results.png where speech was measured."""
+    files.write_text(folder / "RESULTS.md", markdown(document))
+    speech_report.picture(document, folder / "results.png")
+
+
 if __name__ == "__main__":
-    found = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
-    files.write_text(HERE / "RESULTS.md", markdown(found))
+    write(json.loads((HERE / "results.json").read_text(encoding="utf-8")), HERE)

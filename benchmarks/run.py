@@ -1,15 +1,17 @@
-"""This lab beside its peers: the same checkpoint, the same 30 s of speech, the same number of greedy tokens.
+"""This lab beside its peers: the same checkpoint on speech as people use it, and token for token on 30 s of it.
 
-    python benchmarks/run.py                               # make benchmark: everything, -> benchmarks/RESULTS.md
-    python benchmarks/run.py --only 'lab|faster' --rounds 1 --tokens 8 --output-dir /tmp/trial
+    python benchmarks/run.py --corpus FOLDER               # make benchmark CORPUS=FOLDER -> benchmarks/RESULTS.md
+    python benchmarks/run.py --only 'lab|faster' --rounds 1 --tokens 8 --minutes 1 --output-dir reports
     python benchmarks/run.py --random small                # random weights, for a size that cannot be had
 
-Each measurement is a fresh process: one cold transcript, then warm ones. The peers take turns, round after round, so
-that a machine that slows down slows all of them. The end token is forbidden, so that every peer writes as many tokens,
-and those of the float32 peers must be the same. Words are not counted here: benchmarks/accuracy.py does that.
+Each measurement is a fresh process. The peers take turns, round after round, so that a machine that slows down slows
+all of them. First they hear short clips, a long recording, and one clip from a cold start; the word errors of each
+are beside its time (speech.py). Then all write the same number of tokens: the end token is forbidden, and the tokens
+of the float32 peers must be the same. It refuses to run beside other work.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -22,14 +24,24 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import corpora  # noqa: E402
 import prepare  # noqa: E402
 import report  # noqa: E402
+import scoring  # noqa: E402
+import speech  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 
 from whisper_lab import checkpoints, console, files, machine  # noqa: E402
+from whisper_lab.console import LabError  # noqa: E402
 
 TIMEOUT = 600  # s for one process; the slowest peer needs 10 on two idle cores
 SECONDS = 30  # of sound: one window of the published models
+TOKENS = "tokens"  # the part of the benchmark in which every peer writes as many; speech.PARTS are the others
+ALL = (TOKENS, *speech.PARTS)
+# Of --minutes, when each part has to be over: no further round of it begins that would not fit.
+SHARES = {"clips": 0.42, "cold": 0.52, "long": 0.84, TOKENS: 1.0}
+BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
+WATCHED = 3  # s
 
 
 @dataclass(frozen=True)
@@ -43,31 +55,42 @@ class Peer:
     setting: dict = field(default_factory=dict)
     note: str = ""
     reason: str = ""  # why it cannot be measured anywhere
+    once: tuple[str, ...] = ()  # parts in which it is so slow that one round has to do
+    cannot: tuple[str, ...] = ()  # parts that are not for it
 
 
-def lab(name: str, **setting) -> Peer:
-    return Peer(f"this lab {name}", "lab.py", None, "graphs", setting)
+def lab(name: str, environment: str | None = None, note: str = "", cannot: tuple[str, ...] = (),
+        once: tuple[str, ...] = (), **setting) -> Peer:
+    return Peer(f"this lab {name}", "lab.py", environment, "graphs", setting, note, once=once, cannot=cannot)
 
 
 PEERS = [
-    lab("fp32", precision="fp32"), lab("fp16", precision="fp16"), lab("int8", precision="int8"),
-    lab("int4", precision="int4"), lab("int8 optimized", precision="int8", optimized=True),
-    lab("fp32, beam 5", precision="fp32", beams=5), lab("int8, beam 5", precision="int8", beams=5),
-    lab("int8 optimized, beam 5", precision="int8", optimized=True, beams=5),
-    Peer("transformers fp32", "transformers_peer.py", setting={"dtype": "float32"}),
-    Peer("transformers bf16", "transformers_peer.py", setting={"dtype": "bfloat16"}),
-    Peer("optimum-onnx fp32", "optimum_peer.py", "optimum", "optimum"),
+    lab("fp32", precision="fp32", once=("long",)), lab("fp16", precision="fp16", cannot=speech.PARTS),
+    lab("int8", precision="int8"), lab("int4", precision="int4", cannot=speech.PARTS),
+    lab("int8 optimized", precision="int8", optimized=True),
+    lab("int8 on OpenVINO", "onnxruntime-openvino", "--provider openvino: the float32 encoder there, and the int8 "
+        "decoder on onnxruntime", precision="int8", provider="openvino"),
+    lab("fp32, beam 5", precision="fp32", beams=5, once=(TOKENS,), cannot=speech.PARTS),
+    lab("int8, beam 5", precision="int8", beams=5, cannot=speech.PARTS),
+    lab("int8 optimized, beam 5", precision="int8", optimized=True, beams=5, cannot=speech.PARTS),
+    Peer("transformers fp32", "transformers_peer.py", setting={"dtype": "float32"}, cannot=("long",)),
+    Peer("transformers bf16", "transformers_peer.py", setting={"dtype": "bfloat16"}, once=(TOKENS,),
+         cannot=speech.PARTS),
+    Peer("optimum-onnx fp32", "optimum_peer.py", "optimum", "optimum", once=(TOKENS,), cannot=speech.PARTS),
     Peer("faster-whisper fp32", "faster_whisper_peer.py", "faster-whisper", "ct2-float32",
-         {"compute_type": "float32"}),
+         {"compute_type": "float32"}, once=("clips", "long")),
     Peer("faster-whisper int8", "faster_whisper_peer.py", "faster-whisper", "ct2-int8", {"compute_type": "int8"}),
-    Peer("onnxruntime-genai int8", "genai_peer.py", "genai", "genai-int8",
+    Peer("OpenVINO GenAI int8", "openvino_peer.py", "openvino", "openvino-int8", cannot=(TOKENS,)),
+    Peer("onnx-asr int8", "onnx_asr_peer.py", "onnx-asr", "onnx-asr-int8", cannot=(TOKENS,), once=("long",),
+         note="optimum's graphs in int8, in its layout `whisper`; the long recording cut by its Silero detector"),
+    Peer("onnxruntime-genai int8", "genai_peer.py", "genai", "genai-int8", cannot=speech.PARTS,
          note="encoder: what the first token takes beyond a later one"),
-    Peer("onnxruntime-genai int4", "genai_peer.py", "genai", "genai-int4",
+    Peer("onnxruntime-genai int4", "genai_peer.py", "genai", "genai-int4", cannot=speech.PARTS,
          note="encoder: what the first token takes beyond a later one"),
-    Peer("whisper.cpp f16", "whispercpp_peer.py", "whispercpp", "whispercpp",
+    Peer("whisper.cpp f16", "whispercpp_peer.py", "whispercpp", "whispercpp", once=("clips", "long"),
          note="tokens given, not chosen: its Python binding returns no logits"),
-    Peer("sherpa-onnx int8", "", reason="its wheel has no exporter, and cannot be told to write a given number of "
-         "tokens: its recognizer stops at the end token or at half of the decoder's positions"),
+    Peer("sherpa-onnx int8", "sherpa_peer.py", "sherpa-onnx", "sherpa-onnx-int8", cannot=(TOKENS, "long"),
+         note="its own layout; it hears a clip with 10 s of silence, not a window of 30 s, and no long recording"),
 ]
 
 
@@ -75,27 +98,91 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare, measure in rounds, write results.json and RESULTS.md."""
     args = arguments(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    started, load = time.time(), os.getloadavg()[0]
-    if load > 0.5:
-        console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
+    load = os.getloadavg()[0]
+    refuse_busy(load, args.anyway)
     source, random_weights = checkpoint(args)
     clip = write_clip(prepare.WORK / "clip.wav")
+    works = None if random_weights else speech.choose(corpora.read(args.corpus)[0], prepare.WORK / "sounds")
     chosen = [peer for peer in PEERS if re.search(args.only, peer.name)]
     rows = {peer.name: {**asdict(peer), "runs": []} for peer in chosen}
     ready = [job for peer in chosen if (job := job_of(peer, source, clip, args, rows[peer.name]))]
-    limits = measure_limits(args.threads)
-    turns = [job for _ in range(args.rounds) for job in ready]
-    for peer, job in console.progress(turns, description="measuring", unit="process"):
-        measure(peer, job, rows[peer.name])
-    document = {"schema": "whisper-onnx-lab/benchmark/1", "machine": machine.card(args.threads),
-                "load_before": round(load, 2), "duration_s": round(time.time() - started), "limits": limits,
+    others = refuse_busy(None, args.anyway)
+    began = time.monotonic()
+    limits, heard = measure_limits(args.threads), {}
+    if works:  # random weights have nothing to say about speech
+        heard = {"speech": hear(works, source, ready, args)}
+    rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,
+                          began + 60 * args.minutes)
+    document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
+                "load_before": round(load, 2), "others_cores": others, "duration_s": round(time.monotonic() - began),
+                "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
-                "settings": {key: getattr(args, key) for key in ("rounds", "repeats", "tokens", "threads")},
-                "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values())}
+                "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
+                "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values()),
+                **heard}
     files.write_json(Path(args.output_dir) / "results.json", document)
-    files.write_text(Path(args.output_dir) / "RESULTS.md", report.markdown(document))
-    print(f"{args.output_dir}/RESULTS.md and results.json after {document['duration_s']} s")
+    report.write(document, Path(args.output_dir))
+    print(f"{args.output_dir}/RESULTS.md and results.json{', results.png' * bool(heard)} after "
+          f"{document['duration_s']} s")
     return 0
+
+
+def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespace) -> dict:
+    """Every system on speech: what it was, rounds of each part, results."""
+    scorer = scoring.Scorer(source)
+    heard = speech.Speech(works, scorer, args.threads, prepare.WORK)
+    heard.measure(ready, args.rounds, {part: args.minutes * SHARES[part] for part in speech.PARTS})
+    return {"works": works.describe(scorer), "rounds": heard.finished, "systems": heard.results()}
+
+
+def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: float) -> int:
+    """Rounds of the part with a given number of tokens, as Speech.measure makes them; returns their number."""
+    for number in range(rounds):
+        began = time.monotonic()
+        now = [(peer, job) for peer, job in turns if not number or TOKENS not in peer.once]
+        for peer, job in console.progress(now, description=f"tokens, round {number + 1}", unit="process"):
+            measure(peer, job, rows[peer.name])
+        if 2 * time.monotonic() - began > deadline:
+            break
+    console.note(TOKENS, console.count(number + 1, "round"), "of fresh processes, in turn")
+    return number + 1
+
+
+def refuse_busy(load: float | None, anyway: bool) -> float:
+    """Processor cores that other processes take now. Raises LabError where that, or the load, is no idle machine.
+
+    load: None where this program's own preparations were the load of the last minute. anyway: a warning in place of
+    the error.
+    """
+    others, busiest = busy_cores()
+    if (load or 0) <= BUSY_LOAD and others <= BUSY_CORES:
+        return others
+    found = [f"load {load:.1f}"] if load is not None else []
+    found.append(f"other processes take {others:.1f} of {console.count(os.cpu_count(), 'core')}{busiest}")
+    problem = f"the machine is busy ({', '.join(found)}): times would be too long, and uneven"
+    if not anyway:
+        raise LabError(problem, "wait until it is idle; or measure all the same: python benchmarks/run.py --anyway")
+    console.warn(problem)
+    return others
+
+
+def busy_cores() -> tuple[float, str]:
+    """Cores that other processes take for WATCHED s, and the busiest of them, in words."""
+    import psutil
+
+    known = {one.pid: one for one in psutil.process_iter()}
+    for one in known.values():
+        with contextlib.suppress(psutil.Error):
+            one.cpu_percent()
+    psutil.cpu_percent()
+    time.sleep(WATCHED)
+    cores = psutil.cpu_percent() / 100 * os.cpu_count()
+    shares: dict[str, float] = {}
+    for one in known.values():
+        with contextlib.suppress(psutil.Error):
+            shares[one.name()] = shares.get(one.name(), 0) + one.cpu_percent()
+    name = max(shares, key=shares.get, default="")
+    return round(cores, 2), f", {console.plain(name, one_line=True)} most" if shares.get(name) else ""
 
 
 def checkpoint(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -183,6 +270,11 @@ def write_clip(path: Path) -> Path:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = console.parser(__doc__, "model", "threads", "output_dir", "quiet", "log_level", output_dir=str(HERE))
+    parser.add_argument("--corpus", default=str(HERE.parent / "media"), metavar="FOLDER|NAME",
+                        help="clips with what was said in them, as of accuracy.py (default: media, synthesized)")
+    parser.add_argument("--minutes", type=float, default=19, metavar="M",
+                        help="no further round begins that would not fit (default: %(default)s)")
+    parser.add_argument("--anyway", action="store_true", help="measure beside other work too")
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes for each peer (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="warm transcripts in each (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="greedy tokens (default: %(default)s)")

@@ -76,7 +76,7 @@ def test_goals_are_judged_in_the_right_direction(document):
 def test_decoder_floor_reads_weights_and_cross_cache(document):
     """9.2 M elements of cross cache for base: 36.9 MB in float32, a quarter of that in int8."""
     text = module("report").markdown(document)
-    floors = text[text.index("## Floors"):]
+    floors = text[text.index("### Floors"):]
     assert cells(floors, "fp32")[1:4] == ["36.9", "0.68-1.19", "10.00"]
     assert cells(floors, "int8")[1:4] == ["9.2", "0.17-0.30", "2.00"]
     # (66 / 2300 + 30.7 / 400) s + 10 x 0.17 to 0.30 ms; 0.66 s of the peer over that
@@ -112,6 +112,7 @@ def test_results_are_what_the_report_makes_of_them():
         pytest.skip("benchmarks/results.json is not there: `make benchmark` writes it")
     results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
     assert module("report").markdown(results) == (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
+    assert ("speech" in results) == (BENCHMARKS / "results.png").is_file()
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------

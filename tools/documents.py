@@ -59,6 +59,17 @@ def base_speed() -> str:
     return "\n".join([*lines[:lines.index("")], "", card])
 
 
+def base_speech() -> str:
+    """Seconds and word errors on speech as people use it, from the benchmark; the picture where it was drawn."""
+    from benchmarks import speech_report
+
+    document = _benchmark()
+    if not (lines := speech_report.table(document)):
+        return "Not measured in this copy: `make benchmark CORPUS=FOLDER` does it, on an idle machine."
+    picture = ["![Seconds against word errors, a point for each runtime](../benchmarks/results.png)", ""]
+    return "\n".join([*picture, *lines, "", speech_report.described(document)])
+
+
 def streaming_table() -> str:
     """How late live text is, from 09 --output-json."""
     from tools.streaming_table import table
@@ -133,7 +144,8 @@ def _benchmark() -> dict:
 
 
 SOURCES: dict[str, Callable[[], str]] = {
-    "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed, "all-sizes": all_sizes,
+    "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
+    "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
 }

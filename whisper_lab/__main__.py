@@ -34,9 +34,7 @@ def main(argv: list[str] | None = None) -> int:
                                      args.timestamps == "word"))
         return heard[-1]
 
-    facts = {key: runtime.facts[key] for key in ("revision", "random_weights", "weights_sha256", "precision")}
-    status = transcripts.Results(clips, transcripts.output(args),
-                                 {"name": runtime.facts["model"], **facts, "optimized": args.optimized},
+    status = transcripts.Results(clips, transcripts.output(args), runtime.described,
                                  transcripts.settings(args, "audio_context"), threads=args.threads).run(work)
     transcripts.tell_windows(heard)
     return status
@@ -46,8 +44,9 @@ def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for, and notes about them."""
     started, name = time.perf_counter(), chosen_name(args.model, args.model_dir)
     runtime = OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True,
-                          verify=not args.no_verify)
-    console.note("graphs", f"{runtime.facts['model']} {args.precision}{' optimized' if args.optimized else ''}",
+                          verify=not args.no_verify, provider=args.provider)
+    optimized = " optimized" if runtime.facts["optimized"] else ""
+    console.note("graphs", f"{runtime.facts['model']} {args.precision}{optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")
     if runtime.facts["random_weights"]:
         console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
@@ -91,7 +90,7 @@ def add_graph_flags(parser) -> None:
     """Which graphs `open_runtime` opens."""
     parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
                         help="of the graphs (default: %(default)s)")
-    console.add_flags(parser, "model_dir")
+    console.add_flags(parser, "model_dir", "provider")
     more = console.rare(parser)
     more.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
     more.add_argument("--no-verify", action="store_true",

@@ -119,6 +119,9 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     ),
     "model_dir": (("--model-dir",), {"default": "whisper_model_dir", "metavar": "DIR",
                                      "help": "where 03 wrote the graphs (default: %(default)s)"}),
+    "provider": (("--provider",), {"choices": ["cpu", "openvino"], "default": "cpu", "help": "openvino: the fp32 "
+                                   "encoder on OpenVINO's kernels, where onnxruntime-openvino is installed (default: "
+                                   "cpu, onnxruntime's own)"}),
     "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
                                        "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
     "task": (("--task",), {"choices": ["transcribe", "translate"], "default": "transcribe",
@@ -153,8 +156,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
-SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "seed", "force",
-          "log_level", "audio_context"}  # shown by --help-all alone
+SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "provider", "seed",
+          "force", "log_level", "audio_context"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "output_json": ("--output-json", "--json", {})}

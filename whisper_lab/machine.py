@@ -25,6 +25,7 @@ ARM_FLAGS = {"asimd": "NEON/ASIMD", "asimddp": "DOTPROD", "i8mm": "I8MM", "bf16"
 MACOS_FLAGS = {"AdvSIMD": "NEON/ASIMD", "FEAT_DotProd": "DOTPROD", "FEAT_I8MM": "I8MM", "FEAT_BF16": "BF16"}
 PACKAGES = ["torch", "torchaudio", "transformers", "onnx", "onnxruntime", "onnxscript", "optimum", "tokenizers",
             "numpy", "soxr", "soundfile", "av", "jiwer"]
+INSTEAD = ["onnxruntime-openvino"]  # named where it is installed: in place of onnxruntime
 
 
 def card(threads: int | None = None) -> dict:
@@ -39,14 +40,16 @@ def card(threads: int | None = None) -> dict:
         "memory_bytes": memory_bytes(),
         **gpu_card(),
         "os": operating_system(), "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES}
+        | {name: found for name in INSTEAD if (found := version(name))},
     }
 
 
 def one_line(card: dict) -> str:
     """The card as the line that stands under every table."""
     sets = ", ".join(card["instruction_sets"] or []) or "instruction sets unknown"
-    versions = ", ".join(f"{name} {card['versions'][name]}" for name in ("torch", "transformers", "onnxruntime")
+    named = ("torch", "transformers", "onnxruntime", *INSTEAD)
+    versions = ", ".join(f"{name} {card['versions'][name]}" for name in named
                          if card["versions"].get(name))
     parts = [f"{card['cpu'] or 'unknown processor'} ({sets})",
              f"{count(card['cores'], 'core')}, {count(card['threads'], 'thread')}",

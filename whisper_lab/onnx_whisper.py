@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, external_data, machine, names, seals
+from whisper_lab import console, external_data, machine, names, openvino, seals
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
@@ -35,21 +35,29 @@ class OnnxWhisper:
     """
 
     def __init__(self, folder: str | Path = "whisper_model_dir", name: str = "whisper-nano", precision: str = "fp32",
-                 threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True):
+                 threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True,
+                 provider: str = "cpu"):
         """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
         for this whole process, a little faster where nobody else in it uses onnxruntime; verify: refuse files that
-        have changed since 03 wrote them.
+        have changed since 03 wrote them; provider: `openvino` takes the float32 encoder and runs it there.
 
-        Raises LabError where a file is missing, cannot be read, has changed, or does not belong to the others.
+        Raises LabError where a file is missing, cannot be read, has changed, or does not belong to the others, and
+        where the provider is not installed.
         """
-        self.command = export_command(folder, name, precision, optimized)
-        paths = find_pair(folder, name, precision, optimized)  # without graphs the files beside them say nothing
+        if provider == "openvino":
+            openvino.require()
+            openvino.tell(precision, optimized)
+            optimized = False  # its decoder reads int8 caches, and the float32 encoder makes float32 ones
+        self.command = export_command(folder, name, precision, optimized, provider)
+        # Found first: without graphs the files beside them say nothing.
+        paths = find_pair(folder, name, precision, optimized, provider)
         checks = begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
         files = names.runtime_folder(folder, name)
         if verify:
             seals.check_files(files, RUNTIME_FILES, seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
-        encoder, decoder, self.facts = open_pair(folder, name, precision, optimized, threads, shared_pool, checks)
+        encoder, decoder, self.facts = open_pair(folder, name, precision, optimized, threads, shared_pool, checks,
+                                                 provider)
         check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         try:
             self._connect(encoder, decoder)
@@ -105,6 +113,12 @@ class OnnxWhisper:
         """How much silence a shorter window needs behind the sound, as 03 found it; None: it has to be whole."""
         found = getattr(self, "facts", {}).get("silence_s")
         return float(found) if type(found) in (int, float) and 0 <= found < float("inf") else None
+
+    @property
+    def described(self) -> dict:
+        """Which graphs these are, for documents."""
+        return {"name": self.facts["model"], **{key: self.facts[key] for key in (
+            "revision", "random_weights", "weights_sha256", "precision", "optimized", "provider")}}
 
     @property
     def has_attention(self) -> bool:
@@ -205,27 +219,33 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None,
-              shared_pool: bool = False, checks: dict[str, seals.Check] | None = None):
+              shared_pool: bool = False, checks: dict[str, seals.Check] | None = None, provider: str = "cpu"):
     """Encoder and decoder session, and their metadata with values read from JSON: (encoder, decoder, facts).
 
     threads: None takes all cores; shared_pool: see session_options; checks: of `begin_checks`, {} to open what is
-    damaged. Raises LabError where a graph is missing, cannot be read, is not as 03 wrote it, or where the two were not
+    damaged; provider: as of OnnxWhisper.
+
+    Raises LabError where a graph is missing, cannot be read, is not as 03 wrote it, or where the two were not
     made together.
     """
-    paths, command = find_pair(folder, name, precision, optimized), export_command(folder, name, precision, optimized)
+    paths = find_pair(folder, name, precision, optimized, provider)
+    command = export_command(folder, name, precision, optimized, provider)
     check_version(f"{precision} optimized" if optimized else precision)
     checks, sessions = begin_checks(paths) if checks is None else checks, {}
-    for part in ("decoder", "encoder"):  # the larger first: while it is read the other takes no room
+    # First the one that takes more to open: meanwhile the other takes no room. OpenVINO compiles its own copy.
+    for part in ("encoder", "decoder") if provider == "openvino" else ("decoder", "encoder"):
         if part in checks:
             checks[part].require(command)
-        sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command)
+        where = openvino.settings(threads) if (provider, part) == ("openvino", "encoder") else CPU
+        sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command, where)
         machine.give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
-    _check_together(facts, paths, command)
+    _check_together(facts, paths, command, provider)
     if checks and any(seals.sealed(path) is None for path in paths.values()):
         console.warn(f"the graphs of {name} were written before this lab sealed graphs: damage to them cannot be "
                      f"noticed; to write them again: {command}")
-    return sessions["encoder"], sessions["decoder"], facts["encoder"] | facts["decoder"]
+    both = facts["encoder"] | facts["decoder"] | {"provider": provider, "optimized": optimized}
+    return sessions["encoder"], sessions["decoder"], both
 
 
 def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
@@ -233,13 +253,15 @@ def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
     return {part: seals.Check(path) for part, path in paths.items()}
 
 
-def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
+def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, provider: str = "cpu"
+              ) -> dict[str, Path]:
     """{"encoder": path, "decoder": path}. Raises LabError, with the command that writes them, where one is missing."""
-    paths = names.pair(folder, name, precision, optimized)
+    on_openvino = provider == "openvino"
+    paths = openvino.pair(folder, name, precision) if on_openvino else names.pair(folder, name, precision, optimized)
     for part, path in paths.items():
         if not path.is_file():
-            raise LabError(f"there is no {part} {path}",
-                           f"write it: {export_command(folder, name, precision, optimized)}")
+            made = "fp32" if on_openvino and part == "encoder" else precision
+            raise LabError(f"there is no {part} {path}", f"write it: {export_command(folder, name, made, optimized)}")
     return paths
 
 
@@ -262,8 +284,11 @@ def version_of(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False) -> str:
+def export_command(folder: str | Path, name: str, precision: str, optimized: bool = False, provider: str = "cpu"
+                   ) -> str:
     """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
+    if provider == "openvino" and precision != "fp32":  # a float32 encoder and another decoder: one run for each
+        return " && ".join(export_command(folder, name, made) for made in ("fp32", precision))
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
     place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {shlex.quote(str(folder))}"
     model = shlex.quote(names.given(name))
@@ -315,12 +340,15 @@ def _make_pool(threads: int) -> None:
         _pool.append(None)
 
 
-def _open(path: Path, options, command: str):
+CPU = ["CPUExecutionProvider"]
+
+
+def _open(path: Path, options, command: str, providers: list = CPU):
     import onnxruntime
 
     _check_places(path, command)
     try:  # without fallback: it would try the same once more, and say so on stdout
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise _open_failure(path, str(error), command) from error
 
@@ -381,10 +409,13 @@ def _value(text: str):
         return text
 
 
-def _check_together(facts: dict[str, dict], paths: dict[str, Path], command: str) -> None:
-    """Both graphs come from the same weights, in the same precision, and the caches of one fit the other."""
+def _check_together(facts: dict[str, dict], paths: dict[str, Path], command: str, provider: str) -> None:
+    """Both graphs come from the same weights, in the same precision (on OpenVINO the encoder has its own), and the
+    caches of one fit the other."""
     encoder, decoder = facts["encoder"], facts["decoder"]
     for key, what in (("weights_sha256", "weights"), ("precision", "precision"), ("format", "format of the metadata")):
+        if key == "precision" and provider == "openvino":
+            continue
         if encoder.get(key) != decoder.get(key):
             raise LabError(f"{paths['encoder'].name} and {paths['decoder'].name} were not made together: {what} "
                            f"{str(encoder.get(key))[:12]} and {str(decoder.get(key))[:12]}",

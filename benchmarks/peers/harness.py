@@ -10,7 +10,8 @@ and, where an API does not part encoder and decoder, `decode_includes_encoder = 
 
 For accuracy.py, whose jobs name `clips`, a peer is a function listen(job) that returns another: hear(samples, clip),
 the text of one clip. A clip has `language` and `long`; where that is false it gets one greedy pass without timestamps,
-and otherwise the peer's own way of transcribing a recording longer than the window, with its own defaults.
+and otherwise the peer's own way of transcribing a recording longer than the window, with its own defaults. run.py asks
+for the same, and with `cold` for the whole process.
 """
 
 import importlib.metadata
@@ -30,7 +31,7 @@ def main(load, listen=None) -> None:
     """Run the job given as the first argument; the last line of stdout is the result, of clips a line each."""
     job = json.loads(sys.argv[1])
     if "clips" in job:
-        transcribe(listen, job)
+        (cold if job.get("cold") else transcribe)(listen, job)
         return
     samples = read_wav(job["clip"])
     peer = load(job)
@@ -50,7 +51,7 @@ def transcribe(listen, job: dict) -> None:
     """
     clips = read_json(*job["clips"].rsplit("/", 1))
     hear = listen(job)
-    print(json.dumps({"versions": {name: version(name) for name in job["packages"]}}), flush=True)
+    print(json.dumps({"versions": {name: here for name in job["packages"] if (here := version(name))}}), flush=True)
     hear(read_wav(clips[0]["wav"])[:WINDOW], {**clips[0], "long": False})
     for clip in clips:
         samples = read_wav(clip["wav"])
@@ -58,6 +59,14 @@ def transcribe(listen, job: dict) -> None:
         print(json.dumps({"clip": clip["id"], "text": runs[0][0], "steady": len({run[0] for run in runs}) == 1,
                           "seconds": statistics.median(run[1] for run in runs),
                           "cpu_s": statistics.median(run[2] for run in runs)}), flush=True)
+
+
+def cold(listen, job: dict) -> None:
+    """A line of JSON for the first clip: its text, seconds from the start of this process to the text, peak memory."""
+    clip = read_json(*job["clips"].rsplit("/", 1))[0]
+    text = listen(job)(read_wav(clip["wav"]), clip)
+    print(json.dumps({"clip": clip["id"], "text": text.strip(), "seconds": time.time() - job["started"],
+                      "peak_rss_bytes": peak_rss_bytes()}), flush=True)
 
 
 def heard(hear, samples: np.ndarray, clip: dict) -> tuple[str, float, float]:

@@ -1,6 +1,6 @@
 """This lab: two graphs behind OnnxWhisper, its search with all token rules.
 
-Setting: precision, optimized, beams, audio_context (of a clip; default auto).
+Setting: precision, optimized, beams, provider, audio_context (of a clip; default auto).
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
 def open_runtime(job: dict) -> OnnxWhisper:
     setting = job["setting"]
     return OnnxWhisper(job["artefact"], name_of(Path(job["checkpoint"])), setting["precision"], job["threads"],
-                       setting.get("optimized", False), shared_pool=True)
+                       setting.get("optimized", False), shared_pool=True,
+                       provider=setting.get("provider", "cpu"))
 
 
 class Lab:

@@ -1,4 +1,5 @@
-"""OpenVINO GenAI's WhisperPipeline. Setting: none; the precision is the artefact's. For accuracy.py only."""
+"""OpenVINO GenAI's WhisperPipeline. Setting: none; the precision is the artefact's. It cannot be made to write a given
+number of tokens."""
 
 import harness
 

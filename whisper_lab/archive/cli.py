@@ -44,7 +44,7 @@ def main(argv: list[str], open_runtime) -> int:
     check_folder(share)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
-    recipe = {"model": model(runtime, args), "settings": transcripts.settings(args, "audio_context")}
+    recipe = {"model": runtime.described, "settings": transcripts.settings(args, "audio_context")}
     store = Store(output, recipe)
     store.prepare()
     def work(samples: list, progress) -> list[transcribe.Transcript]:
@@ -103,12 +103,6 @@ def mine(share: Share, output: Path, shard: int, shards: int) -> tuple[list[find
     console.note("found", console.count(len(found.recordings), "recording"),
                  f"{len(chosen)} in shard {shard}/{shards}; {console.count(found.others, 'other file')} left alone")
     return chosen, found.unreadable
-
-
-def model(runtime, args) -> dict:
-    """What the graphs are of, as the runtime's JSON says it."""
-    facts = {key: runtime.facts[key] for key in ("revision", "random_weights", "weights_sha256", "precision")}
-    return {"name": runtime.facts["model"], **facts, "optimized": args.optimized}
 
 
 def who() -> str:
