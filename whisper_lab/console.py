@@ -133,6 +133,9 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
         "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
     "prompt": (("--prompt",), {"metavar": "TEXT", "help": "text put before every window, such as names to expect "
                                "(default: none)"}),
+    "batch_size": (("--batch-size",), {
+        "type": whole(1), "default": 4, "metavar": "N", "help": "windows heard at once: of several clips, or of a long "
+        "one, cut at pauses (default: %(default)s; 1: one after the other)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
@@ -144,8 +147,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
-SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "seed", "force",
-          "log_level"}  # shown by --help-all alone
+SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "batch_size", "seed",
+          "force", "log_level"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "output_json": ("--output-json", "--json", {})}

@@ -20,6 +20,7 @@ import numpy as np
 from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
+from whisper_lab.stretches import cuts
 from whisper_lab.tokens import TokenRules
 
 # Silence --------------------------------------------------------------------------------------------------------------
@@ -73,6 +74,8 @@ SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that i
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
+BATCH = 4  # windows at once
+ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that matters
 
 
 @dataclass
@@ -109,6 +112,7 @@ class Transcript:
     language: str | None = None
     language_probability: float | None = None  # None: the language was given
     duration: float = 0.0  # s
+    seconds: float | None = field(default=None, compare=False)  # that it took, where whoever asked for it counted them
 
     @property
     def text(self) -> str:
@@ -127,18 +131,19 @@ class Windows:
     Silent windows are passed over: `current` is one in which there may be speech, unless the cursor is `done`.
     """
 
-    def __init__(self, samples: np.ndarray, n_samples: int, sampling_rate: int, rules: TokenRules, tokenizer):
-        """samples: float32 [n] at sampling_rate Hz; n_samples: samples in the model's window."""
+    def __init__(self, samples: np.ndarray, n_samples: int, sampling_rate: int, rules: TokenRules, tokenizer,
+                 first: int = 0):
+        """samples: float32 [n] at sampling_rate Hz; n_samples: samples in the model's window; first: where to begin."""
         self.samples, self.n_samples, self.rate = samples, n_samples, sampling_rate
         self.rules, self.tokenizer = rules, tokenizer
-        self.position = 0  # samples
+        self.first = self.position = first  # samples
         self._pass_silence()
 
     @property
     def done(self) -> bool:
         """Nothing is left to decode; a recording of no samples is done at once."""
         rest = len(self.samples) - self.position
-        return rest <= 0 or (self.position > 0 and rest < SHORTEST * self.rate)
+        return rest <= 0 or (self.position > self.first and rest < SHORTEST * self.rate)
 
     @property
     def current(self) -> Window:
@@ -246,26 +251,31 @@ class Recording:
         for window in recording.windows:
             recording.take(decode(window, recording.language, recording.before))      # a decoding.Result
         recording.transcript
+
+    It may be one stretch of a longer one, decoded beside the others (`side_by_side`).
     """
 
     def __init__(self, samples: np.ndarray, runtime, options: Options, prompt: Sequence[int] = (),
-                 condition_on_previous: bool | None = None):
-        """Arguments as of `transcribe_many`. Raises LabError for a language that the checkpoint does not have."""
+                 condition_on_previous: bool | None = None, first: int = 0, last: int | None = None,
+                 leader: "Recording | None" = None):
+        """Arguments as of `transcribe_many`; a stretch is that from sample `first` to `last`, and has the language of
+        its leader, the recording's first stretch. Raises LabError for a language that the checkpoint does not have."""
         spec, rules = runtime.spec, runtime.rules
-        self.windows = Windows(samples, spec.n_samples, spec.sampling_rate, rules, runtime.tokenizer)
+        self.windows = Windows(samples[:last], spec.n_samples, spec.sampling_rate, rules, runtime.tokenizer, first)
         # A recording longer than the window needs timestamps: they say where the next window begins.
         self.options = replace(options, timestamps=options.timestamps or len(samples) > spec.n_samples)
         self.prompt, self.said = list(prompt), []
         wanted = rules.condition_on_previous if condition_on_previous is None else condition_on_previous
         self.condition = wanted and rules.previous is not None
-        self._reported = 0  # samples
+        self._reported = first  # samples
+        self.leader = leader or self
         language = rules.wanted_language(options.language) or (None if rules.languages else "en")
         self.transcript = Transcript(language=language, duration=len(samples) / spec.sampling_rate)
 
     @property
     def language(self) -> str | None:
         """That of the recording; None: no window decided it yet, so each is asked for its own."""
-        return self.transcript.language
+        return self.leader.transcript.language
 
     @property
     def before(self) -> list[int]:
@@ -274,19 +284,19 @@ class Recording:
 
     def take(self, result: Result) -> list[Segment]:
         """Note the current window's result and move on; returns the new segments."""
-        transcript = self.transcript
+        leading = self.leader.transcript
         if is_silence(result, self.options):  # likely no speech, and unlikely text
             self.windows.skip()
             return []
         segments = self.windows.advance(result.tokens)
-        if segments and transcript.language is None:  # the first window that is kept decides for the recording
-            transcript.language, transcript.language_probability = result.language, result.language_probability
+        if segments and leading.language is None:  # the first window that is kept decides for the recording
+            leading.language, leading.language_probability = result.language, result.language_probability
         for segment in segments:
             segment.avg_logprob, segment.no_speech_prob = result.avg_logprob, result.no_speech_prob
             segment.temperature, segment.text_logprob = result.temperature, result.text_logprob
             segment.compression_ratio = result.compression_ratio
         self.said = to_continue(self.said, segments, result, self.options) if self.condition else []
-        transcript.segments += segments
+        self.transcript.segments += segments
         return segments
 
     def moved(self) -> float:
@@ -301,27 +311,61 @@ def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **s
 
 
 def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
-                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = 8,
+                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = BATCH,
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
-    A recording longer than the window is decoded with timestamps whatever options.timestamps says: they join its
-    windows. options.temperatures None: FALLBACK_TEMPERATURES. prompt: tokens put before every window;
-    condition_on_previous: also what was said before; None: as the checkpoint says (TokenRules). words: each segment
-    gets its words with times. progress is called with the s of sound that each window moved on. Raises LabError for a
-    language or task that the checkpoint does not have.
+    Where that is more than 1, a long recording is cut at pauses into as many stretches (stretches.py), which are
+    decoded side by side and joined again: see `side_by_side`. A recording longer than the window is decoded with
+    timestamps whatever options.timestamps says: they join its windows. options.temperatures None:
+    FALLBACK_TEMPERATURES. prompt: tokens put before every window; condition_on_previous: also what was said before;
+    None: as the checkpoint says (TokenRules). words: each segment gets its words with times. progress is called with
+    the s of sound that each window moved on. Raises LabError for a language or task that the checkpoint does not have.
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
-    all_recordings = [Recording(samples, runtime, options, prompt, condition_on_previous) for samples in recordings]
-    for recording in all_recordings:
-        if progress and recording.windows.position:
-            progress(recording.moved())  # the silence before the first window
+    groups = [side_by_side(samples, runtime, options, prompt, condition_on_previous, batch_size)
+              for samples in recordings]
+    stretches = list(itertools.chain(*groups))
+    for stretch in stretches:
+        if progress and (silence := stretch.moved()):
+            progress(silence)  # before the first window
     for timestamps in (False, True):
-        waiting = [recording for recording in all_recordings if recording.options.timestamps == timestamps]
-        while waiting := [recording for recording in waiting if not recording.windows.done]:
-            _decode_windows(runtime, waiting[:batch_size], words, progress)
-    return [recording.transcript for recording in all_recordings]
+        waiting = [stretch for stretch in stretches if stretch.options.timestamps == timestamps]
+        while waiting := [stretch for stretch in waiting if not stretch.windows.done]:
+            _decode_windows(runtime, _of_one_length(runtime, waiting)[:batch_size], words, progress)
+    return [joined(group) for group in groups]
+
+
+def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
+                 condition_on_previous: bool | None, batch_size: int) -> list[Recording]:
+    """A recording as up to `batch_size` stretches, each from one cut to the next; arguments as of `transcribe_many`.
+
+    How it is cut depends on nothing but the recording. Where each window is to be given the text before it, it is not
+    cut: the stretches would begin without.
+    """
+    spec = runtime.spec
+    places = [] if condition_on_previous else cuts(samples, spec.sampling_rate, spec.n_samples, batch_size)
+    made: list[Recording] = []
+    for first, last in itertools.pairwise([0, *places, len(samples)]):
+        made.append(Recording(samples, runtime, options, prompt, False if places else condition_on_previous, first,
+                              last, made[0] if made else None))
+    return made
+
+
+def joined(stretches: Sequence[Recording]) -> Transcript:
+    """The transcript of a recording, of those of its stretches."""
+    segments = [segment for stretch in stretches for segment in stretch.transcript.segments]
+    return replace(stretches[0].transcript, segments=segments)
+
+
+def _of_one_length(runtime, waiting: list[Recording]) -> list[Recording]:
+    """Those whose windows are about as long as the longest. What hears short windows hears all of a batch for as long
+    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s."""
+    if not getattr(runtime, "takes_short_windows", False):
+        return waiting
+    longest = max(stretch.windows.current.duration for stretch in waiting)
+    return [stretch for stretch in waiting if stretch.windows.current.duration > longest - ALIKE]
 
 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,
@@ -331,10 +375,12 @@ def _decode_windows(runtime, recordings: list[Recording], words: bool,
     windows = [recording.windows.current for recording in recordings]
     features = np.stack([log_mel(window.samples, runtime.spec) for window in windows])
     cross = runtime.encode(features)
-    results = decode_encoded(runtime, cross, len(windows), options,
-                             [recording.language for recording in recordings],
+    languages = [recording.language for recording in recordings]
+    results = decode_encoded(runtime, cross, len(windows), options, languages,
                              [recording.before for recording in recordings])
     for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
+        if languages[i] is None and recording.language not in (None, result.language):
+            continue  # a stretch before it has just decided on another language: this window is decoded again, in that
         segments = recording.take(result)
         if words and segments:
             add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,

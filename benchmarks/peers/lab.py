@@ -1,8 +1,6 @@
 """This lab: two graphs behind OnnxWhisper, its search with all token rules. Setting: precision, optimized, beams."""
 
-import contextlib
 import dataclasses
-import io
 import sys
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import __main__, transcripts  # noqa: E402
+from whisper_lab import __main__, audio, transcribe, transcripts  # noqa: E402
 from whisper_lab.decoding import Options, decode, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.names import name_of  # noqa: E402
@@ -56,11 +54,10 @@ def listen(job: dict):
 
 
 def long_text(runtime: OnnxWhisper, clip: dict) -> str:
-    """What the command line makes of a recording; notes and bars have no place among the harness's lines."""
+    """What the command line makes of a recording with its defaults."""
     args = __main__.arguments([clip["wav"], "--language", clip["language"], "--quiet"])
-    with contextlib.redirect_stdout(io.StringIO()):
-        return __main__.transcribe_clip(runtime, Path(clip["wav"]), transcripts.options(args), [],
-                                        args.condition_on_previous, words=False).text
+    return transcribe.transcribe(runtime, audio.load(clip["wav"]).samples, transcripts.options(args),
+                                 condition_on_previous=args.condition_on_previous, batch_size=args.batch_size).text
 
 
 harness.main(Lab, listen)
