@@ -1,5 +1,6 @@
 """A long recording cut at pauses and decoded side by side, and several clips at once: nothing lost, nothing moved."""
 
+import itertools
 import json
 import shutil
 import tracemalloc
@@ -13,10 +14,12 @@ from tests.test_transcribe import RATE, ToneListener, hiss, regular_spans, tones
 from whisper_lab import audio, stretches
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
+from whisper_lab.metrics import word_errors
 from whisper_lab.together import Together
 from whisper_lab.transcribe import Transcript, side_by_side, transcribe, transcribe_many
 
 MEDIA = Path(__file__).resolve().parent.parent / "media"
+CLIPS = ("kitchen", "digits", "time")
 WINDOW = 10 * RATE  # samples; nano's
 
 
@@ -26,8 +29,8 @@ def listener(nano):
 
 
 def speech(seconds: float, pause: float = 0.7) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """The project's English clips in turn with `pause` s of faint hiss between them, and where each one is, s."""
-    clips = [audio.load(MEDIA / f"{name}.wav").samples for name in ("kitchen", "digits", "hello", "time")]
+    """Three short clips of the project in turn with `pause` s of faint hiss between them, and where each one is, s."""
+    clips = [audio.load(MEDIA / f"{name}.wav").samples for name in CLIPS]
     parts, spans, now = [], [], 0.0
     while now < seconds:
         clip = clips[len(spans) % len(clips)]
@@ -41,21 +44,27 @@ def speech(seconds: float, pause: float = 0.7) -> tuple[np.ndarray, list[tuple[f
 
 def test_cuts_fall_in_the_longest_pauses_near_the_even_places():
     """Found by the level: no detector is here."""
-    samples, spans = speech(150)
-    pauses = [(end, start) for (_, end), (start, _) in zip(spans, spans[1:], strict=False)]
+    samples, _ = speech(150)
     found = stretches.cuts(samples, RATE, WINDOW, 4)
     assert len(found) == 3 and found == sorted(found)
     for i, cut in enumerate(found, 1):
         assert abs(cut / len(samples) - i / 4) * len(samples) <= stretches.NEAR * RATE
-        assert any(start < cut / RATE < end for start, end in pauses)
+        assert np.abs(samples[cut - RATE // 5:cut + RATE // 5]).max() < 0.01
 
 
 def test_of_several_pauses_the_longest_is_taken_and_of_equals_the_nearest():
     def pauses(piece):  # of 16 s, whose middle is the even place
         return [(1.0, 1.9), (5.0, 5.9), (12.0, 12.2)]
 
-    samples = np.zeros(60 * RATE, np.float32)
-    assert stretches.cuts(samples, RATE, WINDOW, 2, pauses) == [round((30 - stretches.NEAR + 5.45) * RATE)]
+    (cut,) = stretches.cuts(np.zeros(60 * RATE, np.float32), RATE, WINDOW, 2, pauses)
+    assert cut / RATE == pytest.approx(30 - stretches.NEAR + 5.45, abs=0.03)
+
+
+def test_what_is_no_speech_to_the_detector_is_cut_where_it_is_quiet():
+    """Singing, for one: tones that it calls one long pause."""
+    spans = [(start, start + 1.2) for start in np.arange(0, 60, 1.7)]
+    (cut,) = stretches.cuts(tones(*spans, duration=61), RATE, WINDOW, 2, lambda piece: [(0.0, len(piece) / RATE)])
+    assert all(not start < cut / RATE < end for start, end in spans)
 
 
 @pytest.mark.parametrize("found", [[], [(3.0, 3.1)]])
@@ -110,8 +119,11 @@ def test_side_by_side_is_heard_what_is_heard_one_after_the_other(listener):
     beside = transcribe(listener, samples, Options("en"), batch_size=4, words=True, progress=moves.append)
     assert listener.largest_batch == 4
     assert [segment.text for segment in beside.segments] == [segment.text for segment in alone.segments]
-    for found in (beside.segments, [word for segment in beside.segments for word in segment.words]):
-        np.testing.assert_allclose([(one.start, one.end) for one in found], spans, atol=0.04)
+    words = [[word for segment in found.segments for word in segment.words] for found in (alone, beside)]
+    assert [word.text for word in words[0]] == [word.text for word in words[1]]
+    np.testing.assert_allclose([word.start for word in words[1]], [word.start for word in words[0]], atol=0.06)
+    beside = transcribe(listener, samples, Options("en"), batch_size=4)
+    np.testing.assert_allclose([(one.start, one.end) for one in beside.segments], spans, atol=0.04)
     assert sum(moves) == pytest.approx(duration, abs=0.1) and min(moves) > 0
     assert (beside.duration, beside.language) == (alone.duration, "en")
 
@@ -246,14 +258,15 @@ def test_the_command_line_prints_what_it_prints_one_by_one(call_script, nano, na
 
 
 @pytest.mark.parametrize("graphs", [("fp32", False), ("int8", True)])
-def test_whisper_nano_hears_the_same_side_by_side(nano_export, graphs):
+def test_whisper_nano_hears_the_same_side_by_side(nano_export, references, graphs):
     """80 s of speech with clear pauses: the words are those of one window after the other, each where it was said."""
     from whisper_lab.onnx_whisper import OnnxWhisper
 
     runtime = OnnxWhisper(nano_export / "graphs", "whisper-nano", graphs[0], 1, graphs[1])
-    samples, _ = speech(80)
+    samples, spans = speech(80)
     alone, beside = (transcribe(runtime, samples, Options("en"), batch_size=size) for size in (1, 3))
-    ours, theirs = beside.text.split(), alone.text.split()
-    same = sum(a == b for a, b in zip(ours, theirs, strict=False))
-    assert len(ours) == len(theirs) > 80 and same >= 0.97 * len(theirs)
+    said = " ".join(references[f"{name}.wav"]["text"] for name, _ in zip(itertools.cycle(CLIPS), spans, strict=False))
+    for found in (alone, beside):  # nano is not without errors where a window's end cuts a word
+        errors = word_errors(said, found.text, "en")
+        assert errors.reference_words > 100 and errors.deletions == 0 and errors.wer < 0.1
     assert all(a.end <= b.start + 0.05 for a, b in zip(beside.segments, beside.segments[1:], strict=False))

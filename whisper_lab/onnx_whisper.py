@@ -106,8 +106,20 @@ class OnnxWhisper:
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]"""
-        return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features)})
+        """float32 [audio, n_mels, n_frames] -> per layer key and value [audio, heads, positions, head_dim]
+
+        One window after the other: several in one run take as long, and as much more memory.
+        """
+        runs = (self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[i:i + 1])})
+                for i in range(len(features)))
+        made = next(runs)
+        if len(features) > 1:
+            made = [np.concatenate([array, np.empty((len(features) - 1, *array.shape[1:]), array.dtype)])
+                    for array in made]
+        for i, arrays in enumerate(runs, 1):
+            for whole, array in zip(made, arrays, strict=True):
+                whole[i] = array[0]
+        return made
 
     def hidden_states(self, features: np.ndarray) -> np.ndarray:
         """float32 [audio, n_mels, n_frames] -> what the encoder ends with [audio, positions, d_model]"""
