@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,7 @@ class OnnxWhisper:
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
         self.int8_cross = names.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
+        self._blocks = Blocks()
         self._vocabulary = self.decoder.get_outputs()[0].shape[-1]
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
@@ -110,6 +112,7 @@ class OnnxWhisper:
 
         One window after the other: several in one run take as long, and as much more memory.
         """
+        self._blocks = Blocks()  # what the last decoding used is free meanwhile
         runs = (self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[i:i + 1])})
                 for i in range(len(features)))
         made = next(runs)
@@ -138,7 +141,7 @@ class OnnxWhisper:
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
         if self.int8_cross:
-            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary)
+            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary, self._blocks)
         logits, *cache = self.decoder.run(["logits", *self._self_outputs], self.feeds(input_ids, cross, cache))
         return logits, cache
 
@@ -421,7 +424,33 @@ def check_runtime_files(facts: dict, rules, spec, folder: Path, command: str) ->
 # The graph hands the caches out again as it got them (export/int8_cache.py). Bound to the memory of the inputs they
 # cost nothing; in memory of their own they would be copied at every step. onnxruntime and NumPy alone.
 
-def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
+class Blocks:
+    """Memory for a step's self caches, used again once no one holds the arrays that were in it.
+
+    A step makes them all again, one token longer. In arrays of their own each step would pay for fresh pages, which
+    glibc hands back to the system at once: with four windows after a long prompt as much as for the step itself.
+    """
+
+    ROOM = 64  # positions; so many steps fit before a block is too small
+    FREE = 3  # references to a block that no array is in: the list's, the loop's, and that of the question
+
+    def __init__(self):
+        self._made: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> np.ndarray:
+        """An array of undefined content [rows, heads, positions, head_dim]."""
+        rows, heads, positions, width = shape
+        size, least = dtype.itemsize * rows * heads * width, positions
+        for block in self._made:
+            if sys.getrefcount(block) == self.FREE and block.nbytes >= size * least:
+                return block[:size * least].view(dtype).reshape(shape)
+        self._made = [block for block in self._made if sys.getrefcount(block) > self.FREE]
+        self._made.append(np.empty(size * (least + self.ROOM), np.uint8))
+        return self._made[-1][:size * least].view(dtype).reshape(shape)
+
+
+def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
+              ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The decoder's inputs by name -> logits float32 [batch, sequence, vocabulary], self caches longer by sequence.
 
     onnxruntime's operator takes several queries for one recording, or one query each for several. Beams and the tokens
@@ -430,7 +459,7 @@ def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[n
     ids = feeds["input_ids"]
     audios = next(len(array) for name, array in feeds.items() if is_cross(name))
     if audios == 1 or ids.size == audios:
-        return _run(session, feeds, vocabulary)
+        return _run(session, feeds, vocabulary, blocks)
     beams, found = len(ids) // audios, []
     for i in range(audios):
         part = {name: array[i:i + 1] if is_cross(name) else array[i * beams:(i + 1) * beams]
@@ -445,14 +474,16 @@ def is_cross(name: str) -> bool:
     return "_cross" in name
 
 
-def _run(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def _run(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
+         ) -> tuple[np.ndarray, list[np.ndarray]]:
     feeds = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
     rows, sequence = feeds["input_ids"].shape
     outputs = {"logits": np.empty((rows, sequence, vocabulary), np.float32)}
     for name, past in feeds.items():
         present = name.replace("past", "present", 1)
         if "_self_" in name:
-            outputs[present] = np.empty((*past.shape[:2], past.shape[2] + sequence, past.shape[3]), past.dtype)
+            shape = (*past.shape[:2], past.shape[2] + sequence, past.shape[3])
+            outputs[present] = blocks.take(shape, past.dtype) if blocks else np.empty(shape, past.dtype)
         elif past.dtype == np.int8:
             outputs[present] = past  # the same memory: in place
     binding = session.io_binding()
