@@ -10,6 +10,7 @@ The same small interface as torch_whisper.py: the token rules, the search and th
 between the two are the numbers alone.
 """
 
+import itertools
 import json
 import os
 import re
@@ -432,21 +433,25 @@ class Blocks:
     """
 
     ROOM = 64  # positions; so many steps fit before a block is too small
-    FREE = 3  # references to a block that no array is in: the list's, the loop's, and that of the question
 
     def __init__(self):
         self._made: list[np.ndarray] = []
+        (self._free,) = self._references([np.empty(0, np.uint8)])  # of a block that no array is in
+
+    @staticmethod
+    def _references(blocks: list[np.ndarray]) -> list[int]:
+        return [sys.getrefcount(block) for block in blocks]
 
     def take(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> np.ndarray:
         """An array of undefined content [rows, heads, positions, head_dim]."""
         rows, heads, positions, width = shape
         size, least = dtype.itemsize * rows * heads * width, positions
-        for block in self._made:
-            if sys.getrefcount(block) == self.FREE and block.nbytes >= size * least:
-                return block[:size * least].view(dtype).reshape(shape)
-        self._made = [block for block in self._made if sys.getrefcount(block) > self.FREE]
-        self._made.append(np.empty(size * (least + self.ROOM), np.uint8))
-        return self._made[-1][:size * least].view(dtype).reshape(shape)
+        used = [count > self._free for count in self._references(self._made)]
+        fits = (i for i, block in enumerate(self._made) if not used[i] and block.nbytes >= size * least)
+        if (place := next(fits, None)) is None:
+            self._made = [*itertools.compress(self._made, used), np.empty(size * (least + self.ROOM), np.uint8)]
+            place = -1
+        return self._made[place][:size * least].view(dtype).reshape(shape)
 
 
 def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
