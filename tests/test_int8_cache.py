@@ -156,21 +156,21 @@ def test_the_comparison_reads_int8_caches(exported, plain, small, mel):
 def test_memory_of_self_caches_is_used_again_and_never_under_an_array_that_is_held():
     """Two sets of arrays take turns, as a search needs them; what someone still holds keeps its numbers."""
     blocks, shape = Blocks(), (2, 3, 10, 4)
-    first = blocks.take(shape, np.dtype(np.float32))
+    (first,) = blocks.take(shape, np.dtype(np.float32), 1)
     first[:] = 1
     view = first[1:]  # such as a batch that some windows have left
     del first
-    others = [blocks.take((2, 3, 11 + i, 4), np.dtype(np.float32)) for i in range(3)]
+    others = blocks.take((2, 3, 11, 4), np.dtype(np.float32), 3)
     for other in others:
         other[:] = 2
     assert (view == 1).all() and view.shape == (1, 3, 10, 4)
     place = others[0].ctypes.data
     del view, others, other
-    again = [blocks.take((2, 3, 14, 4), np.dtype(np.float32)) for _ in range(4)]
+    again = blocks.take((2, 3, 14, 4), np.dtype(np.float32), 4)
     assert place in {array.ctypes.data for array in again}
     assert len({array.ctypes.data for array in again}) == 4
     del again
-    large = blocks.take((2, 3, 500, 4), np.dtype(np.float32))  # what is too small for it is given up
+    (large,) = blocks.take((2, 3, 500, 4), np.dtype(np.float32), 1)  # what is too small for it is given up
     assert len(blocks._made) == 1 and large.shape == (2, 3, 500, 4)
 
 

@@ -20,6 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
+    if args.condition_on_previous and args.batch_size > 1:
+        console.note("a long recording", "one window after the other",
+                     "--condition-on-previous gives each the text before it")
+
     def hear(recordings: list, done: Callable[[float], object]) -> list[transcribe.Transcript]:
         return transcribe.transcribe_many(runtime, recordings, options, words=args.timestamps == "word", prompt=prompt,
                                           condition_on_previous=args.condition_on_previous, batch_size=args.batch_size,

@@ -442,16 +442,17 @@ class Blocks:
     def _references(blocks: list[np.ndarray]) -> list[int]:
         return [sys.getrefcount(block) for block in blocks]
 
-    def take(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> np.ndarray:
-        """An array of undefined content [rows, heads, positions, head_dim]."""
+    def take(self, shape: tuple[int, int, int, int], dtype: np.dtype, count: int) -> list[np.ndarray]:
+        """`count` arrays of undefined content [rows, heads, positions, head_dim]."""
         rows, heads, positions, width = shape
-        size, least = dtype.itemsize * rows * heads * width, positions
-        used = [count > self._free for count in self._references(self._made)]
-        fits = (i for i, block in enumerate(self._made) if not used[i] and block.nbytes >= size * least)
-        if (place := next(fits, None)) is None:
-            self._made = [*itertools.compress(self._made, used), np.empty(size * (least + self.ROOM), np.uint8)]
-            place = -1
-        return self._made[place][:size * least].view(dtype).reshape(shape)
+        size, room = dtype.itemsize * rows * heads * width, self.ROOM
+        used = [references > self._free for references in self._references(self._made)]
+        free = [block for block, is_used in zip(self._made, used, strict=True)
+                if not is_used and block.nbytes >= size * positions][:count]
+        if len(free) < count:
+            free += [np.empty(size * (positions + room), np.uint8) for _ in range(count - len(free))]
+            self._made = [*itertools.compress(self._made, used), *free]  # what is free and too small is given up
+        return [block[:size * positions].view(dtype).reshape(shape) for block in free]
 
 
 def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
@@ -484,13 +485,15 @@ def _run(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks 
     feeds = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
     rows, sequence = feeds["input_ids"].shape
     outputs = {"logits": np.empty((rows, sequence, vocabulary), np.float32)}
+    caches = {name: past for name, past in feeds.items() if "_self_" in name}
+    past = next(iter(caches.values()))  # all have one shape
+    shape = (*past.shape[:2], past.shape[2] + sequence, past.shape[3])
+    longer = blocks.take(shape, past.dtype, len(caches)) if blocks else \
+        [np.empty(shape, past.dtype) for _ in caches]
+    outputs |= {name.replace("past", "present", 1): array for name, array in zip(caches, longer, strict=True)}
     for name, past in feeds.items():
-        present = name.replace("past", "present", 1)
-        if "_self_" in name:
-            shape = (*past.shape[:2], past.shape[2] + sequence, past.shape[3])
-            outputs[present] = blocks.take(shape, past.dtype) if blocks else np.empty(shape, past.dtype)
-        elif past.dtype == np.int8:
-            outputs[present] = past  # the same memory: in place
+        if past.dtype == np.int8:
+            outputs[name.replace("past", "present", 1)] = past  # the same memory: in place
     binding = session.io_binding()
     for bind, arrays in ((binding.bind_input, feeds), (binding.bind_output, outputs)):
         for name, array in arrays.items():

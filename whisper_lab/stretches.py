@@ -7,7 +7,7 @@ words of a phrase may cost both. So around each place that divides the recording
 for, by Silero's voice activity detector where it is here, else by the level; where there is none, nothing is cut.
 
 Not every pause of the whole recording is looked for (faster-whisper's batched pipeline does, and joins what lies
-between them into windows): that would take as long as a third of the transcript, and the more cuts, the more is lost.
+between them into windows): that would take a fifth of the transcript's time, and the more cuts, the more can be lost.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 
 SHORTEST = 3.0  # windows; in a shorter stretch the last window, which is not full, outweighs what is gained
-NEAR = 8.0  # s on both sides of the even place: someone who reads aloud pauses every three to five
+NEAR = 6.0  # s on both sides of the even place: someone who reads aloud pauses every three to five
 PAUSE = 0.3  # s; between phrases. Shorter ones are found within words
 Pauses = Callable[[np.ndarray], list[tuple[float, float]]]  # float32 [n] -> (start, end) of each, s
 

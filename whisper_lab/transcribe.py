@@ -9,6 +9,9 @@ its samples.
 For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
+
+Several windows are decoded at once: of several recordings, or of the stretches into which a long one is cut
+(stretches.py). Within a stretch everything is as above.
 """
 
 import itertools
