@@ -124,7 +124,8 @@ def throughput_table() -> str:
     path = ROOT / "benchmarks" / "throughput.json"
     if not path.exists():
         return "Not measured in this copy: `python benchmarks/throughput.py --help` says how."
-    return throughput.table(json.loads(path.read_text(encoding="utf-8")))
+    made = throughput.table(json.loads(path.read_text(encoding="utf-8")))
+    return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
 
 
 def _speakers() -> dict:

@@ -1,6 +1,6 @@
 """Where a long recording is cut, so that its stretches can be heard side by side: in real pauses, or not at all.
 
-A decoder that writes the tokens of four windows at once takes little longer than for one, but within a recording each
+A decoder that writes a token of four windows at once takes less than twice as long as for one, but in a recording each
 window begins where the one before it ended. So the recording is cut into as many stretches as windows are heard at
 once, and each goes on by itself, window after window. A cut through a word would cost that word, and one between two
 words of a phrase may cost both. So around each place that divides the recording evenly the longest pause is looked
