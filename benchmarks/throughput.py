@@ -185,11 +185,11 @@ def picture(document: dict, path: Path) -> Path:
                        label=f"{graphs}, {console.count(threads, 'thread')}")
     batch.set_xticks(range(len(sizes)), map(str, sizes))
     for axes, title, below, beside in (
-            (speed, f"Length ({console.count(most, 'thread')})", "minutes of sound", "times real time"),
-            (batch, f"Batch ({lengths[-1]:g} minutes)", "windows at once", "times real time"),
-            (memory, "Memory", "minutes of sound", "peak, MB")):
+            (speed, f"Speed, {console.count(most, 'thread')}", "minutes of sound", "times real time"),
+            (batch, f"Speed, {lengths[-1]:g} minutes", "windows at once", "times real time"),
+            (memory, f"Memory, {console.count(most, 'thread')}", "minutes of sound", "peak, MB")):
         axes.set(title=title, xlabel=below, ylabel=beside, ylim=(0, None))
-        axes.legend(fontsize=12, loc="lower center")
+        axes.legend(fontsize=12, loc="lower center", handlelength=3, markerscale=0)
     speed.set_xlim(0, None)
     memory.set_xlim(0, None)
     return pictures.save(figure, path)
