@@ -17,7 +17,7 @@ class Together:
 
     ::
 
-        together = Together(clips, hear, batch_size, window_s, results.keeps_silently)
+        together = Together(clips, hear, batch_size, window_s, results.has)
         together(clips[0])       # loads and hears some
         together(clips[1])       # was heard already
     """
@@ -34,7 +34,7 @@ class Together:
         """Raises LabError for a clip that cannot be loaded or heard, when its turn comes."""
         if clip not in self.found:
             self._hear(self._load(clip))
-        found = self.found[clip]
+        found = self.found.pop(clip)
         if isinstance(found, LabError):
             raise found
         return found
@@ -42,10 +42,11 @@ class Together:
     def _load(self, clip: Path) -> dict[Path, audio.Audio]:
         """This clip and those after it: enough to fill a batch. So memory does not grow with the number of clips."""
         loaded, seconds = {}, 0.0
-        waiting = self.left[self.left.index(clip):] if clip in self.left else [clip]
+        waiting = [clip, *self.left[self.left.index(clip) + 1:]] if clip in self.left else [clip, *self.left]
+        asked = clip
         while waiting and len(loaded) < self.size and seconds < self.enough:
             clip = waiting.pop(0)
-            if clip in self.found or clip in loaded or self.skips(clip):
+            if clip in self.found or clip in loaded or (clip != asked and self.skips(clip)):
                 continue
             try:
                 sound = audio.load(clip)
