@@ -130,7 +130,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                    "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
     "condition_on_previous": (("--condition-on-previous",), {
         "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
-        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
+        "(default: where it is heard one window after the other, unless the checkpoint's generation_config.json says "
+        "no, as whisper-nano's does)"}),
     "prompt": (("--prompt",), {"metavar": "TEXT", "help": "text put before every window, such as names to expect "
                                "(default: none)"}),
     "batch_size": (("--batch-size",), {
