@@ -6,12 +6,12 @@ ends in a single timestamp said all there was, so the next one begins at its end
 however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
 its samples.
 
+Several windows are decoded at once: of several recordings, or of the stretches into which a long one is cut
+(stretches.py). Within a stretch everything is as in a recording.
+
 For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
-
-Several windows are decoded at once: of several recordings, or of the stretches into which a long one is cut
-(stretches.py). Within a stretch everything is as above.
 """
 
 import itertools
@@ -114,8 +114,8 @@ class Transcript:
     segments: list[Segment] = field(default_factory=list)
     language: str | None = None
     language_probability: float | None = None  # None: the language was given
-    duration: float = 0.0  # s
     seconds: float | None = field(default=None, compare=False)  # that it took, where whoever asked for it counted them
+    duration: float = 0.0  # s
 
     @property
     def text(self) -> str:
@@ -286,8 +286,14 @@ class Recording:
         return self.prompt + self.said
 
     def take(self, result: Result) -> list[Segment]:
-        """Note the current window's result and move on; returns the new segments."""
+        """Note the current window's result and move on; returns the new segments.
+
+        A result in a language that the window was found to have, before a stretch that was decoded beside it decided on
+        another, is not taken: the window is to be decoded again.
+        """
         leading = self.leader.transcript
+        if result.language_probability is not None and leading.language not in (None, result.language):
+            return []
         if is_silence(result, self.options):  # likely no speech, and unlikely text
             self.windows.skip()
             return []
@@ -381,12 +387,10 @@ def _decode_windows(runtime, recordings: list[Recording], words: bool,
     windows = [recording.windows.current for recording in recordings]
     features = np.stack([log_mel(window.samples, runtime.spec) for window in windows])
     cross = runtime.encode(features)
-    languages = [recording.language for recording in recordings]
-    results = decode_encoded(runtime, cross, len(windows), options, languages,
+    results = decode_encoded(runtime, cross, len(windows), options,
+                             [recording.language for recording in recordings],
                              [recording.before for recording in recordings])
     for i, (recording, window, result) in enumerate(zip(recordings, windows, results, strict=True)):
-        if languages[i] is None and recording.language not in (None, result.language):
-            continue  # a stretch before it has just decided on another language: this window is decoded again, in that
         segments = recording.take(result)
         if words and segments:
             add_words(runtime, runtime.select(cross, np.array([i])), window, segments, result.language, options.task,
