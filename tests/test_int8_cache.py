@@ -192,3 +192,12 @@ def test_steps_with_memory_used_again_give_the_same(small, mel):
         found.append(said)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_window_is_encoded_as_it_is_alone_whatever_is_beside_it(plain, small, mel):
+    """In one run they would share the scale of their activations, and a word may hang on it."""
+    for runtime in (plain, small):
+        together = runtime.encode(mel)
+        for i in range(len(mel)):
+            for array, alone in zip(together, runtime.encode(mel[i:i + 1]), strict=True):
+                np.testing.assert_array_equal(array[i:i + 1], alone)
