@@ -77,7 +77,7 @@ SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that i
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
-BATCH = 4  # windows at once
+BATCH = 4  # windows at once; 2 save half of what 4 save, 8 no more
 ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that matters
 
 
@@ -353,8 +353,9 @@ def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequenc
 
     How it is cut depends on nothing but the recording. Where each window is to be given the text before it, it is not
     cut: texts of different lengths cannot be decoded together. In stretches no window has one. On 46 minutes of English
-    joined from clips whisper-base made no more errors without (10.7 % of words one window after the other, 10.4 % in
-    four stretches, a difference that chance explains), and the long prompts had taken a fifth of the time.
+    joined from clips whisper-base, int8 optimized, got 10.7 % of 6118 words wrong with such texts, one window after the
+    other, 10.8 without them and 10.1 in four stretches: differences that chance explains. The texts had taken a sixth
+    of the time.
     """
     spec = runtime.spec
     places = [] if condition_on_previous else cuts(samples, spec.sampling_rate, spec.n_samples, batch_size)
