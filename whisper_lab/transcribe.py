@@ -77,7 +77,7 @@ SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that i
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
-BATCH = 4  # windows at once; 2 save half of what 4 save, 8 no more
+BATCH = 4  # windows at once; 2 save two thirds of what 4 save, 8 no more
 ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that matters
 
 
