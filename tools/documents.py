@@ -135,6 +135,17 @@ def voice_activity_table() -> str:
     return speakers.voice_table(_speakers())
 
 
+def throughput_table() -> str:
+    """Speed and memory of long recordings, from benchmarks/throughput.py."""
+    from benchmarks import throughput
+
+    path = ROOT / "benchmarks" / "throughput.json"
+    if not path.exists():
+        return "Not measured in this copy: `python benchmarks/throughput.py --help` says how."
+    made = throughput.table(json.loads(path.read_text(encoding="utf-8")))
+    return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
+
+
 def _speakers() -> dict:
     return json.loads((ROOT / "benchmarks" / "speakers.json").read_text(encoding="utf-8"))
 
@@ -148,6 +159,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
+    "throughput": throughput_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

@@ -7,12 +7,12 @@
 
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 from whisper_lab import audio, confidence, console, names, transcribe, transcripts
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options
 from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
+from whisper_lab.together import Together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,15 +27,21 @@ def main(argv: list[str] | None = None) -> int:
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
+    if args.condition_on_previous and args.batch_size > 1:
+        console.note("a long recording", "one window after the other",
+                     "--condition-on-previous gives each the text before it")
     heard: list[transcribe.Transcript] = []
 
-    def work(clip: Path):
-        heard.append(transcribe_clip(runtime, clip, options, prompt, args.condition_on_previous,
-                                     args.timestamps == "word"))
-        return heard[-1]
+    def hear(recordings: list, done: Callable[[float], object]) -> list[transcribe.Transcript]:
+        found = transcribe.transcribe_many(runtime, recordings, options, words=args.timestamps == "word", prompt=prompt,
+                                           condition_on_previous=args.condition_on_previous, batch_size=args.batch_size,
+                                           progress=done)
+        heard.extend(found)
+        return found
 
-    status = transcripts.Results(clips, transcripts.output(args), runtime.described,
-                                 transcripts.settings(args, "audio_context"), threads=args.threads).run(work)
+    results = transcripts.Results(clips, transcripts.output(args), runtime.described,
+                                  transcripts.settings(args, "audio_context", "batch_size"), threads=args.threads)
+    status = results.run(Together(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
     transcripts.tell_windows(heard)
     return status
 
@@ -60,25 +66,11 @@ def open_runtime(args) -> OnnxWhisper:
     return runtime
 
 
-def transcribe_clip(runtime: OnnxWhisper, clip: Path, options: Options, prompt: list[int], condition: bool | None,
-                    words: bool) -> transcribe.Transcript:
-    """A sound file to its transcript."""
-    sound = audio.load(clip)
-    audio.tell(clip, sound)
-    started = time.perf_counter()
-    with console.sound_bar(clip.name, sound.duration) as done:
-        transcript = transcribe.transcribe(runtime, sound.samples, options, words=words, prompt=prompt,
-                                           condition_on_previous=condition, progress=done)
-    seconds = time.perf_counter() - started
-    console.note("transcribed", f"{seconds:.2f} s", f"{sound.duration:.2f} s of sound")
-    return transcript
-
-
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
                             "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
-                            "prompt", "audio_context", "seed", "force", "quiet", "log_level",
+                            "prompt", "audio_context", "batch_size", "seed", "force", "quiet", "log_level",
                             prog="python -m whisper_lab")
     add_graph_flags(parser)
     args = console.parse(parser, argv)

@@ -138,13 +138,17 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                    "temperatures where a window's text repeats itself or is unlikely (default: yes)"}),
     "condition_on_previous": (("--condition-on-previous",), {
         "action": argparse.BooleanOptionalAction, "help": "give each window of a long recording the text before it "
-        "(default: yes, unless the checkpoint's generation_config.json says no, as whisper-nano's does)"}),
+        "(default: where it is heard one window after the other, unless the checkpoint's generation_config.json says "
+        "no, as whisper-nano's does)"}),
     "prompt": (("--prompt",), {"metavar": "TEXT", "help": "text put before every window, such as names to expect "
                                "(default: none)"}),
     "audio_context": (("--audio-context",), {
         "type": audio_context, "default": "auto", "metavar": "auto|full|S", "help": "how much of its window the "
         "encoder hears of a short sound: the sound and the silence that the checkpoint needs, the whole window, or the "
         "sound and S seconds of silence (default: %(default)s)"}),
+    "batch_size": (("--batch-size",), {
+        "type": whole(1), "default": 4, "metavar": "N", "help": "windows heard at once: of several clips, or of a long "
+        "one, cut at pauses (default: %(default)s; 1: one after the other)"}),
     "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
@@ -157,7 +161,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
 SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "provider", "seed",
-          "force", "log_level", "audio_context"}  # shown by --help-all alone
+          "force", "log_level", "audio_context", "batch_size"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "output_json": ("--output-json", "--json", {})}

@@ -10,10 +10,12 @@ The same small interface as torch_whisper.py: the token rules, the search and th
 between the two are the numbers alone.
 """
 
+import itertools
 import json
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,7 @@ class OnnxWhisper:
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
         self.int8_cross = names.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
+        self._blocks = Blocks()
         self._vocabulary = self.decoder.get_outputs()[0].shape[-1]
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
@@ -126,8 +129,21 @@ class OnnxWhisper:
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]"""
-        return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features)})
+        """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]
+
+        One window after the other: several in one run take as long, and as much more memory.
+        """
+        self._blocks = Blocks()  # what the last decoding used is free meanwhile
+        runs = (self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[i:i + 1])})
+                for i in range(len(features)))
+        made = next(runs)
+        if len(features) > 1:
+            made = [np.concatenate([array, np.empty((len(features) - 1, *array.shape[1:]), array.dtype)])
+                    for array in made]
+        for i, arrays in enumerate(runs, 1):
+            for whole, array in zip(made, arrays, strict=True):
+                whole[i] = array[0]
+        return made
 
     def hidden_states(self, features: np.ndarray) -> np.ndarray:
         """float32 [audio, n_mels, n_frames] -> what the encoder ends with [audio, positions, d_model]"""
@@ -146,7 +162,7 @@ class OnnxWhisper:
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
         if self.int8_cross:
-            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary)
+            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary, self._blocks)
         logits, *cache = self.decoder.run(["logits", *self._self_outputs], self.feeds(input_ids, cross, cache))
         return logits, cache
 
@@ -447,7 +463,38 @@ def check_runtime_files(facts: dict, rules, spec, folder: Path, command: str) ->
 # The graph hands the caches out again as it got them (export/int8_cache.py). Bound to the memory of the inputs they
 # cost nothing; in memory of their own they would be copied at every step. onnxruntime and NumPy alone.
 
-def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
+class Blocks:
+    """Memory for a step's self caches, used again once no one holds the arrays that were in it.
+
+    A step makes them all again, one token longer. In arrays of their own each step would pay for fresh pages, which
+    glibc hands back to the system at once: with four windows after a long prompt as much as for the step itself.
+    """
+
+    ROOM = 64  # positions; so many steps fit before a block is too small
+
+    def __init__(self):
+        self._made: list[np.ndarray] = []
+        (self._free,) = self._references([np.empty(0, np.uint8)])  # of a block that no array is in
+
+    @staticmethod
+    def _references(blocks: list[np.ndarray]) -> list[int]:
+        return [sys.getrefcount(block) for block in blocks]
+
+    def take(self, shape: tuple[int, int, int, int], dtype: np.dtype, count: int) -> list[np.ndarray]:
+        """`count` arrays of undefined content [rows, heads, positions, head_dim]."""
+        rows, heads, positions, width = shape
+        size, room = dtype.itemsize * rows * heads * width, self.ROOM
+        used = [references > self._free for references in self._references(self._made)]
+        free = [block for block, is_used in zip(self._made, used, strict=True)
+                if not is_used and block.nbytes >= size * positions][:count]
+        if len(free) < count:
+            free += [np.empty(size * (positions + room), np.uint8) for _ in range(count - len(free))]
+            self._made = [*itertools.compress(self._made, used), *free]  # what is free and too small is given up
+        return [block[:size * positions].view(dtype).reshape(shape) for block in free]
+
+
+def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
+              ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The decoder's inputs by name -> logits float32 [batch, sequence, vocabulary], self caches longer by sequence.
 
     onnxruntime's operator takes several queries for one recording, or one query each for several. Beams and the tokens
@@ -456,7 +503,7 @@ def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[n
     ids = feeds["input_ids"]
     audios = next(len(array) for name, array in feeds.items() if is_cross(name))
     if audios == 1 or ids.size == audios:
-        return _run(session, feeds, vocabulary)
+        return _run(session, feeds, vocabulary, blocks)
     beams, found = len(ids) // audios, []
     for i in range(audios):
         part = {name: array[i:i + 1] if is_cross(name) else array[i * beams:(i + 1) * beams]
@@ -471,16 +518,20 @@ def is_cross(name: str) -> bool:
     return "_cross" in name
 
 
-def _run(session, feeds: dict[str, np.ndarray], vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def _run(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Blocks | None = None
+         ) -> tuple[np.ndarray, list[np.ndarray]]:
     feeds = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
     rows, sequence = feeds["input_ids"].shape
     outputs = {"logits": np.empty((rows, sequence, vocabulary), np.float32)}
+    caches = {name: past for name, past in feeds.items() if "_self_" in name}
+    past = next(iter(caches.values()))  # all have one shape
+    shape = (*past.shape[:2], past.shape[2] + sequence, past.shape[3])
+    longer = blocks.take(shape, past.dtype, len(caches)) if blocks else \
+        [np.empty(shape, past.dtype) for _ in caches]
+    outputs |= {name.replace("past", "present", 1): array for name, array in zip(caches, longer, strict=True)}
     for name, past in feeds.items():
-        present = name.replace("past", "present", 1)
-        if "_self_" in name:
-            outputs[present] = np.empty((*past.shape[:2], past.shape[2] + sequence, past.shape[3]), past.dtype)
-        elif past.dtype == np.int8:
-            outputs[present] = past  # the same memory: in place
+        if past.dtype == np.int8:
+            outputs[name.replace("past", "present", 1)] = past  # the same memory: in place
     binding = session.io_binding()
     for bind, arrays in ((binding.bind_input, feeds), (binding.bind_output, outputs)):
         for name, array in arrays.items():

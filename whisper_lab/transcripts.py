@@ -81,7 +81,8 @@ class Results:
             try:
                 if not self.keeps(clip):
                     started = time.perf_counter()
-                    self.add(clip, work(clip), time.perf_counter() - started)
+                    made = work(clip)
+                    self.add(clip, made, time.perf_counter() - started if made.seconds is None else made.seconds)
                     then(clip)
             except LabError as error:
                 if not self.several:
@@ -97,14 +98,18 @@ class Results:
 
     def keeps(self, clip: Path) -> bool:
         """Whether this clip's subtitles are there already and need not be made again; says so."""
+        if not self.has(clip):
+            return False
         target = self.target(clip)
-        if not self.subtitles or self.output.force or self.output.json or not target.is_file():
-            return False
-        if self._made().get(target.name) != self._recipe(clip):
-            return False
         console.note("kept", target, "of the same sound and settings; --force transcribes again")
         console.result(console.plain(target, one_line=True))
         return True
+
+    def has(self, clip: Path) -> bool:
+        """As `keeps`, and says nothing."""
+        target = self.target(clip)
+        return self.subtitles and not self.output.force and not self.output.json and target.is_file() \
+            and clip.is_file() and self._made().get(target.name) == self._recipe(clip)
 
     def add(self, clip: Path, transcript: Transcript, seconds: float) -> None:
         """Note a transcript that took `seconds`; prints it, with several clips preceded by its name."""

@@ -3,9 +3,7 @@
 Setting: precision, optimized, beams, provider, audio_context (of a clip; default auto).
 """
 
-import contextlib
 import dataclasses
-import io
 import sys
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import __main__, transcribe, transcripts  # noqa: E402
+from whisper_lab import __main__, audio, transcribe, transcripts  # noqa: E402
 from whisper_lab.decoding import Options, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.names import name_of  # noqa: E402
@@ -62,11 +60,10 @@ def listen(job: dict):
 
 
 def long_text(runtime: OnnxWhisper, clip: dict, beams: int) -> str:
-    """What the command line makes of a recording; notes and bars have no place among the harness's lines."""
+    """What the command line makes of a recording with its defaults."""
     args = __main__.arguments([clip["wav"], "--language", clip["language"], "--beams", str(beams), "--quiet"])
-    with contextlib.redirect_stdout(io.StringIO()):
-        return __main__.transcribe_clip(runtime, Path(clip["wav"]), transcripts.options(args), [],
-                                        args.condition_on_previous, words=False).text
+    return transcribe.transcribe(runtime, audio.load(clip["wav"]).samples, transcripts.options(args),
+                                 condition_on_previous=args.condition_on_previous, batch_size=args.batch_size).text
 
 
 harness.main(Lab, listen)

@@ -139,8 +139,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line; wrong usage ends here with exit status 2."""
     from whisper_lab.__main__ import add_graph_flags
 
-    parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams",
-                            "temperature", "fallback", "condition_on_previous", "prompt", "audio_context", "seed",
+    parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams", "temperature",
+                            "fallback", "condition_on_previous", "prompt", "audio_context", "batch_size", "seed",
                             "output_dir", "quiet", "log_level", prog=PROG, output_dir="transcripts")
     parser.add_argument("folder", metavar="FOLDER", help="where the recordings are; `collect OUT` makes the table "
                         "(a folder of that name: ./collect)")
@@ -155,8 +155,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                       "that were transcribed, also where size and time of change are the same")
     more.add_argument("--patience", type=console.between(0, 86400), default=60.0, metavar="S", help="how long to wait "
                       "for a share that is away (default: 60)")
-    more.add_argument("--batch-size", type=console.whole(1), default=8, metavar="N",
-                      help="recordings decoded side by side (default: %(default)s)")
     parser.set_defaults(format="json")
     args = console.parse(parser, argv)
     transcripts.check(parser, args)

@@ -50,6 +50,13 @@ def obtain(name: str) -> Path:
     return encoder.graph(folder / published.files[0].name)
 
 
+def here(name: str) -> Path | None:
+    """The published file of one of them where it was fetched before, else None: nothing is fetched for it."""
+    published = TABLE[name]
+    place = store.folder() / published.name
+    return place / published.files[0].name if is_whole(published, place) else None
+
+
 def is_whole(published: Published, folder: Path) -> bool:
     """Whether a folder holds every file of `published`, as long as it must be; the digest was checked when it came."""
     return all((folder / file.name).is_file() and (folder / file.name).stat().st_size == file.size
