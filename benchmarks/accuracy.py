@@ -33,7 +33,7 @@ import corpora  # noqa: E402
 import prepare  # noqa: E402
 import scoring  # noqa: E402
 from prepare import Unavailable  # noqa: E402
-from run import PEERS, Peer  # noqa: E402
+from run import PEERS, Peer, lab  # noqa: E402
 
 from whisper_lab import checkpoints, console, files, machine, openvino  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
@@ -48,6 +48,9 @@ SHARED = ("this lab fp32", "this lab fp16", "this lab int8", "this lab int8 opti
           "this lab int8 on OpenVINO", "transformers fp32", "faster-whisper fp32", "faster-whisper int8",
           "OpenVINO GenAI int8", "onnx-asr int8", "whisper.cpp f16")
 SYSTEMS = [next(peer for peer in PEERS if peer.name == name) for name in SHARED]
+for _precision in ("int8", "int8 optimized"):  # the others of this lab hear the sound and some silence
+    SYSTEMS.insert(-1, lab(f"{_precision}, whole windows", precision="int8", audio_context="full",
+                           optimized=_precision.endswith("optimized")))
 PACKAGES = {"lab.py": ["onnxruntime", "onnxruntime-openvino", "numpy"],
             "transformers_peer.py": ["transformers", "torch"],
             "faster_whisper_peer.py": ["faster-whisper", "ctranslate2"], "whispercpp_peer.py": ["pywhispercpp"],

@@ -97,7 +97,12 @@ def between(least: float, most: float, kind: type = float) -> Callable[[str], fl
 
 def audio_context(text: str) -> str | float:
     """The argparse type of --audio-context: auto, full, or s of silence behind the sound."""
-    return text if text in ("auto", "full") else between(0, 600)(text)
+    if text in ("auto", "full"):
+        return text
+    try:
+        return between(0, 600)(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor full nor a number of seconds") from error
 
 
 # Flags ---------------------------------------------------------------------------------------------------------------

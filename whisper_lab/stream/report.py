@@ -180,6 +180,9 @@ def in_words(entry: dict) -> list[tuple[str, str, str]]:
               f"{entry['busy_s']:.2f} s of work; below 1 keeps up"),
              ("behind", f"{entry['largest_backlog_s']:.2f} s at most",
               f"{entry['hypotheses_skipped']} hypotheses left out, no sound lost; {entry['dropouts']} dropouts")]
+    if entry["shortened"]:
+        lines.insert(1, ("shorter windows", f"{entry['shortened']} of {entry['encoder_runs']} runs, "
+                         f"{entry['heard_again']} heard again as a whole", "--audio-context full: always the whole"))
     if entry["batch"] is None:
         return [*lines, ("comparison", "left out", entry["reason"])]
     times = entry["latency"]
