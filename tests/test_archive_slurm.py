@@ -112,7 +112,6 @@ def test_a_task_killed_midway_and_a_clock_that_is_off_lose_nothing_and_do_nothin
     wait(slurm, job)
     first, before = transcribed(place, job), documents(place)
     assert set(first) == {2, 3} and "stopped by" not in log.read_text(), log.read_text()
-    assert list((place / "out" / store.STATE / store.CLAIMS).iterdir())  # it could give nothing back
     assert sum(first.values()) < len(before) < FILES  # task 1 had done some, and not all
     years_ago = [when for _, when, _ in before.values() if when < 1e9 * (os.stat(place).st_mtime - 3 * 365 * 86400)]
     assert len(years_ago) == first[2] > 0
