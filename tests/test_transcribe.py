@@ -474,6 +474,12 @@ def test_the_sound_and_some_silence_in_whole_seconds_at_most_the_window(nano, se
     assert heard_frames(ShortListener(nano), seconds, context) == frames
 
 
+def test_a_window_is_as_long_as_the_runtime_needs_it(nano):
+    runtime = ShortListener(nano)
+    runtime.fewest_positions = 226  # 4.52 s
+    assert [heard_frames(runtime, seconds, 0.0) for seconds in (0.5, 4.9, 5.1)] == [500, 500, 600]
+
+
 @pytest.mark.parametrize("change", [{"silence_s": None}, {"takes_short_windows": False}])
 def test_where_nothing_is_known_or_the_graph_is_old_the_whole_window_is_heard(nano, change):
     runtime = ShortListener(nano)

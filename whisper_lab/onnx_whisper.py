@@ -124,6 +124,11 @@ class OnnxWhisper:
             "revision", "random_weights", "weights_sha256", "precision", "optimized", "provider")}}
 
     @property
+    def fewest_positions(self) -> int:
+        """How many positions a window has at least: as many as a text has tokens, for the operator that reads int8."""
+        return self.rules.max_positions + 2 if self.int8_cross else 1
+
+    @property
     def has_attention(self) -> bool:
         """Whether the decoder was exported with --alignment-heads, which word timestamps need."""
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())

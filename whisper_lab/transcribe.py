@@ -101,7 +101,9 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
     if silence_s is None or not getattr(runtime, "takes_short_windows", False):
         return spec.n_frames
-    frames = math.ceil(math.ceil((seconds + silence_s) / GRID_S) * GRID_S * spec.sampling_rate / spec.hop_length)
+    fewest_s = 2 * getattr(runtime, "fewest_positions", 0) * spec.hop_length / spec.sampling_rate
+    steps = math.ceil(max(seconds + silence_s, fewest_s) / GRID_S)
+    frames = math.ceil(steps * GRID_S * spec.sampling_rate / spec.hop_length)
     return min(spec.n_frames, frames + frames % 2)
 
 

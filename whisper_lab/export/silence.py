@@ -5,9 +5,9 @@ the silence is too short it does not notice that the speech has ended, and says 
 is enough is written nowhere, and checkpoints differ: one that was trained on whole windows alone may need all of it.
 
 So the float32 graphs hear the clips of media/, whole and in pieces of 1.5 and 2 s (the short ones need the most), in
-noise and among other voices too, in whole windows and in shorter ones. A shorter window passes where no text loops that
-did not loop in the whole, and where the whole window's texts, and their ends, are not much less likely. Of those that
-pass the shortest is taken, and the next longer one as a margin.
+noise and among other voices too, in whole windows and in shorter ones. A shorter window passes where hardly a text
+loops that did not loop in the whole (such a text is seen, and heard again), and where the whole window's texts, and
+their ends, are not much less likely. Of those that pass the shortest is taken, and the next longer one as a margin.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pi
 SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said
 TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
+MOST_LOOPS = 0.03  # share of the sounds
 # Nats by which the whole window's text may be less likely in the shorter, a token, and its end; means over what is
 # understood. whisper-base: 0.019 and 0.13 with 6 s, 0.004 and 0.04 with 8 s; with 4 s texts loop.
 LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
@@ -48,7 +49,8 @@ class Trial:
     """What became of the sounds in a window of so much silence."""
 
     silence_s: float
-    problem: str | None  # in words, such as the first sound whose text loops; then no more were tried
+    loops: list[str]  # the sounds whose texts loop
+    problem: str | None  # in words, such as too many loops; then no more sounds were tried
     less_likely: float  # nats a token
     end_less_likely: float  # nats
 
@@ -59,7 +61,8 @@ class Trial:
     def __str__(self) -> str:
         seen = self.problem or \
             f"text less likely by {self.less_likely:.3f}, its end by {self.end_less_likely:.2f} nats"
-        return f"{self.silence_s:g} s: {seen}"
+        names = f" ({', '.join(map(repr, self.loops))})" if self.loops else ""
+        return f"{self.silence_s:g} s: {seen}, {console.count(len(self.loops), 'loop')}{names}"
 
 
 @dataclass(frozen=True)
@@ -107,23 +110,24 @@ def choose(graph, heard: list[Sound]) -> Found:
 
 
 def attempt(graph, heard: list[Sound], silence_s: float) -> Trial:
-    """All sounds in windows of so much silence behind them, up to the first that loops; those that are no shorter for
-    it say nothing."""
-    drops, ends, rate = [], [], graph.spec.sampling_rate
+    """All sounds in windows of so much silence behind them, until too many loop; those that are no shorter for it say
+    nothing."""
+    drops, ends, looping, rate = [], [], [], graph.spec.sampling_rate
     for sound in heard:
         if heard_frames(graph, len(sound.samples) / rate, silence_s) == graph.spec.n_frames:
             continue
         cross = _encode(graph, sound.samples, silence_s)
         result = decode_encoded(graph, cross, 1, sound.options)[0]
-        if loops(result) and not loops(sound.whole):
-            return Trial(silence_s, f"'{sound.name}' loops", np.inf, np.inf)
+        looping += [sound.name] * (loops(result) and not loops(sound.whole))
+        if len(looping) > MOST_LOOPS * len(heard):
+            return Trial(silence_s, looping, "too many texts loop", np.inf, np.inf)
         if sound.understood:
             likely = confidence.logprobs(graph, cross, sound.whole.prompt, sound.whole.tokens, False)
             drops.append(np.mean(sound.whole.logprobs) - likely.mean())
             ends.append(sound.whole.logprobs[-1] - likely[-1])
     if len(drops) < FEWEST:
-        return Trial(silence_s, "too few shorter sounds are understood", np.inf, np.inf)
-    return Trial(silence_s, None, float(np.mean(drops)), float(np.mean(ends)))
+        return Trial(silence_s, looping, "too few shorter sounds are understood", np.inf, np.inf)
+    return Trial(silence_s, looping, None, float(np.mean(drops)), float(np.mean(ends)))
 
 
 def loops(result: Result) -> bool:
