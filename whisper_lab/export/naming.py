@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import onnx_ir as ir
+
 from whisper_lab.names import PARTS, PRECISIONS, cross_scale, graph_file, pair, runtime_folder  # noqa: F401 export's too
 
 PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
@@ -70,7 +72,7 @@ def name_after_modules(model) -> None:
     kept = {value.name for value in [*model.graph.inputs, *model.graph.outputs]}
     used: Counter = Counter()
     for node in model.graph:
-        name = f"{_module_path(node)}/{node.op_type}"
+        name = f"{'shapes' if _is_size(node) else _module_path(node)}/{node.op_type}"
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name] - 1}"
         node.metadata_props.clear()
@@ -88,6 +90,13 @@ def name_positions(model) -> None:
         for axis, size in enumerate(value.shape or ()):
             if "frames" in str(getattr(size, "value", "")) and "//" in str(size.value):
                 value.shape[axis] = "positions"
+
+
+def _is_size(node) -> bool:
+    """Arithmetic with a single whole number: how long something is, computed inside a module but no value of it."""
+    made = node.outputs[0]
+    return node.op_type in ("Add", "Sub", "Mul", "Div") and made.shape is not None and len(made.shape) == 0 \
+        and made.dtype == ir.DataType.INT64
 
 
 def _module_path(node) -> str:
