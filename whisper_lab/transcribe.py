@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from whisper_lab import confidence
 from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
@@ -85,9 +86,6 @@ def is_steady(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
 
 GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
 AUTO, FULL = "auto", "full"
-# Mean log-probability of a text's tokens below which the whole window is heard. A warning (confidence.py) comes sooner,
-# at -0.4 for whisper-base: many more texts would be heard again at that, and no fewer words would be wrong.
-UNSURE = -0.7
 
 
 def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
@@ -107,16 +105,21 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     return min(spec.n_frames, frames + frames % 2)
 
 
-def is_unsafe(result: Result, options: Options) -> bool:
+def is_unsafe(result: Result, options: Options, model: str = confidence.OTHERS) -> bool:
     """Whether the text of a shorter window may be worse than the whole window's would be.
 
-    It goes round in a loop or is unlikely (decoding.looks_wrong, also where that takes the window for silence, and
-    UNSURE); it did not end; or there is none, though something could be heard. Where max_tokens is set, texts end
-    there, and may be no texts.
+    It goes round in a loop or is unlikely: by decoding.looks_wrong, also where that takes the window for silence, or so
+    that it would be shown with a warning; it did not end; or there is none, though something could be heard. Where
+    max_tokens is set, texts end there, and may be no texts. model: the checkpoint's name.
     """
-    unsure = options.logprob_threshold is not None and (result.text_logprob or 0.0) < UNSURE
+    doubtful = options.logprob_threshold is not None and confidence.is_doubtful(result.text_logprob, model)
     cut = options.max_tokens is None and (not result.ended or not result.text)
-    return unsure or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
+    return doubtful or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
+
+
+def named(runtime) -> str:
+    """The checkpoint's name, for the limits that were measured on it."""
+    return getattr(runtime, "facts", {}).get("model", confidence.OTHERS)
 
 
 # Window after window --------------------------------------------------------------------------------------------------
@@ -468,7 +471,7 @@ def _hear(runtime, recordings: list[Recording], windows: list[Window]) -> list[_
         return _decode_together(runtime, recordings, windows, options, frames)
     once = replace(options, temperatures=options.temperatures[:1])
     found = _decode_together(runtime, recordings, windows, once, frames)
-    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options)]
+    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, named(runtime))]
     for recording in recordings:
         recording.transcript.shortened += 1
     if again:
