@@ -35,7 +35,8 @@ from whisper_lab.console import LabError  # noqa: E402
 DEVICE = ROOT / "edge" / "device"
 LIBRARY = ROOT / "whisper_lab"
 # What the archive's programs are called there, and where they come from.
-PROGRAMS = {"__main__": DEVICE / "launch.py", "clips": LIBRARY / "__main__.py", "listen": ROOT / "09-stream-microphone.py"}
+PROGRAMS = {"__main__": DEVICE / "launch.py", "clips": LIBRARY / "__main__.py",
+            "listen": ROOT / "09-stream-microphone.py"}
 # Modules that the others import only for what the archive does not have, and why that is.
 LEFT_OUT = {
     "checkpoints": "makes tokenizer.json of an older checkpoint's files; the runtime files have one",
@@ -140,7 +141,7 @@ def licences(facts: dict, detector: bool) -> str:
                                     "as the project that this archive comes from."]
     notices = []
     if model in names.PUBLISHED_NAMES:
-        parts.append(f"{model}, the graphs: MIT (OpenAI), revision {facts['revision']}.")
+        parts.append(f"{model}, the graphs: MIT (OpenAI), weights {facts['weights_sha256'][:16]}.")
         notices.append("Copyright (c) 2022 OpenAI")
     elif model == "whisper-nano":
         parts.append("whisper-nano, the graphs: CC BY-SA 4.0, as whisper_model_dir/whisper-nano/README.md of the "
@@ -162,11 +163,10 @@ def contents(folder: Path, name: str, precision: str, optimized: bool) -> tuple[
     voice = voice_files()
     sounddevice = next(line for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
                        if line.startswith("sounddevice=="))
-    # named: how the device's command line calls the graphs, which is how their files are called
     noted = {"model": name, "precision": precision, "optimized": optimized, "lab": __version__,
-             "weights_sha256": facts.get("weights_sha256"), "revision": facts["revision"], "sounddevice": sounddevice}
-    made_from = f"{facts['model']} {precision}{' optimized' if optimized else ''}, revision {facts['revision']}, " \
-                f"with Whisper ONNX Lab {__version__}"
+             "weights_sha256": facts["weights_sha256"], "sounddevice": sounddevice}
+    made_from = f"{facts['model']} {precision}{' optimized' if optimized else ''}, weights " \
+                f"{facts['weights_sha256'][:16]}, with Whisper ONNX Lab {__version__}"
     readme = (DEVICE / "README.md").read_text(encoding="utf-8")
     for key, value in {"title": f"{facts['model']} {precision}", "clip": CLIP, "sounddevice": sounddevice,
                        "made_from": made_from}.items():
