@@ -48,7 +48,14 @@ PROCESSORS = {"Haswell": "AVX2 and FMA, no AVX-512, no VNNI",
 NEEDS = dict.fromkeys(("IvyBridge", "Nehalem"), {"OPENBLAS_CORETYPE": "Nehalem"})
 EMULATOR = "qemu-x86_64-static"
 LIMIT_S = 1500
-PARTS = ("pythons", "runtimes", "aarch64", "processors")
+PARTS = ("pythons", "memory", "runtimes", "aarch64", "processors")
+# Runs the archive's command line, then says the most memory that it has held.
+WATCHED = """import runpy
+try:
+    runpy.run_module("whisper_lab", run_name="__main__", alter_sys=True)
+finally:
+    from whisper_lab import machine
+    print(machine.peak_rss_bytes())"""
 
 
 # One run -------------------------------------------------------------------------------------------------------------
@@ -115,11 +122,10 @@ def reference_of(pack: Path) -> dict:
 
 # The parts -----------------------------------------------------------------------------------------------------------
 
-def pip_install(command: list[str], pack: Path, target: Path | None = None) -> str | None:
+def pip_install(command: list[str], pack: Path, *options: str) -> str | None:
     """`pip install -r requirements-edge.txt` as the archive's README has it; the reason where it fails."""
-    where = ["--target", str(target)] if target else []
-    done = subprocess.run([*command, "install", "--quiet", "--disable-pip-version-check", "--no-input",
-                           "--only-binary", ":all:", *where, "-r", "requirements-edge.txt"], cwd=pack,
+    done = subprocess.run([*command, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
+                           "--only-binary", ":all:", *options, "-r", "requirements-edge.txt"], cwd=pack,
                           capture_output=True, text=True)
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
     return (errors or [f"pip ended with {done.returncode}"])[0][:200] if done.returncode else None
@@ -139,12 +145,22 @@ def in_pythons(pack: Path, reference: dict, pythons: list[str]) -> list[dict]:
             inside = [str(Path(folder) / "bin" / "python")]
             version = subprocess.check_output([*inside, "--version"], text=True).split()[1]
             bare = size_of(Path(folder))
-            if reason := pip_install([*inside, "-m", "pip"], pack):
+            if reason := pip_install(inside, pack):
                 rows.append({"python": version, "error": reason})
                 continue
             rows.append({"python": version, "packages_bytes": size_of(Path(folder)) - bare,
                          **compared(hear(inside, pack, CLIPS), reference)})
     return rows
+
+
+def in_memory(pack: Path) -> dict[str, int]:
+    """Peak memory in bytes of one short clip and of a recording of several windows, by clip, with four threads."""
+    found = {}
+    for clip in (CLIPS[0], "long.flac"):
+        said = subprocess.check_output([sys.executable, "-c", WATCHED, str(ROOT / "media" / clip), "--threads", "4",
+                                        "--quiet"], cwd=pack, text=True)
+        found[clip] = int(said.split()[-1])
+    return found
 
 
 def over_runtimes(pack: Path, reference: dict, versions: list[str]) -> list[dict]:
@@ -159,17 +175,16 @@ def over_runtimes(pack: Path, reference: dict, versions: list[str]) -> list[dict
 
 
 def on_arm(pack: Path, reference: dict) -> dict:
-    """pip installs the aarch64 wheels under emulation, by their digests; then the archive transcribes.
+    """The aarch64 wheels, installed by their digests; with them the archive transcribes on an emulated processor.
 
     Raises LabError where nothing can be emulated.
     """
-    import ensurepip
-
     if reason := arm64.missing():
         raise LabError(f"arm64 cannot be emulated: {reason}", "do what it says in brackets, then run this again")
-    wheel = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    platforms = [word for platform in arm64.PLATFORMS for word in ("--platform", platform)]
     with tempfile.TemporaryDirectory() as folder:
-        if reason := pip_install(arm64.command(f"{wheel}/pip"), pack, Path(folder)):
+        if reason := pip_install([sys.executable], pack, "--target", folder, "--python-version", arm64.PYTHON,
+                                 "--implementation", "cp", *platforms):
             return {"processor": arm64.CPU, "error": reason}
         return {"processor": arm64.CPU, "python": arm64.PYTHON, "packages_bytes": size_of(Path(folder)),
                 **compared(hear(arm64.command(), pack, SHORT, Path(folder)), reference)}
@@ -180,7 +195,7 @@ def on_processors(pack: Path, reference: dict) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         inside = str(Path(folder) / "bin" / "python")
-        if reason := pip_install([inside, "-m", "pip"], pack):
+        if reason := pip_install([inside], pack):
             raise LabError(f"the packages cannot be installed: {reason}", "look at the network")
         rows = [{"processor": "this machine's", "has": "", **compared(hear([inside], pack, SHORT), reference)}]
         for name, has in PROCESSORS.items():
@@ -216,18 +231,21 @@ def rows_of(found: dict) -> list[tuple[str, dict]]:
     """(where, what came out) of all parts of one archive."""
     rows = [(f"x86_64, clean environment, Python {row['python']}", row) for row in found.get("pythons", [])]
     if row := found.get("aarch64"):
-        rows.append((f"aarch64 (emulated {row['processor']}), Python {row.get('python', '')}, its wheels installed by "
-                     "pip there", row))
+        rows.append((f"aarch64 (emulated {row['processor']}), Python {row.get('python', '')}, with its "
+                     "own wheels", row))
     for row in found.get("processors", []):
         rows.append((f"x86_64, {row['processor']}" + (f" (emulated): {row['has']}" if row["has"] else ""), row))
     return rows + [(f"onnxruntime {row['onnxruntime']}", row) for row in found.get("runtimes", [])]
 
 
 def sizes_table(document: dict) -> str:
-    """Size of each archive that was run, packed and unpacked, without the packages."""
-    lines = ["| archive | MB | unpacked, MB |", "|---|---|---|"]
-    lines += [f"| {name}.tar.gz | {found['archive_bytes'] / 1e6:.1f} | {found['unpacked_bytes'] / 1e6:.1f} |"
-              for name, found in sorted(document["packs"].items())]
+    """Size of each archive that was run, packed and unpacked, without the packages; and the memory it takes."""
+    lines = ["| archive | MB | unpacked, MB | memory for 3 s of sound, MB | for a minute or more, MB |",
+             "|---|---|---|---|---|"]
+    for name, found in sorted(document["packs"].items()):
+        memory = [f"{peak / 1e6:.0f}" for peak in found.get("memory", {}).values()] or ["", ""]
+        lines.append(f"| {name}.tar.gz | {found['archive_bytes'] / 1e6:.1f} | {found['unpacked_bytes'] / 1e6:.1f} | "
+                     f"{' | '.join(memory)} |")
     return "\n".join(lines)
 
 
@@ -244,6 +262,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="of onnxruntime (default: those of benchmarks/OLD-RUNTIMES.md)")
     args = parser.parse_args(argv)
     work = {"pythons": lambda *given: in_pythons(*given, args.python), "aarch64": on_arm, "processors": on_processors,
+            "memory": lambda pack, reference: in_memory(pack),
             "runtimes": lambda *given: over_runtimes(*given, args.versions)}
     with unpacked(Path(args.pack)) as pack:
         facts = {"unpacked_bytes": size_of(pack), "archive_bytes": Path(args.pack).stat().st_size}

@@ -26,6 +26,15 @@ from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/operations/1"
 PRODUCTS = ("MatMul", "MatMulInteger")
+# Cores, GHz and memory as their makers publish them; multiply-adds a core and cycle as the instructions have them: a
+# vector of 128 bits holds 4 floats, an 8-bit product without the dot-product instructions widens 8 numbers, with them
+# sums 16. Cortex-A72: one such instruction a cycle, Cortex-A76 and Gracemont: two. GB/s: transfers by bytes a transfer.
+DEVICES = {
+    "Raspberry Pi 4 (4 x Cortex-A72, LPDDR4-3200)": {"cores": 4, "ghz": 1.8, "int8": 8, "float": 4, "gb_s": 12.8},
+    "Raspberry Pi 5 (4 x Cortex-A76, LPDDR4X-4267)": {"cores": 4, "ghz": 2.4, "int8": 32, "float": 8, "gb_s": 17.1},
+    "small x86 box (Intel N100, 4 cores, DDR5-4800)": {"cores": 4, "ghz": 3.4, "int8": 32, "float": 8, "gb_s": 38.4},
+}
+TOKENS_S = 4  # a second of fluent English or Dutch speech; three words
 BYTES = {"float": 4, "float16": 2, "int8": 1, "uint8": 1}
 POSITION = 20  # tokens before the one that is counted: the middle of a sentence
 Value = tuple[str, list[int]]  # type and shape of one input
@@ -94,6 +103,42 @@ def measure(folder: Path, name: str, precision: str) -> dict:
     token = total(run(paths["decoder"], runtime.feeds(np.zeros((1, 1), np.int64), cross, cache)))
     return {"model": name, "precision": precision, "window_s": spec.n_samples / spec.sampling_rate,
             "encoder": encoder, "token": token}
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+def table(document: dict) -> str:
+    """Multiply-adds and bytes of each pair."""
+    lines = ["| graphs | | 8-bit multiply-adds, millions | float multiply-adds, millions | read, MB |",
+             "|---|---|---|---|---|"]
+    for pair in document["pairs"]:
+        name = f"{pair['model']} {pair['precision']}"
+        for part, what in (("encoder", f"a window of {pair['window_s']:.0f} s"), ("token", "a token")):
+            found = pair[part]
+            lines.append(f"| {name} | {what} | {found['int8_multiply_adds'] / 1e6:,.0f} | "
+                         f"{found['float_multiply_adds'] / 1e6:,.0f} | {found['bytes'] / 1e6:.0f} |")
+    return "\n".join(lines)
+
+
+def least(pair: dict, part: str, device: dict) -> float:
+    """The least s that a device can take: all cores at their peak, or the memory at its own, whichever is slower."""
+    peak = device["cores"] * device["ghz"] * 1e9
+    found = pair[part]
+    computing = sum(found[f"{kind}_multiply_adds"] / (peak * device[kind]) for kind in ("int8", "float"))
+    return max(computing, found["bytes"] / (device["gb_s"] * 1e9))
+
+
+def bounds_table(document: dict) -> str:
+    """What no program can do better with these graphs on these devices: calculated, not measured."""
+    lines = ["| device | graphs | encoder, s a window | ms a token | real-time factor, at least |",
+             "|---|---|---|---|---|"]
+    for name, device in DEVICES.items():
+        for pair in document["pairs"]:
+            window, token = least(pair, "encoder", device), least(pair, "token", device)
+            factor = window / pair["window_s"] + TOKENS_S * token
+            lines.append(f"| {name} | {pair['model']} {pair['precision']} | {window:.2f} | {1e3 * token:.1f} | "
+                         f"{factor:.3f} |")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
