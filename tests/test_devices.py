@@ -67,7 +67,7 @@ def test_another_text_and_an_error_are_shown():
 
 
 def test_a_program_that_fails_is_an_error(tmp_path):
-    (tmp_path / "whisper_lab.py").write_text("raise SystemExit('no graphs here')")
+    tmp_path.joinpath("whisper_lab").with_suffix(".py").write_text("raise SystemExit('no graphs here')")
     assert devices.hear([sys.executable], tmp_path, ("kitchen.wav",)) == {"error": "no graphs here"}
 
 

@@ -175,7 +175,7 @@ def contents(folder: Path, name: str, precision: str, optimized: bool) -> tuple[
     found |= {"README.md": readme.encode(), "LICENCES.md": licences(facts, bool(voice)).encode(),
               "requirements-edge.txt": (ROOT / "locks" / "edge.txt").read_bytes(),
               "whisper-listen.service": (DEVICE / "whisper-listen.service").read_bytes(),
-              "whisper_lab/pack.json": (json.dumps(noted, indent=2) + "\n").encode()}
+              f"{LIBRARY.name}/pack.json": (json.dumps(noted, indent=2) + "\n").encode()}
     sums = "".join(f"{hashlib.sha256(found[place]).hexdigest()}  {place}\n" for place in sorted(found))
     return found | {"SHA256SUMS": sums.encode()}, noted
 

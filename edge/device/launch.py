@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("WHISPER_LAB_WEIGHTS", str(ROOT / "weights"))
     os.environ.setdefault("WHISPER_LAB_PACKAGE_INDEX", "never")
     sys.argv[0] = "-m whisper_lab --listen" if listening else "-m whisper_lab"  # what its help calls it
-    program = importlib.import_module("whisper_lab.listen" if listening else "whisper_lab.clips")
+    program = importlib.import_module(".listen" if listening else ".clips", __package__)
     program.__doc__ = __doc__  # for its help
     try:
         return program.main([*defaults(pack, listening), *arguments])
