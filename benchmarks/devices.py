@@ -32,7 +32,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import old_runtimes  # noqa: E402
-from whisper_lab import console, files  # noqa: E402
+from whisper_lab import confidence, console, files  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from workbook.evidence import arm64  # noqa: E402
 
@@ -208,12 +208,19 @@ def on_processors(pack: Path, reference: dict) -> list[dict]:
 
 # Tables --------------------------------------------------------------------------------------------------------------
 
-def verdict(row: dict) -> str:
+def doubted(found: dict) -> set[str]:
+    """The clips of whose text the model is not sure even in the lab's own environment: the next best is as good."""
+    return {clip for clip, said in found["reference"].items()
+            if confidence.is_doubtful(said["logprob"], found["model"])}
+
+
+def verdict(row: dict, unsure: set[str]) -> str:
     """One cell: the texts, or the error."""
     if "error" in row:
         return f"error: {row['error'].replace('|', '/')}"
     same, clips = row["clips"] - len(row["other_texts"]), console.count(row["clips"], "text")
-    others = "".join(f"; {name}: {text}" for name, text in row["other_texts"].items())
+    others = "".join(f"; of {name}, {'which the model doubts itself' if name in unsure else 'another text'}: {text}"
+                     for name, text in row["other_texts"].items())
     return f"{same} of {clips} equal, log-probability at most {row['logprob_apart']:.4f} apart{others}"
 
 
@@ -223,7 +230,7 @@ def proofs_table(document: dict) -> str:
     for name, found in sorted(document["packs"].items()):
         for where, row in rows_of(found):
             packages = f"{row['packages_bytes'] / 1e6:.0f}" if "packages_bytes" in row else ""
-            lines.append(f"| {name} | {where} | {packages} | {verdict(row)} | {row.get('cpu_s', '')} |")
+            lines.append(f"| {name} | {where} | {packages} | {verdict(row, doubted(found))} | {row.get('cpu_s', '')} |")
     return "\n".join(lines)
 
 
@@ -265,8 +272,9 @@ def main(argv: list[str] | None = None) -> int:
             "memory": lambda pack, reference: in_memory(pack),
             "runtimes": lambda *given: over_runtimes(*given, args.versions)}
     with unpacked(Path(args.pack)) as pack:
-        facts = {"unpacked_bytes": size_of(pack), "archive_bytes": Path(args.pack).stat().st_size}
         reference, name = reference_of(pack), Path(args.pack).name.removesuffix(".tar.gz")
+        facts = {"model": files.read_json(pack / "whisper_lab" / "pack.json")["model"], "reference": reference,
+                 "unpacked_bytes": size_of(pack), "archive_bytes": Path(args.pack).stat().st_size}
         for part in args.only:
             found = work[part](pack, reference)
             # Read here: another part may have ended meanwhile.
