@@ -78,7 +78,7 @@ def hear(command: list[str], pack: Path, clips: tuple[str, ...], paths: Path | N
             return {"error": f"not done after {LIMIT_S} s"}
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
-            return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]}
+            return {"error": old_runtimes.said(done)["error"][:200] or f"status {done.returncode}"}
         found = files.read_json(report)["clips"]
     return {"clips": {row["file"]: {"text": row["text"], "logprob": row["segments"][0]["text_logprob"]}
                       for row in found if row["segments"]},
@@ -174,6 +174,12 @@ def over_runtimes(pack: Path, reference: dict, versions: list[str]) -> list[dict
     return rows
 
 
+def merged(before: list[dict], rows: list[dict]) -> list[dict]:
+    """Rows of onnxruntimes with new ones in place of those of the same version, in order."""
+    found = {row["onnxruntime"]: row for row in (*before, *rows)}
+    return [found[version] for version in sorted(found, key=lambda text: tuple(map(int, text.split("."))))]
+
+
 def on_arm(pack: Path, reference: dict) -> dict:
     """The aarch64 wheels, installed by their digests; with them the archive transcribes on an emulated processor.
 
@@ -241,7 +247,8 @@ def rows_of(found: dict) -> list[tuple[str, dict]]:
         rows.append((f"aarch64 (emulated {row['processor']}), Python {row.get('python', '')}, with its "
                      "own wheels", row))
     for row in found.get("processors", []):
-        rows.append((f"x86_64, {row['processor']}" + (f" (emulated): {row['has']}" if row["has"] else ""), row))
+        where = f"{row['processor']} (emulated): {row['has']}" if row["has"] else "not emulated, the same clip"
+        rows.append((f"x86_64, {where}", row))
     return rows + [(f"onnxruntime {row['onnxruntime']}", row) for row in found.get("runtimes", [])]
 
 
@@ -279,6 +286,8 @@ def main(argv: list[str] | None = None) -> int:
             found = work[part](pack, reference)
             # Read here: another part may have ended meanwhile.
             packs = files.read_json(KEPT)["packs"] if KEPT.exists() else {}
+            if part == "runtimes":  # the versions that were not asked for stay as they were measured
+                found = merged(packs.get(name, {}).get(part, []), found)
             packs[name] = packs.get(name, {}) | facts | {part: found}
             files.write_json(KEPT, {"schema": SCHEMA, "packs": packs})
             console.result(json.dumps(found, indent=2, ensure_ascii=False))

@@ -73,13 +73,22 @@ def test_a_program_that_fails_is_an_error(tmp_path):
     assert devices.hear([sys.executable], tmp_path, ("kitchen.wav",)) == {"error": "no graphs here"}
 
 
-def test_every_run_that_was_measured_wrote_the_same_text_unless_the_model_doubts_it():
+def test_what_was_measured_is_what_the_document_says():
+    """With the pinned packages every text is the lab's; with older ones at most one that the model does not doubt."""
     packs = json.loads(devices.KEPT.read_text())["packs"]
     for found in packs.values():
-        assert len(devices.doubted(found)) < len(found["reference"])
+        unsure = devices.doubted(found)
+        assert len(unsure) < len(found["reference"]) / 2
         for where, row in devices.rows_of(found):
-            assert "error" in row or set(row["other_texts"]) <= devices.doubted(found), where
+            assert "error" in row or len(set(row["other_texts"]) - unsure) <= ("onnxruntime" in row), where
+        assert {row["onnxruntime"] for row in found.get("runtimes", []) if "error" in row} <= {"1.16.3"}
     assert {"pythons", "aarch64", "processors", "runtimes"} <= set().union(*packs.values())
+
+
+def test_a_version_that_is_measured_again_replaces_its_row():
+    rows = devices.merged([{"onnxruntime": "1.9.0"}, {"onnxruntime": "1.10.0", "clips": 1}],
+                          [{"onnxruntime": "1.10.0", "clips": 2}])
+    assert rows == [{"onnxruntime": "1.9.0"}, {"onnxruntime": "1.10.0", "clips": 2}]
 
 
 def test_the_archive_on_an_emulated_arm(nano_export, tmp_path):
