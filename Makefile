@@ -17,6 +17,10 @@ DEMO_TAKES = $(if $(filter found,$(DEMO_MODEL)),$$(cat $(DEMO_FOUND)),$(DEMO_MOD
 CLIP ?= media/kitchen.wav
 # Speech with what was said in it, for the benchmark (docs/benchmarks.md); without one it takes the clips in media.
 CORPUS ?=
+# What `make edge-pack` packs; OPTIMIZED=yes: the pair that 03 --optimize wrote.
+MODEL ?= base
+PRECISION ?= int8
+OPTIMIZED ?= no
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 KILLS ?= 200
@@ -46,7 +50,7 @@ TOOLS := .tools
 UPGRADE ?= no
 AUDIT ?=
 
-.PHONY: install doctor demo test fuzz kills benchmark workbook lint lock audit clean distclean help
+.PHONY: install doctor demo test fuzz kills benchmark workbook edge-pack lint lock audit clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
 	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
@@ -96,6 +100,9 @@ workbook: $(VENV)/.dev $(VENV)/.doctor ## measure the workbook's evidence, and m
 	$(OFFLINE) $(BIN)/python -m workbook.evidence
 	$(OFFLINE) $(BIN)/python -m workbook.generate
 
+edge-pack: $(VENV)/.lab ## one archive for a small device, of the graphs of MODEL (base) in PRECISION (int8) -> edge/packs
+	@$(OFFLINE) $(BIN)/python tools/edge_pack.py --model $(MODEL) --precision $(PRECISION) $(if $(filter yes,$(OPTIMIZED)),--optimized)
+
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check .
 
@@ -106,7 +113,7 @@ audit: $(TOOLS)/.all ## known faults of the locked packages (status 1: there are
 	@$(TOOLS)/bin/python tools/audit.py --pip-audit $(TOOLS)/bin/pip-audit $(AUDIT)
 
 clean: ## remove what the scripts wrote: reports, exported graphs, caches (not recordings, not checkpoints)
-	rm -rf reports .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data \
+	rm -rf reports edge/packs .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data \
 		whisper_model_dir/*_runtime whisper_model_dir/*_genai
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
@@ -114,7 +121,7 @@ distclean: clean ## clean, and remove the virtual environment
 	rm -rf $(VENV) $(TOOLS) .openvino
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A stamp is written when its step is done: an interrupted install starts again, a finished one is not repeated.
 $(VENV)/.python:

@@ -97,6 +97,16 @@ def test_everything_that_the_pins_need_here_is_in_the_lock():
     assert len(seen) > 80 and seen | alone <= set(locked())
 
 
+def test_a_small_device_gets_the_labs_own_versions_and_nothing_heavy():
+    pinned, edge = lock.pins(ROOT / "requirements.txt"), lock.pins(ROOT / "requirements-edge.txt")
+    assert set(edge) == {"numpy", "onnxruntime", "tokenizers", "soundfile", "soxr"}
+    assert all(pinned[name] == version for name, version in edge.items())
+    files = lock.entries((ROOT / "locks" / "edge.txt").read_text())
+    lab = lock.entries((ROOT / "locks" / "lab.txt").read_text())
+    assert all(lock.digests(files[name]) == lock.digests(lab[name]) for name in files)
+    assert not set(files) & {"torch", "transformers", "onnx", "scipy", "rich", "gradio", "sounddevice"}
+
+
 def test_the_cpu_listing_has_the_pinned_torch_for_each_system_and_python():
     lines = (ROOT / "locks" / "torch-cpu.sha256").read_text().splitlines()
     version = lock.pins(ROOT / "requirements.txt")["torch"]

@@ -19,7 +19,7 @@ from whisper_lab import console, files, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
-             "docs/profiling.md", "workbook/architecture/README.md")
+             "docs/profiling.md", "docs/devices.md", "workbook/architecture/README.md")
 
 
 def nano_table() -> str:
@@ -135,6 +135,7 @@ def voice_activity_table() -> str:
     return speakers.voice_table(_speakers())
 
 
+<<<<<<< HEAD
 def throughput_table() -> str:
     """Speed and memory of long recordings, from benchmarks/throughput.py."""
     from benchmarks import throughput
@@ -144,6 +145,38 @@ def throughput_table() -> str:
         return "Not measured in this copy: `python benchmarks/throughput.py --help` says how."
     made = throughput.table(json.loads(path.read_text(encoding="utf-8")))
     return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
+=======
+def device_sizes() -> str:
+    """Size and memory of the archives for small devices, from benchmarks/devices.py."""
+    from benchmarks import devices
+
+    return devices.sizes_table(json.loads(devices.KEPT.read_text(encoding="utf-8")))
+
+
+def device_proofs() -> str:
+    """Where those archives were run, from benchmarks/devices.py."""
+    from benchmarks import devices
+
+    return devices.proofs_table(json.loads(devices.KEPT.read_text(encoding="utf-8")))
+
+
+def operations_table() -> str:
+    """What a window and a token take, from benchmarks/operations.py."""
+    from benchmarks import operations
+
+    return operations.table(_operations())
+
+
+def device_bounds() -> str:
+    """The same as the least seconds on some devices."""
+    from benchmarks import operations
+
+    return operations.bounds_table(_operations())
+
+
+def _operations() -> dict:
+    return json.loads((ROOT / "benchmarks" / "operations.json").read_text(encoding="utf-8"))
+>>>>>>> w-E
 
 
 def _speakers() -> dict:
@@ -158,8 +191,14 @@ SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
+<<<<<<< HEAD
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
     "throughput": throughput_table,
+=======
+    "speakers": speakers_table, "voice-activity": voice_activity_table,
+    "device-sizes": device_sizes, "device-proofs": device_proofs, "operations": operations_table,
+    "device-bounds": device_bounds,
+>>>>>>> w-E
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

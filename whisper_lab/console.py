@@ -31,6 +31,7 @@ import sys
 import textwrap
 import threading
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 
 from whisper_lab import __version__, languages
@@ -404,13 +405,15 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
     """A table on stdout; the first column to the left, the others to the right.
 
     In a terminal too narrow for it, cells are folded between words; no number and no name is broken. Where even that
-    does not fit, each row becomes a block of lines.
+    does not fit, or where rich is not installed, which the runtime can do without, each row becomes a block of lines.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     cells = [[plain(cell, one_line=True) for cell in row] for row in (columns, *rows)]
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        return _blocks(title, cells)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a pipe has none
     widths = _widths(cells, width)
     if widths is None:
@@ -427,8 +430,6 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
 def _widths(cells: list[list[str]], most: int | None) -> list[int] | None:
     """Columns' widths that fit into `most` characters, None for any: the widest gives way first, down to its longest
     word. None: they do not fit."""
-    from rich.cells import cell_len
-
     every = list(zip(*cells, strict=True))
     widths = [max(map(cell_len, column)) for column in every]
     words = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in every]
@@ -438,6 +439,16 @@ def _widths(cells: list[list[str]], most: int | None) -> list[int] | None:
             return None
         widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
+
+
+def cell_len(text: str) -> int:
+    """The columns that a text takes in a terminal; without rich, as Unicode's own table has it."""
+    try:
+        from rich import cells
+    except ImportError:
+        kinds = (0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text)
+        return sum(kinds)
+    return cells.cell_len(text)
 
 
 def _blocks(title: str, cells: list[list[str]]) -> None:

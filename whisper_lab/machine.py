@@ -88,13 +88,21 @@ def cpu_quota() -> float | None:
 
 def memory_bytes() -> int:
     """Memory this process may use: physical, or less where the cgroup says so."""
-    import psutil
-
-    limits = [psutil.virtual_memory().total]
+    limits = [_physical_memory()]
     limits += [int(text) for text in _cgroup_values("memory.max") if text.isdigit()]
     if (text := _first("/sys/fs/cgroup/memory/memory.limit_in_bytes")) and text.isdigit():
         limits.append(int(text))
     return min(limits)
+
+
+def _physical_memory() -> int:
+    """bytes; small devices have no psutil, and need none: POSIX tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows, and systems that do not count their pages
+        import psutil
+
+        return psutil.virtual_memory().total
 
 
 def give_back_memory() -> None:

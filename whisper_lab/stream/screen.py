@@ -55,13 +55,11 @@ class Screen:
 
     def _write(self, text: str, bare: str) -> None:
         """Write over what stands there. bare: the text as it takes room."""
-        from rich.cells import cell_len
-
         up = f"\x1b[{self._rows}A" if self._rows else ""
         self.out.write(f"\r{up}{CLEAR_BELOW}{text}")
         self.out.flush()
         columns = shutil.get_terminal_size().columns
-        self._rows, self._begun = max(0, cell_len(bare) - 1) // columns, bool(bare)
+        self._rows, self._begun = max(0, console.cell_len(bare) - 1) // columns, bool(bare)
 
 
 def _short(text: str, most: int = 40) -> str:

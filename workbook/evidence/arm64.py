@@ -46,13 +46,17 @@ def missing() -> str | None:
     return None
 
 
+def command(*arguments: object) -> list[str]:
+    """The emulated Python with these arguments, to be started as any program."""
+    root = FOLDER / "root"
+    return [emulator(), "-cpu", CPU, "-L", str(root), str(root / f"usr/bin/python{PYTHON}"), *map(str, arguments)]
+
+
 def run(code: str, *arguments: object, timeout: float = 300) -> str:
     """stdout of Python code on the emulated processor. Raises LabError where it fails."""
     root = FOLDER / "root"
-    command = [emulator(), "-cpu", CPU, "-L", str(root), str(root / f"usr/bin/python{PYTHON}"), "-c", code,
-               *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout,
+        done = subprocess.run(command("-c", code, *arguments), capture_output=True, text=True, timeout=timeout,
                               env={"PYTHONPATH": str(root / "site"), "OPENBLAS_NUM_THREADS": "1", "HOME": str(root)})
     except subprocess.TimeoutExpired as error:
         raise LabError(f"the emulated Python was not done after {timeout:g} s", "try again on a quiet machine") \
@@ -92,8 +96,8 @@ def fetch() -> Path:
     return FOLDER
 
 
-def _step(what: str, command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+def _step(what: str, program: list[str], folder: Path) -> None:
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise LabError(f"fetching {what} failed: {(done.stderr or done.stdout).strip()[-200:]}",
                        "look at the network, or leave arm64 out: arm_quantization says so in arm64_reason")
