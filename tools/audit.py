@@ -22,11 +22,7 @@ from whisper_lab.console import LabError  # noqa: E402
 
 # The one with a single package first: where a database knows nothing at all, one question shows it.
 # Without oldest.txt: one test runs that old onnxruntime, on the lab's own graphs, because it is old.
-<<<<<<< HEAD
-LOCKS = ("nodeps.txt", "lab.txt", "torch.txt", "dev.txt", "tools.txt", "openvino.txt")
-=======
-LOCKS = ("nodeps.txt", "lab.txt", "torch.txt", "dev.txt", "tools.txt", "edge.txt")
->>>>>>> w-E
+LOCKS = ("nodeps.txt", "lab.txt", "torch.txt", "dev.txt", "tools.txt", "openvino.txt", "edge.txt")
 CLEAN, FAULTS, NOT_ASKED = 0, 1, 3
 
 

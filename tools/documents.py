@@ -135,7 +135,6 @@ def voice_activity_table() -> str:
     return speakers.voice_table(_speakers())
 
 
-<<<<<<< HEAD
 def throughput_table() -> str:
     """Speed and memory of long recordings, from benchmarks/throughput.py."""
     from benchmarks import throughput
@@ -145,7 +144,8 @@ def throughput_table() -> str:
         return "Not measured in this copy: `python benchmarks/throughput.py --help` says how."
     made = throughput.table(json.loads(path.read_text(encoding="utf-8")))
     return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
-=======
+
+
 def device_sizes() -> str:
     """Size and memory of the archives for small devices, from benchmarks/devices.py."""
     from benchmarks import devices
@@ -176,7 +176,6 @@ def device_bounds() -> str:
 
 def _operations() -> dict:
     return json.loads((ROOT / "benchmarks" / "operations.json").read_text(encoding="utf-8"))
->>>>>>> w-E
 
 
 def _speakers() -> dict:
@@ -191,14 +190,9 @@ SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
-<<<<<<< HEAD
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
-    "throughput": throughput_table,
-=======
-    "speakers": speakers_table, "voice-activity": voice_activity_table,
-    "device-sizes": device_sizes, "device-proofs": device_proofs, "operations": operations_table,
-    "device-bounds": device_bounds,
->>>>>>> w-E
+    "throughput": throughput_table, "device-sizes": device_sizes, "device-proofs": device_proofs,
+    "operations": operations_table, "device-bounds": device_bounds,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

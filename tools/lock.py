@@ -15,11 +15,8 @@ with --require-hashes:
     locks/nodeps.txt      what is installed without what it needs itself
     locks/tools.txt       uv and pip-audit, for an environment of their own
     locks/oldest.txt      the oldest onnxruntime, for the test that runs it
-<<<<<<< HEAD
     locks/openvino.txt    what --provider openvino needs, in an environment of its own
-=======
     locks/edge.txt        what the archive of `make edge-pack` needs on a small device
->>>>>>> w-E
 
 The usual package index does not have torch's CPU builds, so uv cannot ask for their digests: they are in
 locks/torch-cpu.sha256, one line a file as `sha256sum` prints it, to be renewed by hand with the pin of torch.
@@ -48,14 +45,10 @@ FOR_CUDA = re.compile(r"nvidia-.*|cuda-.*|triton")
 # Which files of locks/ have to contain the pins of which file.
 SOURCES = {"requirements.txt": ("lab.txt", "torch.txt"), "requirements-dev.txt": ("dev.txt", "lab.txt"),
            "requirements-nodeps.txt": ("nodeps.txt",), "requirements-tools.txt": ("tools.txt",),
-<<<<<<< HEAD
-           "requirements-oldest.txt": ("oldest.txt",), "requirements-openvino.txt": ("openvino.txt",)}
-INSTALLS = ("lab.txt", "torch-cpu.txt", "torch.txt", "dev.txt", "nodeps.txt", "tools.txt", "oldest.txt", "openvino.txt")
-=======
-           "requirements-oldest.txt": ("oldest.txt",), "requirements-edge.txt": ("edge.txt",)}
-INSTALLS = ("lab.txt", "torch-cpu.txt", "torch.txt", "dev.txt", "nodeps.txt", "tools.txt", "oldest.txt",
+           "requirements-oldest.txt": ("oldest.txt",), "requirements-openvino.txt": ("openvino.txt",),
+           "requirements-edge.txt": ("edge.txt",)}
+INSTALLS = ("lab.txt", "torch-cpu.txt", "torch.txt", "dev.txt", "nodeps.txt", "tools.txt", "oldest.txt", "openvino.txt",
             "edge.txt")
->>>>>>> w-E
 
 
 def canonical(name: str) -> str:
@@ -139,11 +132,8 @@ def make(uv: str, upgrade: bool) -> dict[str, str]:
         "nodeps.txt": list(resolve(uv, ROOT / "requirements-nodeps.txt", "", "--no-deps").values()),
         "tools.txt": list(resolve(uv, ROOT / "requirements-tools.txt", kept("tools.txt")).values()),
         "oldest.txt": list(resolve(uv, ROOT / "requirements-oldest.txt", "", "--no-deps").values()),
-<<<<<<< HEAD
         "openvino.txt": list(resolve(uv, ROOT / "requirements-openvino.txt", "".join(everything.values())).values()),
-=======
         "edge.txt": list(resolve(uv, ROOT / "requirements-edge.txt", "".join(lab.values())).values()),
->>>>>>> w-E
     }
     header = "# Made by `make lock` from requirements*.txt. Not to be edited: tools/lock.py says what is what.\n"
     return {name: header + "".join(parts[name]) for name in INSTALLS}
