@@ -39,6 +39,7 @@ PROGRAMS = {"__main__": DEVICE / "launch.py", "clips": LIBRARY / "__main__.py",
             "listen": ROOT / "09-stream-microphone.py"}
 # Modules that the others import only for what the archive does not have, and why that is.
 LEFT_OUT = {
+    "archive.cli": "transcribes archives on many machines",
     "checkpoints": "makes tokenizer.json of an older checkpoint's files; the runtime files have one",
     "weights.formats": "converts checkpoints of other runtimes",
     "speakers.encoder": "tells speakers apart, for 10",

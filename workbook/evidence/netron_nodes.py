@@ -4,6 +4,8 @@ Counted: operators of both graphs in float32, int8 and int4; frames in, position
 Where whisper-base would differ, the number follows from its six decoder layers.
 """
 
+import numpy as np
+
 from workbook.evidence import common
 
 SHOWN = ("MatMul", "MatMulInteger", "DynamicQuantizeLinear", "LayerNormalization", "Softmax", "Gelu", "Conv", "Cast",
@@ -35,8 +37,10 @@ def measure(evidence, args) -> None:
     evidence.value("layernorm_encoder", counts["fp32", "encoder"]["LayerNormalization"], stable=True)
     evidence.value("layernorm_decoder", counts["fp32", "decoder"]["LayerNormalization"], stable=True)
     encoder = graphs.load(pairs["fp32"]["encoder"]).graph
-    evidence.value("frames_in", int(encoder.inputs[0].shape[2]), stable=True)
-    evidence.value("positions_out", int(encoder.outputs[0].shape[1]), stable=True)
+    spec = common.torch_runtime().spec
+    window = np.zeros((1, spec.n_mels, spec.n_frames), np.float32)  # the graph takes shorter ones too
+    evidence.value("frames_in", spec.n_frames, stable=True)
+    evidence.value("positions_out", common.onnx_runtime().hidden_states(window).shape[1], stable=True)
     branches = [value.name for value in encoder.outputs if "_cross_" in value.name]
     evidence.value("cross_branches", len(branches), stable=True)
     evidence.value("cross_branches_base", 2 * 6, stable=True)
