@@ -78,13 +78,14 @@ def test_a_wrong_projector_name_lists_the_right_ones():
 def test_the_experts_share_the_work_or_pay_for_it():
     from whisper_lab.speech_llm.projectors import make_projector
 
+    torch.manual_seed(0)
     projector = make_projector("moe", 16, 24, 5, experts=4, experts_per_frame=1)
     x = torch.randn(2, 100, 16)
     projector(x)
     even = float(projector.auxiliary_loss.detach())
     with torch.no_grad():
         projector.router.weight.zero_()
-        projector.router.weight[2] = 50 * projector.ln_pre(projector.stack(x)).mean((0, 1))
+        projector.router.weight[2] = 50 * projector.ln_pre(projector.stack(x.abs())).mean((0, 1))
     projector(x.abs())
     assert 0.9 < even < 1.6 and float(projector.auxiliary_loss) > even
 

@@ -75,7 +75,7 @@ function describe(path) {
   try {
     facts = metadata(readFileSync(path));
   } catch (error) {
-    fail(`${path} is no ONNX graph: ${error.message}`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
+    fail(`${path} is not an ONNX graph: ${error.message}`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
   }
   if (facts.part !== "end_to_end" || JSON.parse(facts.recipe).input === "wav")
     fail(`${path} is not a single graph from samples to text`, "write one: python 08-single-onnx-model.py --model nano --precision int8");
