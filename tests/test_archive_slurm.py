@@ -33,12 +33,8 @@ os.replace = replaced
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """The environment of a cluster of one node that is ours."""
-    if reason := slurm_cluster.why_not():
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    with slurm_cluster.cluster(folder) as environment:
+    with slurm_cluster.for_tests(tmp_path_factory.mktemp("slurm")) as environment:
         yield {**environment, "LAB_ROOT": str(ROOT)}
-    assert not slurm_cluster.steps(folder), "a job outlived its cluster"
 
 
 @pytest.fixture

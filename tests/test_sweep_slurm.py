@@ -13,12 +13,8 @@ pytestmark = pytest.mark.slurm
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """The environment of a cluster of one node that is ours."""
-    if reason := slurm_cluster.why_not():
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    with slurm_cluster.cluster(folder) as environment:
+    with slurm_cluster.for_tests(tmp_path_factory.mktemp("slurm")) as environment:
         yield {name: environment[name] for name in ("SLURM_CONF", "PATH")}
-    assert not slurm_cluster.steps(folder), "a job outlived its cluster"
 
 
 def bytes_and_times(folder) -> dict:

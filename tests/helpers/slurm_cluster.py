@@ -7,9 +7,11 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 CONFIGURATION = """
 ClusterName=lab
@@ -64,6 +66,16 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def for_tests(folder: Path) -> Iterator[dict[str, str]]:
+    """`cluster` for a fixture: skips where there is no SLURM, and sees at the end that no job outlived it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with cluster(folder) as environment:
+        yield environment
+    assert not steps(folder), "a job outlived its cluster"
 
 
 @contextlib.contextmanager
