@@ -406,10 +406,8 @@ def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequenc
     """A recording as up to `batch_size` stretches, each from one cut to the next; arguments as of `transcribe_many`.
 
     How it is cut depends on nothing but the recording. Where each window is to be given the text before it, it is not
-    cut: texts of different lengths cannot be decoded together. In stretches no window has one. On 46 minutes of English
-    joined from clips whisper-base, int8 optimized, got 10.7 % of 6118 words wrong with such texts, one window after the
-    other, 10.8 without them and 10.1 in four stretches: differences that chance explains. The texts had taken a sixth
-    of the time.
+    cut: texts of different lengths cannot be decoded together. In stretches no window has one. What that
+    does to words and seconds: benchmarks/throughput.py.
     """
     spec = runtime.spec
     places = [] if condition_on_previous else cuts(samples, spec.sampling_rate, spec.n_samples, batch_size)
