@@ -64,7 +64,8 @@ ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator t
 
 def choose(args) -> tuple[Path, Path, str]:
     """The two files to show, and what to call the page."""
-    from whisper_lab.onnx_whisper import chosen_name, find_pair
+    from whisper_lab.names import chosen_name
+    from whisper_lab.sessions import find_pair
 
     if args.graphs:
         left, right = map(Path, args.graphs)

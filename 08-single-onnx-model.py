@@ -88,12 +88,12 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
 def export(name: str, precision: str, model_dir: str, given: str, verify: bool, seed: int, threads: int | None
            ) -> dict:
     """Compose, check, put into place; returns the row of the table. given: samples or wav."""
-    from whisper_lab import onnx_whisper
+    from whisper_lab import sessions
     from whisper_lab.export import graphs, naming, publish
     from whisper_lab.onnx_whisper import OnnxWhisper
     from whisper_lab.single import gates, graph
 
-    pair = onnx_whisper.find_pair(model_dir, name, precision)
+    pair = sessions.find_pair(model_dir, name, precision)
     # Opens both and compares their metadata: only graphs that were made together belong in one.
     whisper = OnnxWhisper(model_dir, name, precision, threads)
     console.note("pair", f"{pair['encoder'].name}, {pair['decoder'].name}",
@@ -195,7 +195,7 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Write the graph, or use it."""
     args = arguments(argv)
-    from whisper_lab.onnx_whisper import chosen_name
+    from whisper_lab.names import chosen_name
     from whisper_lab.single import graph
 
     if args.run:

@@ -40,7 +40,7 @@ def no_model_given_before(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_pool_for_the_whole_process(monkeypatch):
     """onnxruntime's shared pool is for programs: once made, every later session of the test process would be in it."""
-    monkeypatch.setattr("whisper_lab.onnx_whisper._make_pool", lambda threads: None)
+    monkeypatch.setattr("whisper_lab.sessions._make_pool", lambda threads: None)
 
 
 @pytest.fixture(scope="session")

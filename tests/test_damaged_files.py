@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper_lab import checkpoints, console, features, onnx_whisper
+from whisper_lab import checkpoints, console, features, sessions
 from whisper_lab.console import LabError
 from whisper_lab.tokens import TokenRules
 
@@ -118,19 +118,19 @@ WHOLE = {"producer": "whisper-onnx-lab", "part": "encoder", "model": "m", "revis
 
 
 def test_metadata_that_is_whole():
-    facts = onnx_whisper._facts(Path("a.onnx"), session_with(WHOLE), "encoder", "command")
+    facts = sessions._facts(Path("a.onnx"), session_with(WHOLE), "encoder", "command")
     assert facts["revision"] is None and facts["cache_types"] == {"cross": "float32"}
 
 
 @pytest.mark.parametrize("key", [key for key in WHOLE if key not in ("producer", "part")])
 def test_metadata_without_a_key(key):
     found = {name: text for name, text in WHOLE.items() if name != key}
-    refused(lambda: onnx_whisper._facts(Path("a.onnx"), session_with(found), "encoder", "command"), key)
+    refused(lambda: sessions._facts(Path("a.onnx"), session_with(found), "encoder", "command"), key)
 
 
 @pytest.mark.parametrize("text", ["3", "null", "{}", DEEP])
 def test_metadata_that_is_another(text):
-    refused(lambda: onnx_whisper._facts(Path("a.onnx"), session_with(WHOLE | {"cache_types": text}), "encoder", "c"),
+    refused(lambda: sessions._facts(Path("a.onnx"), session_with(WHOLE | {"cache_types": text}), "encoder", "c"),
             "cache_types")
 
 

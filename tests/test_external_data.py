@@ -118,9 +118,9 @@ def written(folder, model):
 
 
 def runtime(path):
-    from whisper_lab import onnx_whisper
+    from whisper_lab import sessions
 
-    return onnx_whisper._open(path, onnx_whisper.session_options("decoder", 1, False), "again")
+    return sessions._open(path, sessions.session_options("decoder", 1, False), "again")
 
 
 def pair_session(path):

@@ -133,11 +133,11 @@ def test_a_pipe_in_place_of_a_graph_is_not_waited_for(tmp_path, run_script):
 
 def test_onnxruntime_prints_nothing_of_a_graph_that_it_cannot_read(tmp_path, capsys):
     """Its Python tries again where a text is not UTF-8, and says so on stdout, where results are."""
-    from whisper_lab import onnx_whisper
+    from whisper_lab import sessions
 
     path = written(tmp_path, REFUSED["operator"])
     with pytest.raises(LabError):
-        onnx_whisper._open(path, onnx_whisper.session_options("encoder", 1, False), "write it again")
+        sessions._open(path, sessions.session_options("encoder", 1, False), "write it again")
     assert capsys.readouterr().out == ""
 
 

@@ -21,7 +21,7 @@ import soundfile
 from test_containers import OF_FFMPEG, OF_LIBSNDFILE
 from test_containers import write as write_sound
 
-from whisper_lab import audio, checkpoints, console, external_data, features, onnx_whisper, seals, transcripts
+from whisper_lab import audio, checkpoints, console, external_data, features, seals, sessions, transcripts
 from whisper_lab.compare import graph_facts
 from whisper_lab.console import LabError
 from whisper_lab.netron import tour
@@ -187,8 +187,8 @@ class Graphs:
                         graph_facts.kept_operators(model),
                         tour.counts(model, model)], allow_nan=False)
             return
-        session = onnx_whisper._open(self.path, onnx_whisper.session_options("encoder", 1, False), "write it again")
-        onnx_whisper._facts(self.path, session, "encoder", "write it again")
+        session = sessions._open(self.path, sessions.session_options("encoder", 1, False), "write it again")
+        sessions._facts(self.path, session, "encoder", "write it again")
 
 
 class References:

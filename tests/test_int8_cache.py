@@ -10,7 +10,8 @@ import pytest
 from whisper_lab import audio, features, metrics
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import int8_cache, naming
-from whisper_lab.onnx_whisper import Blocks, OnnxWhisper
+from whisper_lab.int8_step import Blocks
+from whisper_lab.onnx_whisper import OnnxWhisper
 
 NAME, CLIPS = "whisper-nano", ("hello.wav", "digits.wav", "kitchen.wav")
 

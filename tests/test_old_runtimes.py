@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import old_runtimes
 from tests.helpers.nano_pair import NAME, take
-from whisper_lab import doctor, onnx_whisper
+from whisper_lab import doctor, sessions
 from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,8 +53,8 @@ def test_it_really_is_the_oldest(oldest):
                           capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(oldest)})
     assert done.stdout.split() == [re.search("onnxruntime==(.*?) ", OLDEST.read_text())[1],
                                    str(oldest / "numpy" / "__init__.py")]
-    version = onnx_whisper.version_of(done.stdout)
-    assert version == min(onnx_whisper.OLDEST.values())
+    version = sessions.version_of(done.stdout)
+    assert version == min(sessions.OLDEST.values())
 
 
 @pytest.mark.parametrize("suffix, arguments, wanted, instead", [
@@ -75,10 +75,10 @@ def test_graphs_that_are_too_new_for_it_say_what_they_need(oldest, nano_export, 
 def test_what_each_version_is_refused(monkeypatch, here, graphs, refused):
     monkeypatch.setattr("onnxruntime.__version__", here)
     if refused is None:
-        onnx_whisper.check_version(graphs)
+        sessions.check_version(graphs)
         return
     with pytest.raises(LabError, match=refused) as raised:
-        onnx_whisper.check_version(graphs)
+        sessions.check_version(graphs)
     assert (", or " in raised.value.remedy) == (here != "1.16.3")
 
 
@@ -95,8 +95,8 @@ def test_the_doctor_says_what_the_installed_one_opens(installed, status, said):
 def test_without_the_pool_of_a_process_each_session_has_its_own(monkeypatch):
     """onnxruntime before 1.23 has no such function in Python."""
     monkeypatch.delattr("onnxruntime.set_global_thread_pool_sizes")
-    monkeypatch.setattr(onnx_whisper, "_make_pool", lambda threads: pytest.fail("asked for a pool"))
-    options = onnx_whisper.session_options("encoder", 1, shared_pool=True)
+    monkeypatch.setattr(sessions, "_make_pool", lambda threads: pytest.fail("asked for a pool"))
+    options = sessions.session_options("encoder", 1, shared_pool=True)
     assert options.intra_op_num_threads == 1 and options.use_per_session_threads
 
 
@@ -107,5 +107,5 @@ def test_the_table_has_been_written_for_this_lab():
     assert set(old_runtimes.VERSIONS) < set(rows)
     for column, graphs in enumerate(("fp32", "fp16", "int8", "int4", "int8 optimized")):
         for version in old_runtimes.VERSIONS:
-            works = onnx_whisper.version_of(version) >= onnx_whisper.OLDEST[graphs]
+            works = sessions.version_of(version) >= sessions.OLDEST[graphs]
             assert (rows[version][column] == "same text") == works, (version, graphs)

@@ -17,7 +17,8 @@ from whisper_lab import console, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper, chosen_name, graph_name
+from whisper_lab.names import chosen_name, name_for
+from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 40
@@ -240,7 +241,7 @@ def test_no_alignment_output(fp32, noise_features, monkeypatch):
 
 def test_names():
     asked = ("nano", "base", "openai/whisper-tiny.en", "turbo", "whisper-base", "./a/b/")
-    assert [graph_name(model) for model in asked] \
+    assert [name_for(model) for model in asked] \
         == ["whisper-nano", "whisper-base", "whisper-tiny.en", "whisper-large-v3-turbo", "whisper-base", "b"]
 
 
@@ -252,9 +253,9 @@ def test_a_folder_has_the_name_that_03_gives_it(nano, tmp_path, monkeypatch):
         shutil.copytree(nano, copied)
         (tmp_path / link).symlink_to(copied)
     for path, name in ((snapshot, "whisper-base"), (tmp_path / "a", "whisper-base"), (tmp_path / "b", "whisper-mine")):
-        assert graph_name(str(path)) == checkpoints.resolve(str(path)).name == name
+        assert name_for(str(path)) == checkpoints.resolve(str(path)).name == name
     monkeypatch.chdir(mine)
-    assert graph_name(".") == checkpoints.resolve(".").name == "whisper-mine"
+    assert name_for(".") == checkpoints.resolve(".").name == "whisper-mine"
 
 
 def test_nano_stands_in_for_base_only_where_nobody_named_a_model(tmp_path, monkeypatch, capsys):
@@ -334,8 +335,8 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
     opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
-                      "features", "files", "languages", "machine", "names", "onnx_whisper", "openvino", "seals",
-                      "stretches", "together", "tokens", "transcribe", "transcripts"}
+                      "features", "files", "int8_step", "languages", "machine", "names", "onnx_whisper", "openvino",
+                      "seals", "sessions", "stretches", "together", "tokens", "transcribe", "transcripts"}
 
 
 def test_the_command_is_called_by_its_name(call_script):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.nano_pair import NAME, take
 from tests.test_remedies import commands, remedy_of, typed
-from whisper_lab import audio, machine, names, onnx_whisper, openvino, transcribe
+from whisper_lab import audio, machine, names, onnx_whisper, openvino, sessions, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 
@@ -88,8 +88,8 @@ def test_the_encoder_runs_on_openvino_alone_with_the_threads_and_the_type_it_was
     program = """
 import json, sys
 import numpy as np, onnxruntime
-from whisper_lab import onnx_whisper
-made, opened, asked = onnx_whisper.session_options, onnxruntime.InferenceSession, []
+from whisper_lab import onnx_whisper, sessions
+made, opened, asked = sessions.session_options, onnxruntime.InferenceSession, []
 def profiled(part, *others):
     options = made(part, *others)
     options.enable_profiling, options.profile_file_prefix = part == "encoder", sys.argv[2]
@@ -97,7 +97,7 @@ def profiled(part, *others):
 def noted(*others, providers, **settings):
     asked.append(providers)
     return opened(*others, providers=providers, **settings)
-onnx_whisper.session_options, onnxruntime.InferenceSession = profiled, noted
+sessions.session_options, onnxruntime.InferenceSession = profiled, noted
 whisper = onnx_whisper.OnnxWhisper(sys.argv[1], "whisper-nano", "int8", 2, provider="openvino")
 whisper.encode(np.zeros((1, whisper.spec.n_mels, whisper.spec.n_frames), np.float32))
 events = json.load(open(whisper.encoder.end_profiling()))
@@ -140,10 +140,10 @@ def test_without_the_wheel_it_is_refused_in_two_lines(nano_export, call_script, 
 
 
 def test_both_graphs_are_written_again_by_one_line(tmp_path):
-    command = onnx_whisper.export_command(tmp_path, NAME, "int8", provider="openvino")
+    command = sessions.export_command(tmp_path, NAME, "int8", provider="openvino")
     assert [words[-1 if "--precision" not in words else words.index("--precision") + 1] for words in
             commands(command)] == [str(tmp_path), "int8"]
-    assert onnx_whisper.export_command(tmp_path, NAME, "fp32", provider="openvino").count("python") == 1
+    assert sessions.export_command(tmp_path, NAME, "fp32", provider="openvino").count("python") == 1
 
 
 def test_graphs_of_two_checkpoints_are_no_pair(nano_export, tmp_path, monkeypatch):
@@ -152,11 +152,11 @@ def test_graphs_of_two_checkpoints_are_no_pair(nano_export, tmp_path, monkeypatc
              for part, digest, precision in (("encoder", "a" * 64, "fp32"), ("decoder", "b" * 64, "int8"))}
     paths = openvino.pair(folder, NAME, "int8")
     with pytest.raises(LabError, match="were not made together: weights"):
-        onnx_whisper._check_together(facts, paths, "command", "openvino")
+        sessions._check_together(facts, paths, "command", "openvino")
     facts["decoder"]["weights_sha256"] = "a" * 64
-    onnx_whisper._check_together(facts, paths, "command", "openvino")
+    sessions._check_together(facts, paths, "command", "openvino")
     with pytest.raises(LabError, match="were not made together: precision"):
-        onnx_whisper._check_together(facts, paths, "command", "cpu")
+        sessions._check_together(facts, paths, "command", "cpu")
 
 
 @pytest.mark.parametrize("sets, kind, reason", [
@@ -176,5 +176,5 @@ def test_its_environment_has_the_versions_that_the_lab_has():
                  for name in ("requirements-openvino.txt", "requirements.txt"))
     version = pins.pop("onnxruntime-openvino")
     assert pins.items() <= lab.items() and "onnxruntime-openvino" not in lab
-    assert onnx_whisper.version_of(version) >= onnx_whisper.OLDEST["int4"]
+    assert sessions.version_of(version) >= sessions.OLDEST["int4"]
     assert names.pair("x", NAME)["encoder"] == openvino.pair("x", NAME, "int8")["encoder"]

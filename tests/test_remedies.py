@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import export_tiny, nano_pair
-from whisper_lab import adapters, checkpoints, names, onnx_whisper, seals
+from whisper_lab import adapters, checkpoints, names, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.export import naming, verify
 from whisper_lab.single import graph as single_graph
@@ -103,7 +103,7 @@ def test_graphs_that_are_missing(space, mine, call_script, case):
 @pytest.mark.parametrize("model", ["nano", "tiny.en", "openai/whisper-small", "someone/whisper-else"])
 def test_the_command_names_the_model_as_it_was_given(model, space):
     name = names.name_for(model)
-    args = typed(f"write it: {onnx_whisper.export_command(space, name, 'int8')}")
+    args = typed(f"write it: {sessions.export_command(space, name, 'int8')}")
     assert names.name_for(args.model) == name and (args.precision, args.output_dir) == ("int8", str(space))
 
 
@@ -317,14 +317,14 @@ IR = ("[ONNXRuntimeError] : 1 : FAIL : Load model from a.onnx failed:/onnxruntim
 def test_an_onnxruntime_that_is_too_old_is_told_so(said, what):
     import onnxruntime
 
-    error = onnx_whisper._open_failure(Path("a.onnx"), said, "command")
+    error = sessions._open_failure(Path("a.onnx"), said, "command")
     assert f"onnxruntime {onnxruntime.__version__} is too old" in error.problem
     assert error.problem.endswith(f"the graph needs {what}") and "--upgrade onnxruntime" in error.remedy
 
 
 def test_what_onnxruntime_says_is_not_cut(tmp_path):
     reason = f"[ONNXRuntimeError] : 1 : FAIL : {'x' * 400}\nwhat matters"
-    assert onnx_whisper._open_failure(Path("a"), reason, "command").problem.endswith("what matters")
+    assert sessions._open_failure(Path("a"), reason, "command").problem.endswith("what matters")
 
 
 def test_the_message_of_this_onnxruntime_is_understood(tmp_path):
@@ -338,7 +338,7 @@ def test_the_message_of_this_onnxruntime_is_understood(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(LabError, match=r"too old for .*a\.onnx: it reads opset up to \d+, and the graph needs .* 99"):
-        onnx_whisper._open(path, onnx_whisper.session_options("decoder", 1, False), "command")
+        sessions._open(path, sessions.session_options("decoder", 1, False), "command")
 
 
 # After --no-verify ----------------------------------------------------------------------------------------------------

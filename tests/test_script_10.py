@@ -153,7 +153,7 @@ def test_two_at_once_are_no_third_voice(who, tmp_path):
 
 def test_it_works_in_a_process_whose_sessions_share_a_pool_of_threads(store):
     """As in 09: onnxruntime refuses sessions with threads of their own there."""
-    program = ("import numpy as np; from whisper_lab.onnx_whisper import session_options; "
+    program = ("import numpy as np; from whisper_lab.sessions import session_options; "
                "from whisper_lab.speakers import models, voice, encoder; session_options('encoder', 1, True); "
                "detector = voice.SpeechDetector(models.obtain('silero-vad')); "
                "encoder.SpeakerEncoder(models.obtain('campplus')); "

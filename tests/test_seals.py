@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tests.helpers import nano_pair, single_nano
-from whisper_lab import console, external_data, onnx_whisper, seals
+from whisper_lab import console, external_data, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
 from whisper_lab.export import naming
@@ -132,7 +132,7 @@ def test_a_digest_that_is_none_equals_nothing(text):
              "cache_types": '{"cross": "float32"}'}
     meta = type("Meta", (), {"custom_metadata_map": facts})
     session = type("Session", (), {"get_modelmeta": lambda self: meta})()
-    assert "weights_sha256" in refused(lambda: onnx_whisper._facts(Path("a"), session, "encoder", "c")).problem
+    assert "weights_sha256" in refused(lambda: sessions._facts(Path("a"), session, "encoder", "c")).problem
 
 
 def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):

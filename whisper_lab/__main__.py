@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from whisper_lab import audio, confidence, console, names, transcribe, transcripts
 from whisper_lab.console import LabError
-from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.together import Together
 
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for, and notes about them."""
-    started, name = time.perf_counter(), chosen_name(args.model, args.model_dir)
+    started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
     runtime = OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True,
                           verify=not args.no_verify, provider=args.provider)
     optimized = " optimized" if runtime.facts["optimized"] else ""

@@ -118,7 +118,7 @@ def check_runtime() -> Iterator[Check]:
 
 def judge_runtime(installed: str) -> Check:
     """Old images, a Raspberry Pi's for instance, have an old onnxruntime: most graphs run there, some do not."""
-    from whisper_lab.onnx_whisper import OLDEST, version_of
+    from whisper_lab.sessions import OLDEST, version_of
 
     here = version_of(installed) or max(OLDEST.values())
     too_new = {graphs: needed for graphs, needed in OLDEST.items() if needed > here}

@@ -3,8 +3,11 @@
 The runtime needs no more than this; where a checkpoint is, and whether it is whole, is asked of checkpoints.py.
 """
 
+import os
 import re
 from pathlib import Path
+
+from whisper_lab import console
 
 SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
          "large", "large-v2", "large-v3", "large-v3-turbo"]
@@ -39,6 +42,19 @@ def name_for(model: str) -> str:
     name = repository_name(model) if HUB_ID.fullmatch(model) and not path.exists() else name_of(path)
     remember(name, model)
     return name
+
+
+def chosen_name(model: str | None, folder: str | Path) -> str:
+    """The name in the graphs' file names: `model`, else $WHISPER_LAB_MODEL, else base, else nano.
+
+    nano stands in for base where no one named a model and `folder` holds no graph of base; that is noted.
+    """
+    asked = model or os.environ.get("WHISPER_LAB_MODEL")
+    name = name_for(asked or DEFAULT)
+    if asked or any(Path(folder).glob(f"{name}_*.onnx")):
+        return name
+    console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
+    return "whisper-nano"
 
 
 def given(name: str) -> str:

@@ -131,7 +131,7 @@ def _session(path: Path, names: list[str], threads: int | None):
     """A session over the graph with `names` as outputs too, run as it is written: nothing fused or packed twice."""
     import onnxruntime
 
-    from whisper_lab.onnx_whisper import session_options
+    from whisper_lab.sessions import session_options
 
     options = session_options("decoder", threads, shared_pool=False)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

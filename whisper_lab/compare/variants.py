@@ -6,7 +6,7 @@ from pathlib import Path
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.export import naming
-from whisper_lab.onnx_whisper import export_command
+from whisper_lab.sessions import export_command
 
 BASELINE = "fp32"  # what every other precision is compared with
 PYTORCH = "pytorch"

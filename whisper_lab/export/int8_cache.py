@@ -8,7 +8,7 @@ The decoder reads the int8 caches with GroupQueryAttention (com.microsoft). The 
 axis, so ours are applied outside: (q * k_scale) . k_int8 are the scores, (weights . v_int8) * v_scale the mixed values.
 
 The operator is made for caches that grow, so it has outputs for them, `present_key_cross_i`, although no key is new
-here. A runtime that gives these outputs the memory of the inputs saves a copy (onnx_whisper.int8_step); any other pays
+here. A runtime that gives these outputs the memory of the inputs saves a copy (int8_step.int8_step); any other pays
 for the copy and gets the same numbers.
 
 Limits of the operator: heads of a multiple of 8 channels; one recording at a time where it has several queries.

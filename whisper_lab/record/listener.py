@@ -19,7 +19,8 @@ from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.onnx_whisper import OnnxWhisper, chosen_name, graph_name
+from whisper_lab.names import chosen_name, name_for
+from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.tokens import TokenRules
 from whisper_lab.transcribe import is_silent
 
@@ -66,7 +67,7 @@ class Listener:
 
     def introduction(self) -> str:
         """What to say to the page's model, where it knows little; Markdown, empty for any other model."""
-        named = graph_name(self.model) if self.model else ""
+        named = name_for(self.model) if self.model else ""
         return confidence.knowledge_in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
     def opening(self, choice: str) -> Iterator[str]:
@@ -78,7 +79,7 @@ class Listener:
             return
         if choice not in self._opened:
             if choice == PYTORCH and self._found is None:
-                yield f"Looking for {graph_name(self._named())}; what this machine does not have is fetched once ..."
+                yield f"Looking for {name_for(self._named())}; what this machine does not have is fetched once ..."
             yield self._loading(choice)
             with self._one_at_a_time:
                 self._open(choice)
@@ -110,7 +111,7 @@ class Listener:
 
     def _known(self) -> set[str]:
         """The languages of the page's model; empty where its files are not at hand, or its choices differ in them."""
-        name = graph_name(self._named())
+        name = name_for(self._named())
         if name.endswith(".en"):
             return {"en"}
         if self._precisions(self.graphs) and name == self.graphs:

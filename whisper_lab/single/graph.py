@@ -139,7 +139,7 @@ def open_graph(path: str | Path | bytes, threads: int | None):
     """A session as 03's pair gets for its decoder. Raises LabError as external_data.check."""
     import onnxruntime
 
-    from whisper_lab.onnx_whisper import session_options
+    from whisper_lab.sessions import session_options
 
     if not isinstance(path, bytes):
         external_data.check(path)

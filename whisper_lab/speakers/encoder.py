@@ -116,7 +116,7 @@ class SpeakerEncoder:
         """path: of the graph; threads: None takes all cores. Raises LabError where it cannot be opened."""
         import onnxruntime
 
-        from whisper_lab.onnx_whisper import session_options
+        from whisper_lab.sessions import session_options
 
         options = session_options("speaker encoder", threads, shared_pool=False)
         try:

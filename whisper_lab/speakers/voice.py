@@ -46,7 +46,7 @@ class SpeechDetector:
         """graph: silero_vad_16k_op15.onnx. Raises LabError where it cannot be opened."""
         import onnxruntime
 
-        from whisper_lab.onnx_whisper import session_options
+        from whisper_lab.sessions import session_options
 
         options = session_options("voice activity", None, shared_pool=False)
         if options.use_per_session_threads:  # not in a process whose sessions share a pool, as in 09

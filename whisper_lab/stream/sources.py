@@ -18,7 +18,7 @@ import numpy as np
 from whisper_lab import audio, console, names
 from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
-from whisper_lab.onnx_whisper import chosen_name, export_command
+from whisper_lab.sessions import export_command
 from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
 
@@ -185,7 +185,7 @@ def graphs(model: str | None, folder: str, precision: str | None) -> tuple[str, 
 
     Raises LabError, with the command that writes them, where there are none.
     """
-    name = chosen_name(model, folder)
+    name = names.chosen_name(model, folder)
     if precision:
         console.note("graphs", f"{name} {precision}", "--precision asks for it")
         return name, precision  # whether they are there is told where they are opened
