@@ -92,7 +92,7 @@ class Stream:
 
     def _attend(self, span) -> None:
         """One hypothesis for a span, and what follows from it. Late? Then more sound has come, and all of it is in."""
-        from whisper_lab.transcribe import is_silent
+        from whisper_lab.silence import is_silent
 
         start, end = self._start(span), span.end or self.mel.end
         if span.closed and span.voiced <= start:  # a cut has taken all that was said

@@ -138,7 +138,7 @@ def test_caches_of_any_length(exported, plain, small, mel, positions):
 
 def test_a_short_window_has_room_for_the_longest_text(small):
     """onnxruntime's operator takes no more queries at once than there are positions."""
-    from whisper_lab.transcribe import heard_frames
+    from whisper_lab.short_windows import heard_frames
 
     frames = heard_frames(small, 0.1, 0.0)
     assert frames < small.spec.n_frames

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from whisper_lab import audio
-from whisper_lab.transcribe import is_silent
+from whisper_lab.silence import is_silent
 
 RATE = 16_000  # Hz
 

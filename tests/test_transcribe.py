@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whisper_lab import transcripts
+from whisper_lab import short_windows, transcripts
 from whisper_lab.console import LabError
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
 from whisper_lab.features import FeatureSpec
+from whisper_lab.short_windows import heard_frames
 from whisper_lab.tokens import TokenRules
-from whisper_lab.transcribe import Segment, Windows, heard_frames, split, transcribe, transcribe_many
+from whisper_lab.transcribe import Segment, Windows, split, transcribe, transcribe_many
 
 RATE = 16_000  # Hz
 
@@ -505,10 +506,8 @@ def test_what_is_not_safe_is_heard_again_as_a_whole_and_counted(nano, nonsense):
 
 
 def test_what_is_unlikely_is_heard_again_before_other_temperatures(nano, monkeypatch):
-    from whisper_lab import transcribe as module
-
-    tried, original = [], module.decode_encoded
-    monkeypatch.setattr(module, "decode_encoded", lambda runtime, cross, count, options, *more: tried.append(
+    tried, original = [], short_windows.decode_encoded
+    monkeypatch.setattr(short_windows, "decode_encoded", lambda runtime, cross, count, options, *more: tried.append(
         options.temperatures) or [replace(result, avg_logprob=-1.5) for result in
                                   original(runtime, cross, count, options, *more)])
     found = transcribe(ShortListener(nano), SPOKEN, Options("en"))

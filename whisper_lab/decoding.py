@@ -57,7 +57,7 @@ class Options:
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
     max_tokens: int | None = None  # new tokens; the decoder's positions are the limit anyway
-    audio_context: str | float = "auto"  # how much of its window the encoder hears: transcribe.heard_frames
+    audio_context: str | float = "auto"  # how much of its window the encoder hears: short_windows.heard_frames
     seed: int = 0
 
 
@@ -145,7 +145,7 @@ def looks_wrong(result: Result, options: Options) -> bool:
 
 
 def is_silence(result: Result, options: Options) -> bool:
-    """The no-speech rule: <|nospeech|> is likely and the text is not. (`transcribe.is_silent` judges the sound.)"""
+    """The no-speech rule: <|nospeech|> is likely and the text is not. (`silence.is_silent` judges the sound.)"""
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or result.avg_logprob < options.logprob_threshold

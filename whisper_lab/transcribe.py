@@ -9,120 +9,25 @@ its samples.
 Several windows are decoded at once: of several recordings, or of the stretches into which a long one is cut
 (stretches.py). Within a stretch everything is as in a recording.
 
-For silence a Whisper invents words, so `is_silent` is asked before the model is: a silent window is passed over, and a
+For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
 again at higher temperatures (decoding.FALLBACK_TEMPERATURES). The language is that of the first window that is kept.
 
-Most recordings are shorter than the window, and so is the end of any other. Of a window that is nearly all padding the
-encoder hears only the beginning, the sound and some silence, as long as nothing speaks against it: `heard_frames` says
-how much, `is_unsafe` what speaks against it; then the whole window is heard.
+Most recordings are shorter than the window, and so is the end of any other: of those the encoder hears only the
+beginning, as long as nothing speaks against it (short_windows.py).
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab import confidence
-from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, decode_encoded, is_silence, looks_wrong
-from whisper_lab.features import log_mel
+from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
+from whisper_lab.short_windows import Heard, hear
+from whisper_lab.silence import is_silent
 from whisper_lab.stretches import cuts
 from whisper_lab.tokens import TokenRules
-
-# Silence --------------------------------------------------------------------------------------------------------------
-
-# Is there anything in this sound that could be speech? For silence a Whisper invents words: it must not be asked.
-#
-# The one rule of the lab. Sound holds no speech
-#
-# - where it is near silent: no sample reaches NEAR_SILENT_DBFS; or
-# - where it is steady: in no band of frequencies does the level rise above what the noise there does by itself. Speech
-#   is syllables and pauses; the hiss of a microphone, a fan or a hum stays where it is, however loud. Measured on 20
-#   minutes of human speech: with white noise 5 dB louder than the speech every clip still passes, by 2.7 dB or more,
-#   and without added noise by 18; what fails of pieces of 2 s are pauses. White, pink and brown noise fail by 1 dB or
-#   more.
-#
-# It says no only where there is nothing to lose: music, a slamming door or a cough passes, and the model's own
-# no-speech rule (decoding.is_silence) has the last word.
-
-FRAME = 0.064  # s; half a syllable
-# Hz from, to: dB that the loudest frames of noise reach above its softest ones. The narrower, the more it fluctuates.
-BANDS = {(80, 500): 7.5, (500, 1500): 5.0, (1500, 4000): 4.0}
-SOFTEST = 10  # percentile of the frames
-LOUDEST = 3  # frames, 0.2 s: the shortest word lasts longer, a click does not
-SHORTEST_STEADY = 2.0  # s; a vowel may be as steady as a fan, but not for as long
-
-
-def is_silent(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
-    """Whether float32 [n] in -1..1 at `rate` Hz holds nothing that could be speech; no samples are silent."""
-    if not len(samples) or np.abs(samples).max() < 10 ** (NEAR_SILENT_DBFS / 20):
-        return True
-    return len(samples) >= SHORTEST_STEADY * rate and is_steady(samples, rate)
-
-
-def is_steady(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bool:
-    """Whether the level of float32 [n], at least LOUDEST frames long, hardly changes in any of BANDS."""
-    size = round(FRAME * rate)
-    frames = samples[:len(samples) // size * size].reshape(-1, size) * np.hanning(size).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2 / size ** 2  # [frames, size / 2 + 1]
-    frequencies = np.fft.rfftfreq(size, 1 / rate)
-    for (low, high), noise_db in BANDS.items():
-        inside = (frequencies >= low) & (frequencies < high)
-        levels = np.sort(10 * np.log10(power[:, inside].sum(axis=1) + 1e-12))
-        if levels[-LOUDEST] - np.percentile(levels, SOFTEST) > noise_db:
-            return False
-    return True
-
-
-# How much of a window is heard ----------------------------------------------------------------------------------------
-
-# A Whisper was trained on whole windows, mostly padding, and its encoder spends most of its time there. It hears the
-# same in the beginning of a window, but it needs some silence behind the sound: with too little it does not notice that
-# the speech has ended, and repeats its last words. How much is enough was found when the graphs were written
-# (export/silence.py), and is noted in them. What that misses shows in the text, and costs a second look.
-
-GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
-AUTO, FULL = "auto", "full"
-
-
-def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
-    """How many frames of its window the encoder hears of a sound of so many seconds: even, at most the window's.
-
-    context: AUTO, the sound and as much silence as the checkpoint needs; FULL, the whole window; a number, the sound
-    and so many seconds of silence. Runtimes that take nothing but whole windows, or do not know how much silence is
-    enough, get the whole.
-    """
-    spec = runtime.spec
-    silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
-    if silence_s is None or not getattr(runtime, "takes_short_windows", False):
-        return spec.n_frames
-    fewest_s = 2 * getattr(runtime, "fewest_positions", 0) * spec.hop_length / spec.sampling_rate
-    steps = math.ceil(max(seconds + silence_s, fewest_s) / GRID_S)
-    frames = math.ceil(steps * GRID_S * spec.sampling_rate / spec.hop_length)
-    return min(spec.n_frames, frames + frames % 2)
-
-
-def is_unsafe(result: Result, options: Options, model: str = confidence.OTHERS) -> bool:
-    """Whether the text of a shorter window may be worse than the whole window's would be.
-
-    It goes round in a loop or is unlikely: by decoding.looks_wrong, also where that takes the window for silence, or so
-    that it would be shown with a warning; it did not end; or there is none, though something could be heard. Where
-    max_tokens is set, texts end there, and may be no texts. model: the checkpoint's name.
-    """
-    doubtful = options.logprob_threshold is not None and confidence.is_doubtful(result.text_logprob, model)
-    cut = options.max_tokens is None and (not result.ended or not result.text)
-    return doubtful or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
-
-
-def named(runtime) -> str:
-    """The checkpoint's name, for the limits that were measured on it."""
-    return getattr(runtime, "facts", {}).get("model", confidence.OTHERS)
-
-
-# Window after window --------------------------------------------------------------------------------------------------
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
@@ -362,6 +267,12 @@ class Recording:
         self.transcript.segments += segments
         return segments
 
+    def count(self, heard: Heard) -> None:
+        """That the model was asked about a window, and how."""
+        self.transcript.windows += 1
+        self.transcript.shortened += heard.shortened
+        self.transcript.heard_again += heard.again
+
     def moved(self) -> float:
         """s of sound that were done with since this was last asked."""
         before, self._reported = self._reported, min(self.windows.position, len(self.windows.samples))
@@ -438,57 +349,16 @@ def _decode_windows(runtime, recordings: list[Recording], words: bool,
                     progress: Callable[[float], None] | None) -> None:
     """Decode the current window of each recording together; they have the same options."""
     windows = [recording.windows.current for recording in recordings]
-    for recording, window, heard in zip(recordings, windows, _hear(runtime, recordings, windows), strict=True):
+    found = hear(runtime, [window.samples for window in windows], recordings[0].options,
+                 [recording.language for recording in recordings], [recording.before for recording in recordings])
+    for recording, window, heard in zip(recordings, windows, found, strict=True):
+        recording.count(heard)
         segments = recording.take(heard.result)
         if words and segments:
             add_words(runtime, runtime.select(heard.cross, np.array([heard.row])), window, segments,
                       heard.result.language, recording.options.task, recording.windows.next_start)
         if progress:
             progress(recording.moved())
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """What was decoded from a window, and where its cross cache is."""
-
-    result: Result
-    cross: object  # of several windows
-    row: int
-
-
-def _hear(runtime, recordings: list[Recording], windows: list[Window]) -> list[_Heard]:
-    """Decode these windows together; of those that are short first the beginning, as long as the longest needs.
-
-    The fallback to higher temperatures is for what was heard whole.
-    """
-    options = recordings[0].options
-    frames = max(heard_frames(runtime, window.duration, options.audio_context) for window in windows)
-    for recording in recordings:
-        recording.transcript.windows += 1
-    if frames == runtime.spec.n_frames:
-        return _decode_together(runtime, recordings, windows, options, frames)
-    once = replace(options, temperatures=options.temperatures[:1])
-    found = _decode_together(runtime, recordings, windows, once, frames)
-    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, named(runtime))]
-    for recording in recordings:
-        recording.transcript.shortened += 1
-    if again:
-        whole = _decode_together(runtime, [recordings[i] for i in again], [windows[i] for i in again], options,
-                                 runtime.spec.n_frames)
-        for i, heard in zip(again, whole, strict=True):
-            found[i] = heard
-            recordings[i].transcript.heard_again += 1
-    return found
-
-
-def _decode_together(runtime, recordings: list[Recording], windows: list[Window], options: Options, frames: int
-                     ) -> list[_Heard]:
-    features = np.stack([log_mel(window.samples, runtime.spec, frames) for window in windows])
-    cross = runtime.encode(features)
-    results = decode_encoded(runtime, cross, len(windows), options,
-                             [recording.language for recording in recordings],
-                             [recording.before for recording in recordings])
-    return [_Heard(result, cross, row) for row, result in enumerate(results)]
 
 
 def add_words(runtime, cross, window: Window, segments: list[Segment], language: str | None,

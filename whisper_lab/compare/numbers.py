@@ -9,7 +9,7 @@ import onnx
 from whisper_lab import console, external_data
 from whisper_lab.export import naming, pair, reference
 from whisper_lab.features import log_mel
-from whisper_lab.transcribe import is_silent
+from whisper_lab.silence import is_silent
 
 # Values made outputs in one run: those of a large encoder all at once, 1500 positions each, would need gigabytes.
 AT_ONCE = {"encoder": 32, "decoder": 256}

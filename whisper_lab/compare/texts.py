@@ -75,7 +75,7 @@ def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:
 
 
 def transcribe(runtime, clips: list[Clip], context: str | float = "auto") -> list:
-    """What a runtime hears in each clip, greedily: a Transcript each; context: as of transcribe.heard_frames."""
+    """What a runtime hears in each clip, greedily: a Transcript each; context: as of short_windows.heard_frames."""
     from whisper_lab import transcribe as long_form
     from whisper_lab.decoding import Options
 

@@ -192,7 +192,7 @@ class Engine:
     load_s: float
     gpu_memory_bytes: int | None  # allocated right after loading; None without CUDA
     threads: int | None  # as asked for; None: all cores
-    audio_context: str | float = "auto"  # how much of its window the encoder hears: transcribe.heard_frames
+    audio_context: str | float = "auto"  # how much of its window the encoder hears: short_windows.heard_frames
 
     @property
     def backend(self) -> str:

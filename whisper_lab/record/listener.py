@@ -21,8 +21,8 @@ from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
 from whisper_lab.names import chosen_name, name_for
 from whisper_lab.onnx_whisper import OnnxWhisper
+from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
-from whisper_lab.transcribe import is_silent
 
 # First in the list of languages, where the model knows them: those of the class and those most spoken.
 COMMON = ("en", "nl", "fr", "de", "es", "it", "pt", "pl", "tr", "ar", "ru", "uk", "zh", "ja", "hi")

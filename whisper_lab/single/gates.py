@@ -18,10 +18,10 @@ from whisper_lab.decoding import Options, Result, decode_encoded
 from whisper_lab.export import graphs, publish, reference
 from whisper_lab.export.gates import NEAR_TIE, Gate, below
 from whisper_lab.features import log_mel
+from whisper_lab.short_windows import AUTO, heard_frames
 from whisper_lab.single import graph
 from whisper_lab.single.loop import FIRST, LANGUAGE, LATER, MASK
 from whisper_lab.tokens import TokenRules, log_softmax
-from whisper_lab.transcribe import AUTO, heard_frames
 
 MICROSOFT = {"int4": {"MatMulNBits"}}  # what a precision needs of onnxruntime's own operators
 EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and character tables, nodes

@@ -12,8 +12,8 @@ NumPy's whole log-mel takes 7.9 ms.
 import numpy as np
 
 from whisper_lab.features import DYNAMIC_RANGE, POWER_FLOOR, FeatureSpec, hann, mel_filters
+from whisper_lab.short_windows import GRID_S
 from whisper_lab.single.blocks import FLOAT, INT64, Block, graph_input
-from whisper_lab.transcribe import GRID_S
 
 
 def fourier(spec: FeatureSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def whole_window(block: Block, samples, spec: FeatureSpec):
 
 
 def heard_frames(block: Block, given, touched, spec: FeatureSpec, silence_s: float | None):
-    """int64 [1]: how many frames the encoder hears of `given` samples, as transcribe.heard_frames; adds an input.
+    """int64 [1]: how many frames the encoder hears of `given` samples, as short_windows.heard_frames; adds an input.
 
     The input audio_context, float32 [1], is the s of silence behind the sound. silence_s: its default; None: as many as
     the window has, so that the whole is heard. Without text to look at there is no second look, so a caller who wants

@@ -18,7 +18,8 @@ from whisper_lab.decoding import (
     looks_wrong,
 )
 from whisper_lab.languages import name
-from whisper_lab.transcribe import AUTO, heard_frames, is_unsafe, named, split
+from whisper_lab.short_windows import AUTO, heard_frames, is_unsafe, named
+from whisper_lab.transcribe import split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
@@ -82,7 +83,7 @@ class Recognizer:
         """language: None to detect it, again for every hypothesis until something is committed; condition: give the
         beginning of a sentence as prompt for its rest; fallback: try higher temperatures for the last hypothesis of
         an utterance, where it repeats itself or is unlikely; context: how much of its window the encoder hears, as
-        of transcribe.heard_frames. Raises LabError for what the checkpoint does not know."""
+        of short_windows.heard_frames. Raises LabError for what the checkpoint does not know."""
         self.runtime, self.condition, self.context = runtime, condition, context
         self.language = runtime.rules.wanted_language(language)
         self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)

@@ -1,0 +1,95 @@
+"""Windows that are not full: the encoder hears the sound and some silence, or all where that is not safe.
+
+A Whisper was trained on whole windows, mostly padding, and its encoder spends most of its time there. It hears the same
+in the beginning of a window, but it needs some silence behind the sound: with too little it does not notice that the
+speech has ended, and repeats its last words. How much is enough was found when the graphs were written
+(export/silence.py), and is noted in them. What that misses shows in the text, and costs a second look: `heard_frames`
+says how much is heard, `is_unsafe` what speaks against the text, and `hear` asks both.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whisper_lab import confidence
+from whisper_lab.decoding import Options, Result, decode_encoded, looks_wrong
+from whisper_lab.features import log_mel
+
+GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
+AUTO, FULL = "auto", "full"
+
+
+def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
+    """How many frames of its window the encoder hears of a sound of so many seconds: even, at most the window's.
+
+    context: AUTO, the sound and as much silence as the checkpoint needs; FULL, the whole window; a number, the sound
+    and so many seconds of silence. Runtimes that take nothing but whole windows, or do not know how much silence is
+    enough, get the whole.
+    """
+    spec = runtime.spec
+    silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
+    if silence_s is None or not getattr(runtime, "takes_short_windows", False):
+        return spec.n_frames
+    fewest_s = 2 * getattr(runtime, "fewest_positions", 0) * spec.hop_length / spec.sampling_rate
+    steps = math.ceil(max(seconds + silence_s, fewest_s) / GRID_S)
+    frames = math.ceil(steps * GRID_S * spec.sampling_rate / spec.hop_length)
+    return min(spec.n_frames, frames + frames % 2)
+
+
+def is_unsafe(result: Result, options: Options, model: str = confidence.OTHERS) -> bool:
+    """Whether the text of a shorter window may be worse than the whole window's would be.
+
+    It goes round in a loop or is unlikely: by decoding.looks_wrong, also where that takes the window for silence, or so
+    that it would be shown with a warning; it did not end; or there is none, though something could be heard. Where
+    max_tokens is set, texts end there, and may be no texts. model: the checkpoint's name.
+    """
+    doubtful = options.logprob_threshold is not None and confidence.is_doubtful(result.text_logprob, model)
+    cut = options.max_tokens is None and (not result.ended or not result.text)
+    return doubtful or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
+
+
+def named(runtime) -> str:
+    """The checkpoint's name, for the limits that were measured on it."""
+    return getattr(runtime, "facts", {}).get("model", confidence.OTHERS)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was decoded from a window, and where its cross cache is."""
+
+    result: Result
+    cross: object  # of several windows
+    row: int
+    shortened: bool = False  # at first only the beginning was heard
+    again: bool = False  # then the whole window, because the beginning's text was not safe
+
+
+def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Sequence[str | None],
+         before: Sequence[Sequence[int]]) -> list[Heard]:
+    """Decode windows together, float32 [n] each; of those that are short first the beginning, as long as the longest
+    needs. The fallback to higher temperatures is for what was heard whole.
+
+    languages: None is detected; before: the tokens that each window's text goes on from.
+    """
+    rate, whole = runtime.spec.sampling_rate, runtime.spec.n_frames
+    frames = max(heard_frames(runtime, len(sound) / rate, options.audio_context) for sound in sounds)
+    if frames == whole:
+        return _decode(runtime, whole, options, sounds, languages, before)
+    once = replace(options, temperatures=options.temperatures[:1])
+    found = [replace(heard, shortened=True) for heard in _decode(runtime, frames, once, sounds, languages, before)]
+    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, named(runtime))]
+    if again:
+        unsafe = ([row[i] for i in again] for row in (sounds, languages, before))
+        for i, heard in zip(again, _decode(runtime, whole, options, *unsafe), strict=True):
+            found[i] = replace(heard, shortened=True, again=True)
+    return found
+
+
+def _decode(runtime, frames: int, options: Options, sounds: Sequence[np.ndarray], languages: Sequence[str | None],
+            before: Sequence[Sequence[int]]) -> list[Heard]:
+    features = np.stack([log_mel(sound, runtime.spec, frames) for sound in sounds])
+    cross = runtime.encode(features)
+    results = decode_encoded(runtime, cross, len(sounds), options, languages, before)
+    return [Heard(result, cross, row) for row, result in enumerate(results)]
