@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, flags
 from whisper_lab.record import save
 from whisper_lab.record.save import Saved
 
@@ -148,11 +148,11 @@ def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     from whisper_lab.record import serve
 
-    parser = console.parser(__doc__, "quiet", "log_level", "output_json")
+    parser = flags.parser(__doc__, "quiet", "log_level", "output_json")
     parser.add_argument("--output", type=Path, default=Path("speech.wav"), metavar="FILE",
                         help="where the recording goes; the one before it to recordings/ (default: %(default)s)")
-    page, more = parser.add_argument_group("the page"), console.rare(parser)
-    console.add_flags(page, "model", "language", "threads")
+    page, more = parser.add_argument_group("the page"), flags.rare(parser)
+    flags.add_flags(page, "model", "language", "threads")
     more.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                       help="where 03 wrote the graphs (default: %(default)s)")
     more.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
@@ -170,13 +170,13 @@ def arguments(argv: list[str] | None):
     local.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
     microphone = {"dest": "microphone", "metavar": "N|NAME", "type": lambda text: int(text) if text.isdigit() else text}
     local.add_argument("--microphone", **microphone, help="which one (default: the system's)")
-    console.renamed(local, "--device", "--microphone", **microphone)
+    flags.renamed(local, "--device", "--microphone", **microphone)
     local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
     more.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
                        help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")
     more.add_argument("--blocksize", type=int, default=0, metavar="FRAMES",
                        help="in each callback; 0 leaves it to the device (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.output.suffix.lower() != ".wav" or args.output.is_dir():
         parser.error("--output names a .wav file")
     if args.port is not None and not 0 <= args.port <= 65535:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_lab import audio, checkpoints, confidence, console, transcripts
+from whisper_lab import audio, checkpoints, confidence, console, flags, transcripts
 
 
 @dataclass(frozen=True)
@@ -194,19 +194,19 @@ def show_first_window(whisper: Whisper, clip: Path, first, folder: str) -> None:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
-                            "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
-                            "prompt", "seed", "force", "quiet", "log_level")
+    parser = flags.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
+                          "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
+                          "prompt", "seed", "force", "quiet", "log_level")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="where to compute (default: %(default)s)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what was said: prints word and character error rates")
     parser.add_argument("--explain", action="store_true", help="show shapes, guesses and a picture of the first window")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     more.add_argument("--api", choices=["model", "pipeline"], default="model",
                       help="model.generate, or transformers' pipeline around it (default: %(default)s)")
     more.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto",
                       help="precision of the computation (default: auto, float32 on cpu and float16 on cuda)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.explain and args.format != "text":
         parser.error("--explain prints tables: it goes with --format text only")
     transcripts.check(parser, args)

@@ -18,7 +18,7 @@ import re
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 
 EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 bits
 
@@ -209,22 +209,22 @@ def export(work, args, folder: Path) -> None:
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__, "model", "output_dir", "threads", "seed", "output_json", "quiet", "log_level",
-                            output_dir="whisper_model_dir")
+    parser = flags.parser(__doc__, "model", "output_dir", "threads", "seed", "output_json", "quiet", "log_level",
+                          output_dir="whisper_model_dir")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4", "all"], default="fp32",
                         help="what to write (default: %(default)s)")
     parser.add_argument("--optimize", action="store_true", help="also an _optimized int8 pair: faster, fused nodes")
     parser.add_argument("--sensitivity", action="store_true", help="rank what int8 costs, one layer at a time")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graphs' metadata says so")
     parser.add_argument("--alignment-heads", action="store_true", help="add an output that word timestamps need")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     more.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
                       help="compute in float16, or only store it (default: %(default)s)")
     more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
     more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
     more.add_argument("--layout", choices=["pair", "genai"], default="pair",
                       help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     try:
         re.compile(args.int8_exclude or "")
     except re.error as error:

@@ -16,7 +16,7 @@ Writes a table here, and reports/compare-<model>.json, .md, .html and pictures.
 
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.compare.variants import BASELINE, PYTORCH
 
 # 1. The graphs -------------------------------------------------------------------------------------------------------
@@ -196,20 +196,20 @@ def arguments(argv: list[str] | None):
     from whisper_lab.compare import limits
     from whisper_lab.compare.variants import known
 
-    parser = console.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
-                            "quiet", "log_level", "audio_context")
+    parser = flags.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
+                          "quiet", "log_level", "audio_context")
     names = [variant.name for variant in known("", "")]
     parser.add_argument("--precisions", nargs="+", choices=names, metavar="NAME",
                         help=f"of {', '.join(names[1:])} (default: all that are there)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the clip; a text or JSON file")
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="compare two ONNX files instead")
     parser.add_argument("--details", action="store_true", help="show every table here, not only in the report")
-    console.rare(parser).add_argument("--repeats", type=console.whole(0), default=6, metavar="N",
-                                      help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
-    console.rare(parser).add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
+    flags.rare(parser).add_argument("--repeats", type=flags.whole(0), default=6, metavar="N",
+                                    help="timed rounds after a warm-up; 0 for none (default: %(default)s)")
+    flags.rare(parser).add_argument("--no-memory", action="store_true", help="no fresh process for each variant")
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
                         "int8.size_ratio>0.3'; the word list shows what can be tested")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.fail_if == "list":
         console.table("--fail-if can test", ["metric", "is"], list(map(list, limits.METRICS.items())))
         parser.exit()

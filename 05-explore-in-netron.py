@@ -15,7 +15,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.netron.tour import Landmark
 
 # What to look for. A stop is shown where at least one of the two graphs has the node.
@@ -138,8 +138,8 @@ def serve(left: Path, right: Path, title: str, args) -> None:
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__, "output_dir", "quiet", "log_level")
-    console.add_flags(parser, "model")
+    parser = flags.parser(__doc__, "output_dir", "quiet", "log_level")
+    flags.add_flags(parser, "model")
     parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                         help="where 03 wrote the graphs (default: %(default)s)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
@@ -155,7 +155,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--slim", action="store_true", help="leave the weights' numbers out: opens at once everywhere")
     parser.add_argument("--picture", action="store_true", help="write SVG and PNG of the blocks, and end")
     parser.add_argument("--browse", action="store_true", help="open the page in a browser")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.port is not None and not 0 <= args.port <= 65535:
         parser.error("--port is a number from 0 to 65535")
     args.precision = args.precision or ("fp32" if args.show == "parts" else "int8")  # 03 alone writes fp32

@@ -17,7 +17,7 @@ import contextlib
 import sys
 import time
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 
 COMMANDS = ("sweep", "analyze", "collect")
 
@@ -219,7 +219,7 @@ def arguments(argv: list[str] | None):
     from whisper_lab.energy import options
 
     parser = options.parser(__doc__)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     options.check(parser, args)
     return args
 

@@ -17,7 +17,7 @@ weights: its shapes are real, nothing is downloaded. The miniature has (training
 
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 
 LINE = "=" * 60
@@ -215,10 +215,10 @@ def explore(args) -> dict:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
+    parser = flags.parser(__doc__, "threads", "seed", "output_dir", "output_json", "quiet", "log_level")
     parser.add_argument("audio", nargs="*", default=[], metavar="CLIP",
                         help="sound files or folders that the miniature writes down")
-    console.renamed(parser, "--transcribe", "CLIP without a flag", nargs="+", dest="former_audio")
+    flags.renamed(parser, "--transcribe", "CLIP without a flag", nargs="+", dest="former_audio")
     parser.add_argument("--trace", nargs="?", const=True, metavar="CLIP",
                         help="draw the journey of the clips through the miniature")
     parser.add_argument("--untrained", action="store_true", help="the control: the miniature before any training")
@@ -228,13 +228,13 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--swap-decoder", metavar="ID", help="another language model: Hub id or folder")
     parser.add_argument("--projector", metavar="NAME",
                         help="linear, mlp, swiglu, moe or qformer (default: linear, or the miniature's)")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     more.add_argument("--downsample-rate", type=int, metavar="N", help="frames to a vector (default: 5)")
     more.add_argument("--seconds", type=float, default=3.0, metavar="S",
                       help="length of the clip in step 4 (default: 3)")
     more.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
                       help="folder of the miniature (default: the bundled one)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.audio += [args.trace] if isinstance(args.trace, str) else []
     if (args.untrained or args.trace) and not args.audio:
         parser.error("--untrained and --trace are about the miniature at work: name a clip")

@@ -18,7 +18,7 @@ int64 [k]. A caller may add `language` (string [1]; empty: the model finds it), 
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 
 REPEATS = 5  # timed runs of each, in turns; the median counts
@@ -178,7 +178,7 @@ def arguments(argv: list[str] | None):
     """The command line."""
     from whisper_lab.export import naming
 
-    parser = console.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
+    parser = flags.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
     parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
                         "another one: run FILE GRAPH.onnx; shows the program")
     parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
@@ -186,7 +186,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
                         help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
         parser.error("give nothing, to write the graph, or: run FILE [GRAPH.onnx]")
     return args

@@ -14,7 +14,7 @@ and may still change.
     3. hypotheses to text     what is agreed on, or what a pause ends, is committed; a full window is cut
 """
 
-from whisper_lab import console
+from whisper_lab import console, flags
 
 TICK = 0.1  # s of new sound between two looks at it
 BREATH = 0.3  # s of silence after which a hypothesis need not wait for more sound
@@ -175,32 +175,32 @@ def listen(source, stream: Stream) -> None:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
-                            "model_dir", "provider", "fallback", "audio_context")
+    parser = flags.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
+                          "model_dir", "provider", "fallback", "audio_context")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="of the graphs (default: int8 where it is there, else what is)")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
     parser.add_argument("--realtime", action="store_true", help="play files as fast as they were spoken, not faster")
     given = parser.add_argument_group("the sound (default: a microphone)")
     given.add_argument("audio", nargs="*", default=[], metavar="CLIP", help="sound files or folders")
-    console.renamed(given, "--file", "CLIP without a flag", nargs="+", dest="former_audio")
+    flags.renamed(given, "--file", "CLIP without a flag", nargs="+", dest="former_audio")
     given.add_argument("--stdin", action="store_true", help="raw 16-bit little-endian samples on standard input")
     microphone = {"dest": "microphone", "metavar": "N|NAME", "type": lambda text: int(text) if text.isdigit() else text}
     given.add_argument("--microphone", **microphone, help="which one (default: the system's)")
-    console.renamed(given, "--device", "--microphone", **microphone)
+    flags.renamed(given, "--device", "--microphone", **microphone)
     given.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
-    more = console.rare(parser)
-    more.add_argument("--hop", type=console.between(0.1, 5), default=0.5, metavar="S",
+    more = flags.rare(parser)
+    more.add_argument("--hop", type=flags.between(0.1, 5), default=0.5, metavar="S",
                       help="new speech between two hypotheses (default: %(default)s s)")
-    more.add_argument("--pause", type=console.between(0.2, 5), default=0.6, metavar="S",
+    more.add_argument("--pause", type=flags.between(0.2, 5), default=0.6, metavar="S",
                       help="silence that ends an utterance (default: %(default)s s)")
     more.add_argument("--condition-on-previous", action="store_true", help="give the beginning of a sentence that is "
                       "cut as prompt for its rest (default: no; it can lead small models astray)")
     more.add_argument("--no-batch", dest="batch", action="store_false", help="do not transcribe the whole at the end")
-    more.add_argument("--rate", type=console.between(2000, 384_000, int), metavar="HZ",
+    more.add_argument("--rate", type=flags.between(2000, 384_000, int), metavar="HZ",
                       help="of --stdin (default: 16000)")
-    more.add_argument("--channels", type=console.between(1, 64, int), metavar="N", help="of --stdin (default: 1)")
-    args = console.parse(parser, argv)
+    more.add_argument("--channels", type=flags.between(1, 64, int), metavar="N", help="of --stdin (default: 1)")
+    args = flags.parse(parser, argv)
     if len([one for one in (args.audio, args.stdin, args.microphone is not None, args.list_devices) if one]) > 1:
         parser.error("files, --stdin, --microphone and --list-devices are not allowed together: choose one")
     if (args.realtime or args.reference) and not args.audio:

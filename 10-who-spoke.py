@@ -14,7 +14,7 @@
 import time
 from pathlib import Path
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, flags
 from whisper_lab.console import LabError
 
 FORMATS = ("text", "json", "srt", "vtt", "rttm")
@@ -80,13 +80,13 @@ def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__, "model", "model_dir", "language", "fallback", "threads", "output_dir",
-                            "output_json", "quiet", "log_level")
+    parser = flags.parser(__doc__, "model", "model_dir", "language", "fallback", "threads", "output_dir",
+                          "output_json", "quiet", "log_level")
     parser.add_argument("sound", type=Path, metavar="CLIP", help="a sound file with one or more people speaking")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="of the graphs, which 03 --alignment-heads wrote (default: int8 where it is there, else "
                         "what is, else PyTorch)")
-    parser.add_argument("--speakers", type=console.whole(1), metavar="N", help="how many there are (default: found)")
+    parser.add_argument("--speakers", type=flags.whole(1), metavar="N", help="how many there are (default: found)")
     parser.add_argument("--names", metavar="A,B", default="",
                         help="what they are called, in the order in which they first speak (default: Speaker 1, ...)")
     parser.add_argument("--reference", type=Path, metavar="FILE.rttm",
@@ -96,7 +96,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--page", action="store_true", help="also write a web page with the sound, a lane for each "
                         "speaker, and the words")
     parser.add_argument("--explain", action="store_true", help="show the shapes of each step, and draw a picture")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.names = [name.strip() for name in args.names.split(",") if name.strip()]
     if len(set(args.names)) < len(args.names):
         parser.error("--names: two speakers have the same name")

@@ -35,7 +35,7 @@ import scoring  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 from run import PEERS, Peer, lab  # noqa: E402
 
-from whisper_lab import checkpoints, console, files, machine, openvino  # noqa: E402
+from whisper_lab import checkpoints, console, files, flags, machine, openvino  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.export import naming  # noqa: E402
 
@@ -334,19 +334,19 @@ def write(document: dict, folder: Path) -> None:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = console.parser(__doc__, "model", "threads", "seed", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, "model", "threads", "seed", "output_dir", "quiet", "log_level")
     parser.add_argument("--corpus", required=True, metavar="FOLDER|NAME",
                         help="a folder with references.json, or a name such as librispeech:test-other or fleurs:nl_nl")
     parser.add_argument("--systems", default="", metavar="REGEX", help="systems to measure (default: all)")
-    parser.add_argument("--limit", type=console.whole(1), metavar="N", help="only the first N clips (default: all)")
+    parser.add_argument("--limit", type=flags.whole(1), metavar="N", help="only the first N clips (default: all)")
     parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
-    parser.add_argument("--repeats", type=console.whole(1), default=1, metavar="N",
+    parser.add_argument("--repeats", type=flags.whole(1), default=1, metavar="N",
                         help="timed transcripts of each clip; the median counts (default: %(default)s)")
     parser.add_argument("--cache", default=str(prepare.WORK / "accuracy"), metavar="DIR",
                         help="where transcripts are kept (default: benchmarks/work/accuracy)")
     parser.add_argument("--resume", action="store_true", help="use what is in --cache instead of measuring it again")
     parser.add_argument("--note", help="what a reader of the times has to know, such as other work on the machine")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.threads = args.threads or machine.usable_cores()
     return args
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import audio, console, files, machine  # noqa: E402
+from whisper_lab import audio, console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 CLIPS = ("digits.wav", "kitchen.wav", "time.wav", "nederlands.wav")
@@ -141,10 +141,10 @@ def table(document: dict) -> str:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "model_dir", "quiet", "log_level")
-    parser.add_argument("--files", type=console.whole(1), default=FILES, metavar="N",
+    parser = flags.parser(__doc__, "model_dir", "quiet", "log_level")
+    parser.add_argument("--files", type=flags.whole(1), default=FILES, metavar="N",
                         help="recordings (default: %(default)s)")
-    return console.parse(parser, argv)
+    return flags.parse(parser, argv)
 
 
 if __name__ == "__main__":

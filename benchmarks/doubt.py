@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, checkpoints, confidence, console, files, machine, transcripts  # noqa: E402
+from whisper_lab import audio, checkpoints, confidence, console, files, flags, machine, transcripts  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.tokens import log_softmax  # noqa: E402
@@ -383,10 +383,10 @@ def draw_curves(axes, right: list[dict], invented: list[dict], statistics: dict)
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__)
+    parser = flags.parser(__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     listening = steps.add_parser("listen", help="transcribe clips, note the numbers")
-    console.add_flags(listening, "model", "threads", "seed")
+    flags.add_flags(listening, "model", "threads", "seed")
     listening.add_argument("corpora", nargs="+", metavar="FOLDER", help="clips with a references.json")
     listening.add_argument("--clips", required=True, metavar="FILE", help="where the numbers go")
     listening.add_argument("--babble", type=float, nargs="*", default=[], metavar="DB",
@@ -397,7 +397,7 @@ def arguments(argv: list[str] | None):
     judging.add_argument("files", nargs="+", metavar="FILE", help="what listen wrote, one for each checkpoint")
     judging.add_argument("--output", default=str(HERE / "doubt.json"), metavar="FILE",
                          help="the picture goes beside it (default: %(default)s)")
-    return console.parse(parser, argv)
+    return flags.parse(parser, argv)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from training.corpus import HELD_OUT_SPEAKERS  # noqa: E402
-from whisper_lab import audio, console, files  # noqa: E402
+from whisper_lab import audio, console, files, flags  # noqa: E402
 from whisper_lab.spoken import grammar, voices  # noqa: E402
 
 PAUSE_S = 0.3  # before, after and between what is said
@@ -94,13 +94,13 @@ def _write(folder: Path, name: str, sounds: list[np.ndarray], text: str, languag
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    parser = console.parser(__doc__, "seed")
+    parser = flags.parser(__doc__, "seed")
     parser.add_argument("folder", metavar="FOLDER", help="where the clips go")
     parser.add_argument("--texts", metavar="FILE", help="references.json of a corpus, for sentences nano does not know")
     parser.add_argument("--digits", metavar="DIR", help="human digits (default: none)")
-    parser.add_argument("--count", type=console.whole(1), default=40, metavar="N",
+    parser.add_argument("--count", type=flags.whole(1), default=40, metavar="N",
                         help="clips in each group (default: %(default)s)")
-    return console.parse(parser, argv)
+    return flags.parse(parser, argv)
 
 
 if __name__ == "__main__":

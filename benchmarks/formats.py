@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import format_engines, ggml  # noqa: E402
-from whisper_lab import audio, checkpoints, console, files, machine  # noqa: E402
+from whisper_lab import audio, checkpoints, console, files, flags, machine  # noqa: E402
 from whisper_lab.features import FeatureSpec, log_mel  # noqa: E402
 from whisper_lab.tokens import TokenRules  # noqa: E402
 from whisper_lab.weights import formats  # noqa: E402
@@ -57,12 +57,12 @@ class Row:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure every format, or only write the table again."""
-    made = console.parser(__doc__, "threads", "quiet", "log_level")
+    made = flags.parser(__doc__, "threads", "quiet", "log_level")
     made.add_argument("--checkpoint", type=Path, metavar="DIR", help="a Hugging Face folder of trained weights")
     made.add_argument("--clip", type=Path, default=HERE.parent / "media" / "hello.wav", metavar="FILE",
                       help="speech to listen to (default: media/hello.wav)")
     made.add_argument("--render", action="store_true", help="write the table again, measure nothing")
-    args = console.parse(made, argv)
+    args = flags.parse(made, argv)
     if not args.render:
         if args.checkpoint is None:
             made.error("--checkpoint is missing")

@@ -31,7 +31,7 @@ import scoring  # noqa: E402
 import speech  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 
-from whisper_lab import checkpoints, console, files, machine  # noqa: E402
+from whisper_lab import checkpoints, console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 TIMEOUT = 600  # s for one process; the slowest peer needs 10 on two idle cores
@@ -269,7 +269,7 @@ def write_clip(path: Path) -> Path:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = console.parser(__doc__, "model", "threads", "output_dir", "quiet", "log_level", output_dir=str(HERE))
+    parser = flags.parser(__doc__, "model", "threads", "output_dir", "quiet", "log_level", output_dir=str(HERE))
     parser.add_argument("--corpus", default=str(HERE.parent / "media"), metavar="FOLDER|NAME",
                         help="clips with what was said in them, as of accuracy.py (default: media, synthesized)")
     parser.add_argument("--minutes", type=float, default=19, metavar="M",
@@ -280,7 +280,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="greedy tokens (default: %(default)s)")
     parser.add_argument("--random", metavar="SIZE", help="random weights of this published size, in place of --model")
     parser.add_argument("--only", default="", metavar="REGEX", help="peers to run (default: all)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.threads = args.threads or machine.usable_cores()
     if min(args.rounds, args.repeats) < 1 or args.tokens < 2:
         parser.error("--rounds and --repeats start at 1, --tokens at 2")

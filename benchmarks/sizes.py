@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab import console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/sizes/1"
@@ -92,13 +92,13 @@ def table(document: dict) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Size by size; each row is saved as soon as it is there, and its folder removed."""
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
     parser.add_argument("--no-gates", action="store_true", help="only convert")
     parser.add_argument("--output", type=Path, default=HERE / "sizes.json", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--work-dir", type=Path, default=HERE / "work" / "sizes", metavar="DIR",
                         help="where the models go, 20 GB for the largest (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     document = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {"rows": []}
     for size in args.sizes:
         console.note("size", size, "made, exported, packed into one graph")

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from whisper_lab import audio, console, files, machine  # noqa: E402
+from whisper_lab import audio, console, files, flags, machine  # noqa: E402
 from whisper_lab.audio import SAMPLE_RATE  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from whisper_lab.speakers import clusters, encoder, models, turns, voice  # noqa: E402
@@ -311,15 +311,15 @@ def show(document: dict) -> None:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = console.parser(__doc__, "package_index", "quiet", "log_level")
+    parser = flags.parser(__doc__, "package_index", "quiet", "log_level")
     parser.add_argument("--corpus", type=Path, required=True, metavar="FOLDER", help="with a references.json")
-    parser.add_argument("--files", type=console.whole(1), default=10, metavar="N",
+    parser.add_argument("--files", type=flags.whole(1), default=10, metavar="N",
                         help="joined files of each set (default: %(default)s)")
     parser.add_argument("--hour", action="store_true", help="measure an hour of sound as well: a minute and more")
-    parser.add_argument("--one", type=console.whole(1), help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=flags.whole(1), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=HERE / "speakers.json", metavar="FILE",
                         help="(default: benchmarks/speakers.json)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.one:
         console.result(json.dumps(one(args.corpus, args.one)))
         sys.exit(0)

@@ -27,7 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import corpora  # noqa: E402
 import prepare  # noqa: E402
 
-from whisper_lab import audio, checkpoints, console, files, machine  # noqa: E402
+from whisper_lab import audio, checkpoints, console, files, flags, machine  # noqa: E402
 from whisper_lab.audio import SAMPLE_RATE  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
@@ -200,20 +200,20 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     from whisper_lab.transcribe import BATCH
 
     cores = machine.usable_cores()
-    parser = console.parser(__doc__, "model", "seed", "output_dir", "quiet", "log_level", output_dir=str(HERE))
+    parser = flags.parser(__doc__, "model", "seed", "output_dir", "quiet", "log_level", output_dir=str(HERE))
     parser.add_argument("--corpus", default=str(HERE.parent / "media"), metavar="FOLDER|NAME",
                         help="whose English clips the recordings are made of (default: media)")
     parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4, 12], metavar="N",
                         help="lengths of the recordings (default: 1 4 12)")
-    parser.add_argument("--batch-sizes", type=console.whole(1), nargs="+", default=[1, 2, BATCH, 8], metavar="N",
+    parser.add_argument("--batch-sizes", type=flags.whole(1), nargs="+", default=[1, 2, BATCH, 8], metavar="N",
                         help="windows at once (default: 1 2 4 8)")
-    parser.add_argument("--threads", type=console.whole(1), nargs="+", default=sorted({1, cores}), metavar="N",
+    parser.add_argument("--threads", type=flags.whole(1), nargs="+", default=sorted({1, cores}), metavar="N",
                         help="processor threads; with fewer than the most, the smallest batch and the default alone "
                         "(default: 1 and all cores)")
-    parser.add_argument("--rounds", type=console.whole(1), default=1, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=flags.whole(1), default=1, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--cell", help=argparse.SUPPRESS)  # one measurement, in a process of its own
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.batch_sizes = sorted({*args.batch_sizes, BATCH})
     args.minutes, args.threads, args.default = sorted(set(args.minutes)), sorted(set(args.threads)), BATCH
     return args

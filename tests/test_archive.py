@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import bad_sound, nano_pair
-from whisper_lab import audio, console
+from whisper_lab import audio, flags
 from whisper_lab.archive import claims, cli, find, run, share, store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,7 +224,7 @@ def test_help_fits_a_screen(call_script):
     for words in (["archive"], ["archive", "collect"]):
         status, out, _ = call_script("whisper_lab.__main__", *words, "--help")
         assert status == 0 and out.startswith(f"usage: python -m whisper_lab {' '.join(words)}")
-        assert len(out.splitlines()) <= console.SCREEN
+        assert len(out.splitlines()) <= flags.SCREEN
     assert "python -m whisper_lab archive" in call_script("whisper_lab.__main__", "--help")[1]
 
 

@@ -266,7 +266,7 @@ def cut(path, keep: int):
 
 
 def test_cut_wav_uses_what_is_there_and_warns(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(console.log, "propagate", True)  # console.parse of another test may have switched it off
+    monkeypatch.setattr(console.log, "propagate", True)  # flags.parse of another test may have switched it off
     monkeypatch.setattr(console.log, "level", 0)
     soundfile.write(tmp_path / "a.wav", tone(seconds=2.0), RATE)
     whole = audio.load(tmp_path / "a.wav")

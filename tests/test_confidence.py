@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, checkpoints, confidence, console, decoding, transcribe
+from whisper_lab import audio, checkpoints, confidence, decoding, flags, transcribe
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import word_errors
 from whisper_lab.spoken import grammar
@@ -186,7 +186,7 @@ def test_a_page_of_another_model_has_no_such_introduction(tmp_path):
 
 def test_live_text_is_explained_once_and_a_pipe_gets_text_only(capsys):
     out, low = io.StringIO(), confidence.limit_of(NANO) - 0.1
-    console.parse(console.parser(""), [])
+    flags.parse(flags.parser(""), [])
     screen = Screen(out, model=NANO)
     for text, likely in ((" nonsense", low), (" sense", low + 0.2), (" more", low), ("", low)):
         screen.close([Unit(text, [1])] if text else [], likely)

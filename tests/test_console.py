@@ -22,7 +22,7 @@ from conftest import NANO
 
 import whisper_lab
 from tests.helpers import pseudo_terminal
-from whisper_lab import console
+from whisper_lab import console, flags
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("02-whisper-huggingface x.wav", "03-export-encoder-decoder", "04-compare-precisions", "06-profile-energy",
@@ -42,20 +42,20 @@ def test_no_script_starts_without_a_thread(script, call_script):
                                           (("--seed", "0.5"), "invalid number value: '0.5'")])
 def test_numbers_that_are_none(wrong, words, capsys):
     with pytest.raises(SystemExit, match="2"):
-        console.parse(console.parser("", "threads", "seed"), list(wrong))
+        flags.parse(flags.parser("", "threads", "seed"), list(wrong))
     assert f"argument {wrong[0]}: {words}" in capsys.readouterr().err
 
 
 def test_numbers_that_are():
-    made = console.parser("", "threads", "seed")
-    assert console.parse(made, []) == argparse.Namespace(threads=None, seed=0)
-    assert console.parse(made, ["--threads", "2", "--seed", "7"]) == argparse.Namespace(threads=2, seed=7)
+    made = flags.parser("", "threads", "seed")
+    assert flags.parse(made, []) == argparse.Namespace(threads=None, seed=0)
+    assert flags.parse(made, ["--threads", "2", "--seed", "7"]) == argparse.Namespace(threads=2, seed=7)
 
 
-def given(*arguments, flags=("audio", "model", "output_json", "seed")):
-    made = console.parser("What it is.\n\n    python x.py\n\nMore of it.", *flags)
+def given(*arguments, common=("audio", "model", "output_json", "seed")):
+    made = flags.parser("What it is.\n\n    python x.py\n\nMore of it.", *common)
     made.add_argument("--precision", choices=["fp32", "int8"])
-    return console.parse(made, list(arguments))
+    return flags.parse(made, list(arguments))
 
 
 @pytest.mark.parametrize("arguments, clips", [
@@ -92,7 +92,7 @@ def test_what_is_like_nothing_gets_none(capsys):
             given(*wrong)
         assert "did you mean" not in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):  # no sound is wanted here
-        given("a.wav", flags=("seed",))
+        given("a.wav", common=("seed",))
     assert "unrecognized arguments: a.wav" in capsys.readouterr().err
 
 
@@ -121,8 +121,8 @@ def terminal(code: str, columns: int = 80) -> str:
 
 def test_notes_stand_above_a_bar_and_never_in_it():
     shown = terminal("""
-        from whisper_lab import console
-        console.parse(console.parser("", "quiet"), [])
+        from whisper_lab import console, flags
+        flags.parse(flags.parser("", "quiet"), [])
         with console.sound_bar("clip.wav", 60) as done:
             for second in range(6):
                 done(10)
@@ -237,9 +237,9 @@ def test_what_a_terminal_obeys_is_written_out():
     lambda text: console.note(text, text, text), console.warn, console.result,
     lambda text: console.error(console.LabError(text, text)), lambda text: console.log.error("error: %s", text),
     lambda text: console.table(text, [text, "b"], [[text, text]]),
-    lambda text: console.parser("", "seed").error(text)])
+    lambda text: flags.parser("", "seed").error(text)])
 def test_it_never_reaches_a_terminal(say, capsys):
-    console.parse(console.parser("", "seed"), [])
+    flags.parse(flags.parser("", "seed"), [])
     try:
         say(EVIL)
     except SystemExit as end:
@@ -250,9 +250,9 @@ def test_it_never_reaches_a_terminal(say, capsys):
 
 @pytest.mark.parametrize("say", [
     lambda text: console.note(text, text, text), console.warn, lambda text: console.error(console.LabError(text, text)),
-    lambda text: console.table(text, [text], [[text]]), lambda text: console.parser("", "seed").error(text)])
+    lambda text: console.table(text, [text], [[text]]), lambda text: flags.parser("", "seed").error(text)])
 def test_a_name_with_a_line_end_makes_no_line(say, capsys):
-    console.parse(console.parser("", "seed"), [])
+    flags.parse(flags.parser("", "seed"), [])
     try:
         say("x.wav\nerror: fake")
     except SystemExit:

@@ -162,8 +162,8 @@ def test_transformers_beside_the_broken_wheel(tmp_path):
     assert plain.returncode != 0 and "torchaudio" in plain.stderr  # the trap is there
     code = """
 import sys
-from whisper_lab import checkpoints, console
-console.parse(console.parser("", "log_level"), [])
+from whisper_lab import checkpoints, flags
+flags.parse(flags.parser("", "log_level"), [])
 assert checkpoints.import_transformers() is checkpoints.import_transformers()
 from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
 print(WhisperForConditionalGeneration.__name__, WhisperProcessor.__name__, sys.modules["torchaudio"])

@@ -87,9 +87,9 @@ def write_checkpoint(folder: Path) -> None:
 
 def resolve(server, home: Path, model: str, **environment) -> subprocess.CompletedProcess:
     """resolve(model) in a fresh process: huggingface_hub reads its settings once, at import."""
-    code = ("import sys; from whisper_lab import checkpoints, console\n"
+    code = ("import sys; from whisper_lab import checkpoints, console, flags\n"
             "def main():\n"
-            "    console.parse(console.parser('', 'log_level'), [])\n"
+            "    flags.parse(flags.parser('', 'log_level'), [])\n"
             "    found = checkpoints.resolve(sys.argv[1])\n"
             "    print(found.source, found.name, found.revision, found.folder)\n"
             "console.run(main)")

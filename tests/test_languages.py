@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from whisper_lab import checkpoints, console, languages
+from whisper_lab import checkpoints, flags, languages
 from whisper_lab.console import LabError
 from whisper_lab.tokens import TokenRules
 
@@ -30,9 +30,9 @@ def test_every_name_of_the_tokenizer_is_known():
 
 
 def test_the_flag_takes_names():
-    parser = console.parser("", "language")
-    assert console.parse(parser, ["--language", "Nederlands"]).language == "nl"
-    assert console.parse(parser, []).language is None
+    parser = flags.parser("", "language")
+    assert flags.parse(parser, ["--language", "Nederlands"]).language == "nl"
+    assert flags.parse(parser, []).language is None
 
 
 def test_rules_take_names(nano):

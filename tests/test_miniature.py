@@ -113,9 +113,9 @@ def heard(pieces, tmp_path):  # noqa: F811
 
 def arguments(pieces, heard, output, *more):  # noqa: F811
     from training import train_projector
-    from whisper_lab import console
+    from whisper_lab import flags
 
-    return console.parse(train_projector.arguments(), [
+    return flags.parse(train_projector.arguments(), [
         "--model", str(pieces / "ear"), "--decoder", str(pieces / "pen"), "--heard", str(heard), "--parts", "1",
         "--output-dir", str(output), "--batch-size", "8", "--easy-steps", "2", "--threads", "1", "--quiet", *more])
 

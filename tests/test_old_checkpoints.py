@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import export_tiny
-from whisper_lab import console, tokens
+from whisper_lab import flags, tokens
 from whisper_lab.tokens import TokenRules
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +107,7 @@ def test_an_export_with_the_heads_of_a_teacher(tmp_path, call_script, monkeypatc
 def test_heads_that_are_none_are_replaced_with_a_warning(nano_copy, capsys, named):
     path = nano_copy / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"alignment_heads": named}))
-    console.parse(console.parser(""), [])
+    flags.parse(flags.parser(""), [])
     config = json.loads((nano_copy / "config.json").read_text())
     rules = TokenRules.from_folder(nano_copy)
     assert rules.alignment_heads == tokens.upper_heads(config["decoder_layers"], config["decoder_attention_heads"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.onnx_grain import NAME, exported
-from whisper_lab import console, seals, transcribe
+from whisper_lab import console, flags, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.export import naming
@@ -260,7 +260,7 @@ def test_a_folder_has_the_name_that_03_gives_it(nano, tmp_path, monkeypatch):
 
 def test_nano_stands_in_for_base_only_where_nobody_named_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WHISPER_LAB_MODEL", raising=False)
-    console.parse(console.parser(""), [])  # notes on stderr
+    flags.parse(flags.parser(""), [])  # notes on stderr
     assert chosen_name(None, tmp_path) == "whisper-nano"
     assert "no graphs of whisper-base, the default, in" in capsys.readouterr().err
     assert chosen_name("base", tmp_path) == "whisper-base"
@@ -335,8 +335,8 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
     opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
-                      "features", "files", "int8_step", "languages", "machine", "names", "onnx_whisper", "openvino",
-                      "seals", "sessions", "short_windows", "silence", "stretches", "together", "tokens",
+                      "features", "files", "flags", "int8_step", "languages", "machine", "names", "onnx_whisper",
+                      "openvino", "seals", "sessions", "short_windows", "silence", "stretches", "together", "tokens",
                       "transcribe", "transcripts"}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_lab import console, microphone
+from whisper_lab import flags, microphone
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "01-record-audio-app.py"
@@ -243,8 +243,9 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import importlib
 import test_script_01_microphone as fake
+from whisper_lab import console
 fake.microphone.import_sounddevice = lambda: fake.FakeDevice(fake.blocks(600, pause=0.1))
-fake.console.run(lambda: importlib.import_module("01-record-audio-app").main(["--cli"]))
+console.run(lambda: importlib.import_module("01-record-audio-app").main(["--cli"]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -314,7 +315,7 @@ def test_the_level_meter():
 
 
 def test_the_meter_is_shown_on_a_terminal_only(monkeypatch, capsys):
-    console.parse(console.parser("", "quiet", "log_level"), [])
+    flags.parse(flags.parser("", "quiet", "log_level"), [])
     for terminal in (True, False):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
         bar = microphone.Bar()

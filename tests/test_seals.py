@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tests.helpers import nano_pair, single_nano
-from whisper_lab import console, external_data, seals, sessions
+from whisper_lab import external_data, flags, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
 from whisper_lab.export import naming
@@ -144,7 +144,7 @@ def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):
         onnx.helper.set_model_props(model, notes | {"format": "1"})
         onnx.save(model, path)
     (naming.runtime_folder(folder, NAME) / seals.MANIFEST).unlink()
-    console.parse(console.parser(""), [])  # notes on stderr
+    flags.parse(flags.parser(""), [])  # notes on stderr
     OnnxWhisper(folder, NAME, "int8", threads=1)
     assert "damage to them cannot be noticed" in capsys.readouterr().err
 

@@ -277,14 +277,14 @@ def test_one_command_makes_the_checkpoint_in_three_rounds(toy_corpus, tmp_path, 
 
 def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeypatch, capsys):
     from training import evaluate, make_nano, publish, train
-    from whisper_lab import checkpoints, console
+    from whisper_lab import checkpoints, console, flags
 
     for name in ("corpus", "altered"):
         shutil.copytree(toy_corpus, tmp_path / name)
     levels = []
 
     def parse_only(argv):
-        console.parse(train.arguments(), argv)
+        flags.parse(train.arguments(), argv)
         levels.append(console.log.level)
 
     monkeypatch.setattr(train, "main", parse_only)
@@ -292,9 +292,9 @@ def test_no_stage_of_the_one_command_forgets_quiet(toy_corpus, tmp_path, monkeyp
     for module, name in ((publish, "write_card"), (evaluate, "evaluate"), (evaluate, "table"),
                          (checkpoints, "resolve")):
         monkeypatch.setattr(module, name, lambda *args, **kw: None)
-    for flags, level in ((["--quiet"], logging.ERROR), (["--log-level", "DEBUG"], logging.DEBUG), ([], logging.INFO)):
+    for given, level in ((["--quiet"], logging.ERROR), (["--log-level", "DEBUG"], logging.DEBUG), ([], logging.INFO)):
         levels.clear()
-        assert make_nano.main(["--work", str(tmp_path), *flags]) == 0
+        assert make_nano.main(["--work", str(tmp_path), *given]) == 0
         assert levels == [level] * 4
 
 

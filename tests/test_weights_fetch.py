@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.helpers import fake_wheels
-from whisper_lab import checkpoints, console, hub, names
+from whisper_lab import checkpoints, console, flags, hub, names
 from whisper_lab.console import LabError
 from whisper_lab.weights import __main__ as command
 from whisper_lab.weights import formats, package_index, store
@@ -228,9 +228,9 @@ def test_the_switch(monkeypatch):
 
 def test_the_flag_sets_the_switch_for_child_processes_too(monkeypatch):
     monkeypatch.delenv(package_index.SWITCH)
-    console.parse(console.parser("", "model"), ["--package-index", "never"])
+    flags.parse(flags.parser("", "model"), ["--package-index", "never"])
     assert os.environ[package_index.SWITCH] == "never"
-    console.parse(console.parser("", "model"), [])
+    flags.parse(flags.parser("", "model"), [])
     assert os.environ[package_index.SWITCH] == "never"  # only the flag changes it
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab import console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
@@ -208,9 +208,9 @@ def refreshed(text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--check", action="store_true", help="change nothing, only compare")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     for name in DOCUMENTS:
         path = ROOT / name
         old = path.read_text(encoding="utf-8")

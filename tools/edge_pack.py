@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import __version__, console, files, names  # noqa: E402
+from whisper_lab import __version__, console, files, flags, names  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DEVICE = ROOT / "edge" / "device"
@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
                         help="where 03 wrote the graphs (default: %(default)s)")
     parser.add_argument("--output-dir", default="edge/packs", metavar="DIR", help="(default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     pack(args.model, args.precision, args.optimized, Path(args.model_dir), Path(args.output_dir))
     return 0
 

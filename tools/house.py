@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import console  # noqa: E402
+from whisper_lab import console, flags  # noqa: E402
 
 LIBRARY = "whisper_lab"
 USERS = {"training", "benchmarks", "workbook", "tools", "tests", "src"}  # of the library; and the scripts: `upwards`
@@ -280,11 +280,11 @@ def short(name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="a checkout (default: this one)")
     parser.add_argument("--model-dir", type=Path, metavar="DIR", help="where 03 wrote the graphs of nano in int8 "
                         "(default: whisper_model_dir of the checkout)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if not (args.root / LIBRARY).is_dir():
         raise console.LabError(f"{args.root} is not a checkout of this lab", "name a folder that contains whisper_lab/")
     show_files(args.root)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from training import word_substitution
-from whisper_lab import console, files, machine
+from whisper_lab import console, files, flags, machine
 from whisper_lab.spoken import grammar, voices
 
 FILLERS = {"en": ("um", "uh", "hmm", "er"), "nl": ("euh", "hmm")}
@@ -143,13 +143,13 @@ def load(folder: Path) -> tuple[list[Utterance], np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "seed", "output_dir", "quiet", "log_level", output_dir="training/work/corpus")
+    parser = flags.parser(__doc__, "seed", "output_dir", "quiet", "log_level", output_dir="training/work/corpus")
     parser.add_argument("--digits", type=Path, metavar="DIR", help="human spoken digits (default: none)")
     parser.add_argument("--held-out-speakers", nargs="*", default=HELD_OUT_SPEAKERS, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is about 45 hours (default: %(default)s)")
     parser.add_argument("--alter", type=float, default=0.0, metavar="SHARE",
                         help="of the sentences are said with other words than the grammar's (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     build(Path(args.output_dir), args.digits, args.scale, set(args.held_out_speakers), args.seed, args.alter)
     return 0
 

@@ -20,7 +20,7 @@ from training.audio_augmentation import Augmenter
 from training.batches import POSITION
 from training.examples import Plan, Planner, collate
 from training.train import encode
-from whisper_lab import checkpoints, console, features, files
+from whisper_lab import checkpoints, console, features, files, flags
 from whisper_lab.console import LabError
 from whisper_lab.speech_llm import miniature
 
@@ -117,13 +117,13 @@ def check_encoder(folder: Path, encoder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, model="nano", output_dir="training/work/heard")
+    common = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, model="nano", output_dir="training/work/heard")
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
     parser.add_argument("--parts", type=int, default=20, help=f"files of {PART} clips (default: %(default)s)")
     parser.add_argument("--dutch", type=float, default=0.0, help="share of Dutch sentences (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     utterances, audio = corpus.load(args.corpus)
     checkpoint, output = checkpoints.resolve(args.model), Path(args.output_dir)

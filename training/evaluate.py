@@ -17,7 +17,7 @@ import numpy as np
 
 from training import corpus
 from training.examples import Planner, mix
-from whisper_lab import checkpoints, console, features, files, machine
+from whisper_lab import checkpoints, console, features, files, flags, machine
 from whisper_lab.spoken.voices import SAMPLE_RATE
 
 Wave = np.ndarray
@@ -192,12 +192,12 @@ def table(report: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, model="nano", output_dir="training/work/evaluation")
+    common = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, model="nano", output_dir="training/work/evaluation")
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=150, help="of each material (default: %(default)s)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.threads:
         import torch
 

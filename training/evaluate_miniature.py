@@ -14,7 +14,7 @@ import numpy as np
 from training import corpus
 from training.evaluate import CONDITIONS, MATERIAL, Judge, _clips, score
 from training.examples import Planner
-from whisper_lab import checkpoints, console, files, machine
+from whisper_lab import checkpoints, console, files, flags, machine
 from whisper_lab.speech_llm import ASRError, miniature
 
 SPOKEN = [name for name in MATERIAL if not name.startswith("Dutch")]  # the miniature is trained on English alone
@@ -132,7 +132,7 @@ A projector fits the encoder it was trained with: when whisper-nano is trained f
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "seed", "threads", "quiet", "log_level")
+    parser = flags.parser(__doc__, "seed", "threads", "quiet", "log_level")
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
     parser.add_argument("--speech-llm", type=Path, default="training/work/miniature/nano-asr", metavar="DIR",
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=150, help="of each material (default: %(default)s)")
     parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME",
                         help=f"of {', '.join(CONDITIONS)} (default: all)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.threads:
         import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, flags
 from whisper_lab.spoken import voices
 from whisper_lab.spoken.voices import SAMPLE_RATE, Voice
 
@@ -70,7 +70,7 @@ def _write(path: Path, samples: np.ndarray) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = console.parse(console.parser(__doc__, "output_dir", "quiet", "log_level", output_dir="media"), argv)
+    args = flags.parse(flags.parser(__doc__, "output_dir", "quiet", "log_level", output_dir="media"), argv)
     voices.require_synthesizers()
     make(Path(args.output_dir))
     return 0

@@ -10,7 +10,7 @@ them).
 from pathlib import Path
 
 from training import corpus, evaluate, publish, train
-from whisper_lab import checkpoints, console
+from whisper_lab import checkpoints, console, flags
 
 LATER_ROUNDS = ("--learning-rate", "7e-4", "--warmup", "100", "--batch-size", "32")
 THIRD_SHARE = 0.4  # of the third round in what is published; the rest are the second's weights
@@ -18,14 +18,14 @@ ALTERED = 0.5  # of the English sentences of the third round: the decoder has to
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = ("seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, output_dir="whisper_model_dir/whisper-nano")
+    common = ("seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, output_dir="whisper_model_dir/whisper-nano")
     parser.add_argument("--digits", type=Path, metavar="DIR", help="human spoken digits (default: none)")
     parser.add_argument("--work", type=Path, default="training/work", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=0.35, help="of the corpus; 1 is 45 hours (default: %(default)s)")
     parser.add_argument("--steps", type=int, nargs=3, default=(3400, 2400, 1700), metavar=("FIRST", "SECOND", "THIRD"),
                         help="of the rounds of training (default: 3400 2400 1700)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     folder, unguessable, output = args.work / "corpus", args.work / "altered", Path(args.output_dir)
     for place, seed, share in ((folder, args.seed, 0.0), (unguessable, args.seed + 7, ALTERED)):
         if not (place / "index.json").exists():

@@ -8,7 +8,7 @@ The profiler's own synthesis with seed 0, as Ogg Opus: eight clips in less than 
 import json
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 from whisper_lab.energy import samples
 from whisper_lab.spoken import voices
 from whisper_lab.spoken.voices import SAMPLE_RATE
@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     """Write every clip and references.json."""
     import soundfile
 
-    args = console.parse(console.parser(__doc__, "output_dir", "seed", "quiet", "log_level",
-                                        output_dir="media/profile"), argv)
+    args = flags.parse(flags.parser(__doc__, "output_dir", "seed", "quiet", "log_level",
+                                    output_dir="media/profile"), argv)
     voices.require_synthesizers()
     folder, listed = Path(args.output_dir), {}
     for language_set in ("english", "nano"):

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, Python looks in training/ only
 
-from whisper_lab import checkpoints, console, files  # noqa: E402
+from whisper_lab import checkpoints, console, files, flags  # noqa: E402
 from whisper_lab.weights import huggingface, openai_tokenizer, published, vocabulary  # noqa: E402
 from whisper_lab.weights.model import Dimensions, Weight, expected_shapes  # noqa: E402
 from whisper_lab.weights.published import ARCHITECTURES, Architecture  # noqa: E402
@@ -32,13 +32,13 @@ WEIGHT_STD, BIAS_STD, NORM_STD = 0.02, 0.02, 0.05
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build the folder beside its place, move it there."""
-    made = console.parser(__doc__, "seed", "quiet", "log_level")
+    made = flags.parser(__doc__, "seed", "quiet", "log_level")
     made.add_argument("--size", default="base", choices=list(ARCHITECTURES), help="(default: %(default)s)")
     made.add_argument("--output-dir", metavar="DIR", type=Path,
                       help="the checkpoint's folder (default: whisper_model_dir/whisper-SIZE-random)")
     made.add_argument("--dtype", choices=["float32", "float16"],
                       help="of the weights (default: float32, or float16 where that would pass 2 GB)")
-    args = console.parse(made, argv)
+    args = flags.parse(made, argv)
     folder = args.output_dir or ROOT / "whisper_model_dir" / f"whisper-{args.size}-random"
     count = write_checkpoint(folder, args.size, args.seed, args.dtype)
     console.result(f"{folder}: the architecture of whisper-{args.size}, {count / 1e6:.1f} M random parameters, "

@@ -16,7 +16,7 @@ import torch
 from training import corpus, initial_checkpoint
 from training.examples import Planner, mix
 from training.train import ROUNDS_FILE
-from whisper_lab import checkpoints, console, features, files
+from whisper_lab import checkpoints, console, features, files, flags
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "preprocessor_config.json",
                    "processor_config.json")  # fmt: skip
@@ -176,8 +176,8 @@ def write_card(output: Path, evaluation: dict, table: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = ("seed", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, output_dir="whisper_model_dir/whisper-nano")
+    common = ("seed", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, output_dir="whisper_model_dir/whisper-nano")
     parser.add_argument("--run", type=Path, default="training/work/run", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--corpus", type=Path, default="training/work/corpus", metavar="DIR",
                         help="default: %(default)s")
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--earlier", type=Path, metavar="DIR", help="checkpoint the run began with, to mix in")
     parser.add_argument("--share", type=float, default=1.0, help="of the run in the mixture (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="an evaluation: only write its model card")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.share != 1 and not args.earlier:
         parser.error("--share needs --earlier: the weights to mix with")
     if args.card:

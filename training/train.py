@@ -20,7 +20,7 @@ from training.audio_augmentation import Augmenter
 from training.batches import WINDOW, Batches, ease
 from training.examples import CHARACTERS, IGNORE, Planner
 from training.validate import validate
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 
 SAVED = ("model", "average", "ctc_head", "muon", "adam")
 MUON_RATE = 3.0  # times the rate of AdamW
@@ -192,8 +192,8 @@ def earlier_rounds(init: str | None) -> list[dict]:
 
 
 def arguments():
-    flags = ("seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, output_dir="training/work/run")
+    common = ("seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, output_dir="training/work/run")
     parser.add_argument("--corpus", default="training/work/corpus", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3400, help="default: %(default)s")
     parser.add_argument("--init", metavar="DIR", help="checkpoint whose weights to begin with (default: random)")
@@ -213,7 +213,7 @@ def arguments():
 
 def main(argv: list[str] | None = None) -> int:
     parser = arguments()
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if args.decoder_only and not args.init:
         parser.error("--decoder-only needs --init: a random encoder hears nothing")
     torch.set_num_threads(args.threads or torch.get_num_threads())

@@ -15,7 +15,7 @@ import torch
 
 from training import encoder_cache, loop, train_text_decoder
 from training.train_text_decoder import MARKERS, PROMPT, schedule
-from whisper_lab import checkpoints, console, files
+from whisper_lab import checkpoints, console, files, flags
 from whisper_lab.console import LabError
 from whisper_lab.speech_llm import miniature
 
@@ -179,8 +179,8 @@ def prepare(args) -> tuple[encoder_cache.Heard, encoder_cache.Heard]:
 
 
 def arguments():
-    flags = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, model="nano", output_dir="training/work/miniature")
+    common = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, model="nano", output_dir="training/work/miniature")
     for name, default, text in (("--corpus", "training/work/corpus", "what was spoken"),
                                 ("--heard", "training/work/heard", "what the encoder heard of it"),
                                 ("--decoder", "training/work/text-decoder/final", "the frozen text decoder")):
@@ -203,7 +203,7 @@ def arguments():
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = console.parse(arguments(), argv)
+    args = flags.parse(arguments(), argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     heard, held_out = prepare(args)
     trainer = train(args, heard, held_out)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from training import loop, simulated_projector
-from whisper_lab import checkpoints, console, files
+from whisper_lab import checkpoints, console, files, flags
 
 MARKERS = ("<audio>", "<|user|>", "<|assistant|>", "<|end|>")
 PROMPT = "<|user|><audio><|assistant|>"
@@ -184,8 +184,8 @@ def publish(trainer: Trainer, folder: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    flags = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
-    parser = console.parser(__doc__, *flags, model="nano", output_dir="training/work/text-decoder")
+    common = ("model", "seed", "threads", "output_dir", "quiet", "log_level")
+    parser = flags.parser(__doc__, *common, model="nano", output_dir="training/work/text-decoder")
     parser.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--width", type=int, default=192, help="default: %(default)s")
@@ -194,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dutch", type=float, default=0.0, help="share of Dutch sentences (default: %(default)s)")
     loop.add_arguments(parser, save_every=100, log_every=50)
     parser.add_argument("--bfloat16", action="store_true", help="forward and backward pass in bfloat16")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     trainer = train(args)
     console.result(json.dumps(publish(trainer, Path(args.output_dir) / "final"), indent=2))

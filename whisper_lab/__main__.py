@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from whisper_lab import audio, confidence, console, names, transcribe, transcripts
+from whisper_lab import audio, confidence, console, flags, names, transcribe, transcripts
 from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.together import Together
@@ -68,12 +68,12 @@ def open_runtime(args) -> OnnxWhisper:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
-                            "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
-                            "prompt", "audio_context", "batch_size", "seed", "force", "quiet", "log_level",
-                            prog="python -m whisper_lab")
+    parser = flags.parser(__doc__, "audio", "model", "language", "task", "timestamps", "format", "output_dir",
+                          "output_json", "threads", "beams", "temperature", "fallback", "condition_on_previous",
+                          "prompt", "audio_context", "batch_size", "seed", "force", "quiet", "log_level",
+                          prog="python -m whisper_lab")
     add_graph_flags(parser)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     transcripts.check(parser, args)
     return args
 
@@ -82,8 +82,8 @@ def add_graph_flags(parser) -> None:
     """Which graphs `open_runtime` opens."""
     parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
                         help="of the graphs (default: %(default)s)")
-    console.add_flags(parser, "model_dir", "provider")
-    more = console.rare(parser)
+    flags.add_flags(parser, "model_dir", "provider")
+    more = flags.rare(parser)
     more.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
     more.add_argument("--no-verify", action="store_true",
                       help="open graphs and files beside them that have changed since 03 wrote them, or are damaged")

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files, hub, machine, torchaudio_repair
+from whisper_lab import checkpoints, console, files, flags, hub, machine, torchaudio_repair
 from whisper_lab.weights import package_index, store
 
 # The checks -----------------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ GROUPS = [check_python, check_packages, check_runtime, check_torch_pair, check_m
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line: --fix and --unfix exclude each other."""
-    made = console.parser(__doc__, "output_json", "quiet", "log_level")
+    made = flags.parser(__doc__, "output_json", "quiet", "log_level")
     repair = made.add_mutually_exclusive_group()
     repair.add_argument("--fix", action="store_true",
                         help="move torchaudio's native files aside if they cannot load (default: change nothing)")
@@ -285,7 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Repair if asked, check, print; 1 if a check failed, else 0."""
-    args = console.parse(build_parser(), argv)
+    args = flags.parse(build_parser(), argv)
     if args.fix:
         console.note("fix", torchaudio_repair.fix(), "asked for with --fix")
     if args.unfix:

@@ -244,7 +244,7 @@ def _percent(rate: float | None) -> str:
 
 # What a command line asks for -----------------------------------------------------------------------------------------
 
-# 02 and `python -m whisper_lab` have the same options for it; their names are those of console.COMMON_FLAGS.
+# 02 and `python -m whisper_lab` have the same options for it; their names are those of flags.COMMON_FLAGS.
 
 def check(parser, args) -> None:
     """What the options cannot have together ends with status 2; subtitles get their timestamps."""

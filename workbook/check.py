@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 from workbook import task_checks
 from workbook.questions import HERE
@@ -75,11 +75,11 @@ def _near(path: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("task", choices=sorted(task_checks.CHECKS), metavar="TASK",
                         help=", ".join(sorted(task_checks.CHECKS)))
     parser.add_argument("--file", type=Path, metavar="FILE", help="your file (default: workbook/tasks/TASK.py)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     passed = check(args.task, args.file or TASKS / f"{args.task}.py")
     console.result(f"right: {args.task} passes all {passed} checks. {task_checks.LEARNT[args.task]}")
     return 0

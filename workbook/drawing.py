@@ -10,7 +10,7 @@ encoder; the decoder's loop over tokens stays outside of both.
 
 from pathlib import Path
 
-from whisper_lab import audio, console, files
+from whisper_lab import audio, console, files, flags
 from whisper_lab.features import FeatureSpec, log_mel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,11 +219,11 @@ def shrink(path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     from training.make_random_checkpoint import ARCHITECTURES
 
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--size", choices=list(ARCHITECTURES), default="base", help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, default=ROOT / "media" / "whisper-architecture.png", metavar="FILE",
                         help="(default: media/whisper-architecture.png)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     made = draw(args.size, args.output)
     console.result(f"{made.name}: {made.stat().st_size / 1e3:.0f} kB")
     return 0

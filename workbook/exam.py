@@ -13,7 +13,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 from whisper_lab.console import LabError
 from workbook import questions
 from workbook.questions import LANGUAGES, LEVELS, Book, Question
@@ -100,7 +100,7 @@ def pages(exam: Exam, form: str) -> dict[str, bytes]:
 
 def arguments(argv: list[str] | None):
     """The command line; topics come from questions.yaml."""
-    parser = console.parser(__doc__, "output_dir", "seed", "quiet", "log_level")
+    parser = flags.parser(__doc__, "output_dir", "seed", "quiet", "log_level")
     parser.add_argument("--questions", type=int, default=HOW_MANY, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--topics", nargs="+", default=[], metavar="NAME",
                         help="only these; an unknown name lists them (default: all)")
@@ -110,7 +110,7 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--format", choices=FORMATS, default="md", help="of both files (default: %(default)s)")
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="where the evidence was written (default: workbook/results)")
-    args, book = console.parse(parser, argv), questions.load()
+    args, book = flags.parse(parser, argv), questions.load()
     if args.questions < 1:
         parser.error("--questions starts at 1")
     if unknown := [name for name in args.topics if name not in book.topics]:

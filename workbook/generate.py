@@ -10,7 +10,7 @@ import re
 import zlib
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 from whisper_lab.console import LabError
 from workbook import questions
 from workbook.questions import HERE, LANGUAGES
@@ -57,13 +57,13 @@ def inflated(data: bytes) -> list[bytes]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "quiet", "log_level")
+    parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--check", action="store_true", help="change nothing, only compare")
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="where the evidence was written (default: workbook/results)")
     parser.add_argument("--output-dir", type=Path, default=HERE, metavar="DIR",
                         help="where the files go (default: workbook)")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     made = generate(questions.load(), Results(args.results))
     for name, contents in made.items():
         path = args.output_dir / name

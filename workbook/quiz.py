@@ -16,7 +16,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 from workbook import progress, questions, scoring
 from workbook.progress import PARTLY, RIGHT, WRONG, Progress
@@ -190,7 +190,7 @@ def arguments(argv: list[str] | None):
     """The command line; topics and ids come from questions.yaml."""
     from whisper_lab.record import serve
 
-    parser = console.parser(__doc__, "seed", "quiet", "log_level")
+    parser = flags.parser(__doc__, "seed", "quiet", "log_level")
     parser.add_argument("--lang", choices=LANGUAGES, default="nl", help="(default: %(default)s)")
     parser.add_argument("--topic", metavar="NAME", help="only this topic; an unknown name lists them (default: all)")
     parser.add_argument("--level", type=int, choices=questions.LEVELS, help="1 know, 2 explain, 3 judge (default: all)")
@@ -208,7 +208,7 @@ def arguments(argv: list[str] | None):
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
     serve.add_flags(page)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     args.share = False  # nothing here needs a public address
     if args.count < 1 or not (args.port is None or 0 <= args.port <= 65535):
         parser.error("--count starts at 1, --port is a number from 0 to 65535")

@@ -21,7 +21,7 @@ import stat
 import time
 from pathlib import Path
 
-from whisper_lab import audio, console, machine, transcribe, transcripts
+from whisper_lab import audio, console, flags, machine, transcribe, transcripts
 from whisper_lab.archive import collect, find
 from whisper_lab.archive.claims import LEASE_S, Worker
 from whisper_lab.archive.run import Counts, Run
@@ -139,23 +139,23 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line; wrong usage ends here with exit status 2."""
     from whisper_lab.__main__ import add_graph_flags
 
-    parser = console.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams", "temperature",
-                            "fallback", "condition_on_previous", "prompt", "audio_context", "batch_size", "seed",
-                            "output_dir", "quiet", "log_level", prog=PROG, output_dir="transcripts")
+    parser = flags.parser(__doc__, "model", "language", "task", "timestamps", "threads", "beams", "temperature",
+                          "fallback", "condition_on_previous", "prompt", "audio_context", "batch_size", "seed",
+                          "output_dir", "quiet", "log_level", prog=PROG, output_dir="transcripts")
     parser.add_argument("folder", metavar="FOLDER", help="where the recordings are; `collect OUT` makes the table "
                         "(a folder of that name: ./collect)")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N",
                         help="this part of the recordings, 1/N to N/N, by a hash of their names (default: 1/1, all)")
     parser.add_argument("--retry-failed", action="store_true", help="try those again that failed before")
     add_graph_flags(parser)
-    more = console.rare(parser)
+    more = flags.rare(parser)
     more.add_argument("--replace", action="store_true", help="where --output-dir has transcripts of another model or "
                       "other settings, make them again")
     more.add_argument("--check-content", action="store_true", help="compare the bytes of each recording with those "
                       "that were transcribed, also where size and time of change are the same")
-    more.add_argument("--patience", type=console.between(0, 86400), default=60.0, metavar="S", help="how long to wait "
+    more.add_argument("--patience", type=flags.between(0, 86400), default=60.0, metavar="S", help="how long to wait "
                       "for a share that is away (default: 60)")
     parser.set_defaults(format="json")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     transcripts.check(parser, args)
     return args

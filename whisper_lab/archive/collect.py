@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 from whisper_lab.archive import store
 from whisper_lab.console import LabError
 
@@ -64,11 +64,11 @@ def main(argv: list[str]) -> int:
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
-    parser = console.parser(__doc__, "quiet", "log_level", prog=PROG)
+    parser = flags.parser(__doc__, "quiet", "log_level", prog=PROG)
     parser.add_argument("output", metavar="OUT", help="the folder that was --output-dir")
     parser.add_argument("--csv", metavar="FILE", help="write the table as CSV (default: OUT/archive.csv)")
     parser.add_argument("--parquet", metavar="FILE", help="write the table as Parquet (default: OUT/archive.parquet)")
-    return console.parse(parser, argv)
+    return flags.parse(parser, argv)
 
 
 def import_pyarrow():

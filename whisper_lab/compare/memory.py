@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import console, machine
+from whisper_lab import console, flags, machine
 from whisper_lab.compare.variants import PYTORCH, known
 from whisper_lab.console import LabError
 from whisper_lab.machine import peak_rss_bytes
@@ -44,10 +44,10 @@ class Setup:
 
 def arguments(description: str, argv: list[str] | None, *others: tuple[str, dict]) -> tuple[argparse.Namespace, Setup]:
     """The command line of a fresh process: `others` are its own flags and their options."""
-    parser = console.parser(description, "audio", "model", "model_dir", "language", "threads", "quiet", "log_level")
+    parser = flags.parser(description, "audio", "model", "model_dir", "language", "threads", "quiet", "log_level")
     for flag, options in others:
         parser.add_argument(flag, **options)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     return args, Setup(args.model, args.model_dir, args.threads, args.language)
 
 

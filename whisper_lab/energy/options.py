@@ -2,7 +2,7 @@
 
 import argparse
 
-from whisper_lab import console
+from whisper_lab import console, flags
 
 DEFAULT_SAMPLES = {"benchmark": 3, "single": 1}
 TASKS = ("transcribe", "diarize")
@@ -10,18 +10,18 @@ TASKS = ("transcribe", "diarize")
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The parser with every option; those that are seldom used are shown by --help-all alone."""
-    made = console.parser(description, "model")
+    made = flags.parser(description, "model")
     made.add_argument("audio", nargs="*", metavar="CLIP",
                       help="sound files or folders (default: a spoken clip with known text)")
-    console.renamed(made, "--audio-file", "CLIP without a flag", dest="former_audio", nargs=1)
+    flags.renamed(made, "--audio-file", "CLIP without a flag", dest="former_audio", nargs=1)
     _add_work(made)
     made.add_argument("--json", "--output-file", dest="output_file", metavar="FILE", help="write the results as JSON")
-    console.renamed(made, "--output-json", "--json", dest="output_file")
-    more = console.rare(made)
+    flags.renamed(made, "--output-json", "--json", dest="output_file")
+    more = flags.rare(made)
     _add_model(more)
     _add_sound(more)
     _add_energy(more)
-    console.add_flags(made, "language", "threads", "seed", "quiet", "log_level")
+    flags.add_flags(made, "language", "threads", "seed", "quiet", "log_level")
     return made
 
 
@@ -46,7 +46,7 @@ def _add_model(more) -> None:
                       help="speech that whisper-nano understands, whatever the model; without --model also that model")
     more.add_argument("--precision", metavar="NAME", choices=["fp32", "fp16", "int8", "int4", "int8_optimized"],
                       help="of the graphs: fp32, fp16, int8, int4 or int8_optimized (default: fp32)")
-    console.add_flags(more, "model_dir")
+    flags.add_flags(more, "model_dir")
     more.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
                       help="where PyTorch computes (default: %(default)s)")
     more.add_argument("--dtype", choices=["auto", "float16", "float32", "bfloat16"],
@@ -55,7 +55,7 @@ def _add_model(more) -> None:
                       help="exactly N tokens in every window: the same work for every model; the texts then mean "
                            "nothing (default: as many as are said; 64 with random weights)")
     more.add_argument("--timestamps", action="store_true", help="show when each word was said")
-    console.add_flags(more, "audio_context")
+    flags.add_flags(more, "audio_context")
 
 
 def _add_sound(more) -> None:

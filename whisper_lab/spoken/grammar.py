@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from whisper_lab import console
+from whisper_lab import console, flags
 
 # Words and templates --------------------------------------------------------------------------------------------------
 
@@ -354,11 +354,11 @@ def _fill(draw: random.Random, template: Pair) -> Pair:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = console.parser(__doc__, "seed", "quiet", "log_level")
-    parser.add_argument("--count", type=console.whole(1), default=10, metavar="N",
+    parser = flags.parser(__doc__, "seed", "quiet", "log_level")
+    parser.add_argument("--count", type=flags.whole(1), default=10, metavar="N",
                         help="how many sentences (default: %(default)s)")
     parser.add_argument("--language", choices=["en", "nl"], default="en", help="default: %(default)s")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     draw = random.Random(args.seed)
     for _ in range(args.count):
         made = sentence(draw, args.language)

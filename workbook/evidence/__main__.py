@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 from workbook.evidence import common
 
@@ -23,10 +23,10 @@ def names() -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run them one after the other; 1 where one fails or a claim does not hold."""
-    parser = console.parser(__doc__, "output_dir", "seed", "quiet", "log_level", output_dir=str(common.RESULTS))
+    parser = flags.parser(__doc__, "output_dir", "seed", "quiet", "log_level", output_dir=str(common.RESULTS))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"(default: all) {', '.join(names())}")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and clips, the same claims")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     if unknown := set(args.names) - set(names()):
         raise LabError(f"there is no evidence script {', '.join(sorted(unknown))}", f"choose from {', '.join(names())}")
     common.graphs()  # once, not in the time of the first script

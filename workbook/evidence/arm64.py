@@ -15,7 +15,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, flags
 from whisper_lab.console import LabError
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-onnx-lab" / "arm64"
@@ -105,7 +105,7 @@ def _step(what: str, program: list[str], folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch, then ask the emulated Python what it is."""
-    console.parse(console.parser(__doc__, "quiet", "log_level"), argv)
+    flags.parse(flags.parser(__doc__, "quiet", "log_level"), argv)
     fetch()
     if problem := missing():
         raise LabError(f"fetched into {FOLDER}, but: {problem}", "install it, then try again")

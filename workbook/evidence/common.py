@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, files
+from whisper_lab import console, files, flags
 from whisper_lab.console import LabError
 from workbook.values import FIGURE_KEY, RESULTS, SCHEMA, digest
 
@@ -79,9 +79,9 @@ class Evidence:
 def run(name: str, question: str, description: str, measure: Callable, draw: Callable,
         argv: list[str] | None = None) -> int:
     """Measure, draw, write, print; returns 1 where a claim does not hold."""
-    parser = console.parser(description, "output_dir", "seed", "quiet", "log_level", output_dir=str(RESULTS))
+    parser = flags.parser(description, "output_dir", "seed", "quiet", "log_level", output_dir=str(RESULTS))
     parser.add_argument("--quick", action="store_true", help="fewer repeats and clips, the same claims")
-    args = console.parse(parser, argv)
+    args = flags.parse(parser, argv)
     from whisper_lab import machine
 
     np.random.seed(args.seed)
