@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import audio, console, files, flags
+from whisper_lab import audio, console, files, flags, loudness
 from whisper_lab.record import save
 from whisper_lab.record.save import Saved
 
@@ -47,7 +47,7 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
 
     # 2. Measure, change nothing. Making every recording equally loud would hide a microphone that is too far away, and
     #    raise its noise with it. Whisper's features are relative to the loudest point anyway.
-    level = audio.level(sound.samples)
+    level = loudness.level(sound.samples)
 
     # 3. Write as 16-bit: 65 536 steps, 96 dB from loudest to softest, more than from a voice to the noise of a
     #    room: the rounding cannot be heard. The old speech.wav moves to recordings/, and the new one appears whole or
@@ -68,7 +68,7 @@ def record(output: Path, device: int | str | None, seconds: float | None, latenc
     """
     from whisper_lab import microphone
 
-    chosen, losses, meter = microphone.find(device), microphone.Losses(), audio.Meter()
+    chosen, losses, meter = microphone.find(device), microphone.Losses(), loudness.Meter()
     wanted = round(seconds * chosen.rate) if seconds else float("inf")  # frames
     waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
     stream = open_stream(chosen, waiting, losses, wanted, latency, blocksize)
@@ -119,7 +119,7 @@ def open_stream(chosen, waiting: queue.SimpleQueue, losses, wanted: float, laten
         raise microphone.open_failure(error, chosen) from error
 
 
-def write_as_it_comes(blocks, wanted: float, rate: int, path: Path, meter: audio.Meter) -> None:
+def write_as_it_comes(blocks, wanted: float, rate: int, path: Path, meter: loudness.Meter) -> None:
     """From the queue to the disk: mono, 16 kHz, 16 bit. blocks: int16 [frames, channels] at `rate`."""
     import soxr
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_lab import audio, console
+from whisper_lab import audio, console, loudness
 from whisper_lab.console import LabError
 
 RATE = 16_000
@@ -165,7 +165,7 @@ def test_pure_silence_is_read_and_recognized(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
     sound = audio.load(tmp_path / "a.wav")
     assert len(sound.samples) == RATE and not sound.samples.any()
-    assert audio.level(sound.samples).all_zero
+    assert loudness.level(sound.samples).all_zero
 
 
 def test_one_hour(tmp_path):
@@ -332,7 +332,7 @@ def test_two_kilohertz_are_read(tmp_path):
 
 def test_longer_than_a_working_day_is_refused(tmp_path, monkeypatch):
     """Silence packs into nothing: a small file can last for weeks."""
-    monkeypatch.setattr("whisper_lab.audio.LONGEST_S", 60.0)
+    monkeypatch.setattr("whisper_lab.sound_files.LONGEST_S", 60.0)
     soundfile.write(tmp_path / "a.flac", np.zeros(61 * 8000), 8000)
     expect_error(tmp_path / "a.flac", "lasts longer than 1 minutes", "cut it")
 
@@ -350,7 +350,7 @@ def test_channels_of_opposite_phase(tmp_path, gain):
     soundfile.write(tmp_path / "a.wav", np.stack([gain * tone(), tone()], axis=1), RATE, "PCM_24")
     sound = audio.load(tmp_path / "a.wav")
     assert_is_tone(sound.samples)
-    assert "channel 2 alone" in sound.notes[1] and not audio.level(sound.samples).silent
+    assert "channel 2 alone" in sound.notes[1] and not loudness.level(sound.samples).silent
 
 
 def test_channels_of_a_quarter_turn_are_averaged(tmp_path):
@@ -498,7 +498,7 @@ def test_write_wav_is_readable_by_others(tmp_path):
     (np.clip(tone(gain=3.0), -1, 1), False, "clipped"),
 ])
 def test_level_advice(samples, silent, advice):
-    found = audio.level(samples)
+    found = loudness.level(samples)
     assert found.silent is silent and found.all_zero is (not samples.any())
     json.dumps(vars(found), allow_nan=False)
     if advice is None:
@@ -508,9 +508,9 @@ def test_level_advice(samples, silent, advice):
 
 
 def test_level_values():
-    found = audio.level(tone(seconds=5.0))
+    found = loudness.level(tone(seconds=5.0))
     assert (found.rms_dbfs, found.peak_dbfs, found.clipped_fraction) == (-9.03, -6.02, 0.0)
-    half = audio.level(np.tile(np.float32([1.0, 0.0, -1.0, 0.0]), 20_000))
+    half = loudness.level(np.tile(np.float32([1.0, 0.0, -1.0, 0.0]), 20_000))
     assert (half.rms_dbfs, half.peak_dbfs, half.clipped_fraction) == (-3.01, 0.0, 0.5)
-    nothing = audio.level(np.zeros(10))
+    nothing = loudness.level(np.zeros(10))
     assert nothing.rms_dbfs is None and nothing.peak_dbfs is None

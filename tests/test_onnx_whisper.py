@@ -335,9 +335,9 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
     opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
-                      "features", "files", "flags", "int8_step", "languages", "machine", "names", "onnx_whisper",
-                      "openvino", "seals", "sessions", "short_windows", "silence", "stretches", "together", "tokens",
-                      "transcribe", "transcripts"}
+                      "features", "files", "flags", "int8_step", "languages", "loudness", "machine", "names",
+                      "onnx_whisper", "openvino", "seals", "sessions", "short_windows", "silence", "sound_files",
+                      "stretches", "together", "tokens", "transcribe", "transcripts"}
 
 
 def test_the_command_is_called_by_its_name(call_script):

@@ -21,7 +21,7 @@ from test_audio import write_with_pyav
 
 from tests.helpers.bad_sound import KINDS, bad_file
 from tests.helpers.onnx_grain import NAME, exported
-from whisper_lab import audio, console, locks, transcribe
+from whisper_lab import audio, console, locks, loudness, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.features import FeatureSpec
@@ -84,7 +84,7 @@ def test_no_tone_above_8_khz_comes_back_as_another(lesson, tmp_path):
     soundfile.write(tmp_path / "in.wav", tone(48_000, hertz=10_000), 48_000)
     lesson.convert(tmp_path / "in.wav", tmp_path / "speech.wav", LIMIT)
     middle = saved_file(tmp_path / "speech.wav")[1000:-1000]  # the tone's sudden start and end are clicks
-    assert audio.level(middle).silent
+    assert loudness.level(middle).silent
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "hour"])
@@ -132,7 +132,7 @@ def test_a_level_at_full_scale_is_not_praised(lesson, tmp_path):
 @pytest.mark.parametrize(("gain", "said"), [(0.99, "peak -0.1 dBFS, not clipped, but a louder word would be"),
                                             (0.5, "peak -6.0 dBFS, not clipped"), (0.0, "peak digital silence")])
 def test_the_level_line_names_the_peak(gain, said):
-    line = facts.level_line(audio.level(tone(gain=gain).astype(np.float32)))
+    line = facts.level_line(loudness.level(tone(gain=gain).astype(np.float32)))
     assert line.startswith(f"level: {said}") and ("louder" in line) == (gain > 0.9)
 
 

@@ -13,7 +13,7 @@ import soundfile
 from test_audio import write_with_pyav
 
 from tests.helpers import browser
-from whisper_lab import audio, metrics
+from whisper_lab import audio, loudness, metrics
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,7 @@ def test_record_save_download(address, folder, tmp_path):
         rows = save(page)
         assert abs(pitch(folder / "speech.wav") - 440) < 5
         sound = audio.load(folder / "speech.wav")
-        level = audio.level(sound.samples)
+        level = loudness.level(sound.samples)
         assert 1.5 < sound.duration < 5.5 and -45 < level.rms_dbfs < -1
         assert rows["saved"] == f"speech.wav: {sound.duration:.2f} s, 16000 Hz, mono, 16-bit"
         assert f"{level.peak_dbfs + 0.0:.1f} dBFS at the loudest" in rows["level"] and "mono" in rows["arrived as"]

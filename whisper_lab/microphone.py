@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper_lab import audio, console
+from whisper_lab import console, loudness
 from whisper_lab.console import LabError
 
 BROWSER = "record in a browser instead: python 01-record-audio-app.py"
@@ -165,7 +165,7 @@ class Bar:
         """block: float32 [n]; seconds: recorded so far."""
         if self.shown and len(block) and time.monotonic() >= self.next:
             self.next = time.monotonic() + METER_EVERY
-            peak = audio.dbfs(float(np.abs(block).max()))
+            peak = loudness.dbfs(float(np.abs(block).max()))
             print(f"\r{bar(peak)} {'  -inf' if peak is None else f'{peak:6.1f}'} dBFS {seconds:7.1f} s ",
                   end="", file=sys.stderr, flush=True)
 
@@ -178,5 +178,5 @@ class Bar:
 def bar(peak_dbfs: float | None, width: int = 30) -> str:
     """[######      ] for a peak between -60 and 0 dBFS; ! at its end: full scale is reached."""
     filled = 0 if peak_dbfs is None else round(width * np.clip(1 + peak_dbfs / SCALE_DB, 0, 1))
-    over = peak_dbfs is not None and peak_dbfs >= audio.dbfs(audio.FULL_SCALE)
+    over = peak_dbfs is not None and peak_dbfs >= loudness.dbfs(loudness.FULL_SCALE)
     return f"[{'#' * filled}{' ' * (width - filled)}]{'!' if over else ' '}"

@@ -14,7 +14,8 @@ rule (decoding.is_silence) has the last word.
 
 import numpy as np
 
-from whisper_lab.audio import NEAR_SILENT_DBFS, SAMPLE_RATE
+from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.loudness import NEAR_SILENT_DBFS
 
 FRAME = 0.064  # s; half a syllable
 # Hz from, to: dB that the loudest frames of noise reach above its softest ones. The narrower, the more it fluctuates.

@@ -3,8 +3,9 @@
 import html
 
 from whisper_lab import console
-from whisper_lab.audio import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, SAMPLE_RATE, Level
+from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
+from whisper_lab.loudness import CLIPPED_TOO_MUCH, NEAR_SILENT_DBFS, Level
 from whisper_lab.record.save import KEPT, Saved
 
 EDGE_DBFS = -1.0  # peak; above it there is no room left for a louder word

@@ -15,8 +15,9 @@ from datetime import datetime
 from pathlib import Path
 
 from whisper_lab import files, locks
-from whisper_lab.audio import SAMPLE_RATE, Level
+from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
+from whisper_lab.loudness import Level
 
 KEPT = "recordings"  # the folder beside speech.wav
 SCHEMA = "whisper-onnx-lab/recording/1"

@@ -13,7 +13,7 @@ CLIP_GAIN = 10.0  # 20 dB too loud
 
 
 def measure(evidence, args) -> None:
-    from whisper_lab import audio
+    from whisper_lab import loudness
     from whisper_lab.features import FeatureSpec, log_mel
 
     runtime, clips = common.best_runtime(), common.spoken(args.quick)
@@ -38,9 +38,9 @@ def measure(evidence, args) -> None:
     evidence.value("feature_shift", float(shift))
     evidence.value("feature_shift_expected", float(np.log10(factor**2) / 4), stable=True)
     sound = clips[0][0]
-    evidence.value("peak_dbfs", audio.level(sound).peak_dbfs, "dBFS", stable=True)
+    evidence.value("peak_dbfs", loudness.level(sound).peak_dbfs, "dBFS", stable=True)
     evidence.value("quiet_db", QUIET_DB, "dBFS", stable=True)
-    evidence.value("clipped_percent", 100 * audio.level(variants["clipped"](sound)).clipped_fraction, "%")
+    evidence.value("clipped_percent", 100 * loudness.level(variants["clipped"](sound)).clipped_fraction, "%")
     _noise(evidence, variants["quiet"](sound), args.seed)
     evidence.series = {"sounds": {name: change(sound) for name, change in variants.items()}, "spec": spec}
     _claims(evidence)
