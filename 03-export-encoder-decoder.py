@@ -18,7 +18,7 @@ import re
 import time
 from pathlib import Path
 
-from whisper_lab import console, flags
+from whisper_lab import console, flags, names
 
 EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 bits
 
@@ -40,7 +40,7 @@ def export_fp32(model, folder: Path, name: str, alignment_heads: list | None) ->
     from whisper_lab.export import naming, torch_export
     from whisper_lab.export.wrappers import DecoderGraph, EncoderGraph
 
-    layers, paths = model.config.decoder_layers, naming.pair(folder, name)
+    layers, paths = model.config.decoder_layers, names.pair(folder, name)
     sound, text = torch_export.example_inputs(model.config)
     folder.mkdir()
     trace(EncoderGraph(model), sound, paths["encoder"], input_names=["input_features"],
@@ -182,13 +182,13 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
 
 def export(work, args, folder: Path) -> None:
     """All that was asked for, made in `folder` first: float32, and from it the precisions one by one."""
-    from whisper_lab.export import layouts, naming
+    from whisper_lab.export import layouts
 
     start = time.perf_counter()
     fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
     work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
     work.find_silence(fp32)  # that the encoder has to hear behind a sound: short ones need not fill the window
-    precisions = naming.PRECISIONS if args.precision == "all" else [args.precision]
+    precisions = names.PRECISIONS if args.precision == "all" else [args.precision]
     wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
     easier, outliers = {}, {}
     if args.sensitivity or any(precision == "int8" for precision, _ in wanted):

@@ -18,7 +18,7 @@ int64 [k]. A caller may add `language` (string [1]; empty: the model finds it), 
 import time
 from pathlib import Path
 
-from whisper_lab import console, flags
+from whisper_lab import console, flags, names
 from whisper_lab.console import LabError
 
 REPEATS = 5  # timed runs of each, in turns; the median counts
@@ -89,7 +89,7 @@ def export(name: str, precision: str, model_dir: str, given: str, verify: bool, 
            ) -> dict:
     """Compose, check, put into place; returns the row of the table. given: samples or wav."""
     from whisper_lab import sessions
-    from whisper_lab.export import graphs, naming, publish
+    from whisper_lab.export import graphs, publish
     from whisper_lab.onnx_whisper import OnnxWhisper
     from whisper_lab.single import gates, graph
 
@@ -100,7 +100,7 @@ def export(name: str, precision: str, model_dir: str, given: str, verify: bool, 
                  f"what 03 wrote; its gates: {whisper.facts.get('verification', 'unknown')}")
     with publish.stage(model_dir, "--model-dir") as folder:
         path = graph.path_of(folder, name, precision, given)
-        graphs.save(compose(pair, naming.runtime_folder(model_dir, name), given), path)
+        graphs.save(compose(pair, names.runtime_folder(model_dir, name), given), path)
         graph.describe(path, pair, verify, given)
         row = {"file": path.name, "precision": precision, "pair_bytes": sum(map(graphs.size, pair.values())),
                "gates": [], "seconds": None, "pair_seconds": None, "time_ratio": None, **graph.census(path)}
@@ -176,12 +176,10 @@ def run_alone(lines: str, model: Path, samples):
 
 def arguments(argv: list[str] | None):
     """The command line."""
-    from whisper_lab.export import naming
-
     parser = flags.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
     parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
                         "another one: run FILE GRAPH.onnx; shows the program")
-    parser.add_argument("--precision", choices=naming.PRECISIONS, default="fp32",
+    parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
                         help="of the pair; all but int4 need standard operators alone (default: %(default)s)")
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
                         help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")

@@ -35,9 +35,8 @@ import scoring  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 from run import PEERS, Peer, lab  # noqa: E402
 
-from whisper_lab import checkpoints, console, files, flags, machine, openvino  # noqa: E402
+from whisper_lab import checkpoints, console, files, flags, machine, names, openvino  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
-from whisper_lab.export import naming  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/accuracy/1"
 REFERENCE = "this lab fp32"  # what the others are compared with
@@ -164,7 +163,7 @@ def pair_of(system: Peer, checkpoint: checkpoints.Checkpoint, folder: Path) -> d
     name = checkpoints.name_of(checkpoint.folder)
     if system.setting.get("provider") == "openvino":
         return openvino.pair(folder, name, system.setting["precision"])
-    return naming.pair(folder, name, system.setting["precision"], system.setting.get("optimized", False))
+    return names.pair(folder, name, system.setting["precision"], system.setting.get("optimized", False))
 
 
 def fingerprint(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path | None, args) -> str:
@@ -172,7 +171,7 @@ def fingerprint(system: Peer, checkpoint: checkpoints.Checkpoint, graphs: Path |
     parts = [prepare.identity(system, checkpoint.folder), str(args.repeats)]
     if graphs:
         for path in pair_of(system, checkpoint, graphs).values():
-            for part in filter(Path.is_file, (path, naming.sidecar(path))):
+            for part in filter(Path.is_file, (path, names.sidecar(path))):
                 with part.open("rb") as file:
                     parts.append(hashlib.file_digest(file, "sha256").hexdigest())
         parts += [path.read_text(encoding="utf-8") for path in sorted((HERE.parent / "whisper_lab").glob("*.py"))]

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from whisper_lab import report as render
+from whisper_lab import report
 from whisper_lab.compare import graph_facts, limits, numbers, pytorch, sections, texts, timing, variants, verdict
 from whisper_lab.compare.memory import Setup
 from whisper_lab.console import LabError
@@ -321,11 +321,11 @@ def test_a_gate_that_cannot_see_does_not_pass():
 
 def test_a_gate_over_graphs_that_are_not_compared(tmp_path, call_script):
     """fp32 is wrong usage; a pair that was not exported is told before anything is measured."""
-    from whisper_lab.export import naming
+    from whisper_lab import names
 
     given = ["--model", "nano", "--model-dir", tmp_path, "--audio", tmp_path / "not-read-yet.wav", "--fail-if"]
     for precision in ("fp32", "int8"):
-        for path in naming.pair(tmp_path, "whisper-nano", precision).values():
+        for path in names.pair(tmp_path, "whisper-nano", precision).values():
             path.touch()
     status, _, err = call_script(SCRIPT, *given, "fp32.wer>0.1")
     assert status == 2 and "no precision fp32 is compared" in err
@@ -367,22 +367,22 @@ def test_a_layer_of_nan_is_not_called_exact():
 def test_page_escapes_and_needs_nothing_else():
     section = sections.Section("A <b>", "x & y", ["<script>alert(1)</script>"], tables=[
         sections.Table("t", ["c|d"], [["<i>", "a|b"]])], aligned=[sections.Aligned("clip", [["S", "<a>", "&"]])])
-    page = render.html("t", "u", [section], {})
+    page = report.html("t", "u", [section], {})
     assert "<script" not in page and "&lt;script&gt;" in page and "default-src 'none'" in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "a\\|b" in render.markdown("t", "u", [section], {})
+    assert "a\\|b" in report.markdown("t", "u", [section], {})
 
 
 def test_texts_without_an_error_are_folded_below_those_with_one():
     right = [sections.Aligned(f"right {i}", [["=", "a", "a"]]) for i in range(3)]
-    page = render.html("t", "u", [sections.Section("Text", "x", aligned=[*right, sections.Aligned("wrong", [
+    page = report.html("t", "u", [sections.Section("Text", "x", aligned=[*right, sections.Aligned("wrong", [
         ["S", "a", "b"]])])], {})
     assert page.index("wrong") < page.index("3 without an error") < page.index("right 0")
     assert page.count("</summary>") == 2  # the section's own, and that
 
 
 def test_missing_precisions_are_named_with_their_command(exported, tmp_path, caplog):
-    from whisper_lab.export import naming
+    from whisper_lab import names
 
     name = exported.checkpoint.name
     with pytest.raises(LabError, match="no fp32 pair"):
@@ -400,7 +400,7 @@ def test_missing_precisions_are_named_with_their_command(exported, tmp_path, cap
         f"--model {name} --precision fp16 --output-dir {tmp_path}",
         f"--model {name} --precision int4 --output-dir {tmp_path}",
         f"--model {name} --precision int8 --optimize --output-dir {tmp_path}"]
-    assert naming.pair(tmp_path, name)["encoder"].is_file()
+    assert names.pair(tmp_path, name)["encoder"].is_file()
 
 
 def test_the_script_end_to_end(comparison):

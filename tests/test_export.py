@@ -16,8 +16,9 @@ import onnx
 import pytest
 
 from tests.helpers.export_tiny import exported, script, write_checkpoint
+from whisper_lab import names
 from whisper_lab.console import LabError
-from whisper_lab.export import graphs, metadata, naming, publish
+from whisper_lab.export import graphs, metadata, publish
 from whisper_lab.export.pair import open_runtime, session
 
 
@@ -39,7 +40,7 @@ def traced(tiny, monkeypatch):
     """Let 03 take the float32 graphs that were traced once, where tracing is not what is tested: it takes seconds."""
     def ready(model, folder, name, alignment_heads):
         folder.mkdir()
-        paths = naming.pair(folder, name)
+        paths = names.pair(folder, name)
         for part, source in tiny.pairs["fp32"].items():
             graphs.save(graphs.load(source), paths[part])
         return paths
@@ -90,7 +91,7 @@ def test_the_same_input_gives_the_same_bytes(tiny, here):
 
 def test_metadata_tells_what_was_done_and_nothing_of_the_machine(tiny, traced, here):
     folder = run(tiny, "--precision", "int8")
-    for part in naming.PARTS:
+    for part in names.PARTS:
         path = folder / f"whisper-tiny-random_{part}_int8.onnx"
         facts = metadata.read(path)
         assert facts["part"] == part and facts["precision"] == "int8" and facts["model"] == "whisper-tiny-random"
@@ -124,7 +125,7 @@ def test_no_graph_outlives_its_conversion(tiny, here, monkeypatch, precision):
         return model
 
     monkeypatch.setattr(graphs, "load", watched)
-    target, recipe = naming.pair(here, "whisper-tiny-random", precision), script().recipe(precision)
+    target, recipe = names.pair(here, "whisper-tiny-random", precision), script().recipe(precision)
     gc.disable()
     try:
         script().convert(precision, tiny.pairs["fp32"], target, recipe)
@@ -237,13 +238,13 @@ def test_large_graphs_get_one_sidecar_and_load_from_anywhere(tiny, traced, here,
     """The mechanism for models past 2 GB, with the limit lowered; all four precisions, gates included."""
     limits(monkeypatch, 60_000)
     folder = run(tiny, "--precision", "all")
-    for precision in naming.PRECISIONS:
-        pair = naming.pair(folder, "whisper-tiny-random", precision)
+    for precision in names.PRECISIONS:
+        pair = names.pair(folder, "whisper-tiny-random", precision)
         for path in pair.values():
-            assert naming.sidecar(path).is_file()
+            assert names.sidecar(path).is_file()
             places = {entry.value for tensor in onnx.load(path, load_external_data=False).graph.initializer
                       for entry in tensor.external_data if entry.key == "location"}
-            assert places == {naming.sidecar(path).name}
+            assert places == {names.sidecar(path).name}
     code = "import sys, onnxruntime as o; print(o.InferenceSession(sys.argv[1]).get_outputs()[0].name)"
     done = subprocess.run([sys.executable, "-c", code, str(pair["decoder"].resolve())], cwd="/", text=True,
                           capture_output=True)
@@ -401,7 +402,7 @@ def test_128_mel_bins_as_in_large_v3(here):
     sound = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(sound | {"feature_size": 128}))
     assert script().main(["--model", str(folder), "--quiet", "--output-dir", "out", "--precision", "int8"]) == 0
-    pair = open_runtime(*naming.pair("out", "whisper-mels", "int8").values())
+    pair = open_runtime(*names.pair("out", "whisper-mels", "int8").values())
     assert pair.encode(np.zeros((1, 128, 100), np.float32))[0].shape == (1, 2, 50, 32)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.helpers import planted_faults
 from tests.helpers.export_tiny import copy_pair, exported
-from whisper_lab.export import end_to_end, graphs, naming, parity, structure, verify
+from whisper_lab import names
+from whisper_lab.export import end_to_end, graphs, parity, structure, verify
 from whisper_lab.export.gates import ARITHMETIC, above, below, relative_error
 from whisper_lab.export.pair import session
 
@@ -70,7 +71,7 @@ def node(model, name):
     return next(node for node in model.graph if node.name == name)
 
 
-@pytest.mark.parametrize("precision", naming.PRECISIONS)
+@pytest.mark.parametrize("precision", names.PRECISIONS)
 def test_a_sound_pair_passes_every_gate(tiny, precision):
     gates = gates_of(tiny, tiny.pairs[precision], precision)
     assert failed(gates) == []
@@ -81,7 +82,7 @@ def test_a_sound_pair_passes_every_gate(tiny, precision):
     assert ("in pieces" in names) == (precision in ARITHMETIC)
 
 
-@pytest.mark.parametrize("precision", naming.PRECISIONS)
+@pytest.mark.parametrize("precision", names.PRECISIONS)
 def test_one_flipped_weight_matrix_is_seen_and_named(tiny, broken, precision):
     name = "decoder.layers.1.fc1.weight"
     stored = {"fp16": f"{name}_float16", "int8": f"{name}_quantized"}.get(precision, name)
@@ -147,7 +148,7 @@ def test_a_layer_left_in_float_is_seen(tiny, broken):
 def test_half_weights_with_float_operators_are_not_called_full(tiny, tmp_path):
     from tests.helpers.export_tiny import script
 
-    pair = naming.pair(tmp_path, "stored", "fp16")
+    pair = names.pair(tmp_path, "stored", "fp16")
     for part, source in tiny.pairs["fp32"].items():
         script().to_fp16(source, pair[part], "weights")
     assert failed(gates_of(tiny, pair, "fp16", half_operators=False)) == []
@@ -174,7 +175,7 @@ def test_a_graph_that_outgrew_its_precision_is_seen(tiny, broken):
 
 
 @pytest.mark.parametrize("fault", [planted_faults.short_one_off, planted_faults.short_from_the_end])
-@pytest.mark.parametrize("precision", naming.PRECISIONS)
+@pytest.mark.parametrize("precision", names.PRECISIONS)
 def test_positions_that_are_wrong_in_short_windows_alone_are_seen(tiny, broken, precision, fault):
     """In a whole window these graphs say what sound ones say."""
     pair = broken(precision, "encoder", lambda model: fault(model, None))
@@ -390,7 +391,7 @@ def fused(tiny, tmp_path_factory):
     """The _optimized pair of the tiny checkpoint."""
     from tests.helpers.export_tiny import script
 
-    pair = naming.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
+    pair = names.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
     done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8"), tiny.model.config)
     assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
     return pair
@@ -431,7 +432,7 @@ def test_fusion_alone_changes_no_number(tiny, tmp_path):
     from whisper_lab.export import optimize
     from whisper_lab.export.pair import open_runtime
 
-    pair = naming.pair(tmp_path, "fused")
+    pair = names.pair(tmp_path, "fused")
     for part, source in tiny.pairs["fp32"].items():
         model = graphs.load(source)
         assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, features, metrics
+from whisper_lab import audio, features, metrics, names
 from whisper_lab.decoding import Options, decode
-from whisper_lab.export import int8_cache, naming
+from whisper_lab.export import int8_cache
 from whisper_lab.int8_step import Blocks
 from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -43,7 +43,7 @@ def test_it_says_what_it_is_and_passed_its_gates(exported, small):
     assert small.facts["cache_types"] == {"self": "float32", "cross": "int8"}
     report = json.loads((exported.parent / "reports" / f"export-{NAME}.json").read_text())
     rows = {row["file"]: row for row in report["graphs"]}
-    decoder = rows[naming.graph_file(NAME, "decoder", "int8", optimized=True)]
+    decoder = rows[names.graph_file(NAME, "decoder", "int8", optimized=True)]
     assert decoder["gates_passed"] == len(decoder["gates"]) > 10
     assert decoder["node_types"]["GroupQueryAttention"] == int(small.facts["n_text_layer"])
 
@@ -172,7 +172,7 @@ def test_the_comparison_reads_int8_caches(exported, plain, small, mel):
     heard = SimpleNamespace(features=mel[:1], forced=forced)
     hidden, cross = small.hidden_and_cross(heard.features)
     assert hidden.shape[0] == 1 and small.decoder.run(["logits"], small.feeds(forced, cross, None))
-    plain_pair, pair = naming.pair(exported, NAME, "int8"), naming.pair(exported, NAME, "int8", optimized=True)
+    plain_pair, pair = names.pair(exported, NAME, "int8"), names.pair(exported, NAME, "int8", optimized=True)
     variants = [SimpleNamespace(name=name, paths=paths) for name, paths in (("a", plain_pair), ("b", pair))]
     inputs = {name: script.layer_inputs(runtime, heard, plain.cross_outputs, plain.encode(heard.features))
               for name, runtime in (("a", plain), ("b", small))}

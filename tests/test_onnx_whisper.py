@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.onnx_grain import NAME, exported
-from whisper_lab import console, flags, seals, transcribe
+from whisper_lab import console, flags, names, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
-from whisper_lab.export import naming
 from whisper_lab.names import chosen_name, name_for
 from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
 
@@ -50,7 +49,7 @@ def fp32(graphs) -> OnnxWhisper:
     return OnnxWhisper(graphs, NAME, "fp32")
 
 
-@pytest.fixture(scope="module", params=[*naming.PRECISIONS, "int8 optimized"])
+@pytest.fixture(scope="module", params=[*names.PRECISIONS, "int8 optimized"])
 def small(request, graphs) -> OnnxWhisper:
     """The graphs in each precision, and the fused pair."""
     precision, _, optimized = request.param.partition(" ")
@@ -171,20 +170,20 @@ def test_missing_graph_names_the_command(tmp_path):
 
 @pytest.mark.parametrize("written", [b"", b"not a graph at all", None])
 def test_corrupt_graph(copied, written):
-    path = naming.pair(copied, NAME)["decoder"]
+    path = names.pair(copied, NAME)["decoder"]
     path.write_bytes(path.read_bytes()[:5000] if written is None else written)
     error = refused(copied)
     assert str(path) in error.problem and "python 03-export-encoder-decoder.py" in error.remedy
 
 
 def test_encoder_and_decoder_exchanged(copied):
-    pair = naming.pair(copied, NAME)
+    pair = names.pair(copied, NAME)
     shutil.copy(pair["encoder"], pair["decoder"])
     assert "holds the encoder, not the decoder" in refused(copied).problem
 
 
 def test_precisions_mixed(copied):
-    shutil.copy(naming.pair(copied, NAME, "int8")["encoder"], naming.pair(copied, NAME)["encoder"])
+    shutil.copy(names.pair(copied, NAME, "int8")["encoder"], names.pair(copied, NAME)["encoder"])
     error = refused(copied)
     assert "not made together: precision int8 and fp32" in error.problem
 
@@ -202,12 +201,12 @@ def edit_metadata(path: Path, **facts: str | None) -> None:
 
 
 def test_checkpoints_mixed(copied):
-    edit_metadata(naming.pair(copied, NAME)["decoder"], weights_sha256="0" * 64)
+    edit_metadata(names.pair(copied, NAME)["decoder"], weights_sha256="0" * 64)
     assert "not made together: weights" in refused(copied).problem
 
 
 def test_graph_of_another_program(copied):
-    edit_metadata(naming.pair(copied, NAME)["encoder"], producer=None)
+    edit_metadata(names.pair(copied, NAME)["encoder"], producer=None)
     assert "was not written by this lab" in refused(copied).problem
 
 
@@ -215,7 +214,7 @@ def test_graph_of_another_program(copied):
     ("config.json", "vocab_size", 51865), ("config.json", "max_target_positions", 448),
     ("preprocessor_config.json", "feature_size", 80), ("generation_config.json", "eos_token_id", 3)])
 def test_runtime_files_of_another_checkpoint(copied, name, key, value):
-    path = naming.runtime_folder(copied, NAME) / name
+    path = names.runtime_folder(copied, NAME) / name
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     seals.write_manifest(path.parent, list(RUNTIME_FILES))
     assert "belongs to another checkpoint than the graphs" in refused(copied).problem
@@ -224,7 +223,7 @@ def test_runtime_files_of_another_checkpoint(copied, name, key, value):
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "preprocessor_config.json"])
 @pytest.mark.parametrize("written", [None, "", "[1]"])
 def test_runtime_files_missing_or_broken(copied, name, written):
-    path = naming.runtime_folder(copied, NAME) / name
+    path = names.runtime_folder(copied, NAME) / name
     path.unlink()
     if written is not None:
         path.write_text(written)
@@ -404,7 +403,7 @@ def test_a_runtime_leaves_other_sessions_alone(graphs, fp32):
     """Without shared_pool: onnxruntime would refuse every later session with threads of its own."""
     import onnxruntime
 
-    other = onnxruntime.InferenceSession(naming.pair(graphs, NAME)["encoder"], providers=["CPUExecutionProvider"])
+    other = onnxruntime.InferenceSession(names.pair(graphs, NAME)["encoder"], providers=["CPUExecutionProvider"])
     assert other.get_outputs()[0].name == "encoder_hidden_states"
 
 

@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 
 from tests.helpers.export_tiny import exported, script
-from whisper_lab import console
-from whisper_lab.export import calibration, graphs, metadata, naming, outliers, structure
+from whisper_lab import console, names
+from whisper_lab.export import calibration, graphs, metadata, outliers, structure
 from whisper_lab.export.calibration import Activations
 from whisper_lab.export.pair import session
 from whisper_lab.metrics import sqnr_db
@@ -167,7 +167,7 @@ def written(tiny, planted, tmp_path_factory) -> Path:
     """What 03 makes of the planted encoder: int8 plain and optimized, and int4."""
     def ready(model, folder, name, alignment_heads):
         folder.mkdir()
-        paths = naming.pair(folder, name)
+        paths = names.pair(folder, name)
         for part, source in (("encoder", planted), ("decoder", tiny.pairs["fp32"]["decoder"])):
             graphs.save(graphs.load(source), paths[part])
         return paths
@@ -185,7 +185,7 @@ def written(tiny, planted, tmp_path_factory) -> Path:
 def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
     config, name = tiny.model.config, tiny.checkpoint.name
     for optimized in (False, True):
-        path = written / naming.graph_file(name, "encoder", "int8", optimized)
+        path = written / names.graph_file(name, "encoder", "int8", optimized)
         nodes = {node.name for node in graphs.load(path).graph}
         assert {f"{LAYER}/outliers/{what}" for what in ("silenced", "loud", "MatMul", "Add")} <= nodes
         assert f"{LAYER}/MatMul_quant" in nodes  # the rest of the layer is int8
@@ -193,15 +193,15 @@ def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
         assert CHANNEL in recipe["outliers"][LAYER] and recipe["smoothed"][NORM] > 0
         gates = structure.check(path, "encoder", "int8", config, graphs.size(planted), optimized=optimized)
         assert [gate.name for gate in gates if not gate.passed] == []
-    plain = json.loads(metadata.read(written / naming.graph_file(name, "encoder"))["recipe"])
+    plain = json.loads(metadata.read(written / names.graph_file(name, "encoder"))["recipe"])
     assert "outliers" not in plain
 
 
 def test_int4_gives_8_bits_to_what_is_added_to_the_rest(tiny, written):
     """Values and what is added up; and each file is still smaller than int8's."""
     config, name = tiny.model.config, tiny.checkpoint.name
-    for part in naming.PARTS:
-        path = written / naming.graph_file(name, part, "int4")
+    for part in names.PARTS:
+        path = written / names.graph_file(name, part, "int4")
         bits = {node.name: node.attributes["bits"].as_int() for node in graphs.load(path).graph
                 if node.op_type == "MatMulNBits"}
         # The embedding of the decoder is int8 in another way.
@@ -211,7 +211,7 @@ def test_int4_gives_8_bits_to_what_is_added_to_the_rest(tiny, written):
         assert fine == {layer for layer in bits if "v_proj" in layer or "out_proj" in layer
                         or (layer.startswith("encoder.") and "fc2" in layer)}
         assert json.loads(metadata.read(path)["recipe"])["eight_bits"] == script().EIGHT_BITS
-        assert graphs.size(path) < graphs.size(written / naming.graph_file(name, part, "int8"))
+        assert graphs.size(path) < graphs.size(written / names.graph_file(name, part, "int8"))
 
 
 def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
@@ -240,7 +240,7 @@ def test_the_comparison_says_what_became_of_each_weight(tiny, written):
 
     from whisper_lab.compare import graph_facts
 
-    models = {precision: onnx.load(written / naming.graph_file(tiny.checkpoint.name, "encoder", precision))
+    models = {precision: onnx.load(written / names.graph_file(tiny.checkpoint.name, "encoder", precision))
               for precision in ("fp32", "int8", "int4")}
     rows = {precision: {row["name"]: row for row in graph_facts.weights(model)} for precision, model in models.items()}
     assert set(rows["fp32"]) <= set(rows["int8"])  # no weight changed its name on the way

@@ -15,8 +15,8 @@ import pytest
 from tests.helpers import export_tiny, nano_pair
 from whisper_lab import adapters, checkpoints, names, seals, sessions
 from whisper_lab.console import LabError
-from whisper_lab.export import naming, verify
-from whisper_lab.single import graph as single_graph
+from whisper_lab.export import verify
+from whisper_lab.single import graph
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "media" / "kitchen.wav"
@@ -168,7 +168,7 @@ def test_the_single_graph_that_is_missing(space, mine, call_script):
 
 def test_a_clip_that_is_too_long_for_the_single_graph(space):
     notes = {"model": "whisper-nano", "precision": "int8"}
-    command = single_graph.pair_command(space / "whisper-nano_end_to_end_int8.onnx", notes, space / "long clip.wav")
+    command = graph.pair_command(space / "whisper-nano_end_to_end_int8.onnx", notes, space / "long clip.wav")
     args = typed(command)
     assert (args.audio, args.model, args.precision) == ([str(space / "long clip.wav")], "nano", "int8")
     assert args.model_dir == str(space)
@@ -348,7 +348,7 @@ def test_08_does_not_claim_what_was_not_checked(nano_export, tmp_path, call_scri
     import onnx
 
     folder = nano_pair.take(nano_export, tmp_path, "_int8")
-    for path in naming.pair(folder, nano_pair.NAME, "int8").values():
+    for path in names.pair(folder, nano_pair.NAME, "int8").values():
         model = onnx.load(path)
         for entry in model.metadata_props:
             if entry.key == "verification":

@@ -242,14 +242,14 @@ class Graphs:
 @pytest.fixture
 def open_with(monkeypatch, tmp_path):
     """A function (precisions that are there, --precision) -> what open_runtime finds for nano."""
-    from whisper_lab.export import naming
+    from whisper_lab import names
     from whisper_lab.speakers import words
 
     monkeypatch.setattr(words, "OnnxWhisper", Graphs)
 
     def call(present, asked=None):
         for precision in present:
-            for path in naming.pair(tmp_path, "whisper-nano", precision).values():
+            for path in names.pair(tmp_path, "whisper-nano", precision).values():
                 path.touch()
         return words.open_runtime("nano", str(tmp_path), asked, 1)
 

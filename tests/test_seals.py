@@ -11,10 +11,9 @@ import onnx
 import pytest
 
 from tests.helpers import nano_pair, single_nano
-from whisper_lab import external_data, flags, seals, sessions
+from whisper_lab import external_data, flags, names, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
-from whisper_lab.export import naming
 from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,9 +31,9 @@ def pair(nano_export, tmp_path_factory) -> Path:
 def outside(nano_export, tmp_path_factory) -> Path:
     """The float32 pair with its weights in files beside the graphs, as 03 writes a large model."""
     folder = nano_pair.take(nano_export, tmp_path_factory.mktemp("outside"))
-    for path in naming.pair(folder, NAME).values():
+    for path in names.pair(folder, NAME).values():
         model = onnx.load(path)
-        onnx.save_model(model, path, save_as_external_data=True, location=naming.sidecar(path).name,
+        onnx.save_model(model, path, save_as_external_data=True, location=names.sidecar(path).name,
                         size_threshold=1024)
         seals.seal(path)
     return folder
@@ -73,15 +72,15 @@ def largest_weight(path: Path) -> tuple[int, int]:
 
 def kinds(pair: Path, outside: Path) -> dict[str, tuple]:
     """Kind of damage -> file, first and last byte (None: of the file), what opens it."""
-    graph, large = naming.pair(pair, NAME, "int8"), naming.pair(outside, NAME)
+    graph, large = names.pair(pair, NAME, "int8"), names.pair(outside, NAME)
     size = graph["decoder"].stat().st_size
     notes = graph["decoder"].read_bytes().rindex(b"weights_sha256")
-    files = naming.runtime_folder(pair, NAME)
+    files = names.runtime_folder(pair, NAME)
     int8, fp32 = (lambda: OnnxWhisper(pair, NAME, "int8", threads=1)), (lambda: OnnxWhisper(outside, NAME, threads=1))
     return {"anywhere in the encoder": (graph["encoder"], 0, None, int8),
             "structure": (large["decoder"], 0, 20_000, fp32),
             "weights": (graph["decoder"], *largest_weight(graph["decoder"]), int8),
-            "weights beside the graph": (naming.sidecar(large["encoder"]), 0, None, fp32),
+            "weights beside the graph": (names.sidecar(large["encoder"]), 0, None, fp32),
             "metadata": (graph["decoder"], notes, notes + 80, int8),
             "the seal": (graph["decoder"], size - seals.SEAL_BYTES, size, int8),
             **{name: (files / name, 0, None, int8) for name in (*RUNTIME_FILES, seals.MANIFEST)}}
@@ -113,14 +112,14 @@ def test_a_flipped_bit_of_the_single_graph(nano_export, tmp_path, call_script):
 
 def test_a_graph_whose_digests_were_taken_out(pair, tmp_path):
     folder = Path(shutil.copytree(pair, tmp_path / "graphs"))
-    for path in naming.pair(folder, NAME, "int8").values():
+    for path in names.pair(folder, NAME, "int8").values():
         model = onnx.load(path)
         kept = [entry for entry in model.metadata_props if "sha256" not in entry.key]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
         onnx.save(model, path)
     assert "its seal is gone" in refused(lambda: OnnxWhisper(folder, NAME, "int8")).problem
-    for path in naming.pair(folder, NAME, "int8").values():  # sealed again, they still do not say what they belong to
+    for path in names.pair(folder, NAME, "int8").values():  # sealed again, they still do not say what they belong to
         seals.seal(path)
     assert "no weights_sha256" in refused(lambda: OnnxWhisper(folder, NAME, "int8")).problem
 
@@ -137,13 +136,13 @@ def test_a_digest_that_is_none_equals_nothing(text):
 
 def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):
     folder = Path(shutil.copytree(pair, tmp_path / "graphs"))
-    for path in naming.pair(folder, NAME, "int8").values():
+    for path in names.pair(folder, NAME, "int8").values():
         model = onnx.load(path)
         notes = {entry.key: entry.value for entry in model.metadata_props if entry.key != seals.KEY}
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, notes | {"format": "1"})
         onnx.save(model, path)
-    (naming.runtime_folder(folder, NAME) / seals.MANIFEST).unlink()
+    (names.runtime_folder(folder, NAME) / seals.MANIFEST).unlink()
     flags.parse(flags.parser(""), [])  # notes on stderr
     OnnxWhisper(folder, NAME, "int8", threads=1)
     assert "damage to them cannot be noticed" in capsys.readouterr().err
@@ -151,7 +150,7 @@ def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):
 
 def test_damage_opens_where_someone_asks_for_it(pair, tmp_path):
     folder = Path(shutil.copytree(pair, tmp_path / "graphs"))
-    path = naming.pair(folder, NAME, "int8")["decoder"]
+    path = names.pair(folder, NAME, "int8")["decoder"]
     flipped(path, random.Random(1), *largest_weight(path))
     assert OnnxWhisper(folder, NAME, "int8", threads=1, verify=False).rules.languages
     module = importlib.import_module("whisper_lab.__main__")
@@ -159,7 +158,7 @@ def test_damage_opens_where_someone_asks_for_it(pair, tmp_path):
 
 
 def test_programs_that_only_show_graphs_warn(pair, tmp_path, call_script, monkeypatch):
-    left, right = naming.pair(Path(shutil.copytree(pair, tmp_path / "graphs")), NAME, "int8").values()
+    left, right = names.pair(Path(shutil.copytree(pair, tmp_path / "graphs")), NAME, "int8").values()
     monkeypatch.chdir(tmp_path)
     assert "damaged" not in call_script("04-compare-precisions.py", "--graphs", left, right)[2]
     flipped(right, random.Random(1), *largest_weight(right))
@@ -172,18 +171,18 @@ def test_programs_that_only_show_graphs_warn(pair, tmp_path, call_script, monkey
 
 def test_the_seal_changes_nothing_else(nano_export):
     """onnx and onnxruntime read a sealed graph as before; sealing twice changes nothing; metadata has the digest."""
-    path = naming.pair(nano_export / "graphs", NAME)["decoder"]
+    path = names.pair(nano_export / "graphs", NAME)["decoder"]
     notes = external_data.metadata(path)
     model = onnx.load(path)
     onnx.checker.check_model(str(path))
     assert {entry.key: entry.value for entry in model.metadata_props} == notes
     assert notes[seals.KEY] == seals.sealed(path) and notes["format"] == "2"
-    listed = json.loads((naming.runtime_folder(path.parent, NAME) / seals.MANIFEST).read_text())
+    listed = json.loads((names.runtime_folder(path.parent, NAME) / seals.MANIFEST).read_text())
     assert sorted(listed) == sorted(RUNTIME_FILES)
 
 
 def test_sealing_again_is_no_change(nano_export, tmp_path):
-    path = Path(shutil.copy(naming.pair(nano_export / "graphs", NAME)["decoder"], tmp_path))
+    path = Path(shutil.copy(names.pair(nano_export / "graphs", NAME)["decoder"], tmp_path))
     before = path.read_bytes()
     seals.seal(path)
     assert path.read_bytes() == before and seals.fault(path) is None
@@ -195,7 +194,7 @@ def test_sealing_again_is_no_change(nano_export, tmp_path):
 def spoiled(nano_export, tmp_path_factory) -> OnnxWhisper:
     """nano's float32 pair with a single NaN, in the embedding of a token that no one says; sealed as if 03 wrote it."""
     folder = nano_pair.take(nano_export, tmp_path_factory.mktemp("spoiled"))
-    path = naming.pair(folder, NAME)["decoder"]
+    path = names.pair(folder, NAME)["decoder"]
     model = onnx.load(path)
     weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     values = onnx.numpy_helper.to_array(weight).copy()

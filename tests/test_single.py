@@ -14,9 +14,9 @@ import pytest
 from tests.helpers import single_nano
 from tests.helpers.export_tiny import exported
 from tests.helpers.single_nano import part, script
-from whisper_lab import audio
+from whisper_lab import audio, names
 from whisper_lab.decoding import Options, decode
-from whisper_lab.export import graphs, naming, publish
+from whisper_lab.export import graphs, publish
 from whisper_lab.export.gates import NEAR_TIE
 from whisper_lab.export.pair import open_runtime
 from whisper_lab.features import FeatureSpec, log_mel
@@ -138,7 +138,7 @@ def says_the_same(path: Path, pair: OnnxWhisper, feeds: dict | None = None) -> b
     return all(same) and len(same) > 2
 
 
-@pytest.mark.parametrize("precision", naming.PRECISIONS)
+@pytest.mark.parametrize("precision", names.PRECISIONS)
 def test_every_precision_says_what_its_pair_says(nano, precision, tmp_path):
     tiny = exported()
     path = tiny_single(precision, tmp_path)
@@ -184,7 +184,7 @@ def test_weights_in_a_sidecar(nano, precision, limit, tmp_path, monkeypatch):
     (tmp_path / "staged").mkdir()
     path = publish.publish([tiny_single(precision, tmp_path / "staged")], tmp_path)[0]
     shutil.rmtree(tmp_path / "staged")
-    assert naming.sidecar(path).exists() == (limit == 1000)
+    assert names.sidecar(path).exists() == (limit == 1000)
     monkeypatch.chdir("/")
     assert says_the_same(path, open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime))
 
@@ -264,7 +264,7 @@ def test_the_whole_vocabulary(nano):
     """Every token alone and beside another, against the tokenizers library."""
     whisper = nano.whisper
     end = whisper.rules.end
-    path = naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json"
+    path = names.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json"
     spelled = spelling(single_text.token_bytes(path, whisper.rules))
     generator = np.random.default_rng(5)
     rows = [[i] for i in range(end + 3)] + [generator.integers(0, end, 60).tolist() for _ in range(50)]
@@ -274,7 +274,7 @@ def test_the_whole_vocabulary(nano):
 
 def test_a_token_added_behind_the_timestamps(nano, tmp_path):
     """A fine-tuned vocabulary has such: it is text, in the graph as in the tokenizer."""
-    document = json.loads((naming.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json").read_text())
+    document = json.loads((names.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json").read_text())
     rules = nano.whisper.rules
     added = rules.timestamp_end + 2
     document["added_tokens"].append({"id": added, "content": " naïve", "special": False, "single_word": False,
@@ -408,7 +408,7 @@ def test_errors_are_two_lines(nano, call_script, arguments, problem):
 
 
 def test_the_pairs_graphs_are_not_single_ones(nano, call_script):
-    pair = naming.pair(nano.folder, single_nano.NAME, "int8")
+    pair = names.pair(nano.folder, single_nano.NAME, "int8")
     status, _, err = call_script("08-single-onnx-model.py", "run", MEDIA / "kitchen.wav", pair["encoder"])
     assert status == 1 and "is not a single graph from samples to text" in err
 

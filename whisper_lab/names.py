@@ -116,6 +116,16 @@ def pair(folder: str | Path, model: str, precision: str = "fp32", optimized: boo
     return {part: Path(folder) / graph_file(model, part, precision, optimized) for part in PARTS}
 
 
+def sidecar(graph: Path) -> Path:
+    """The file with the weights of a graph that is too large for one file: `<name>.onnx.data` beside it."""
+    return graph.with_name(graph.name + ".data")
+
+
+def rejected(graph: Path) -> Path:
+    """The name of a graph that failed a gate; still ending in .onnx, so that Netron opens it."""
+    return graph.with_name(f"{graph.stem}.rejected.onnx")
+
+
 def runtime_folder(folder: str | Path, model: str) -> Path:
     """`<folder>/<model>_runtime/`: tokenizer, preprocessor and generation config for a runtime without transformers."""
     return Path(folder) / f"{model}_runtime"

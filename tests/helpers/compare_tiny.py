@@ -38,13 +38,14 @@ finally:
 @functools.cache
 def comparison() -> tuple[int, str, str, Path, str]:
     """Run 04 on fp32 and int8 of the tiny model: exit status, stdout, stderr, folder of the reports, model name."""
-    from whisper_lab.export import layouts, naming
+    from whisper_lab import names
+    from whisper_lab.export import layouts
 
     made = export_tiny.exported()
     folder = Path(tempfile.mkdtemp(prefix="compare-tiny-"))
     name = made.checkpoint.name
     layouts.write_runtime_files(made.checkpoint, made.model, folder)
-    facts = _facts(made, naming.runtime_folder(folder, name))
+    facts = _facts(made, names.runtime_folder(folder, name))
     for precision in ("fp32", "int8"):
         for part, path in made.pairs[precision].items():
             _finish(shutil.copy(path, folder / path.name), facts, part, precision)

@@ -61,8 +61,8 @@ def write_checkpoint(folder: Path, **changes) -> Path:
 @functools.cache
 def exported() -> SimpleNamespace:
     """checkpoint, model, runtime, sounds, long run and, per precision, the two graphs; no gate was run on them."""
-    from whisper_lab import checkpoints
-    from whisper_lab.export import naming, parity, reference
+    from whisper_lab import checkpoints, names
+    from whisper_lab.export import parity, reference
     from whisper_lab.torch_whisper import TorchWhisper
 
     folder = Path(tempfile.mkdtemp(prefix="export-tiny-"))
@@ -73,9 +73,9 @@ def exported() -> SimpleNamespace:
     sounds = reference.make(runtime)
     fp32 = script().export_fp32(model, folder / "fp32", checkpoint.name, None)
     pairs = {"fp32": fp32}
-    for precision in naming.PRECISIONS[1:]:
+    for precision in names.PRECISIONS[1:]:
         (folder / precision).mkdir()
-        pairs[precision] = naming.pair(folder / precision, checkpoint.name, precision)
+        pairs[precision] = names.pair(folder / precision, checkpoint.name, precision)
         script().convert(precision, fp32, pairs[precision], script().recipe(precision))
     return SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, runtime=runtime, sounds=sounds,
                            pairs=pairs, long_run=parity.long_run(runtime, sounds))

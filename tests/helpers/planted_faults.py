@@ -301,10 +301,10 @@ def prepare(checkpoint, pairs: dict[str, dict[str, Path]], alignment: bool = Fal
 
 def find_pairs(folder: Path, name: str) -> dict[str, dict[str, Path]]:
     """Precision -> the two graphs, of those that are there."""
-    from whisper_lab.export import naming
+    from whisper_lab import names
 
-    found = {precision: naming.pair(folder, name, precision) for precision in naming.PRECISIONS}
-    found["int8 optimized"] = naming.pair(folder, name, "int8", optimized=True)
+    found = {precision: names.pair(folder, name, precision) for precision in names.PRECISIONS}
+    found["int8 optimized"] = names.pair(folder, name, "int8", optimized=True)
     return {precision: pair for precision, pair in found.items() if all(path.exists() for path in pair.values())}
 
 

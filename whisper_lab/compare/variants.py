@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console
+from whisper_lab import console, names
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.sessions import export_command
 
 BASELINE = "fp32"  # what every other precision is compared with
@@ -25,7 +24,7 @@ class Variant:
     @property
     def paths(self) -> dict[str, Path]:
         """{"encoder": path, "decoder": path}"""
-        return naming.pair(self.folder, self.model, self.precision, self.optimized)
+        return names.pair(self.folder, self.model, self.precision, self.optimized)
 
     @property
     def command(self) -> str:
@@ -41,7 +40,7 @@ class Variant:
 
 def known(folder: str | Path, model: str) -> list[Variant]:
     """Every pair that 03 can write for this checkpoint, fp32 first, whether it is there or not."""
-    pairs = [*((precision, False) for precision in naming.PRECISIONS), ("int8", True)]
+    pairs = [*((precision, False) for precision in names.PRECISIONS), ("int8", True)]
     return [Variant(f"{precision}_optimized" if optimized else precision, precision, optimized, Path(folder), model)
             for precision, optimized in pairs]
 

@@ -15,8 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import external_data, machine
-from whisper_lab.export import naming
+from whisper_lab import external_data, machine, names
 
 OPSET, IR_VERSION = 20, 9  # opset 20 has Gelu as one node; IR 9 is the oldest that carries it, so old runtimes load it
 SINGLE_FILE_LIMIT = 1_500_000_000  # bytes of weights; protobuf ends at 2^31
@@ -49,7 +48,7 @@ def weight_bytes(model: ir.Model) -> int:
 def save(model: ir.Model, path: Path) -> None:
     """Write a graph: one file, or above WORKING_LIMIT the graph and `<name>.onnx.data` beside it. Not atomic."""
     model.ir_version = IR_VERSION
-    sidecar = naming.sidecar(path)
+    sidecar = names.sidecar(path)
     sidecar.unlink(missing_ok=True)  # a stale one would only confuse
     if weight_bytes(model) <= WORKING_LIMIT:
         ir.external_data.load_to_model(model)  # weights still mapped to the sidecar of a larger graph come along
@@ -75,7 +74,7 @@ def join(source: Path, target: Path) -> None:
     model.ClearField("graph")
     heads = [_field(5, len(tensor) + len(raw) + count) + tensor + raw for tensor, raw, _, count in weights]
     length = len(graph) + sum(len(head) + count for head, (*_, count) in zip(heads, weights, strict=True))
-    with target.open("wb") as out, naming.sidecar(source).open("rb") as data:
+    with target.open("wb") as out, names.sidecar(source).open("rb") as data:
         out.write(model.SerializeToString(deterministic=True) + _field(7, length) + graph)
         for head, (*_, offset, count) in zip(heads, weights, strict=True):
             data.seek(offset)
@@ -116,7 +115,7 @@ def rewrite(model: ir.Model, path: Path) -> None:
     folder = path.parent / f"{path.stem}.rewritten"
     folder.mkdir()
     save(model, folder / path.name)
-    naming.sidecar(path).unlink(missing_ok=True)
+    names.sidecar(path).unlink(missing_ok=True)
     for file in folder.iterdir():
         os.replace(file, path.parent / file.name)
     folder.rmdir()
@@ -129,7 +128,7 @@ def is_large(path: Path) -> bool:
 
 def size(path: Path) -> int:
     """Bytes on disk, sidecar included."""
-    return sum(file.stat().st_size for file in (path, naming.sidecar(path)) if file.exists())
+    return sum(file.stat().st_size for file in (path, names.sidecar(path)) if file.exists())
 
 
 def node_types(model: ir.Model) -> Counter:

@@ -17,6 +17,7 @@ Limits of the operator: heads of a multiple of 8 channels; one recording at a ti
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab import names
 from whisper_lab.export import graphs, naming
 from whisper_lab.export.int8 import LEVELS
 
@@ -49,7 +50,7 @@ def quantize_outputs(model: ir.Model, config) -> None:
         reshape.outputs[0].type = outputs[name].type = ir.TensorType(INT8)
     node = ir.node("Concat", scales, {"axis": 1}, name="cross_cache/scales")
     model.graph.insert_after(scales[-1].producer(), node)
-    _as_scales(node.outputs[0], naming.cross_scale("present"), outputs[name].shape[0], config)
+    _as_scales(node.outputs[0], names.cross_scale("present"), outputs[name].shape[0], config)
     model.graph.sort()
     model.graph.outputs.append(node.outputs[0])
 
@@ -120,7 +121,7 @@ class Int8Cross:
         self.caches = {value.name: value for value in model.graph.inputs if "_cross_" in value.name}
         any_cache = next(iter(self.caches.values()))
         scale = ir.Value(name="")
-        _as_scales(scale, naming.cross_scale("past"), any_cache.shape[0], config)
+        _as_scales(scale, names.cross_scale("past"), any_cache.shape[0], config)
         model.graph.inputs.append(scale)
         self.first, tensor = model.graph[0], ir.tensor
         splits = self._shared("Split", [scale], "scales", 2 * config.decoder_layers, axis=1,

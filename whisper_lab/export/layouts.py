@@ -5,9 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from whisper_lab import console, files, seals
+from whisper_lab import console, files, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec, hann
 from whisper_lab.tokens import tokenizer_document
 
@@ -19,7 +18,7 @@ def write_runtime_files(checkpoint, model, output_dir: Path) -> list[Path]:
 
     Raises LabError where that fails.
     """
-    folder, made = naming.runtime_folder(output_dir, checkpoint.name), []
+    folder, made = names.runtime_folder(output_dir, checkpoint.name), []
     for name in COPIED:
         source, target = checkpoint.folder / name, folder / name
         if source.is_file():
@@ -82,14 +81,14 @@ def write_genai(checkpoint, config, spec: FeatureSpec, pair: dict[str, Path], pr
     folder = output_dir / f"{checkpoint.name}_{precision}_genai"
     files.write_json(folder / "genai_config.json", configuration(config, pair))
     files.write_json(folder / "audio_processor_config.json", feature_recipe(spec))
-    runtime = naming.runtime_folder(output_dir, checkpoint.name)
+    runtime = names.runtime_folder(output_dir, checkpoint.name)
     _place(runtime / "tokenizer.json", folder)
     if (checkpoint.folder / "tokenizer_config.json").is_file():
         _place(checkpoint.folder / "tokenizer_config.json", folder)
     else:
         files.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "WhisperTokenizer"})
     for path in pair.values():
-        for graph in (path, naming.sidecar(path)):
+        for graph in (path, names.sidecar(path)):
             if graph.is_file():
                 _place(graph, folder, link=graph == path)  # weights beside a graph may have one name only
     console.note("layout genai", folder, "onnxruntime_genai.Model opens it; the graphs in it are links, not copies")

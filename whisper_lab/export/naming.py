@@ -1,30 +1,19 @@
 """Every name in a graph: inputs, outputs, dimensions, and nodes called after the module they come from.
 
-The names of its files are in names.py, where the runtime finds them.
+The names of its files are in whisper_lab/names.py, where the runtime finds them.
 """
 
 import ast
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import onnx_ir as ir
 
-from whisper_lab.names import PARTS, PRECISIONS, cross_scale, graph_file, pair, runtime_folder  # noqa: F401 export's too
+from whisper_lab.names import cross_scale
 
 PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
 INNER = ("_attn", "coder")  # modules whose last value is not their output
-
-
-def sidecar(graph: Path) -> Path:
-    """The file with the weights of a graph that is too large for one file: `<name>.onnx.data` beside it."""
-    return graph.with_name(graph.name + ".data")
-
-
-def rejected(graph: Path) -> Path:
-    """The name of a graph that failed a gate; still ending in .onnx, so that Netron opens it."""
-    return graph.with_name(f"{graph.stem}.rejected.onnx")
 
 
 def cache_names(side: str, kind: str, layers: int) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from whisper_lab import machine
-from whisper_lab.export import graphs, int8_cache, naming, reference
+from whisper_lab.export import graphs, int8_cache, reference
 from whisper_lab.export.gates import (
     ARITHMETIC,
     BATCH,
@@ -31,6 +31,7 @@ from whisper_lab.export.gates import (
 )
 from whisper_lab.export.pair import answer, cross_for, encode_all, session
 from whisper_lab.export.reference import Pool, Sound, own_errors, yardsticks
+from whisper_lab.names import cross_scale
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
@@ -388,7 +389,7 @@ def encoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
     pools = {name: Pool() for name in layer_parts(places)}
     compare_layer(pools, list(places), found, {norm: sound.stream[norm] for norm in places})
     made = found[len(places):]
-    made = int8_cache.unpack(made) if naming.cross_scale("present") in cross else made
+    made = int8_cache.unpack(made) if cross_scale("present") in cross else made
     for i, (test, right) in enumerate(zip(made, sound.cross, strict=True)):
         pools[f"cross cache, {('key', 'value')[i % 2]} of layer {i // 2}"] = Pool().add(test, right)
     return pools
@@ -418,7 +419,7 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
 
 def _cross_feeds(names: list[str], sound: Sound) -> dict[str, np.ndarray]:
     """PyTorch's cross caches as the graph's inputs of these names; in int8 where it asks for their scales."""
-    packed = naming.cross_scale("past") in names
+    packed = cross_scale("past") in names
     return dict(zip(names, int8_cache.pack(sound.cross) if packed else sound.cross, strict=True))
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import locks, seals
+from whisper_lab import locks, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import naming
 from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
 
 PREFIX = ".export-"
@@ -60,8 +59,8 @@ def publish(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
     for graph in graphs:
         seals.seal(graph)
     for graph in graphs:
-        if naming.sidecar(graph).exists():
-            os.replace(naming.sidecar(graph), output_dir / naming.sidecar(graph).name)
+        if names.sidecar(graph).exists():
+            os.replace(names.sidecar(graph), output_dir / names.sidecar(graph).name)
     return [_into_place(graph, output_dir / graph.name) for graph in graphs]
 
 
@@ -69,14 +68,14 @@ def _into_place(graph: Path, target: Path) -> Path:
     needs_sidecar = _has_external_weights(graph)
     os.replace(graph, target)
     if not needs_sidecar:
-        naming.sidecar(target).unlink(missing_ok=True)
-    for name in (naming.rejected(target), naming.sidecar(naming.rejected(target))):
+        names.sidecar(target).unlink(missing_ok=True)
+    for name in (names.rejected(target), names.sidecar(names.rejected(target))):
         name.unlink(missing_ok=True)  # an earlier failure of this graph is history
     return target
 
 
 def _in_one_file(graph: Path) -> Path:
-    if not naming.sidecar(graph).exists() or size(graph) > SINGLE_FILE_LIMIT:
+    if not names.sidecar(graph).exists() or size(graph) > SINGLE_FILE_LIMIT:
         return graph
     folder = graph.parent / "joined"
     folder.mkdir(exist_ok=True)
@@ -88,7 +87,7 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
     """Leave graphs that failed a gate under `<name>.rejected.onnx`, marked so in their metadata; returns the paths."""
     rejected = []
     for graph in graphs:
-        target = naming.rejected(output_dir / graph.name)
+        target = names.rejected(output_dir / graph.name)
         model = onnx.load(graph, load_external_data=False)
         for entry in model.metadata_props:
             if entry.key == "verification":
@@ -96,9 +95,9 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
         for tensor in tensors(model.graph):
             for entry in tensor.external_data:
                 if entry.key == "location":
-                    entry.value = naming.sidecar(target).name
-        if naming.sidecar(graph).exists():
-            os.replace(naming.sidecar(graph), naming.sidecar(target))
+                    entry.value = names.sidecar(target).name
+        if names.sidecar(graph).exists():
+            os.replace(names.sidecar(graph), names.sidecar(target))
         graph.write_bytes(model.SerializeToString())
         os.replace(graph, target)
         seals.seal(target)

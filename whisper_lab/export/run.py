@@ -6,8 +6,8 @@ import json
 import time
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files, machine
-from whisper_lab.export import graphs, layouts, metadata, naming, publish, structure
+from whisper_lab import checkpoints, console, files, machine, names
+from whisper_lab.export import graphs, layouts, metadata, publish, structure
 from whisper_lab.export.gates import Gate
 
 SCHEMA = "whisper-onnx-lab/export/1"
@@ -50,7 +50,7 @@ class Export:
         self.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
         graphs.release_memory()  # the checkpoint's own copy, where it was stored in half precision
         layouts.write_runtime_files(self.checkpoint, self.model, self.settings.output_dir)
-        folder = naming.runtime_folder(self.settings.output_dir, self.checkpoint.name)
+        folder = names.runtime_folder(self.settings.output_dir, self.checkpoint.name)
         self.runtime = TorchWhisper(self.model, folder)
         self.alignment_heads = list(self.runtime.rules.alignment_heads) if self.settings.alignment_heads else None
         self.facts = metadata.of_checkpoint(self.checkpoint, self.model.config, folder)
@@ -97,7 +97,7 @@ class Export:
         place = folder / f"{precision}{'_optimized' * optimized}"
         place.mkdir(exist_ok=True)  # float32 is there: it was traced
         self._started = time.perf_counter()
-        return naming.pair(place, self.checkpoint.name, precision, optimized)
+        return names.pair(place, self.checkpoint.name, precision, optimized)
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
                excluded: dict[str, int], optimized: bool = False) -> dict[str, Path]:

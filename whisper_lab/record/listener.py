@@ -12,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, confidence, console, languages, transcripts
-from whisper_lab import transcribe as long_form
+from whisper_lab import checkpoints, confidence, console, languages, names, transcripts
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
-from whisper_lab.export import naming
 from whisper_lab.features import FeatureSpec
-from whisper_lab.names import chosen_name, name_for
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
+from whisper_lab.transcribe import transcribe
 
 # First in the list of languages, where the model knows them: those of the class and those most spoken.
 COMMON = ("en", "nl", "fr", "de", "es", "it", "pt", "pl", "tr", "ar", "ru", "uk", "zh", "ja", "hi")
@@ -49,11 +47,11 @@ class Listener:
         self._opened: dict = {}
         self._found: checkpoints.Checkpoint | None = None  # behind PYTORCH, once it was looked for
         self._one_at_a_time = threading.Lock()
-        self.graphs = chosen_name(model, model_dir)
+        self.graphs = names.chosen_name(model, model_dir)
 
     def _precisions(self, name: str) -> list[str]:
-        return [precision for precision in naming.PRECISIONS
-                if all(path.is_file() for path in naming.pair(self.model_dir, name, precision).values())]
+        return [precision for precision in names.PRECISIONS
+                if all(path.is_file() for path in names.pair(self.model_dir, name, precision).values())]
 
     def choices(self) -> list[str]:
         """The best first: the exported graphs that are there, then PyTorch, which is always."""
@@ -62,12 +60,12 @@ class Listener:
     def spec(self) -> tuple[FeatureSpec, str]:
         """Whose features to draw, without loading or fetching a model: the exported graphs', else whisper-nano's."""
         if self._precisions(self.graphs):
-            return FeatureSpec.from_folder(naming.runtime_folder(self.model_dir, self.graphs)), self.graphs
+            return FeatureSpec.from_folder(names.runtime_folder(self.model_dir, self.graphs)), self.graphs
         return FeatureSpec.from_folder(checkpoints.BUNDLED), "whisper-nano"
 
     def introduction(self) -> str:
         """What to say to the page's model, where it knows little; Markdown, empty for any other model."""
-        named = name_for(self.model) if self.model else ""
+        named = names.name_for(self.model) if self.model else ""
         return confidence.knowledge_in_words(self.graphs if self._precisions(self.graphs) else named, self.language)
 
     def opening(self, choice: str) -> Iterator[str]:
@@ -79,7 +77,8 @@ class Listener:
             return
         if choice not in self._opened:
             if choice == PYTORCH and self._found is None:
-                yield f"Looking for {name_for(self._named())}; what this machine does not have is fetched once ..."
+                yield (f"Looking for {names.name_for(self._named())}; what this machine does not have is fetched "
+                       "once ...")
             yield self._loading(choice)
             with self._one_at_a_time:
                 self._open(choice)
@@ -91,8 +90,8 @@ class Listener:
             name, files = self._checkpoint().name, self._checkpoint().folder.glob("*")
             size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".bin"))
         else:
-            name, pair = self.graphs, naming.pair(self.model_dir, self.graphs, choice.removeprefix(GRAPHS))
-            size = sum(path.stat().st_size for graph in pair.values() for path in (graph, naming.sidecar(graph))
+            name, pair = self.graphs, names.pair(self.model_dir, self.graphs, choice.removeprefix(GRAPHS))
+            size = sum(path.stat().st_size for graph in pair.values() for path in (graph, names.sidecar(graph))
                        if path.is_file())
         return f"Loading {name}, {choice}: {size / 1e6:.0f} MB, once; then it stays loaded ..."
 
@@ -111,11 +110,11 @@ class Listener:
 
     def _known(self) -> set[str]:
         """The languages of the page's model; empty where its files are not at hand, or its choices differ in them."""
-        name = name_for(self._named())
+        name = names.name_for(self._named())
         if name.endswith(".en"):
             return {"en"}
         if self._precisions(self.graphs) and name == self.graphs:
-            folder = naming.runtime_folder(self.model_dir, name)
+            folder = names.runtime_folder(self.model_dir, name)
         else:
             folder = checkpoints.BUNDLED if name == checkpoints.BUNDLED.name else Path(self._named())
         try:
@@ -140,7 +139,7 @@ class Listener:
         with self._one_at_a_time:
             runtime, name = self._open(choice)
             started = time.perf_counter()
-            found = long_form.transcribe(runtime, samples, Options(language=language))
+            found = transcribe(runtime, samples, Options(language=language))
             seconds = time.perf_counter() - started
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
         model = name.split(" ")[0]  # without the remark about random weights

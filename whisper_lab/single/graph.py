@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from whisper_lab import console, external_data, files, machine, names, seals
 from whisper_lab.console import LabError
-from whisper_lab.export import metadata, naming
+from whisper_lab.export import metadata
 from whisper_lab.single.blocks import Block, typed
 
 STANDARD = {"", "ai.onnx"}  # domains of operators that every runtime has
@@ -22,7 +22,7 @@ REPORTS = Path("reports")
 
 def path_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:
     """`<folder>/whisper-base_end_to_end_int8.onnx`; `..._end_to_end_wav_int8.onnx` where a WAV file is given."""
-    return Path(folder) / naming.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
+    return Path(folder) / names.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
 
 
 def command(path: Path) -> str:
@@ -30,7 +30,7 @@ def command(path: Path) -> str:
     name, _, rest = path.stem.partition(f"_{PART}")
     precision = rest.rpartition("_")[2]
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
-             *(["--precision", precision] if precision in naming.PRECISIONS else []),
+             *(["--precision", precision] if precision in names.PRECISIONS else []),
              *(["--input", "wav"] if rest.startswith("_wav") else []),
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
     return shlex.join(words)

@@ -173,11 +173,11 @@ def torch_runtime():
 @functools.cache
 def graphs() -> dict[str, dict[str, Path]]:
     """precision -> {"encoder": path, "decoder": path} of these very weights; 03 writes them where they are missing."""
-    from whisper_lab.export import naming
+    from whisper_lab import names
     from whisper_lab.export.metadata import weights_sha256
 
     name = checkpoint().name
-    pairs = {precision: naming.pair(GRAPHS, name, precision) for precision in PRECISIONS}
+    pairs = {precision: names.pair(GRAPHS, name, precision) for precision in PRECISIONS}
     wanted = weights_sha256(checkpoint().folder)
     if not all(_is_of(path, wanted) for pair in pairs.values() for path in pair.values()):
         console.note("graphs", "03 writes them", f"{GRAPHS.name} holds none of these, or an earlier 03 wrote them")

@@ -17,11 +17,12 @@ TELLING = ("Loop", "If", "Conv", "MatMul", "Gather", "ArgMax", "Concat", "Where"
 
 def measure(evidence, args) -> None:
     script = importlib.import_module("08-single-onnx-model")
-    from whisper_lab.export import graphs, naming
+    from whisper_lab import names
+    from whisper_lab.export import graphs
     from whisper_lab.single import graph
 
     pair = common.graphs()[PRECISION]
-    model = script.compose(pair, naming.runtime_folder(common.GRAPHS, common.checkpoint().name))
+    model = script.compose(pair, names.runtime_folder(common.GRAPHS, common.checkpoint().name))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "single.onnx"
         graphs.save(model, path)
