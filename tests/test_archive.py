@@ -290,16 +290,14 @@ def test_whatever_lies_there_costs_a_line(transcribe, archive, tmp_path):
 
 
 def test_a_recording_that_the_model_fails_on_does_not_take_the_others_with_it(transcribe, tmp_path, monkeypatch):
-    from whisper_lab import transcribe as windows
-
-    many = windows.transcribe_many
+    from whisper_lab.transcribe import transcribe_many
 
     def fail(runtime, recordings, *rest, **more):
         if any(abs(len(samples) / 16000 - audio.load(MEDIA / "digits.wav").duration) < 0.01 for samples in recordings):
             raise RuntimeError("no memory for this one\nand more")
-        return many(runtime, recordings, *rest, **more)
+        return transcribe_many(runtime, recordings, *rest, **more)
 
-    monkeypatch.setattr(windows, "transcribe_many", fail)
+    monkeypatch.setattr("whisper_lab.transcribe.transcribe_many", fail)
     status, out, _ = transcribe()
     assert status == 1 and "failed: week 1/digits.wav: RuntimeError: no memory for this one\n" in out
     assert set(texts(tmp_path / "out")) == {"kitchen.wav", "week 1/monday/time.wav"}

@@ -191,13 +191,13 @@ def test_who_spoke_plays_what_is_clicked_on(chromium, tmp_path, width, theme):
     import numpy as np
 
     from whisper_lab.alignment import Word
-    from whisper_lab.speakers import report as pages
+    from whisper_lab.speakers import report
     from whisper_lab.speakers.turns import Turn
     from whisper_lab.speakers.words import Line
 
     evil = "<b>Eve</b>" + 30 * "x"
     lines = [Line(0, 0.5, 1.5, "good", [Word("good", 0.5, 1.5, [])]), Line(1, 2.0, 3.0, "bye", [Word("bye", 2, 3, [])])]
-    pages.write_page(tmp_path / "who.html", "a<!--<script>.wav", np.zeros(64000, np.float32),
+    report.write_page(tmp_path / "who.html", "a<!--<script>.wav", np.zeros(64000, np.float32),
                 [Turn(0, 0.4, 1.6), Turn(1, 1.9, 3.1)], lines, ["Ann", evil], "2 speakers")
     page = browser.page(chromium, width, 900, color_scheme=theme)
     page.goto((tmp_path / "who.html").as_uri())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whisper_lab import decoding as beam_search
+from whisper_lab import decoding
 from whisper_lab.console import LabError
 from whisper_lab.decoding import (
     FALLBACK_TEMPERATURES,
@@ -257,7 +257,7 @@ def test_the_largest_are_those_of_a_full_sort(rows, n, count):
     generator = np.random.default_rng(n)
     scores = generator.permuted(np.tile(np.arange(n, dtype=np.float32), (rows, 1)), axis=1)
     scores[:, generator.integers(0, n, n // 2)] = -np.inf  # as suppressed tokens are
-    places, values = beam_search._largest(scores, count)
+    places, values = decoding._largest(scores, count)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     finite = np.isfinite(values)
     assert (places == expected)[finite].all() and (values == np.take_along_axis(scores, expected, axis=1)).all()

@@ -130,9 +130,9 @@ def pair_session(path):
 
 
 def single(path):
-    from whisper_lab.single import graph as single_graph
+    from whisper_lab.single import graph
 
-    return single_graph.open_graph(path, 1)
+    return graph.open_graph(path, 1)
 
 
 def exporter(path):

@@ -147,11 +147,11 @@ def test_onnxruntime_prints_nothing_of_a_graph_that_it_cannot_read(tmp_path, cap
                                    {"n_audio_ctx": "150", "timestamp_step": "0.02", "recipe": "[" * 100_000},
                                    {"n_audio_ctx": "150", "timestamp_step": "0.02", "recipe": "[1]"}])
 def test_08_runs_no_graph_that_only_says_it_is_one(tmp_path, notes):
-    from whisper_lab.single import graph as single_graph
+    from whisper_lab.single import graph
 
-    path = written(tmp_path, model_of(copy(), notes={"part": single_graph.PART, **notes}))
+    path = written(tmp_path, model_of(copy(), notes={"part": graph.PART, **notes}))
     with pytest.raises(LabError, match="metadata"):
-        single_graph.facts(path)
+        graph.facts(path)
 
 
 def test_an_ordinary_graph_is_sound():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from training import make_random_checkpoint as maker
+from training import make_random_checkpoint
 from whisper_lab import checkpoints
 from whisper_lab.console import LabError
 from whisper_lab.weights import huggingface, openai_tokenizer, published, vocabulary
@@ -45,7 +45,7 @@ PUBLISHED = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550,
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("random") / "whisper-tiny"
-    assert maker.main(["--size", "tiny", "--output-dir", str(folder), "--quiet"]) == 0
+    assert make_random_checkpoint.main(["--size", "tiny", "--output-dir", str(folder), "--quiet"]) == 0
     return folder
 
 
@@ -127,11 +127,11 @@ def test_no_weight_hides_a_fault(tiny):
     assert torch.equal(model.model.encoder.embed_positions.weight, sinusoids(1500, 384))
 
 
-@pytest.mark.parametrize("size", maker.ARCHITECTURES)
+@pytest.mark.parametrize("size", make_random_checkpoint.ARCHITECTURES)
 def test_parameters_as_published(size):
     """The paper rounds and counts the projection's padding differently from one size to the next: within 4 %."""
     pytest.importorskip("torch")
-    sizes = maker.dimensions(maker.ARCHITECTURES[size])
+    sizes = make_random_checkpoint.dimensions(make_random_checkpoint.ARCHITECTURES[size])
     shapes = expected_shapes(sizes)
     length = {"large-v3": 51866, "turbo": 51866}.get(size, 51864 if size.endswith(".en") else 51865)
     millions = sum(math.prod(shape) for shape in shapes.values()) / 1e6
@@ -149,9 +149,10 @@ def test_parameters_as_published(size):
 ])
 def test_generation_config_as_published(size, no_timestamps, heads):
     """Heads and ids as in the generation_config.json of the model on the Hub."""
-    architecture = maker.ARCHITECTURES[size]
+    architecture = make_random_checkpoint.ARCHITECTURES[size]
     text = ["Ġ", *(f"t{i}" for i in range(1, published.TEXT_TOKENS[architecture.multilingual]))]
-    special = vocabulary.special_tokens(vocabulary.languages()[:architecture.languages], maker.no_speech(architecture))
+    special = vocabulary.special_tokens(vocabulary.languages()[:architecture.languages],
+                                        make_random_checkpoint.no_speech(architecture))
     config = huggingface.generation_config(vocabulary.Tokens(text, [], special), published.alignment_heads(size), 448)
     assert config["no_timestamps_token_id"] == no_timestamps
     assert config["is_multilingual"] == ("lang_to_id" in config) == (not size.endswith(".en"))
@@ -173,12 +174,12 @@ def test_languages_are_those_of_transformers():
 
 
 @needs_ranks
-@pytest.mark.parametrize("size", maker.ARCHITECTURES)
+@pytest.mark.parametrize("size", make_random_checkpoint.ARCHITECTURES)
 def test_alignment_heads_are_openais(size):
     """The package packs one bit per head of the decoder, compressed, in base 85."""
     packed = openai_tokenizer.assigned("__init__.py", "_ALIGNMENT_HEADS")[{"large": "large-v1"}.get(size, size)]
     marks = gzip.decompress(base64.b85decode(packed))
-    architecture = maker.ARCHITECTURES[size]
+    architecture = make_random_checkpoint.ARCHITECTURES[size]
     assert len(marks) == architecture.decoder_layers * architecture.heads
     found = [list(divmod(i, architecture.heads)) for i, mark in enumerate(marks) if mark]
     assert published.alignment_heads(size) == found
@@ -188,7 +189,7 @@ def test_alignment_heads_are_openais(size):
 def test_the_weights_are_those_that_transformers_has(size):
     """From a model on torch's `meta` device, which holds no numbers."""
     torch = pytest.importorskip("torch")
-    sizes = maker.dimensions(maker.ARCHITECTURES[size])
+    sizes = make_random_checkpoint.dimensions(make_random_checkpoint.ARCHITECTURES[size])
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), 1)
     config = huggingface.model_config(sizes, {**ids, "begin_suppress_tokens": [], "suppress_tokens": []})
     with torch.device("meta"):
@@ -200,7 +201,7 @@ def test_the_weights_are_those_that_transformers_has(size):
 def test_same_seed_same_bytes(tmp_path):
     shapes = {"a.layer_norm.weight": (5,), "a.bias": (5,), "b.weight": (3, 4)}
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        maker.write_weights(tmp_path / name, shapes, seed, "float16")
+        make_random_checkpoint.write_weights(tmp_path / name, shapes, seed, "float16")
     one, two, three = ((tmp_path / name).read_bytes() for name in ("one", "two", "three"))
     assert one == two != three
 
@@ -208,15 +209,15 @@ def test_same_seed_same_bytes(tmp_path):
 def test_weights_file_is_safetensors(tmp_path):
     from safetensors.numpy import load_file
 
-    maker.write_weights(tmp_path / "w.safetensors", {"x.bias": (7,), "y.weight": (3, 5)}, 0, "float32")
+    make_random_checkpoint.write_weights(tmp_path / "w.safetensors", {"x.bias": (7,), "y.weight": (3, 5)}, 0, "float32")
     loaded = load_file(tmp_path / "w.safetensors")
     assert {name: array.shape for name, array in loaded.items()} == {"x.bias": (7,), "y.weight": (3, 5)}
-    assert (loaded["y.weight"] == maker.random_weight("y.weight", (3, 5), 0)).all()
+    assert (loaded["y.weight"] == make_random_checkpoint.random_weight("y.weight", (3, 5), 0)).all()
 
 
 def test_what_is_not_a_random_checkpoint_is_never_overwritten(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(LabError, match="will not be overwritten"), maker.replacing(tmp_path):
+    with pytest.raises(LabError, match="will not be overwritten"), make_random_checkpoint.replacing(tmp_path):
         pass
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
@@ -225,18 +226,19 @@ def test_interrupted_leaves_the_old_one_whole(tmp_path):
     folder = tmp_path / "whisper-x"
     folder.mkdir()
     (folder / "config.json").write_text('{"whisper_lab_random_weights": true}')
-    with pytest.raises(KeyboardInterrupt), maker.replacing(folder) as temporary:
+    with pytest.raises(KeyboardInterrupt), make_random_checkpoint.replacing(folder) as temporary:
         (temporary / "half").write_text("x")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["whisper-x"]
-    with maker.replacing(folder) as temporary:
+    with make_random_checkpoint.replacing(folder) as temporary:
         (temporary / "new").write_text("x")
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
 def test_unwritable_place_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match="cannot write"), maker.replacing(tmp_path / "file" / "whisper-x"):
+    place = tmp_path / "file" / "whisper-x"
+    with pytest.raises(LabError, match="cannot write"), make_random_checkpoint.replacing(place):
         pass
 
 

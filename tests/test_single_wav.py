@@ -13,7 +13,7 @@ from tests.helpers.single_nano import part, script, written
 from tests.test_single import MEDIA, pair_says
 from whisper_lab import audio
 from whisper_lab.features import FeatureSpec
-from whisper_lab.single import graph as single_graph
+from whisper_lab.single import graph
 from whisper_lab.single import wav as single_wav
 from whisper_lab.single.blocks import FLOAT, UINT8
 
@@ -99,10 +99,10 @@ def test_nano_from_file_to_text(nano_export, call_script):
                nano.folder)
     status, out, err = call_script(*command)
     assert status == 0 and "end_to_end_wav_int8.onnx" in out, err
-    path = single_graph.path_of(nano.folder, "whisper-nano", "int8", "wav")
-    assert single_graph.operators(path) == "standard"
+    path = graph.path_of(nano.folder, "whisper-nano", "int8", "wav")
+    assert graph.operators(path) == "standard"
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    session = single_graph.open_graph(path, 1)
+    session = graph.open_graph(path, 1)
     assert [(value.name, value.type) for value in session.get_inputs()] == [("wav", "tensor(uint8)")]
     for clip in sorted(MEDIA.glob("*.wav")):
         text, tokens = session.run(None, {"wav": np.fromfile(clip, np.uint8)})

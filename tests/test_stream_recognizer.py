@@ -6,7 +6,7 @@ import pytest
 from whisper_lab import console, decoding
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Result
 from whisper_lab.features import FeatureSpec
-from whisper_lab.stream import hypothesis as module
+from whisper_lab.stream import hypothesis
 from whisper_lab.stream.hypothesis import Recognizer
 from whisper_lab.tokens import TokenRules
 
@@ -53,7 +53,7 @@ def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), 
         return [Result(tokens, "", logprob, 0.1, temperature, ratio, None, None, [], None, [-0.1] * len(tokens))]
 
     monkeypatch.setattr(decoding, "_search", search)
-    monkeypatch.setattr(module, "detect_language", lambda *_: [{"nl": 1 - heard[1], heard[0]: heard[1]}])
+    monkeypatch.setattr(hypothesis, "detect_language", lambda *_: [{"nl": 1 - heard[1], heard[0]: heard[1]}])
     monkeypatch.setattr(console, "warn", warnings.append)
     return Recognizer(runtime, language, **settings), tried, warnings
 

@@ -601,12 +601,12 @@ def test_the_table_of_engines_is_that_of_its_numbers():
     """FORMATS.md is rendered from formats.json; a row whose engine was not there says why."""
     from dataclasses import asdict
 
-    from benchmarks import formats as table
+    from benchmarks.formats import RESULT, TABLE, Row, markdown
 
-    document = json.loads(table.RESULT.read_text(encoding="utf-8"))
-    assert table.TABLE.read_text(encoding="utf-8") == table.markdown(document)
-    missing = table.Row("X", "y", "engine", "float32", note="not measured: no module")
-    assert "not measured: no module" in table.markdown(document | {"rows": [asdict(missing)]})
+    document = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert TABLE.read_text(encoding="utf-8") == markdown(document)
+    missing = Row("X", "y", "engine", "float32", note="not measured: no module")
+    assert "not measured: no module" in markdown(document | {"rows": [asdict(missing)]})
     measured = [row for row in document["rows"] if row["relative"] is not None]
     assert {row["format"] for row in measured} == {"Hugging Face", "openai-whisper", "CTranslate2", "whisper.cpp"}
     for row in measured:

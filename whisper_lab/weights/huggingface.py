@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, locks
-from whisper_lab import tokens as token_files
 from whisper_lab.console import LabError
 from whisper_lab.files import read_json
+from whisper_lab.tokens import upper_heads, valid_heads
 from whisper_lab.weights import openai, published, vocabulary
 from whisper_lab.weights.binary import BinaryFile
 from whisper_lab.weights.model import (
@@ -127,10 +127,10 @@ def origin_of(folder: Path) -> dict | None:
 def generation_settings(source: Source) -> dict:
     """generation_config.json; what the file does not say is found from its sizes and its vocabulary."""
     sizes, tokens = source.dimensions, source.tokens
-    heads = token_files.valid_heads(source.alignment_heads, sizes.decoder_layers, sizes.decoder_heads)
+    heads = valid_heads(source.alignment_heads, sizes.decoder_layers, sizes.decoder_heads)
     if heads is None:
         size = published.size_of(sizes, source.name)
-        heads = published.alignment_heads(size) if size else token_files.upper_heads(
+        heads = published.alignment_heads(size) if size else upper_heads(
             sizes.decoder_layers, sizes.decoder_heads)
         if not size:
             console.note("alignment heads", "all of the decoder's upper half",
