@@ -168,9 +168,7 @@ def arguments(argv: list[str] | None):
     local = parser.add_argument_group("a microphone on this machine")
     local.add_argument("--cli", action="store_true", help="record here, without a page")
     local.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
-    microphone = {"dest": "microphone", "metavar": "N|NAME", "type": lambda text: int(text) if text.isdigit() else text}
-    local.add_argument("--microphone", **microphone, help="which one (default: the system's)")
-    flags.renamed(local, "--device", "--microphone", **microphone)
+    flags.add_flags(local, "microphone")
     local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
     more.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
                        help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")

@@ -14,7 +14,6 @@ The decoder turns tokens and those caches into logits and longer self caches; a 
 serves the prompt and every later step.
 """
 
-import re
 import time
 from pathlib import Path
 
@@ -220,16 +219,12 @@ def arguments(argv: list[str] | None):
     more = flags.rare(parser)
     more.add_argument("--fp16-mode", choices=["full", "weights"], default="full",
                       help="compute in float16, or only store it (default: %(default)s)")
-    more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
+    more.add_argument("--int8-exclude", type=flags.pattern, metavar="REGEX",
+                      help="linear layers to keep in float32, such as 'fc2'")
     more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
     more.add_argument("--layout", choices=["pair", "genai"], default="pair",
                       help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
-    args = flags.parse(parser, argv)
-    try:
-        re.compile(args.int8_exclude or "")
-    except re.error as error:
-        parser.error(f"--int8-exclude: {error}")
-    return args
+    return flags.parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -74,17 +74,6 @@ def count_parameters(model) -> dict[str, dict]:
     return counts
 
 
-def show_parameters(counts: dict[str, dict]) -> None:
-    total = sum(count["parameters"] for count in counts.values())
-    trained = sum(count["trained"] for count in counts.values())
-    rows = [[f"{name} ({count['role']})", f"{count['parameters']:,}", f"{count['parameters'] - count['trained']:,}",
-             f"{count['trained']:,}"] for name, count in counts.items()]
-    rows.append(["all", f"{total:,}", f"{total - trained:,}", f"{trained:,}"])
-    console.result()
-    console.table("PART 3: parameters", ["component", "total", "frozen", "trained"], rows)
-    console.result(f"  {100 * trained / total:.2g} % of the parameters are trained: only the Translator is.")
-
-
 # 4. Shapes ------------------------------------------------------------------------------------------------------------
 
 def follow_shapes(model, seconds: float) -> list[dict]:
@@ -122,12 +111,6 @@ def follow_shapes(model, seconds: float) -> list[dict]:
     ]
 
 
-def show_shapes(stages: list[dict], seconds: float) -> None:
-    rows = [[s["stage"], " x ".join(f"{n:,}" for n in s["shape"]), s["what"]] for s in stages]
-    console.result()
-    console.table(f"PART 4: a clip of {seconds:g} s at every stage", ["stage", "shape", "what it is"], rows)
-
-
 # 5. A swap ------------------------------------------------------------------------------------------------------------
 
 def facts(config) -> dict[str, object]:
@@ -146,14 +129,10 @@ def facts(config) -> dict[str, object]:
             "decoder parameters (frozen)": counts["text_decoder"]["parameters"]}
 
 
-def show_swap(before, after) -> dict:
-    """Only the rows that a swap changes: the projector is rebuilt to fit, nothing else needs to know."""
+def changes(before, after) -> dict[str, list]:
+    """Only what a swap changes, [before, after]: the projector is rebuilt to fit, nothing else needs to know."""
     old, new = facts(before), facts(after)
-    changed = {name: [old[name], new[name]] for name in old if old[name] != new[name]}
-    rows = [[name, *(f"{v:,}" if isinstance(v, int) else v for v in pair)] for name, pair in changed.items()]
-    console.result()
-    console.table("PART 5: what the swap changes", ["", "before", "after"], rows)
-    return changed
+    return {name: [old[name], new[name]] for name in old if old[name] != new[name]}
 
 
 # 6. The miniature -----------------------------------------------------------------------------------------------------
@@ -172,21 +151,18 @@ def transcribe(model, processor, samples) -> str:
 
 def run_miniature(clips: list[Path], folder: Path, untrained: bool, seed: int, trace_to: Path | None) -> list[dict]:
     """Transcribe every clip; with trace_to, a folder, draw each one's journey there."""
-    from whisper_lab import audio, metrics
+    from whisper_lab import audio
     from whisper_lab.speech_llm import journey, miniature
 
     model, processor = miniature.load(folder, untrained=untrained, seed=seed)
-    references, rows = miniature.references(), []
+    rows = []
     for path in clips:
         sound = audio.load(path)
         text = transcribe(model, processor, sound.samples)
         console.result(console.plain(f"{path.name}: {text}", one_line=True))
-        row = {"clip": path.name, "text": text, "reference": references.get(path.name)}
-        if row["reference"] is not None:
-            row["wer"] = metrics.word_errors(row["reference"], text).wer
+        rows.append(miniature.judged(path.name, text))
         if trace_to:
-            row["files"] = journey.write(model, processor, sound.samples, path, trace_to)
-        rows.append(row)
+            rows[-1]["files"] = journey.write(model, processor, sound.samples, path, trace_to)
     return rows
 
 
@@ -195,7 +171,7 @@ def run_miniature(clips: list[Path], folder: Path, untrained: bool, seed: int, t
 def explore(args) -> dict:
     """Steps 1 to 5."""
     from whisper_lab import machine
-    from whisper_lab.speech_llm import ASRModel, blueprints
+    from whisper_lab.speech_llm import ASRModel, blueprints, tables
 
     before, config = blueprints.find(
         PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
@@ -204,9 +180,12 @@ def explore(args) -> dict:
     show_configuration(config)
     show_modules(model)
     counts, stages = count_parameters(model), follow_shapes(model, args.seconds)
-    show_parameters(counts)
-    show_shapes(stages, args.seconds)
-    changed = show_swap(before, config) if before is not config else {}
+    tables.show_parameters(counts)
+    tables.show_shapes(stages, args.seconds)
+    changed = {}
+    if before is not config:
+        changed = changes(before, config)
+        tables.show_changes(changed)
     return {"audio_model_id": config.audio_model_id, "text_model_id": config.text_model_id,
             "encoder_dim": config.encoder_dim, "llm_dim": config.llm_dim, "projector_type": config.projector_type,
             "audio_downsample_rate": config.audio_downsample_rate, "parameters": counts, "shapes": stages,

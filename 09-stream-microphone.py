@@ -185,9 +185,7 @@ def arguments(argv: list[str] | None):
     given.add_argument("audio", nargs="*", default=[], metavar="CLIP", help="sound files or folders")
     flags.renamed(given, "--file", "CLIP without a flag", nargs="+", dest="former_audio")
     given.add_argument("--stdin", action="store_true", help="raw 16-bit little-endian samples on standard input")
-    microphone = {"dest": "microphone", "metavar": "N|NAME", "type": lambda text: int(text) if text.isdigit() else text}
-    given.add_argument("--microphone", **microphone, help="which one (default: the system's)")
-    flags.renamed(given, "--device", "--microphone", **microphone)
+    flags.add_flags(given, "microphone")
     given.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
     more = flags.rare(parser)
     more.add_argument("--hop", type=flags.between(0.1, 5), default=0.5, metavar="S",
@@ -213,27 +211,25 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Open, listen, save, report."""
     args = arguments(argv)
-    from whisper_lab import confidence, microphone
-    from whisper_lab.onnx_whisper import OnnxWhisper
-    from whisper_lab.stream import report, sources
+    from whisper_lab import microphone
+    from whisper_lab.stream import opening, report, sources
     from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.screen import Screen
 
     if args.list_devices:
         microphone.list_devices()
         return 0
-    name, precision = sources.graphs(args.model, args.model_dir, args.precision)
-    runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, shared_pool=True, provider=args.provider)
-    confidence.tell_what_it_knows(name, args.language)
+    runtime = opening.open_graphs(args.model, args.model_dir, args.precision, args.threads, args.provider,
+                                  args.language)
     settings = {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
                 "condition_on_previous": args.condition_on_previous, "audio_context": args.audio_context}
     results = report.Report(runtime, settings, args.output_dir, args.output_json,
                             report.references(args.reference, args.audio), args.batch, args.threads)
-    detector = sources.detector(runtime.spec)
+    detector = opening.detector(runtime.spec)
     failed: list = []  # one bad file does not take the others with it
     raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
     for label, open_source in sources.asked(args.audio, args.realtime, raw, args.microphone, failed):
-        clock, screen = sources.Clock(), Screen(model=name)
+        clock, screen = sources.Clock(), Screen(model=runtime.facts["model"])
         recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback, args.audio_context)
         stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)
         with microphone.stopping(enter=not (args.stdin or args.audio)) as stop:  # Ctrl-C ends the sound alone

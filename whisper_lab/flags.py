@@ -42,6 +42,20 @@ def between(least: float, most: float, kind: type = float) -> Callable[[str], fl
     return number
 
 
+def number_or_name(text: str) -> int | str:
+    """The argparse type of a device: a number is one in a list, anything else a name."""
+    return int(text) if text.isdigit() else text
+
+
+def pattern(text: str) -> str:
+    """The argparse type of a regular expression, which stays a text."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def audio_context(text: str) -> str | float:
     """The argparse type of --audio-context: auto, full, or s of silence behind the sound."""
     if text in ("auto", "full"):
@@ -78,6 +92,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                        "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
     "task": (("--task",), {"choices": ["transcribe", "translate"], "default": "transcribe",
                            "help": "translate writes English whatever is spoken (default: %(default)s)"}),
+    "microphone": (("--microphone",), {"metavar": "N|NAME", "type": number_or_name,
+                                       "help": "which one (default: the system's)"}),
     "timestamps": (("--timestamps",), {"choices": ["none", "segment", "word"], "default": "none", "help": "show when "
                                        "each segment or word was said (default: %(default)s)"}),
     "format": (("--format",), {"choices": ["text", "json", "srt", "vtt"], "default": "text", "help": "of the output; "
@@ -116,7 +132,7 @@ SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_pre
           "force", "log_level", "audio_context", "batch_size"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
-          "output_json": ("--output-json", "--json", {})}
+          "microphone": ("--device", "--microphone", {}), "output_json": ("--output-json", "--json", {})}
 MORE = "more options"
 SCREEN = 45  # lines
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from whisper_lab import checkpoints, console
+from whisper_lab import checkpoints, console, metrics
 from whisper_lab.console import LabError
 from whisper_lab.speech_llm.configuration_asr import PARTS, ASRConfig
 from whisper_lab.speech_llm.modeling_asr import ASRModel
@@ -79,3 +79,11 @@ def references() -> dict[str, str]:
     if not REFERENCES.is_file():
         return {}
     return {name: clip["text"] for name, clip in json.loads(REFERENCES.read_text(encoding="utf-8")).items()}
+
+
+def judged(clip: str, text: str) -> dict:
+    """A clip's row in the document: name, text, reference (None where it is not known), and else its word errors."""
+    row = {"clip": clip, "text": text, "reference": references().get(clip)}
+    if row["reference"] is not None:
+        row["wer"] = metrics.word_errors(row["reference"], text).wer
+    return row

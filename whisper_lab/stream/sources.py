@@ -15,12 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from whisper_lab import audio, console, names
+from whisper_lab import audio, console
 from whisper_lab.audio import SAMPLE_RATE, Streamed
 from whisper_lab.console import LabError
-from whisper_lab.sessions import export_command
-from whisper_lab.speakers import models
-from whisper_lab.speakers.voice import SpeechDetector
 
 SLICE = 0.1  # s; how long a wait may keep Ctrl-C waiting
 READ = 1 << 15  # bytes
@@ -172,46 +169,9 @@ class Converter:
         return mono if self._resampler is None else self._resampler.resample_chunk(mono, last=last)
 
 
-# What the command line leaves open ------------------------------------------------------------------------------------
+# Which sound ----------------------------------------------------------------------------------------------------------
 
-# Which graphs, and which sound: what the command line leaves open is decided here, and said.
-
-FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
 Open = Callable[[Clock, threading.Event], Played | Live]
-
-
-def graphs(model: str | None, folder: str, precision: str | None) -> tuple[str, str]:
-    """Name and precision of the graphs to use, with the reason in a note. None: what is not asked for.
-
-    Raises LabError, with the command that writes them, where there are none.
-    """
-    name = names.chosen_name(model, folder)
-    if precision:
-        console.note("graphs", f"{name} {precision}", "--precision asks for it")
-        return name, precision  # whether they are there is told where they are opened
-    present = _present(folder, name)
-    if not present:
-        raise LabError(f"there are no graphs of {name} in {folder}",
-                       f"write them: {export_command(folder, name, 'int8')}")
-    reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {folder}, which would be faster"
-    console.note("graphs", f"{name} {present[0]}", reason)
-    return name, present[0]
-
-
-def detector(spec) -> SpeechDetector | None:
-    """Silero's voice activity detector; None, with a note, where the level has to do."""
-    if spec.sampling_rate != audio.SAMPLE_RATE:
-        return None  # Silero hears 16 kHz
-    try:
-        return SpeechDetector(models.obtain("silero-vad"))
-    except LabError as error:
-        console.note("voice activity", "by level", f"{error.problem}; then {error.remedy}")
-        return None
-
-
-def _present(folder: str, name: str) -> list[str]:
-    return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
 def asked(paths: list[str], realtime: bool, raw: tuple[int, int] | None, wanted: int | str | None, failed: list
