@@ -123,22 +123,26 @@ class Int8Cross:
         scale = ir.Value(name="")
         _as_scales(scale, names.cross_scale("past"), any_cache.shape[0], config)
         model.graph.inputs.append(scale)
-        self.first, tensor = model.graph[0], ir.tensor
+        self.first = model.graph[0]
         splits = self._shared("Split", [scale], "scales", 2 * config.decoder_layers, axis=1,
                               num_outputs=2 * config.decoder_layers)
         self.scales = dict(zip(self.caches, splits, strict=True))
+        self._nothing_new(any_cache, config.d_model)
+        self.one = graphs.constant(model, "cross_cache/one", np.ones(1, np.float32))
+
+    def _nothing_new(self, any_cache: ir.Value, width: int) -> None:
+        """What the operator asks for besides: that the caches are full, and no keys are to be added to them."""
         rows = self._shared("Shape", [any_cache], "rows", dtype=INT64, start=0, end=1)
         positions = self._shared("Cast", [self._shared("Shape", [any_cache], "positions", dtype=INT64, start=2, end=3)],
                                  "total", dtype=INT32, to=INT32)
-        before_last = graphs.constant(model, "cross_cache/last", np.array([1], np.int32))
+        before_last = graphs.constant(self.model, "cross_cache/last", np.array([1], np.int32))
         self.lengths = self._shared("Expand", [self._shared("Sub", [positions, before_last], "length", dtype=INT32),
                                                rows], "lengths", dtype=INT32)
-        nothing = graphs.constant(model, "cross_cache/nothing", np.array([0, config.d_model]))
+        nothing = graphs.constant(self.model, "cross_cache/nothing", np.array([0, width]))
         shape = self._shared("Concat", [rows, nothing], "no_keys_shape", dtype=INT64, axis=0)
         self.no_keys = self._shared("ConstantOfShape", [shape], "no_keys", dtype=FLOAT,
-                                    value=tensor(np.zeros(1, np.float32)))
+                                    value=ir.tensor(np.zeros(1, np.float32)))
         self.total = positions
-        self.one = graphs.constant(model, "cross_cache/one", np.ones(1, np.float32))
 
     def _shared(self, op: str, inputs: list, name: str, outputs: int = 1, dtype=FLOAT, **attributes):
         return graphs.insert(self.model, self.first, op, inputs, f"cross_cache/{name}", outputs, dtype=dtype,

@@ -38,11 +38,25 @@ def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:
         "opset": OPSET, "ir_version": IR_VERSION,
         **{f"version_{tool}": importlib.metadata.version(tool) for tool in TOOLS},
         "sample_rate": spec.sampling_rate, "n_fft": spec.n_fft, "hop_length": spec.hop_length, "n_mels": spec.n_mels,
+        **_sizes(config), **_tokens(rules),
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def _sizes(config) -> dict[str, int]:
+    """Under openai-whisper's names, as far as it has them."""
+    return {
         "n_audio_ctx": config.max_source_positions, "n_audio_state": config.d_model,
         "n_audio_head": config.encoder_attention_heads, "n_audio_layer": config.encoder_layers,
         "n_text_ctx": config.max_target_positions, "n_text_state": config.d_model,
         "n_text_head": config.decoder_attention_heads, "n_text_layer": config.decoder_layers,
         "n_vocab": config.vocab_size, "head_dim": config.d_model // config.decoder_attention_heads,
+    }
+
+
+def _tokens(rules: TokenRules) -> dict[str, object]:
+    """The tokens that a runtime has to know, and what it must not write."""
+    return {
         "is_multilingual": bool(rules.languages), "sot": rules.start, "eot": rules.end, "sot_prev": rules.previous,
         **rules.tasks, "no_speech": rules.no_speech, "no_timestamps": rules.no_timestamps,
         "timestamp_begin": rules.timestamp_begin, "timestamp_step": rules.timestamp_step,
@@ -50,7 +64,6 @@ def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:
         "suppress_tokens": rules.suppress.tolist(), "begin_suppress_tokens": rules.begin_suppress.tolist(),
         "alignment_heads": [list(pair) for pair in rules.alignment_heads],
     }
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
 def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe: dict, verified: bool) -> None:

@@ -22,13 +22,8 @@ def example_inputs(config) -> tuple[tuple[Tensor], tuple[Tensor, tuple[Tensor, .
     cross caches [2, heads, positions, d_h]).
     """
     from optimum.utils import DummyAudioInputGenerator, DummySeq2SeqPastKeyValuesGenerator, DummyTextInputGenerator
-    from optimum.utils.normalized_config import NormalizedConfigManager
 
-    # optimum's entry for Whisper lacks what its cache generator asks for; "encoder" means there: of the cross caches.
-    normalized = NormalizedConfigManager.get_normalized_config_class(config.model_type)(
-        config, allow_new=True, decoder_num_layers="decoder_layers",
-        encoder_num_attention_heads="decoder_attention_heads", decoder_num_attention_heads="decoder_attention_heads")
-    task, positions = "automatic-speech-recognition", config.max_source_positions
+    normalized, task, positions = _normalized(config), "automatic-speech-recognition", config.max_source_positions
     sound = DummyAudioInputGenerator(task, normalized, batch_size=AUDIO, feature_size=config.num_mel_bins,
                                      nb_max_frames=2 * positions)
     text = DummyTextInputGenerator(task, normalized, batch_size=BATCH, sequence_length=SEQUENCE)
@@ -42,6 +37,16 @@ def example_inputs(config) -> tuple[tuple[Tensor], tuple[Tensor, tuple[Tensor, .
     past_cross = tuple(torch.empty(AUDIO, cache.shape[1], positions, cache.shape[3])
                        for layer in caches(AUDIO, 1) for cache in layer[2:])
     return (sound.generate("input_features"),), (text.generate("input_ids"), past_self, past_cross)
+
+
+def _normalized(config):
+    """A Whisper's config under the names that optimum's generators ask for."""
+    from optimum.utils.normalized_config import NormalizedConfigManager
+
+    # optimum's entry for Whisper lacks what its cache generator asks for; "encoder" means there: of the cross caches.
+    return NormalizedConfigManager.get_normalized_config_class(config.model_type)(
+        config, allow_new=True, decoder_num_layers="decoder_layers",
+        encoder_num_attention_heads="decoder_attention_heads", decoder_num_attention_heads="decoder_attention_heads")
 
 
 @contextlib.contextmanager

@@ -32,15 +32,21 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
     if not go_on and not all(gate.passed for gate in gates):
         return gates  # numbers of a malformed graph would only confuse
     release_memory()  # what was read to look at its structure
+    steps = _of_what_it_computes(pair, precision, runtime, sounds, long_run, trained, threads, seed)
+    return gates + _one_by_one(console.progress(steps, description=f"gates {precision}", unit="gate"), go_on)
+
+
+def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun,
+                         trained: bool, threads: int | None, seed: int) -> list[Callable[[], list[Gate]]]:
+    """Open both graphs; returns the gates on their layers, numbers, pieces, shapes and text, to be called in order."""
     encoder = session(pair["encoder"], threads)
     machine.give_back_memory()
     wide = parity.sweep_encoder(encoder, sounds)  # before the decoder takes its memory, too
     graphs = OnnxWhisper.of_sessions(encoder, session(pair["decoder"], threads), runtime)
-    steps = [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
-             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
-             lambda: parity.shapes(graphs, long_run, sounds, precision, wide),
-             lambda: end_to_end.text(graphs, sounds, precision, trained)]
-    return gates + _one_by_one(console.progress(steps, description=f"gates {precision}", unit="gate"), go_on)
+    return [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
+            lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
+            lambda: parity.shapes(graphs, long_run, sounds, precision, wide),
+            lambda: end_to_end.text(graphs, sounds, precision, trained)]
 
 
 def _one_by_one(steps: Iterable[Callable[[], list[Gate]]], go_on: bool) -> list[Gate]:
