@@ -118,7 +118,7 @@ def run_pairs(present: list, clips: list, said, threads: int | None, context="au
         rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
         inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
-        written[variant.name] = [one.text for one in texts.transcribe(runtime, clips, context)]
+        written[variant.name] = [one.text for one in texts.hear(runtime, clips, context)]
         del runtime
         machine.give_back_memory()
     return measured, compare_layers(present, inputs, threads), written

@@ -72,7 +72,7 @@ def answer(setup: Setup, paths: list[str], repeats: int) -> Answers:
     checkpoint = checkpoints.resolve(setup.model)
     runtime, used = memory.first_window(lambda: memory.load_pytorch(checkpoint, setup.threads), clips[0].samples,
                                         setup.language)
-    found = texts.transcribe(runtime, clips)
+    found = texts.hear(runtime, clips)
     languages = [clip.language for clip in texts.with_languages(clips, [one.language for one in found])]
     sounds = [numbers.hear(runtime, clips[i].name, clips[i].samples, languages[i])
               for i in numbers.with_speech([clip.samples[:runtime.spec.n_samples] for clip in clips])]

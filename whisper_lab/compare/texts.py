@@ -74,13 +74,13 @@ def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:
             for clip, language in zip(clips, found, strict=True)]
 
 
-def transcribe(runtime, clips: list[Clip], context: str | float = "auto") -> list:
+def hear(runtime, clips: list[Clip], context: str | float = "auto") -> list:
     """What a runtime hears in each clip, greedily: a Transcript each; context: as of short_windows.heard_frames."""
-    from whisper_lab import transcribe as long_form
     from whisper_lab.decoding import Options
+    from whisper_lab.transcribe import transcribe
 
-    return [long_form.transcribe(runtime, clip.samples, Options(language=clip.language, temperatures=(0.0,),
-                                                                audio_context=context)) for clip in clips]
+    return [transcribe(runtime, clip.samples, Options(clip.language, temperatures=(0.0,), audio_context=context))
+            for clip in clips]
 
 
 def manifest(path: Path) -> dict[Path, dict]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from whisper_lab import checkpoints, console, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
-from whisper_lab.names import DEFAULT, name_for
-from whisper_lab.names import pair as graph_pair
+from whisper_lab.names import DEFAULT, name_for, pair
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
 from whisper_lab.transcribe import Segment
@@ -157,7 +156,7 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
 
 def _present(folder: str, name: str) -> list[str]:
     return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in graph_pair(folder, name, precision).values())]
+            if all(path.is_file() for path in pair(folder, name, precision).values())]
 
 
 def _pytorch(model: str | None, threads: int | None, reason: str):
