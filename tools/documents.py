@@ -146,6 +146,16 @@ def throughput_table() -> str:
     return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
 
 
+def short_windows_table() -> str:
+    """Words and seconds of shorter windows, from benchmarks/short_windows.py."""
+    from benchmarks import short_windows
+
+    path = ROOT / "benchmarks" / "short-windows.json"
+    if not path.exists():
+        return "Not measured in this copy: `python benchmarks/short_windows.py --help` says how."
+    return short_windows.table(json.loads(path.read_text(encoding="utf-8")))
+
+
 def device_sizes() -> str:
     """Size and memory of the archives for small devices, from benchmarks/devices.py."""
     from benchmarks import devices
@@ -191,7 +201,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
-    "throughput": throughput_table, "device-sizes": device_sizes, "device-proofs": device_proofs,
+    "throughput": throughput_table, "short-windows": short_windows_table,
+    "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
 }
 

@@ -19,6 +19,9 @@ from whisper_lab.features import log_mel
 
 GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
 AUTO, FULL = "auto", "full"
+# Times as doubtful as a text that is shown with a warning (confidence.limit_of). Where the limit is nearer, more texts
+# are heard twice and not one word more is right: benchmarks/short_windows.py.
+HEARD_AGAIN = 1.5
 
 
 def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
@@ -38,21 +41,23 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     return min(spec.n_frames, frames + frames % 2)
 
 
-def is_unsafe(result: Result, options: Options, model: str = confidence.OTHERS) -> bool:
+def is_unsafe(result: Result, options: Options, limit: float) -> bool:
     """Whether the text of a shorter window may be worse than the whole window's would be.
 
-    It goes round in a loop or is unlikely: by decoding.looks_wrong, also where that takes the window for silence, or so
-    that it would be shown with a warning; it did not end; or there is none, though something could be heard. Where
-    max_tokens is set, texts end there, and may be no texts. model: the checkpoint's name.
+    It goes round in a loop or is unlikely by decoding.looks_wrong, also where that takes the window for silence; its
+    mean log-probability is below `limit` (unless options.logprob_threshold is None: then nothing is unlikely); it did
+    not end; or there is none, though something could be heard. Where max_tokens is set, texts end there, and may be no
+    texts.
     """
-    doubtful = options.logprob_threshold is not None and confidence.is_doubtful(result.text_logprob, model)
+    known = options.logprob_threshold is not None and result.text_logprob is not None
+    doubtful = known and result.text_logprob < limit
     cut = options.max_tokens is None and (not result.ended or not result.text)
     return doubtful or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
 
 
-def named(runtime) -> str:
-    """The checkpoint's name, for the limits that were measured on it."""
-    return getattr(runtime, "facts", {}).get("model", confidence.OTHERS)
+def limit_of(runtime) -> float:
+    """Mean log-probability a token below which a shorter window's text is heard again, by the runtime's checkpoint."""
+    return HEARD_AGAIN * confidence.limit_of(getattr(runtime, "facts", {}).get("model", confidence.OTHERS))
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Seq
         return _decode(runtime, whole, options, sounds, languages, before)
     once = replace(options, temperatures=options.temperatures[:1])
     found = [replace(heard, shortened=True) for heard in _decode(runtime, frames, once, sounds, languages, before)]
-    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, named(runtime))]
+    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, limit_of(runtime))]
     if again:
         unsafe = ([row[i] for i in again] for row in (sounds, languages, before))
         for i, heard in zip(again, _decode(runtime, whole, options, *unsafe), strict=True):

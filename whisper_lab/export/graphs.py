@@ -40,6 +40,15 @@ def release_memory() -> None:
     machine.give_back_memory()
 
 
+def settle_memory() -> None:
+    """`release_memory`, and from now on the collector passes over what is alive: what torch made for itself, and keeps.
+
+    To look at all of it again takes longer than many a step.
+    """
+    release_memory()
+    gc.freeze()
+
+
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initializers."""
     return sum(value.const_value.nbytes for value in model.graph.initializers.values())

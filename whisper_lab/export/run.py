@@ -48,7 +48,7 @@ class Export:
         from whisper_lab.torch_whisper import TorchWhisper
 
         self.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
-        graphs.release_memory()  # the checkpoint's own copy, where it was stored in half precision
+        graphs.settle_memory()  # the checkpoint's own copy, where it was stored in half precision
         layouts.write_runtime_files(self.checkpoint, self.model, self.settings.output_dir)
         folder = names.runtime_folder(self.settings.output_dir, self.checkpoint.name)
         self.runtime = TorchWhisper(self.model, folder)
@@ -82,7 +82,7 @@ class Export:
         if ask_pytorch:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
-        graphs.release_memory()
+        graphs.settle_memory()
 
     def find_silence(self, fp32: dict[str, Path]) -> None:
         """How much silence the checkpoint needs behind a sound: printed, and into the metadata of all its graphs."""

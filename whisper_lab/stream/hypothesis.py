@@ -18,7 +18,7 @@ from whisper_lab.decoding import (
     looks_wrong,
 )
 from whisper_lab.languages import name
-from whisper_lab.short_windows import AUTO, heard_frames, is_unsafe, named
+from whisper_lab.short_windows import AUTO, heard_frames, is_unsafe, limit_of
 from whisper_lab.transcribe import split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
@@ -133,7 +133,7 @@ class Recognizer:
         result = self._search(cross, prefix, before, seconds, False,
                               self.temperatures if final and not short else (0.0,))
         self.shortened += short
-        if final and short and is_unsafe(result, Options(), named(self.runtime)):
+        if final and short and is_unsafe(result, Options(), limit_of(self.runtime)):
             self.heard_again += 1
             cross = self._encode(features)
             result = self._search(cross, prefix, before, seconds, False, self.temperatures)
