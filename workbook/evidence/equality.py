@@ -64,8 +64,9 @@ def measure(evidence, args) -> None:
                        relative_error(graphs.hidden_states(random), right_random))
         logits = graphs.step(speech.forced, graphs.encode(speech.features), None)[0]
         evidence.value(f"logits_relative_{precision}", relative_error(logits, speech.logits))
-        evidence.value(f"top1_{precision}_percent",
-                       100 * float((logits.argmax(-1) == speech.logits.argmax(-1)).mean()), "%")
+        after = slice(speech.prompt_length - 1, None)  # the prompt is given, not chosen
+        same = logits[0, after].argmax(-1) == speech.logits[0, after].argmax(-1)
+        common.share(evidence, f"top1_{precision}", same.sum(), same.size)
         if precision == "fp32":
             evidence.value("max_error_fp32", float(np.abs(hidden - speech.hidden).max()))
             again = graphs.hidden_states(speech.features)

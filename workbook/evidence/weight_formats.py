@@ -27,7 +27,8 @@ def measure(evidence, args) -> None:
     evidence.value("exact_largest", max(row["relative"] for row in exact), stable=True)
     evidence.value("coarse_largest", max(row["relative"] for row in coarse), stable=True)
     evidence.value("rounding", document["rounding"], stable=True)
-    evidence.value("positions", min(row["positions"] for row in rows), stable=True)
+    least = min(rows, key=lambda row: row["positions"])
+    common.share(evidence, "tokens", least["same_tokens"], least["positions"], stable=True)
     evidence.value("other_tokens", sum(row["positions"] - row["same_tokens"] for row in rows), stable=True)
     sizes = [row["megabytes"] for row in rows]
     evidence.value("smallest_mb", min(sizes), "MB", stable=True)
