@@ -71,8 +71,8 @@ class Results:
     def share(self, name: str, key: str, language: str, where: str) -> str:
         """How many of so many, as a percentage, with its interval."""
         parts = {part: self.value(name, f"{key}_{part}", where) for part in SHARE_PARTS}
-        return SHARE_TEXT[language].format(**{part: shown(value, None if isinstance(value, int) else ".3g", language)
-                                              for part, value in parts.items()})
+        return SHARE_TEXT[language].format(**{part: shown(value, "g" if value in (0, 100) or isinstance(value, int)
+                                                          else ".1f", language) for part, value in parts.items()})
 
     def figure(self, name: str) -> Path:
         """The evidence's figure. Raises LabError where it is missing or drawn from other values than the file's."""

@@ -114,9 +114,9 @@ def _claims(evidence, sound_passes: bool) -> None:
     evidence.claim("repeats", "The same input twice gives the same numbers to the last bit.",
                    "Tweemaal dezelfde invoer geeft dezelfde getallen tot op de laatste bit.",
                    values["repeat_difference"] == 0, values["repeat_difference"])
-    evidence.claim("top1", "float32 chooses every token that PyTorch chooses.",
-                   "float32 kiest elk token dat PyTorch kiest.", values["top1_fp32_percent"] == 100,
-                   values["top1_fp32_percent"])
+    evidence.claim("top1", "On this window of speech float32 chooses every token that PyTorch chooses.",
+                   "Op dit venster spraak kiest float32 elk token dat PyTorch kiest.",
+                   values["top1_fp32_percent"] == 100, values["top1_fp32_percent"])
 
 
 def draw(evidence, figure) -> None:

@@ -65,8 +65,8 @@ def _claims(evidence) -> None:
     evidence.claim("same", "Read from any format and computed in float32, the logits agree to rounding.",
                    "Uit elk formaat gelezen en in float32 berekend, zijn de logits op afronding na gelijk.",
                    values["exact_largest"] < 5 * values["rounding"], values["exact_largest"])
-    evidence.claim("tokens", "Every engine chooses the same token at every position.",
-                   "Elke engine kiest op elke positie hetzelfde token.", values["other_tokens"] == 0,
+    evidence.claim("tokens", "Every engine chooses the same token at every position of this speech.",
+                   "Elke engine kiest op elke positie van deze spraak hetzelfde token.", values["other_tokens"] == 0,
                    values["other_tokens"])
     evidence.claim("half", "Weights that were published in float16 lose nothing in float16; in bfloat16 they do.",
                    "Gewichten die in float16 gepubliceerd zijn, verliezen niets in float16; in bfloat16 wel.",
