@@ -93,8 +93,8 @@ def _claims(evidence) -> None:
 
     values = evidence.values
     evidence.value("limit_db", SIGNAL["int8"]["encoder"], "dB", stable=True)
-    evidence.claim("few", "A few layers cost more than all others: with the three worst in float the error is smaller.",
-                   "Een paar lagen kosten meer dan alle andere: met de drie slechtste in float is de fout kleiner.",
+    evidence.claim("few", "A few layers weigh heavily: with the three worst in float the error is smaller.",
+                   "Een paar lagen wegen zwaar door: met de drie slechtste in float is de fout kleiner.",
                    values["kept_db"] > values["all_db"], values["kept_db"] - values["all_db"])
     evidence.claim("random_passes", "Random weights lose less to int8 than trained ones of the same shape.",
                    "Willekeurige gewichten verliezen minder aan int8 dan getrainde van dezelfde vorm.",

@@ -74,11 +74,12 @@ def _claims(evidence) -> None:
                    values["same_text"])
     evidence.claim("loop", "The search is a Loop inside the graph.", "Het zoeken is een Loop binnen de graaf.",
                    "Loop" in values["operators"], values["operators"])
-    evidence.claim("standard", "It needs no operator from outside the ONNX standard.",
-                   "Ze heeft geen operator van buiten de ONNX-standaard nodig.", values["custom_ops"] == 0,
+    evidence.claim("standard", "The single graph needs no operator from outside the ONNX standard.",
+                   "De ene graaf heeft geen operator van buiten de ONNX-standaard nodig.", values["custom_ops"] == 0,
                    values["custom_ops"])
-    evidence.claim("size", "What it adds to encoder and decoder (mel, token rules, characters) is less than 4 MB.",
-                   "Wat ze toevoegt aan encoder en decoder (mel, tokenregels, tekens) is minder dan 4 MB.",
+    evidence.claim("size", "What the single graph adds to encoder and decoder (mel, token rules, characters) is "
+                   "less than 4 MB.", "Wat de ene graaf toevoegt aan encoder en decoder (mel, tokenregels, tekens), is "
+                   "minder dan 4 MB.",
                    values["size_single_mb"] < values["size_pair_mb"] + 4, values["size_single_mb"])
 
 
