@@ -201,10 +201,11 @@ def test_every_share_of_what_agrees_carries_its_n_and_its_interval(book):
     results, shares = Results(), set()
     for path in sorted(results.folder.glob("*.json")):
         known = results.document(path.stem)["values"]
-        for key in filter(AGREEMENT.search, known):
-            share = key.removesuffix("_percent")
-            assert {f"{share}_{part}" for part in values.SHARE_PARTS} <= set(known), f"{path.stem}.{key} is bare"
-            assert known[f"{share}_low"] <= known[key] <= known[f"{share}_high"], f"{path.stem}.{key}"
+        for share in (key.removesuffix("_percent") for key in known if AGREEMENT.search(key) or
+                      f"{key.removesuffix('percent')}of" in known):
+            assert {f"{share}_{part}" for part in values.SHARE_PARTS} <= set(known), f"{path.stem}.{share} is bare"
+            low, value, high = (known[f"{share}_{part}"] for part in ("low", "percent", "high"))
+            assert low <= value <= high and low < high, f"{path.stem}.{share}"
             shares.add((path.stem, share))
     bare = {(name, f"{share}_{part}") for name, share in shares for part in ("percent", "low", "high")}
     shown = set()
