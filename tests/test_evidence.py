@@ -109,6 +109,26 @@ def test_whole_windows_everywhere_miss_no_end_and_the_claim_is_false(nano, tmp_p
     assert status == 1 and failing == {"end_is_missed"}
 
 
+def test_a_layer_alone_costs_as_much_as_in_the_whole_encoder(nano):
+    """The blocks before it are not computed again; the error is the same."""
+    import torch
+
+    from whisper_lab.export import calibration
+    from workbook.evidence import common, imitated, outliers
+
+    runtime = common.torch_runtime()
+    encoder = runtime.model.model.encoder
+    sound = torch.from_numpy(calibration.windows(runtime.spec, 0)[0])
+    layers = imitated.linears(encoder)
+    with torch.no_grad():
+        right = encoder(sound).last_hidden_state
+        before = outliers.block_inputs(encoder, sound)
+        assert len(before) == len(encoder.layers)
+        for name in (next(iter(layers)), "layers.1.fc2", list(layers)[-1]):
+            whole = outliers.signal_db(encoder, [layers[name]], [sound], [right])
+            assert abs(outliers.alone_db(encoder, name, layers[name], before, right) - whole) < 0.01, name
+
+
 def test_int8_is_imitated_as_the_operators_compute_it(tmp_path):
     """Against onnx's own DynamicQuantizeLinear and MatMulInteger, and a layer is itself again afterwards."""
     import numpy as np
