@@ -109,6 +109,26 @@ def test_whole_windows_everywhere_miss_no_end_and_the_claim_is_false(nano, tmp_p
     assert status == 1 and failing == {"end_is_missed"}
 
 
+def test_a_layer_alone_costs_as_much_as_in_the_whole_encoder(nano):
+    """The blocks before it are not computed again; the error is the same."""
+    import torch
+
+    from whisper_lab.export import calibration
+    from workbook.evidence import common, imitated, outliers
+
+    runtime = common.torch_runtime()
+    encoder = runtime.model.model.encoder
+    sound = torch.from_numpy(calibration.windows(runtime.spec, 0)[0])
+    layers = imitated.linears(encoder)
+    with torch.no_grad():
+        right = encoder(sound).last_hidden_state
+        before = outliers.block_inputs(encoder, sound)
+        assert len(before) == len(encoder.layers)
+        for name in (next(iter(layers)), "layers.1.fc2", list(layers)[-1]):
+            whole = outliers.signal_db(encoder, [layers[name]], [sound], [right])
+            assert abs(outliers.alone_db(encoder, name, layers[name], before, right) - whole) < 0.01, name
+
+
 def test_int8_is_imitated_as_the_operators_compute_it(tmp_path):
     """Against onnx's own DynamicQuantizeLinear and MatMulInteger, and a layer is itself again afterwards."""
     import numpy as np
@@ -135,6 +155,67 @@ def test_int8_is_imitated_as_the_operators_compute_it(tmp_path):
     expected = product * step * scale + layer.bias.detach().numpy()
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-3)
     assert "forward" not in vars(layer) and not torch.equal(layer(x), found)
+
+
+def test_a_run_hears_each_sound_once(tmp_path, monkeypatch):
+    """What one script has transcribed, the next takes from the run's folder; other options or another model do not."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from whisper_lab import transcribe
+    from workbook.evidence import common
+
+    heard = []
+
+    def listen(runtime, sounds, options):
+        heard.append(len(sounds))
+        return [SimpleNamespace(text=f"{len(sound)} samples") for sound in sounds]
+
+    monkeypatch.setattr(transcribe, "transcribe_many", listen)
+    one, two = np.zeros(3, np.float32), np.ones(4, np.float32)
+    named, nameless = SimpleNamespace(kept_as="base"), SimpleNamespace()
+    for _ in range(2):  # outside of a run nothing is kept
+        assert common.transcripts(named, [one], "greedy") == ["3 samples"]
+    monkeypatch.setenv(common.KEPT, str(tmp_path))
+    assert common.transcripts(named, [one], "greedy") == ["3 samples"]
+    assert common.transcripts(named, [two, one], "greedy") == ["4 samples", "3 samples"]
+    assert common.transcripts(named, [one, two], "greedy") == ["3 samples", "4 samples"]
+    assert heard == [1, 1, 1, 1]
+    for other, options in ((named, "beams"), (SimpleNamespace(kept_as="nano"), "greedy"), (nameless, "greedy"),
+                           (nameless, "greedy")):
+        common.transcripts(other, [one], options)
+    assert heard == [1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_run_gives_its_scripts_a_folder_and_removes_it(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    main, common = (importlib.import_module(f"workbook.evidence.{name}") for name in ("__main__", "common"))
+    seen = []
+
+    def run(command, cwd, env):
+        folder = Path(env[common.KEPT])
+        seen.append((command[2], folder.is_dir(), folder))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(common, "graphs", lambda: {})
+    monkeypatch.setattr(main.subprocess, "run", run)
+    assert main.main(["monitoring", "padding", "--output-dir", str(tmp_path), "--quiet"]) == 0
+    assert [one[:2] for one in seen] == [("workbook.evidence.monitoring", True), ("workbook.evidence.padding", True)]
+    assert seen[0][2] == seen[1][2] and not seen[0][2].exists()
+
+
+def test_clips_are_joined_up_to_a_window_and_none_is_lost():
+    import numpy as np
+
+    from workbook.evidence import few_positions
+
+    sounds = [np.full(length, i) for i, length in enumerate((4, 5, 2, 10, 1))]
+    made = few_positions.joined(sounds, 10)
+    assert [len(one) for one in made] == [9, 2, 10, 1]
+    np.testing.assert_array_equal(np.concatenate(made), np.concatenate(sounds))
+    assert [len(one) for one in sounds] == [4, 5, 2, 10, 1]
 
 
 def test_an_interval_of_a_difference_is_as_wide_as_the_clips_differ():

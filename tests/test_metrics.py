@@ -15,6 +15,7 @@ from whisper_lab.metrics import (
     aligned_rows,
     normalize,
     real_time_factor,
+    share_interval,
     sqnr_db,
     word_errors,
 )
@@ -146,3 +147,29 @@ def test_needs_neither_torch_nor_transformers():
             "assert not {'torch', 'transformers', 'torchaudio'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+# Shares --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("hits, n, low, high", [
+    (10, 10, 0.6915, 1), (0, 10, 0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129),
+    (299, 300, 0.9816, 0.9999),
+])  # Clopper and Pearson's own charts; the first two are 0.025 ** (1 / 10)
+def test_the_interval_of_a_share(hits, n, low, high):
+    assert share_interval(hits, n) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_the_interval_of_a_share_holds_the_share_and_shrinks_with_n():
+    widths = []
+    for n in (8, 80, 800):
+        low, high = share_interval(7 * n // 8, n)
+        assert low < 7 / 8 < high
+        widths.append(high - low)
+    assert widths == sorted(widths, reverse=True)
+    assert share_interval(3, 9, 0.99)[0] < share_interval(3, 9)[0]
+
+
+@pytest.mark.parametrize("hits, n", [(-1, 3), (4, 3), (0, 0)])
+def test_what_is_no_share_has_no_interval(hits, n):
+    with pytest.raises(ValueError, match="no share"):
+        share_interval(hits, n)

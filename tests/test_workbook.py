@@ -113,6 +113,23 @@ def test_placeholders_are_filled_and_dutch_has_its_comma(tmp_path):
     assert filled.fill(text, "nl", "here") == "1.234,6 1,2e-04 7 1.5 times 2,5 {no_value} f\"{x}\""
 
 
+def test_a_share_is_shown_with_its_count_and_its_interval(tmp_path):
+    from workbook.evidence import common
+
+    made = common.Evidence()
+    common.share(made, "top1", 41, 42)
+    common.share(made, "all", 1500, 1500)
+    workbook_tiny.write_one(tmp_path, "toy", made.values)
+    filled = Results(tmp_path)
+    assert filled.fill("{toy.top1:share} the same", "en", "here") == (
+        "97.6 % (41 of 42; 95 % interval 87.4 to 99.9 %) the same")
+    assert filled.fill("{toy.top1:share} gelijk", "nl", "hier") == (
+        "97,6 % (41 van de 42; 95 %-interval 87,4 tot 99,9 %) gelijk")
+    assert filled.fill("{toy.all:share}", "en", "here") == "100 % (1500 of 1500; 95 % interval 99.8 to 100 %)"
+    with pytest.raises(LabError, match="toy.json holds no value 'top2_percent'"):
+        filled.fill("{toy.top2:share}", "en", "here")
+
+
 def test_a_number_that_nobody_measured_is_an_error_with_the_command(tmp_path, small):
     book = small(lambda document: document["questions"][1]["long"].update(nl="{toy.lost:.1f}"))
     with pytest.raises(LabError) as raised:

@@ -13,6 +13,8 @@ from workbook.view import LETTERS, view
 MOST = 0.40  # of the points, for whoever picks by a rule that needs no knowledge
 ALL_OF_THEM = re.compile(r"\b(al(le|lemaal)? (het |de )?bovenstaande|all of (these|them|the above))\b", re.I)
 ACCURACY = re.compile(r"\b(wer_\w+|top1_\w+)$")
+AGREEMENT = re.compile(r"(^|_)(top1|choices?|same|equal|agree\w*|text|tokens?)_(\w+_)?percent$")  # of what is alike
+ALIKE = re.compile(r"\{[^{}]*\} % (zijn |is )?(gelijk|dezelfde|hetzelfde|identiek|overeenkom|the same|equal|agree)")
 WER = re.compile(r"wer_\w+$")
 COUNTS = re.compile(r"(words|words_\w+|clips|runs|positions)$")
 
@@ -150,7 +152,8 @@ def test_an_accuracy_comes_with_the_model_and_a_count(book):
                 if any(map(ACCURACY.match, taken)):
                     where = f"question {number}, {name}.{language}"
                     assert re.search(r"nano|\.model\}", both[language]), f"{where} names no model"
-                    assert any(map(COUNTS.search, taken)), f"{where} does not say of how many"
+                    counted = any(map(COUNTS.search, taken)) or f":{values.SHARE}}}" in both[language]
+                    assert counted, f"{where} does not say of how many"
 
 
 def compared(text: str) -> set[str]:
@@ -191,6 +194,40 @@ def test_an_interval_that_holds_zero_is_called_chance(book):
                     assert "toeval" in question.long.nl.lower() and "chance" in question.long.en.lower(), number
                     small.add(number)
     assert "3.14" in small
+
+
+def test_every_share_of_what_agrees_carries_its_n_and_its_interval(book):
+    """Equal tokens, choices and texts: in the evidence with all that it takes to judge them, in the book only so."""
+    results, shares = Results(), set()
+    for path in sorted(results.folder.glob("*.json")):
+        known = results.document(path.stem)["values"]
+        for share in (key.removesuffix("_percent") for key in known if AGREEMENT.search(key) or
+                      f"{key.removesuffix('percent')}of" in known):
+            assert {f"{share}_{part}" for part in values.SHARE_PARTS} <= set(known), f"{path.stem}.{share} is bare"
+            low, value, high = (known[f"{share}_{part}"] for part in ("low", "percent", "high"))
+            assert low <= value <= high and low < high, f"{path.stem}.{share}"
+            shares.add((path.stem, share))
+    bare = {(name, f"{share}_{part}") for name, share in shares for part in ("percent", "low", "high")}
+    shown = set()
+    for number, question in book.questions.items():
+        for name, both in question.texts.items():
+            for language in LANGUAGES:
+                where = f"question {number}, {name}.{language}"
+                assert not ALIKE.search(both[language]), f"{where}: a percentage of what agrees, without its interval"
+                taken = [match.group("name", "key", "format") for match in values.PLACEHOLDER.finditer(both[language])]
+                assert not bare & {one[:2] for one in taken}, where
+                shown |= {one[:2] for one in taken if one[2] == values.SHARE}
+    assert {name for name, _ in shown} >= {"arm_quantization", "base_accuracy", "equality", "few_positions",
+                                           "single_graph", "weight_formats"}
+    assert shown <= shares
+
+
+@pytest.mark.parametrize("text, bare", [("{a.top1_percent:.1f} % gelijk aan PyTorch", True),
+                                        ("{a.b_percent:.0f} % of them; {a.top1_percent:.1f} % the same", True),
+                                        ("{a.top1:share} gelijk aan PyTorch", False),
+                                        ("{a.wer_percent:.1f} % fout", False)])
+def test_a_bare_percentage_of_what_agrees_is_found(text, bare):
+    assert bool(ALIKE.search(text)) == bare
 
 
 def test_claims_stand_under_the_questions_they_bear_on(book):

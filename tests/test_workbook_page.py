@@ -100,11 +100,35 @@ def test_a_phone_is_asked_an_easy_question_at_once_and_nothing_is_wider_than_it(
     phone.locator("#check").click()
     phone.locator("#next").wait_for(timeout=20_000)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    figure = phone.locator("#figure img").first
+    figure.wait_for(timeout=20_000)
+    assert figure.bounding_box()["y"] < phone.locator("#next").bounding_box()["y"], "the way on is below the evidence"
+    phone.locator("#next").scroll_into_view_if_needed()
+    phone.locator("#next").click()
+    phone.locator("#question h3", has_text="2/10").wait_for(timeout=20_000)
+    phone.wait_for_function("document.querySelector('#question').getBoundingClientRect().top >= 0")
+    assert phone.locator("#question h3").bounding_box()["y"] < 844, "the next question is on the screen"
     red, green, blue = (int(part) for part in re.findall(r"\d+", phone.evaluate(
         "getComputedStyle(document.body).backgroundColor"))[:3])
     assert (red + green + blue < 150) == (scheme == "dark")
     assert phone.trouble == []
     phone.close()
+
+
+def test_lines_are_not_as_wide_as_the_screen(chromium, address):
+    wide = browser.page(chromium, 1600, 900)
+    wide.goto(address)
+    wide.locator("#question h3").wait_for(timeout=60_000)
+    assert wide.locator("#question").bounding_box()["width"] <= 900
+    wide.close()
+
+
+def test_a_level_says_what_it_asks_and_where_there_is_no_question_the_page_says_so(page):
+    choose(page, "#topic", "Netron")
+    choose(page, "#level", "3 judge")
+    page.locator("#start").click()
+    page.locator("#question", has_text="no question of this level on this topic").wait_for(timeout=20_000)
+    assert not page.locator("#check").is_visible() and page.trouble == []
 
 
 def test_several_right_choices_are_boxes(page):

@@ -74,6 +74,21 @@ def test_the_sheet_has_points_and_room_and_no_hint(book, written, form):
     assert "More than one answer is right" in sheet and "☐" in key
 
 
+def test_what_is_to_be_ticked_has_a_box_and_no_bullet(written):
+    from workbook.blocks import blocks
+    from workbook.exam_text import mark
+
+    _, key = (page.decode() for page in written("--questions", "6", "--difficulty", "3", form="html"))
+    assert "<p>☐ " in key and "• ☐" not in key and "<p>• <b>" in key
+    assert [mark(one) for one in blocks("text\n\n- ☐ a point\n- a reason\n\n1. a step")] == ["", "☐", "•", "1."]
+
+
+def test_the_title_is_that_of_an_exam_not_of_the_workbook(written):
+    sheet, key = (page.decode() for page in written("--questions", "2", lang="nl"))
+    assert sheet.startswith("# Examen: Whisper ONNX Lab\n")
+    assert key.startswith("# Correctiesleutel bij het examen: Whisper ONNX Lab\n")
+
+
 def test_the_key_says_what_earns_which_points(book, written):
     sheet, key = (page.decode() for page in written("--questions", str(len(book.questions))))
     for number, shown in enumerate(re.split(r"^## ", key, flags=re.M)[1:], 1):

@@ -182,6 +182,35 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict:
     return {"mean": mean, "sd": deviation, "low": mean - half, "high": mean + half, "n": n}
 
 
+def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Between what the true share lies, 0..1, where `hits` out of `n` were counted: Clopper and Pearson's interval.
+
+    The lower bound is the share at which so many hits or more have a chance of (1 - confidence) / 2; at the upper bound
+    so many or fewer have it. Never narrower than it says, and right at 0 and at n, where the normal distribution gives
+    no width. Raises ValueError where hits out of n cannot be. Source: C. Clopper and E. Pearson, Biometrika 26 (1934).
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"{hits} out of {n} is no share")
+    tail = (1 - confidence) / 2
+    return _lowest_share(hits, n, tail), 1 - _lowest_share(n - hits, n, tail)
+
+
+def _lowest_share(hits: int, n: int, tail: float) -> float:
+    """The share at which `hits` or more out of n have the probability `tail`, by halving; 0 where there are none."""
+    low, high = 0.0, 1.0
+    for _ in range(50 if hits else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_least(hits, n, middle) < tail else (low, middle)
+    return low
+
+
+def _at_least(hits: int, n: int, share: float) -> float:
+    """The probability of `hits` or more out of n, each of them with the probability `share`, between 0 and 1."""
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(hits, n + 1)]
+    return sum(math.exp(way + k * math.log(share) + (n - k) * math.log1p(-share))
+               for k, way in enumerate(ways, start=hits))
+
+
 def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     """The t that Student's distribution with `freedom` degrees stays within (two-sided) with this confidence.
 

@@ -19,6 +19,7 @@ from workbook import questions
 from workbook.questions import LANGUAGES, LEVELS, Book, Question
 from workbook.values import Results
 from workbook.view import View, view
+from workbook.wording import WORDS
 
 HOW_MANY = 10
 FORMATS = ("md", "html", "pdf")
@@ -67,7 +68,7 @@ def make(book: Book, results: Results, args) -> Exam:
     """The exam that the command line asks for, its choices in an order of its own."""
     drawn = draw(book, args.questions, args.topics, args.difficulty, args.seed)
     views = [view(one, args.lang, results, f"exam {args.seed} {one.id}") for one in drawn]
-    return Exam(book.title[args.lang], args.lang, args.seed, again(args), views, book)
+    return Exam(WORDS[args.lang]["lab"], args.lang, args.seed, again(args), views, book)
 
 
 def again(args) -> str:

@@ -3,7 +3,7 @@
 import itertools
 
 from workbook import exam_text, pdf
-from workbook.blocks import blocks
+from workbook.blocks import blocks, spans
 from workbook.exam import Exam
 from workbook.view import View
 from workbook.wording import WORDS
@@ -94,16 +94,17 @@ def _text(made, block, size: float) -> None:
     if block.kind == "item":
         made.set_font("text", size=size)
         made.set_x(made.l_margin + 1)
-        made.write(5.2, "•" if block.mark == "-" else block.mark)
+        made.write(5.2, exam_text.mark(block))
         made.set_left_margin(pdf.MARGIN + INDENT)
         made.set_x(pdf.MARGIN + INDENT)
-    pdf.paragraph(made, block.text, size)
+    pdf.paragraph(made, block.text.removeprefix(exam_text.BOX), size)
     made.set_left_margin(pdf.MARGIN)
     made.set_x(pdf.MARGIN)
 
 
 def _table(made, rows: list[tuple[str, ...]], size: float) -> None:
     made.set_font("text", size=size)
+    rows = [tuple("".join(piece for _, piece in spans(cell)) for cell in row) for row in rows]  # without the marks
     with made.table(rows, width=min(170, 42 * len(rows[0])), align="LEFT", line_height=5.5):
         pass
     made.ln(2)

@@ -3,13 +3,14 @@
 import html as escaping
 import itertools
 
-from workbook.blocks import blocks, spans
+from workbook.blocks import Block, blocks, spans
 from workbook.exam import Exam
 from workbook.markdown import asked
 from workbook.view import View
 from workbook.wording import WORDS
 
 LINES_A_POINT = 2  # to write on in an open question
+BOX = "☐ "  # before an item that is to be ticked
 CSS = """
 @page { size: A4; margin: 18mm }
 body { font: 11pt/1.35 Georgia, 'DejaVu Serif', serif; color: #000; background: #fff; max-width: 174mm; margin: auto;
@@ -138,9 +139,15 @@ def block_html(text: str) -> str:
             parts.append("<table>" + "".join("<tr>" + "".join(f"<{tag}>{inline(cell)}</{tag}>" for cell in cells)
                                              + "</tr>" for cells, tag in rows) + "</table>")
         else:
-            marks = {"": "", "-": "• "}
-            parts += [f"<p>{marks.get(block.mark, f'{block.mark} ')}{inline(block.text)}</p>" for block in group]
+            parts += [f"<p>{inline(f'{mark(block)} {block.text.removeprefix(BOX)}'.strip())}</p>" for block in group]
     return "\n".join(parts)
+
+
+def mark(block: Block) -> str:
+    """What is printed before an item: a number, a box to tick or a bullet, never two of them; nothing before a text."""
+    if block.mark == "-":
+        return BOX.strip() if block.text.startswith(BOX) else "•"
+    return block.mark
 
 
 def inline(text: str) -> str:

@@ -10,25 +10,30 @@ from functools import partial
 
 from whisper_lab import console
 from whisper_lab.record import serve as pages
-from workbook import quiz
 from workbook.progress import PARTLY, RIGHT, WRONG
 from workbook.questions import LANGUAGES, LEVELS, Book
 from workbook.quiz_round import Quiz, Round, explanation, model_answer, question_text, verdict
 from workbook.values import Results
 from workbook.view import View, view
+from workbook.wording import WORDS
 
 KEEP_S = 3600  # how long the server remembers a round
-CSS = "#options .wrap, #boxes .wrap { flex-direction: column; align-items: stretch } #start { align-self: center }"
+CSS = """#options .wrap, #boxes .wrap { flex-direction: column; align-items: stretch } #start { align-self: center }
+.gradio-container > main, .gradio-container > .main { max-width: 900px !important; margin: auto }
+#figure { max-width: 640px; margin: auto }"""  # lines that can be read; a figure that leaves the button in sight
+TO_QUESTION = "() => document.querySelector('#question').scrollIntoView({block: 'nearest'})"
 STORAGE = ("whisper-onnx-lab-quiz", "scores, not secrets")  # name and key of what the browser keeps
 SAY = {
     "nl": {"title": "Quiz bij het Whisper ONNX Lab", "start": "Nieuwe ronde", "topic": "Onderwerp", "level": "Niveau",
            "all": "alle", "check": "Controleer", "reveal": "Toon het modelantwoord", "next": "Volgende vraag",
-           "marks": ("Had ik juist", "Deels", "Had ik niet"), "think": "Je antwoord (alleen voor jezelf)",
-           "choose": "Kies eerst een antwoord.", "done": "Klaar! Met een nieuwe ronde ga je verder."},
+           "marks": ("Had ik juist", "Deels juist", "Had ik niet"), "think": "Je antwoord (alleen voor jezelf)",
+           "choose": "Kies eerst een antwoord.", "done": "Klaar! Start een nieuwe ronde om verder te gaan.",
+           "empty": "Over dit onderwerp is er geen vraag van dit niveau. Kies een ander niveau of onderwerp."},
     "en": {"title": "Quiz of the Whisper ONNX Lab", "start": "New round", "topic": "Topic", "level": "Level",
            "all": "all", "check": "Check", "reveal": "Show the model answer", "next": "Next question",
-           "marks": ("Had it", "Partly", "Did not"), "think": "Your answer (for yourself only)",
-           "choose": "Choose an answer first.", "done": "Done! A new round goes on."},
+           "marks": ("I had it", "Partly", "I missed it"), "think": "Your answer (for yourself only)",
+           "choose": "Choose an answer first.", "done": "Done! Start a new round to go on.",
+           "empty": "There is no question of this level on this topic. Choose another level or topic."},
 }
 
 
@@ -39,7 +44,7 @@ def choices(book: Book, language: str) -> list[tuple[str, str]]:
 
 def levels(language: str) -> list[tuple[str, int]]:
     """The levels as (label, level), all of them first."""
-    return [(SAY[language]["all"], 0), *((str(n), n) for n in LEVELS)]
+    return [(SAY[language]["all"], 0), *((f"{n} {WORDS[language]['levels'][n]}", n) for n in LEVELS)]
 
 
 class Page:
@@ -82,12 +87,12 @@ class Page:
     def _answer(self, say: dict) -> None:
         ui = self.ui
         self.feedback = ui.Markdown(elem_id="feedback")
+        self.figure = ui.Image(visible=False, interactive=False, show_label=False, buttons=["fullscreen"],
+                               elem_id="figure")
         with ui.Row(visible=False) as self.row:
             self.marks = [ui.Button(text, elem_id=name) for name, text in
                           zip(("had", "partly", "missed"), say["marks"], strict=True)]
         self.after = ui.Button(say["next"], variant="primary", visible=False, elem_id="next")
-        self.figure = ui.Image(visible=False, interactive=False, show_label=False, buttons=["fullscreen"],
-                               elem_id="figure")
         self.score = ui.Markdown(elem_id="score")
 
     def _wire(self) -> None:
@@ -102,7 +107,7 @@ class Page:
         self.reveal.click(self.revealed, self.one_round, everything)
         for button, worth in zip(self.marks, (RIGHT, PARTLY, WRONG), strict=True):
             button.click(partial(self.marked, worth), own, everything)
-        self.after.click(self.onward, own, everything)
+        self.after.click(self.onward, own, everything).then(None, js=TO_QUESTION)
 
     # -- what a click does ---------------------------------------------------------------------------------------------
 
@@ -128,7 +133,7 @@ class Page:
         clear = {self.feedback: "", self.figure: self.hide, self.row: self.hide, self.after: self.hide,
                  self.one_round: one, self.score: self.game.score(one, stored)}
         if shown is None:
-            text = SAY[one.language]["done"] if one.numbers else quiz.SAY[one.language]["none"]
+            text = SAY[one.language]["done" if one.numbers else "empty"]
             hidden = (self.options, self.boxes, self.check, self.reveal, self.thought)
             return clear | {self.question: text, **dict.fromkeys(hidden, self.hide)}
         letters = [(f"{option.letter}. {option.text}".replace("`", ""), option.letter) for option in shown.options]

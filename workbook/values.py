@@ -1,6 +1,7 @@
 """Numbers for the workbook's texts, from the files that the evidence scripts wrote.
 
     {dynamic_axes.max_difference:.1e}     the value max_difference in workbook/results/dynamic_axes.json, formatted
+    {equality.top1_int8:share}            a share with what it takes to judge it: 97.6 % (41 of 42; 95 % interval ...)
 
 Dutch gets a decimal comma. A number that no one measured ends in an error, never in a gap.
 """
@@ -17,6 +18,10 @@ from workbook.questions import HERE
 RESULTS = HERE / "results"
 SCHEMA = "whisper-onnx-lab/evidence/1"
 PLACEHOLDER = re.compile(r"\{(?P<name>[a-z][a-z0-9_]*)\.(?P<key>[a-z][a-z0-9_]*)(?::(?P<format>[^{}]*))?\}")
+SHARE = "share"  # the format of what evidence/common.share wrote: the percentage is never shown without the rest
+SHARE_PARTS = ("percent", "same", "of", "low", "high")
+SHARE_TEXT = {"nl": "{percent} % ({same} van de {of}; 95 %-interval {low} tot {high} %)",
+              "en": "{percent} % ({same} of {of}; 95 % interval {low} to {high} %)"}
 FIGURE_KEY = "values"  # the text chunk in a figure that says which values it was drawn from
 
 
@@ -53,6 +58,8 @@ class Results:
     def fill(self, text: str, language: str, where: str) -> str:
         """`text` with its placeholders replaced by measured values."""
         def one(match: re.Match) -> str:
+            if match["format"] == SHARE:
+                return self.share(match["name"], match["key"], language, where)
             value = self.value(match["name"], match["key"], where)
             try:
                 return shown(value, match["format"], language)
@@ -60,6 +67,12 @@ class Results:
                 raise LabError(f"{where}: {match[0]} does not fit the value {value!r}: {error}",
                                "mend the placeholder in workbook/questions.yaml") from error
         return PLACEHOLDER.sub(one, text)
+
+    def share(self, name: str, key: str, language: str, where: str) -> str:
+        """How many of so many, as a percentage, with its interval."""
+        parts = {part: self.value(name, f"{key}_{part}", where) for part in SHARE_PARTS}
+        return SHARE_TEXT[language].format(**{part: shown(value, "g" if value in (0, 100) or isinstance(value, int)
+                                                          else ".1f", language) for part, value in parts.items()})
 
     def figure(self, name: str) -> Path:
         """The evidence's figure. Raises LabError where it is missing or drawn from other values than the file's."""

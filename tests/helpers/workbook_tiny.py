@@ -20,7 +20,10 @@ def write(folder: Path, book: questions.Book) -> Path:
             found.setdefault(name, {})
         for both in question.texts.values():
             for match in values.PLACEHOLDER.finditer(both.nl + both.en):
-                found[match["name"]][match["key"]] = NUMBER if match["format"] and "f" in match["format"] else 7
+                if match["format"] == values.SHARE:
+                    found[match["name"]] |= {f"{match['key']}_{part}": 7 for part in values.SHARE_PARTS}
+                else:
+                    found[match["name"]][match["key"]] = NUMBER if match["format"] and "f" in match["format"] else 7
     for name, key in markdown.MEMORY.values():
         found[name][key] = NUMBER
     for name, entries in found.items():

@@ -15,7 +15,7 @@ OTHER_NOISE_DB = 3.0
 
 
 def measure(evidence, args) -> None:
-    from whisper_lab.decoding import Options, decode
+    from whisper_lab.decoding import Options, decode, decode_encoded
     from whisper_lab.features import log_mel
 
     runtime = common.best_runtime()
@@ -23,16 +23,20 @@ def measure(evidence, args) -> None:
     below = evidence.value("noise_db", NOISE_DB.get(common.best().name, OTHER_NOISE_DB), "dB")
     clips = [(common.noisy(sound, below, args.seed + i), text) for i, (sound, text) in
              enumerate(common.spoken(args.quick))]
-    features = [log_mel(sound, runtime.spec)[None] for sound, _ in clips]
     options = {"greedy": Options(language="en", max_tokens=64),
                "beam5": Options(language="en", max_tokens=64, beams=BEAMS)}
-    scores, counts = {}, {}
-    for name, how in options.items():
-        results = [decode(runtime, one, how)[0] for one in features]
+    scores, counts, found = {}, {}, {name: [] for name in options}
+    for sound, _ in clips:  # each is encoded once, for both searches and their scores: the encoder is most of the work
+        heard = runtime.encode(log_mel(sound, runtime.spec)[None])
+        for name, how in options.items():
+            result = decode_encoded(runtime, heard, 1, how)[0]
+            found[name].append((result, score(runtime, heard, result)))
+    for name in options:
+        results = [result for result, _ in found[name]]
         counts[name] = common.counted(clips, [result.text for result in results])
         wrong, words = counts[name].sum(axis=0)
         evidence.value(f"wer_{name}_percent", 100 * wrong / words, "%")
-        scores[name] = np.array([score(runtime, one, result) for one, result in zip(features, results, strict=True)])
+        scores[name] = np.array([scored for _, scored in found[name]])
         scores[f"{name}_mean"] = scores[name] / [len(result.tokens) + 1 for result in results]  # the end token counts
         evidence.value(f"logprob_{name}", scores[name].mean())
         evidence.value(f"mean_logprob_{name}", scores[f"{name}_mean"].mean())
@@ -58,12 +62,12 @@ def measure(evidence, args) -> None:
                    values["time_ratio"])
 
 
-def score(runtime, features: np.ndarray, result) -> float:
-    """Log-probability in nats of a result's tokens and the end token, given the prompt."""
+def score(runtime, heard, result) -> float:
+    """Log-probability in nats of a result's tokens and the end token, given the prompt and the encoded sound."""
     from whisper_lab.tokens import log_softmax
 
     said = [*result.tokens, runtime.rules.end]
-    logits = runtime.step(np.array([[*result.prompt, *result.tokens]], np.int64), runtime.encode(features), None)[0]
+    logits = runtime.step(np.array([[*result.prompt, *result.tokens]], np.int64), heard, None)[0]
     after = log_softmax(logits[0, len(result.prompt) - 1:])  # row i scores the token after the first i of the text
     return float(after[np.arange(len(said)), said].sum())
 

@@ -17,6 +17,7 @@ values that it was drawn from. Exit status 1 where a claim does not hold; both f
 """
 
 import functools
+import hashlib
 import io
 import json
 import os
@@ -39,6 +40,7 @@ THREADS = 1  # another program on the second core then disturbs little; latency_
 RATE = 16000  # Hz
 DRAWS = 2000  # of a bootstrap
 MOST_BYTES = 110_000  # of a figure
+KEPT = "WHISPER_LAB_EVIDENCE_TRANSCRIPTS"  # environment: the folder in which a run keeps what it has transcribed
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c8c8c"  # told apart by colour-blind too
 
@@ -151,7 +153,7 @@ def best_torch():
     from whisper_lab.torch_whisper import TorchWhisper
 
     torch.set_num_threads(machine.usable_cores())
-    return TorchWhisper.load(best())
+    return _kept(TorchWhisper.load(best()), f"{best().name} PyTorch")
 
 
 def best_runtime():
@@ -206,7 +208,13 @@ def onnx_runtime(precision: str = "fp32", threads: int = THREADS):
     from whisper_lab.onnx_whisper import OnnxWhisper
 
     graphs()
-    return OnnxWhisper(GRAPHS, checkpoint().name, precision, threads)
+    return _kept(OnnxWhisper(GRAPHS, checkpoint().name, precision, threads), f"{checkpoint().name} {precision}")
+
+
+def _kept(runtime, name: str):
+    """The runtime, under a name by which its transcripts can be found again."""
+    runtime.kept_as = name
+    return runtime
 
 
 @functools.cache
@@ -240,15 +248,39 @@ def spoken(quick: bool = False) -> list[tuple[np.ndarray, str]]:
 
 def word_error_rate(runtime, clips: list[tuple[np.ndarray, str]], options=None) -> tuple[float, int, list[str]]:
     """Percent of wrong words over all clips (samples, text), how many words there are, and the transcripts."""
-    from whisper_lab import transcribe
     from whisper_lab.decoding import Options
 
-    options = options or Options(language="en", max_tokens=96)
-    texts = [one.text for one in transcribe.transcribe_many(runtime, [sound for sound, _ in clips], options)]
+    texts = transcripts(runtime, [sound for sound, _ in clips], options or Options(language="en", max_tokens=96))
     found = [errors(reference, text) for (_, reference), text in zip(clips, texts, strict=True)]
     wrong = sum(one.substitutions + one.insertions + one.deletions for one in found)
     words = sum(one.reference_words for one in found)
     return 100 * wrong / words, words, texts
+
+
+def transcripts(runtime, sounds: list[np.ndarray], options) -> list[str]:
+    """The text of each sound; what an earlier script of the same run has heard in the same way is not heard again.
+
+    `python -m workbook.evidence` names a folder for its run in KEPT and removes it afterwards. A runtime without a name
+    (`_kept`) always hears for itself. Scripts that change a model's layers (imitated.py) transcribe nothing with it.
+    """
+    from whisper_lab import transcribe
+
+    folder, name = os.environ.get(KEPT), getattr(runtime, "kept_as", None)
+    if not folder or not name:
+        return [one.text for one in transcribe.transcribe_many(runtime, sounds, options)]
+    places = [Path(folder) / f"{hashlib.sha256(f'{name} {options}'.encode() + sound.tobytes()).hexdigest()}.txt"
+              for sound in sounds]
+    new = [i for i, place in enumerate(places) if not place.is_file()]
+    heard = transcribe.transcribe_many(runtime, [sounds[i] for i in new], options) if new else []
+    for i, one in zip(new, heard, strict=True):
+        with files.atomic(places[i]) as temporary:
+            temporary.write_text(one.text, encoding="utf-8")
+    return [place.read_text(encoding="utf-8") for place in places]
+
+
+def rounds(many: int) -> int:
+    """How often to time the encoder of `best`: base takes a hundred times as long as nano, and scatters no more."""
+    return many if best().source == "bundled" else min(many, 7)
 
 
 def counted(clips: list[tuple[np.ndarray, str]], texts: list[str]) -> np.ndarray:
@@ -272,6 +304,21 @@ def difference(evidence: Evidence, key: str, before: np.ndarray, after: np.ndarr
     low, high = np.quantile(points(draws), [0.025, 0.975])
     for name, value in (("points", points(np.arange(len(before)))), ("low", low), ("high", high)):
         evidence.value(f"{key}_{name}", float(value), "percentage points")
+
+
+def share(evidence: Evidence, key: str, same: int, of: int, stable: bool = False) -> None:
+    """How many of so many agree: KEY_percent, KEY_same, KEY_of, and KEY_low to KEY_high, its 95 % interval in percent.
+
+    The workbook shows all of them or none: `{NAME.KEY:share}`.
+    """
+    from whisper_lab.metrics import share_interval
+
+    low, high = share_interval(same, of)
+    evidence.value(f"{key}_percent", 100 * same / of, "%", stable)
+    evidence.value(f"{key}_same", int(same), stable=stable)
+    evidence.value(f"{key}_of", int(of), stable=stable)
+    evidence.value(f"{key}_low", 100 * low, "%", stable)
+    evidence.value(f"{key}_high", 100 * high, "%", stable)
 
 
 def errors(reference: str, text: str):

@@ -107,8 +107,8 @@ def _here(evidence, quick: bool) -> None:
 
 def _claims(evidence) -> None:
     values = evidence.values
-    evidence.claim("trapezoid", "Trapezoids between real time stamps come within one percent of the truth (simulated).",
-                   "Met trapezia tussen echte tijdstippen is de fout kleiner dan één procent (gesimuleerd).",
+    evidence.claim("trapezoid", "The trapezoidal rule over real time stamps comes within one percent (simulated).",
+                   "Met de trapeziumregel over echte tijdstippen is de fout kleiner dan één procent (gesimuleerd).",
                    values["trapezoid_error_percent"] < 1, values["trapezoid_error_percent"])
     evidence.claim("naive", "Mean x count x wished-for interval is off by more than ten percent (simulated).",
                    "Gemiddelde x aantal x gewenst interval zit er meer dan tien procent naast (gesimuleerd).",

@@ -31,7 +31,7 @@ def measure(evidence, args) -> None:
         zeros.append(wrong)
     counts = {}
     for name, features in (("padded", silence), ("repeated", repeated), ("zero_features", zeros)):
-        texts = _texts(runtime, features)
+        texts = common.word_error_rate(runtime, clips)[2] if name == "padded" else _texts(runtime, features)
         counts[name] = common.counted(clips, texts)
         wrong, words = counts[name].sum(axis=0)
         evidence.value(f"wer_{name}_percent", 100 * wrong / words, "%")
@@ -44,7 +44,7 @@ def measure(evidence, args) -> None:
     short, long = (log_mel(common.samples(LONG)[:round(seconds * common.RATE)], spec)[None]
                    for seconds in (2, spec.window_s))
     short_s, long_s = common.median_s([lambda: runtime.encode(short), lambda: runtime.encode(long)],
-                                      7 if args.quick else 25)
+                                      common.rounds(7 if args.quick else 25))
     evidence.value("encoder_ms_short", 1000 * short_s, "ms")
     evidence.value("encoder_ms_long", 1000 * long_s, "ms")
     evidence.value("encoder_time_ratio", long_s / short_s)

@@ -19,7 +19,10 @@ def measure(evidence, args) -> None:
     evidence.value("window_s", spec.window_s, "s", stable=True)
     evidence.value("clips", len(clips), stable=not args.quick)
     evidence.value("mean_clip_s", float(np.mean([len(sound) for sound, _ in clips])) / common.RATE, "s")
-    found = {silence_s: hear(runtime, clips, silence_s) for silence_s in (*SILENCES_S, None)}
+    whole, ends = hear(runtime, clips, None)
+    found, likely_end = {None: whole}, {None: ends}
+    for silence_s in SILENCES_S:
+        found[silence_s], likely_end[silence_s] = hear(runtime, clips, silence_s, whole)
     counts = {silence_s: common.counted(clips, [result.text for result in results])
               for silence_s, results in found.items()}
     for silence_s, results in found.items():
@@ -27,38 +30,35 @@ def measure(evidence, args) -> None:
         wrong, words = counts[silence_s].sum(axis=0)
         evidence.value(f"wer_{name}_percent", 100 * wrong / words, "%")
         evidence.value(f"loops_{name}", sum(map(loops, results)))
-        evidence.value(f"end_logprob_{name}", end_logprob(runtime, clips, silence_s, found[None]), "nats")
+        evidence.value(f"end_logprob_{name}", float(np.mean(likely_end[silence_s])), "nats")
         if silence_s is not None:
             common.difference(evidence, f"change_{name}", counts[None], counts[silence_s], args.seed)
     evidence.value("words", int(words), stable=not args.quick)
     worst = max(range(len(clips)), key=lambda i: len(found[0][i].text))
     evidence.value("looped_said", clips[worst][1])
     evidence.value("looped_text", short(found[0][worst].text) or "(nothing)")
-    time_encoder(evidence, runtime, clips, 7 if args.quick else 15)
+    time_encoder(evidence, runtime, clips, common.rounds(7 if args.quick else 15))
     _claims(evidence)
 
 
-def hear(runtime, clips, silence_s: float | None) -> list:
-    """A decoding.Result for each clip: greedy, once, the window as long as sound and silence."""
-    from whisper_lab.decoding import Options, decode
+def hear(runtime, clips, silence_s: float | None, whole: list | None = None) -> tuple[list, list[float]]:
+    """Each clip, greedy, once, in a window as long as sound and silence: a decoding.Result, and how likely the end is.
+
+    The latter is the end token's log-probability in nats after the text of `whole`, the results in whole windows; None:
+    after the text found here. Each window is encoded once for both.
+    """
+    from whisper_lab import confidence
+    from whisper_lab.decoding import Options, decode_encoded
     from whisper_lab.features import log_mel
 
     options = Options(language="en", max_tokens=MOST_TOKENS, no_speech_threshold=None)
-    return [decode(runtime, log_mel(sound, runtime.spec, frames(runtime.spec, sound, silence_s))[None], options)[0]
-            for sound, _ in clips]
-
-
-def end_logprob(runtime, clips, silence_s: float | None, whole: list) -> float:
-    """How likely the end is after the whole window's text, heard in a shorter window: mean log-probability, nats."""
-    from whisper_lab import confidence
-    from whisper_lab.features import log_mel
-
-    ends = []
-    for (sound, _), result in zip(clips, whole, strict=True):
-        window = log_mel(sound, runtime.spec, frames(runtime.spec, sound, silence_s))[None]
-        likely = confidence.logprobs(runtime, runtime.encode(window), result.prompt, result.tokens, False)
-        ends.append(likely[-1])
-    return float(np.mean(ends))
+    results, ends = [], []
+    for i, (sound, _) in enumerate(clips):
+        heard = runtime.encode(log_mel(sound, runtime.spec, frames(runtime.spec, sound, silence_s))[None])
+        results.append(decode_encoded(runtime, heard, 1, options)[0])
+        text = whole[i] if whole else results[-1]
+        ends.append(float(confidence.logprobs(runtime, heard, text.prompt, text.tokens, False)[-1]))
+    return results, ends
 
 
 def frames(spec, sound: np.ndarray, silence_s: float | None) -> int:

@@ -62,6 +62,7 @@ def _compare(evidence, session, quick: bool) -> None:
     texts = [(alone(sound).strip(), paired(sound).strip()) for sound in sounds]
     evidence.value("clips", len(texts), stable=not quick)
     evidence.value("same_text", sum(one == other for one, other in texts))
+    common.share(evidence, "text", evidence.values["same_text"], len(texts))
     single_s, pair_s = common.median_s([lambda: alone(sounds[0]), lambda: paired(sounds[0])], 3 if quick else 9)
     evidence.value("single_s", single_s, "s")
     evidence.value("pair_s", pair_s, "s")
@@ -74,11 +75,12 @@ def _claims(evidence) -> None:
                    values["same_text"])
     evidence.claim("loop", "The search is a Loop inside the graph.", "Het zoeken is een Loop binnen de graaf.",
                    "Loop" in values["operators"], values["operators"])
-    evidence.claim("standard", "It needs no operator from outside the ONNX standard.",
-                   "Ze heeft geen operator van buiten de ONNX-standaard nodig.", values["custom_ops"] == 0,
+    evidence.claim("standard", "The single graph needs no operator from outside the ONNX standard.",
+                   "De ene graaf heeft geen operator van buiten de ONNX-standaard nodig.", values["custom_ops"] == 0,
                    values["custom_ops"])
-    evidence.claim("size", "What it adds to encoder and decoder (mel, token rules, characters) is less than 4 MB.",
-                   "Wat ze toevoegt aan encoder en decoder (mel, tokenregels, tekens) is minder dan 4 MB.",
+    evidence.claim("size", "What the single graph adds to encoder and decoder (mel, token rules, characters) is "
+                   "less than 4 MB.", "Wat de ene graaf toevoegt aan encoder en decoder (mel, tokenregels, tekens), is "
+                   "minder dan 4 MB.",
                    values["size_single_mb"] < values["size_pair_mb"] + 4, values["size_single_mb"])
 
 

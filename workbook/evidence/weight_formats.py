@@ -27,7 +27,8 @@ def measure(evidence, args) -> None:
     evidence.value("exact_largest", max(row["relative"] for row in exact), stable=True)
     evidence.value("coarse_largest", max(row["relative"] for row in coarse), stable=True)
     evidence.value("rounding", document["rounding"], stable=True)
-    evidence.value("positions", min(row["positions"] for row in rows), stable=True)
+    least = min(rows, key=lambda row: row["positions"])
+    common.share(evidence, "tokens", least["same_tokens"], least["positions"], stable=True)
     evidence.value("other_tokens", sum(row["positions"] - row["same_tokens"] for row in rows), stable=True)
     sizes = [row["megabytes"] for row in rows]
     evidence.value("smallest_mb", min(sizes), "MB", stable=True)
@@ -64,8 +65,8 @@ def _claims(evidence) -> None:
     evidence.claim("same", "Read from any format and computed in float32, the logits agree to rounding.",
                    "Uit elk formaat gelezen en in float32 berekend, zijn de logits op afronding na gelijk.",
                    values["exact_largest"] < 5 * values["rounding"], values["exact_largest"])
-    evidence.claim("tokens", "Every engine chooses the same token at every position.",
-                   "Elke engine kiest op elke positie hetzelfde token.", values["other_tokens"] == 0,
+    evidence.claim("tokens", "Every engine chooses the same token at every position of this speech.",
+                   "Elke engine kiest op elke positie van deze spraak hetzelfde token.", values["other_tokens"] == 0,
                    values["other_tokens"])
     evidence.claim("half", "Weights that were published in float16 lose nothing in float16; in bfloat16 they do.",
                    "Gewichten die in float16 gepubliceerd zijn, verliezen niets in float16; in bfloat16 wel.",

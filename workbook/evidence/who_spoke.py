@@ -21,7 +21,8 @@ def measure(evidence, args) -> None:
         judged = sum(row["judged_s"] for row in rows)
         evidence.value(f"recordings_{name}", len(rows), stable=True)
         evidence.value(f"minutes_{name}", judged / 60, "min", stable=True)
-        evidence.value(f"right_number_{name}", sum(row["speakers"] == row["found"] for row in rows), stable=True)
+        common.share(evidence, f"number_{name}", sum(row["speakers"] == row["found"] for row in rows), len(rows),
+                     stable=True)
         for kind in ("missed", "false_alarm", "confused"):
             share = 100 * sum(row[f"{kind}_s"] for row in rows) / judged
             evidence.value(f"{kind}_{name}_percent", share, "%", stable=True)

@@ -5,11 +5,11 @@ Fill the gap, then: python -m workbook.check word_error_rate
 
 
 def word_error_rate(reference: str, hypothesis: str) -> float:
-    """(substitutions + deletions + insertions) / words of the reference, for the cheapest way to make one of the other.
+    """(substitutions + deletions + insertions) / words of the reference, for the cheapest way from one to the other.
 
     Words are separated by spaces and compared as they are. The reference has at least one word. No library.
 
-    Hint: cost[i][j] is the cheapest way to make the first j words of the hypothesis of the first i of the reference.
+    Hint: cost[i][j] is the cheapest way to turn the first i words of the reference into the first j of the hypothesis.
     cost[i][0] and cost[0][j] are easy; any other is one of its three neighbours, plus 0 or 1.
     """
     raise NotImplementedError("the gap: about ten lines")
