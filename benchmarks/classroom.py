@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             console.note(way, console.count(row["started"], "student"), f"the last text after {row['all_s']} s")
     document = {"schema": SCHEMA, "machine": machine.card(args.threads), "load_before": round(load, 2),
                 "others_cores": others, "duration_s": round(time.monotonic() - started),
-                "model": names.name_for(args.model), "precision": args.precision,
+                "model": names.name_for(args.model), "precision": args.precision, "page_threads": args.page_threads,
                 "clip": {"file": Path(args.clip).name, "seconds": round(audio.load(args.clip).duration, 2)},
                 "reserve_bytes": RESERVE, "rows": rows}
     path = files.write_json(Path(args.output_dir) / "classroom.json", document)

@@ -16,6 +16,11 @@ SOLD = (2, 4, 8, 16, 32, 64, 128, 256, 512)  # GiB of memory that servers come w
 BUSY_CORES = 0.25  # more than that taken by others, as run.py has it: times are too long
 
 
+def document(measured: dict) -> str:
+    """Markdown: the table, what was measured, and the advice."""
+    return "\n\n".join([table(measured), described(measured), advice(measured)])
+
+
 def table(document: dict) -> str:
     """Markdown: a line for each way and class."""
     lines = ["| way | students at once | half of them have a text after, s | all, s | memory of all (PSS), MB | "
@@ -57,10 +62,10 @@ def failed(row: dict) -> str:
 
 def described(document: dict) -> str:
     """What was done, on which machine, and whether its times can be believed."""
-    clip, model = document["clip"], document["model"]
-    text = (f"{model}, {clip['file']} ({clip['seconds']:.1f} s of sound), {document['precision']} graphs for the "
-            f"runtime and the page; all begin at the same moment, with files that the system has in its cache. "
-            f"Measured on {machine.one_line(document['machine'])}.")
+    clip, threads = document["clip"], console.count(document["page_threads"], "thread")
+    text = (f"{document['model']}, {clip['file']} ({clip['seconds']:.1f} s of sound), {document['precision']} graphs "
+            f"for the runtime and the page, which has {threads}; all begin at the same moment, with files that the "
+            f"system has in its cache. Measured on {machine.one_line(document['machine'])}.")
     if document["others_cores"] > BUSY_CORES or document["load_before"] > 1:
         text += (f" **The machine was busy** (load {document['load_before']:.1f}, other processes took "
                  f"{document['others_cores']:.1f} cores): times are too long, and what was available moved by itself. "
@@ -117,7 +122,7 @@ def advice(document: dict, students: int = CLASS) -> str:
         needed = at(rows, "pss_bytes", students)
         size = server(needed)
         lines.append(f"| {WAYS[way]} | {needed / 1e9:.1f}{'' if measured_at(rows, students) else ' (calculated)'} | "
-                     f"{f'{size} GB' if size else 'more than is sold'} | {cores(rows, students)} |")
+                     f"{f'{size} GiB' if size else 'more than is sold'} | {cores(rows, students)} |")
     return "\n".join([*lines, "", formulas(students), "", *sentences(document, found, students)])
 
 
@@ -140,7 +145,8 @@ def sentences(document: dict, found: dict[str, list[dict]], students: int) -> li
                         f"{memory / 2**30:.0f} GiB, holds {most}, {enough}.")
     if rows := found.get("page"):
         last, each = at(rows, "all_s", students), line(rows, "all_s")[1]
+        how = "as measured" if measured_at(rows, students) else "calculated"
         said.append(f"- {WAYS['page']}: visitors wait in a row, {each:.1f} s for each one before them; the last of "
-                    f"{students} had{'' if measured_at(rows, students) else ', calculated,'} a text after {last:.0f} s."
+                    f"{students} has a text after {last:.0f} s, {how}."
                     + (" For a whole class that presses at once give each a process." if last > WAIT_S else ""))
     return said

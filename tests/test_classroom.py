@@ -141,8 +141,8 @@ def row(way: str, students: int, pss: float, all_s: float, processor_s: float, *
 
 def document(rows: list[dict], **more) -> dict:
     return {"machine": machine.card(1) | {"memory_bytes": 8 * 2**30}, "load_before": 0.1, "others_cores": 0.0,
-            "model": "whisper-base", "precision": "int8", "clip": {"file": "hello.wav", "seconds": 6.31},
-            "reserve_bytes": 1.5 * GB, "rows": rows} | more
+            "model": "whisper-base", "precision": "int8", "page_threads": 2,
+            "clip": {"file": "hello.wav", "seconds": 6.31}, "reserve_bytes": 1.5 * GB, "rows": rows} | more
 
 
 def test_the_server_and_its_cores_follow_from_the_measurements(report):
@@ -150,16 +150,16 @@ def test_the_server_and_its_cores_follow_from_the_measurements(report):
             row("runtime", 1, 0.2 * GB, 1, 0.9), row("runtime", 20, 4 * GB, 12, 0.9), row("page", 1, 0.4 * GB, 2, 1),
             row("page", 5, 0.5 * GB, 4, 1)]
     text = report.advice(document(rows))
-    assert "| a process of 02 each, PyTorch | 14.1 (calculated) | 16 GB | 5 |" in text
-    assert "| a process of the runtime each | 4.0 | 8 GB | 1 |" in text
+    assert "| a process of 02 each, PyTorch | 14.1 (calculated) | 16 GiB | 5 |" in text
+    assert "| a process of the runtime each | 4.0 | 8 GiB | 1 |" in text
     assert "every student adds 700 MB, so this machine, with 8 GiB, holds 9, too few for 20: let them run in 3 " in text
     assert "every student adds 200 MB, so this machine, with 8 GiB, holds 35, enough for 20." in text
-    assert "0.5 s for each one before them; the last of 20 had, calculated, a text after 12 s." in text
+    assert "0.5 s for each one before them; the last of 20 has a text after 12 s, calculated." in text
 
 
 def test_the_advice_turns_with_the_numbers(report):
     slow = report.advice(document([row("page", 1, GB, 2, 1), row("page", 5, GB, 10, 1)]))
-    assert "a text after 40 s. For a whole class that presses at once give each a process." in slow
+    assert "has a text after 40 s, calculated. For a whole class that presses at once give each a process." in slow
     assert "512" not in report.advice(document([row("02", 20, 900 * GB, 9, 9)]))
 
 
