@@ -251,7 +251,11 @@ def page(args: argparse.Namespace):
         finally:
             process.terminate()
             process.stdout.close()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def visits(students: int, args: argparse.Namespace) -> tuple[list[Visit], Memory]:
@@ -297,7 +301,7 @@ def visit(address: str, clip: str, choice: str) -> str:
     """Open the page, upload the clip, press Transcribe; returns the text. Raises httpx's errors, and ValueError."""
     import httpx
 
-    with httpx.Client(base_url=address, timeout=TIMEOUT) as web:
+    with httpx.Client(base_url=address, timeout=TIMEOUT, trust_env=False) as web:  # no proxy for what stays here
         web.get("/").raise_for_status()
         with open(clip, "rb") as sound:
             sent = web.post("/gradio_api/upload", files={"files": (Path(clip).name, sound)}).raise_for_status().json()
