@@ -48,8 +48,9 @@ from whisper_lab.console import LabError  # noqa: E402
 SCHEMA = "whisper-onnx-lab/classroom/1"
 TITLE = "Transcription:"  # what 02 prints above its text
 TIMEOUT = 300  # s for one class
-LEAST_S = 0.05  # between two looks at the memory; and at most one part in SPARE of the time goes into looking
-SPARE = 20
+# Between two looks at the memory: SPARE times what one costs, so that looking takes little from the students, and no
+# longer than a peak lasts.
+LEAST_S, MOST_S, SPARE = 0.05, 0.5, 20
 TEXT = 6  # where the transcript is in what the button Transcribe gives back: `build` in record/app.py
 CHOICE = "ONNX graphs, {}"
 TOO_LITTLE = f"ended: less than {RESERVE / 1e9:g} GB of memory were left"
@@ -103,11 +104,11 @@ class Memory:
 
     def look(self, pids: list[int]) -> int:
         """Look once; returns the bytes that are available."""
-        started, found = time.perf_counter(), [held(pid) for pid in pids]
+        before, found = time.thread_time(), [held(pid) for pid in pids]
         self.pss, self.rss = (max(old, sum(now)) for old, now in
                               zip((self.pss, self.rss), zip(*found, strict=True) if found else ((), ()), strict=True))
         self.least = min(self.least, available := available_bytes())
-        self.pause = max(LEAST_S, SPARE * (time.perf_counter() - started))
+        self.pause = min(MOST_S, max(LEAST_S, SPARE * (time.thread_time() - before)))
         return available
 
     def facts(self) -> dict[str, int]:

@@ -125,6 +125,18 @@ def test_a_cgroup_leaves_less_and_its_cached_files_do_not_count(classroom, tmp_p
     assert classroom.available_bytes(tmp_path, "4:memory:/x\n0::/job/step\n") == 2_000_000 < everything
 
 
+def test_the_memory_is_looked_at_often_enough_to_see_a_peak(classroom, monkeypatch):
+    sizes = iter([(10, 20), (30, 30), (5, 5)])
+    monkeypatch.setattr(classroom, "held", lambda pid: next(sizes))
+    memory = classroom.Memory()
+    for _ in range(3):
+        memory.look([1])
+    assert (memory.pss, memory.rss, memory.pause) == (30, 30, classroom.LEAST_S)
+    monkeypatch.setattr(classroom.time, "thread_time", iter([0.0, 60.0]).__next__)
+    memory.look([])
+    assert (memory.pss, memory.pause) == (30, classroom.MOST_S)
+
+
 def test_what_is_shared_counts_once(classroom):
     pss, rss = classroom.held(os.getpid())
     assert 0 < pss <= rss and rss > 20e6
