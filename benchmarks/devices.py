@@ -2,6 +2,7 @@
 
     make edge-pack MODEL=base PRECISION=int8
     python benchmarks/devices.py --only pythons --python /usr/bin/python3.11 ~/.pyenv/versions/3.12.1/bin/python
+    python benchmarks/devices.py --only newest                  # Python 3.14, which Debian testing has
     python benchmarks/devices.py --only runtimes                # 25 MB a version, in benchmarks/.envs
     python -m workbook.evidence.arm64                           # an arm64 Python; then, some minutes each:
     python benchmarks/devices.py --only aarch64
@@ -31,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import old_runtimes  # noqa: E402
+from benchmarks import newest_python, old_runtimes  # noqa: E402
 from whisper_lab import confidence, console, files  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 from workbook.evidence import arm64  # noqa: E402
@@ -48,7 +49,7 @@ PROCESSORS = {"Haswell": "AVX2 and FMA, no AVX-512, no VNNI",
 NEEDS = dict.fromkeys(("IvyBridge", "Nehalem"), {"OPENBLAS_CORETYPE": "Nehalem"})
 EMULATOR = "qemu-x86_64-static"
 LIMIT_S = 1500
-PARTS = ("pythons", "memory", "runtimes", "aarch64", "processors")
+PARTS = ("pythons", "newest", "memory", "runtimes", "aarch64", "processors")
 # Runs the archive's command line, then says the most memory that it has held.
 WATCHED = """import runpy
 try:
@@ -153,6 +154,23 @@ def in_pythons(pack: Path, reference: dict, pythons: list[str]) -> list[dict]:
     return rows
 
 
+def in_newest(pack: Path, reference: dict) -> dict:
+    """The newest Python there are wheels for, which needs no emulation; its wheels, installed by their digests."""
+    python = newest_python.command()
+    version = subprocess.check_output([*python, "--version"], text=True).split()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        if reason := pip_install([sys.executable], pack, *target(Path(folder), newest_python)):
+            return {"python": version, "error": reason}
+        return {"python": version, "packages_bytes": size_of(Path(folder)),
+                **compared(hear(python, pack, CLIPS, Path(folder)), reference)}
+
+
+def target(folder: Path, system) -> list[str]:
+    """pip's options to install into a folder for another Python or processor. system: has PYTHON and PLATFORMS."""
+    platforms = [word for platform in system.PLATFORMS for word in ("--platform", platform)]
+    return ["--target", str(folder), "--python-version", system.PYTHON, "--implementation", "cp", *platforms]
+
+
 def in_memory(pack: Path) -> dict[str, int]:
     """Peak memory in bytes of one short clip and of a recording of several windows, by clip, with four threads."""
     found = {}
@@ -187,10 +205,8 @@ def on_arm(pack: Path, reference: dict) -> dict:
     """
     if reason := arm64.missing():
         raise LabError(f"arm64 cannot be emulated: {reason}", "do what it says in brackets, then run this again")
-    platforms = [word for platform in arm64.PLATFORMS for word in ("--platform", platform)]
     with tempfile.TemporaryDirectory() as folder:
-        if reason := pip_install([sys.executable], pack, "--target", folder, "--python-version", arm64.PYTHON,
-                                 "--implementation", "cp", *platforms):
+        if reason := pip_install([sys.executable], pack, *target(Path(folder), arm64)):
             return {"processor": arm64.CPU, "error": reason}
         return {"processor": arm64.CPU, "python": arm64.PYTHON, "packages_bytes": size_of(Path(folder)),
                 **compared(hear(arm64.command(), pack, SHORT, Path(folder)), reference)}
@@ -243,6 +259,8 @@ def proofs_table(document: dict) -> str:
 def rows_of(found: dict) -> list[tuple[str, dict]]:
     """(where, what came out) of all parts of one archive."""
     rows = [(f"x86_64, clean environment, Python {row['python']}", row) for row in found.get("pythons", [])]
+    if row := found.get("newest"):
+        rows.append((f"x86_64, Python {row['python']} of Debian testing, with its own wheels", row))
     if row := found.get("aarch64"):
         rows.append((f"aarch64 (emulated {row['processor']}), Python {row.get('python', '')}, with its "
                      "own wheels", row))
@@ -275,7 +293,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--versions", nargs="+", default=old_runtimes.VERSIONS, metavar="X.Y.Z",
                         help="of onnxruntime (default: those of benchmarks/OLD-RUNTIMES.md)")
     args = parser.parse_args(argv)
-    work = {"pythons": lambda *given: in_pythons(*given, args.python), "aarch64": on_arm, "processors": on_processors,
+    work = {"pythons": lambda *given: in_pythons(*given, args.python), "newest": in_newest,
+            "aarch64": on_arm, "processors": on_processors,
             "memory": lambda pack, reference: in_memory(pack),
             "runtimes": lambda *given: over_runtimes(*given, args.versions)}
     with unpacked(Path(args.pack)) as pack:

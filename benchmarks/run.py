@@ -148,11 +148,11 @@ def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: floa
     return number + 1
 
 
-def refuse_busy(load: float | None, anyway: bool) -> float:
+def refuse_busy(load: float | None, anyway: bool, command: str = "python benchmarks/run.py") -> float:
     """Processor cores that other processes take now. Raises LabError where that, or the load, is no idle machine.
 
     load: None where this program's own preparations were the load of the last minute. anyway: a warning in place of
-    the error.
+    the error; command: what is being run, for the remedy.
     """
     others, busiest = busy_cores()
     if (load or 0) <= BUSY_LOAD and others <= BUSY_CORES:
@@ -161,7 +161,7 @@ def refuse_busy(load: float | None, anyway: bool) -> float:
     found.append(f"other processes take {others:.1f} of {console.count(os.cpu_count(), 'core')}{busiest}")
     problem = f"the machine is busy ({', '.join(found)}): times would be too long, and uneven"
     if not anyway:
-        raise LabError(problem, "wait until it is idle; or measure all the same: python benchmarks/run.py --anyway")
+        raise LabError(problem, f"wait until it is idle; or measure all the same: {command} --anyway")
     console.warn(problem)
     return others
 

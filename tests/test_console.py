@@ -1,6 +1,7 @@
 """How every script takes its flags and tells of its errors."""
 
 import argparse
+import contextlib
 import fcntl
 import io
 import json
@@ -218,6 +219,41 @@ def test_a_signal_that_is_ignored_stays_so(capsys):
         assert ended(lambda: signal.raise_signal(signal.SIGHUP), capsys) == (0, "")
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+# A module in C that is imported while a signal comes: what the handler raises, its own error hides.
+HIDES = """import os, time
+try:
+    os.kill(os.getpid(), {number})
+    time.sleep(20)
+except BaseException:
+    raise ImportError("numpy.core.multiarray failed to import") from None
+"""
+
+
+@pytest.mark.parametrize("number, status, name", [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+@pytest.mark.parametrize("module", ["onnxruntime", "soxr"])  # imported by `main`, and before it
+def test_a_signal_during_an_import_ends_the_runtime_as_any_other(nano_export, tmp_path, module, number, status, name):
+    (tmp_path / f"{module}.py").write_text(HIDES.format(number=int(number)))
+    done = subprocess.run([sys.executable, "-m", "whisper_lab", ROOT / "media" / "kitchen.wav", "--model", "nano",
+                           "--model-dir", nano_export / "graphs", "--quiet"], capture_output=True, text=True,
+                          timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert done.stderr == f"\nstopped by {name}; files are either complete or as they were before\n"
+
+
+def test_an_import_that_fails_by_itself_is_no_stop(capsys):
+    def fails():
+        raise ImportError("no module")
+
+    def later():
+        with contextlib.suppress(KeyboardInterrupt):  # as 09 does, which Ctrl-C spares its comparison
+            signal.raise_signal(signal.SIGINT)
+        raise console.LabError("a", "b")
+
+    assert ended(fails, capsys)[0] == 1
+    assert ended(later, capsys) == (1, "error: a\n  try: b\n")
+    assert ended(fails, capsys)[0] == 1  # the stop of the run before is forgotten
 
 
 # Foreign text --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import devices, operations
+from benchmarks import devices, newest_python, operations
 from tests.helpers.nano_pair import NAME, take
 from tools import edge_pack
 from whisper_lab.console import LabError
@@ -82,7 +82,29 @@ def test_what_was_measured_is_what_the_document_says():
         for where, row in devices.rows_of(found):
             assert "error" in row or len(set(row["other_texts"]) - unsure) <= ("onnxruntime" in row), where
         assert {row["onnxruntime"] for row in found.get("runtimes", []) if "error" in row} <= {"1.16.3"}
-    assert {"pythons", "aarch64", "processors", "runtimes"} <= set().union(*packs.values())
+    assert {"pythons", "newest", "aarch64", "processors", "runtimes"} <= set().union(*packs.values())
+
+
+def test_the_newest_python_was_run_and_is_one_that_the_pins_are_for():
+    found = json.loads(devices.KEPT.read_text())["packs"]["whisper-base-int8"]
+    rows = dict(devices.rows_of(found))
+    (where,) = [where for where in rows if "Debian testing" in where]
+    assert newest_python.PYTHON in where and rows[where]["clips"] == len(devices.CLIPS)
+    assert f"to {newest_python.PYTHON}" in (ROOT / "edge" / "device" / "README.md").read_text()
+
+
+def test_pip_is_asked_for_the_other_pythons_wheels(tmp_path):
+    options = devices.target(tmp_path, newest_python)
+    assert options[:4] == ["--target", str(tmp_path), "--python-version", newest_python.PYTHON]
+    assert options.count("--platform") == len(newest_python.PLATFORMS)
+
+
+def test_without_apt_it_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(newest_python, "FOLDER", tmp_path / "python")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match="no apt-get here") as raised:
+        newest_python.command()
+    assert "--python" in raised.value.remedy and not (tmp_path / "python").exists()
 
 
 def test_a_version_that_is_measured_again_replaces_its_row():

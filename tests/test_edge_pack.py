@@ -194,6 +194,16 @@ def test_advice_is_for_the_device(device, arguments, problem, remedy):
     assert problem in told and re.search(remedy, advice) and "03-" not in advice and "01-" not in advice
 
 
+def test_archive_is_not_part_of_the_pack_and_the_remedy_works(device, tmp_path):
+    problem, remedy = errors(done := device("-m", "whisper_lab", "archive", "recordings", "--output-dir", "out"))
+    assert "archive" in problem and "not part of this pack" in problem and done.stderr.count("\n") == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "recordings").mkdir()
+    shutil.copy(CLIP, tmp_path / "recordings")
+    typed = re.search(r"python (-m whisper_lab) FOLDER", remedy)[1].split()
+    assert SAID in device(*typed, "recordings", "--quiet").stdout
+
+
 def test_damage_on_the_device_is_noticed_and_the_remedy_finds_it(device, unpacked, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(unpacked, copy)

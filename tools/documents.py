@@ -19,7 +19,7 @@ from whisper_lab import console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
-             "docs/profiling.md", "docs/devices.md", "workbook/architecture/README.md")
+             "docs/profiling.md", "docs/devices.md", "workbook/architecture/README.md", "workbook/instructors.md")
 
 
 def nano_table() -> str:
@@ -184,6 +184,24 @@ def device_bounds() -> str:
     return operations.bounds_table(_operations())
 
 
+def class_memory() -> str:
+    """What a student and a class take with whisper-nano, as workbook.generate writes it from the evidence."""
+    from workbook import markdown
+    from workbook.values import Results
+
+    return markdown.memory(Results())
+
+
+def classroom_table() -> str:
+    """Twenty students at once, measured, and the server that they need, from benchmarks/classroom.py."""
+    from benchmarks import classroom_report
+
+    path = ROOT / "benchmarks" / "classroom.json"
+    if not path.exists():
+        return "Not measured in this copy: `python benchmarks/classroom.py` does it, on an idle machine."
+    return classroom_report.document(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _operations() -> dict:
     return json.loads((ROOT / "benchmarks" / "operations.json").read_text(encoding="utf-8"))
 
@@ -204,6 +222,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "throughput": throughput_table, "short-windows": short_windows_table,
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
+    "memory": class_memory, "classroom": classroom_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

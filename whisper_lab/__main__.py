@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from whisper_lab import audio, confidence, console, flags, names, transcribe, transcripts
+from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.onnx_whisper import OnnxWhisper
-from whisper_lab.together import Together
+
+with console.importing(__name__):
+    from whisper_lab import audio, confidence, flags, names, transcribe, transcripts
+    from whisper_lab.onnx_whisper import OnnxWhisper
+    from whisper_lab.together import Together
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -208,8 +208,12 @@ def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
 
 # How a program ends --------------------------------------------------------------------------------------------------
 
+_asked: list[int] = []  # the signal that has asked this program to end
+
+
 def stop(number: int, _frame=None) -> None:
     """A signal's handler: raises what ends the program, so that `finally` blocks run and temporary files go."""
+    _asked[:] = [number]
     raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
 
@@ -217,19 +221,58 @@ def stop(number: int, _frame=None) -> None:
 def _stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP (kill, scancel, a closed terminal) end the block as Ctrl-C does.
 
-    One that is ignored stays so: after nohup a closed terminal stops nothing.
+    One that is ignored stays so: after nohup a closed terminal stops nothing. Where a signal arrives while a module in
+    C is imported, such as onnxruntime's, what `stop` raised comes out as an ImportError; the program is stopped all the
+    same.
     """
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))
-               and signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+              if (number := getattr(signal, name, None))}
+    numbers = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     for number in numbers:
         signal.signal(number, stop)
+    _asked.clear()
     try:
         yield
+    except Exception as error:
+        if _asked and _is_of_an_import(error):
+            stop(*_asked)
+        raise
     finally:
         for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number])
+
+
+def _is_of_an_import(error: BaseException | None) -> bool:
+    """Whether a failed import is behind an error."""
+    while error is not None and not isinstance(error, ImportError | SystemError):  # the second one is C's own
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+@contextlib.contextmanager
+def importing(name: str) -> Iterator[None]:
+    """Around what a program imports before its `run`: a signal meanwhile ends it as it does later.
+
+    name: __name__ of the file; where that is imported by another program, nothing changes.
+    """
+    if name != "__main__":
+        yield
+        return
+    try:
+        with _stoppable():
+            yield
+    except (KeyboardInterrupt, Stopped) as end:
+        sys.exit(_told(end))
+
+
+def _told(end: KeyboardInterrupt | Stopped) -> int:
+    """The line of a program that is stopped, on stderr; returns its exit status."""
+    name, status = (end.name, end.code) if isinstance(end, Stopped) else ("Ctrl-C", 128 + signal.SIGINT)
+    with contextlib.suppress(OSError):  # the terminal that was closed
+        print(f"\nstopped by {name}; files are either complete or as they were before", file=sys.stderr)
+    return status
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -246,13 +289,8 @@ def run(main: Callable[[], int | None]) -> None:
             log.exception("traceback of the error below")
         error(problem)
         status = 1
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C; files are either complete or as they were before", file=sys.stderr)
-        status = 130
-    except Stopped as end:
-        with contextlib.suppress(OSError):  # the terminal that was closed
-            print(f"\nstopped by {end.name}; files are either complete or as they were before", file=sys.stderr)
-        status = end.code
+    except (KeyboardInterrupt, Stopped) as end:
+        status = _told(end)
     except BrokenPipeError:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

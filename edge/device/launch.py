@@ -55,6 +55,9 @@ def advice(error: LabError, pack: dict, arguments: list[str]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Transcribe clips, or listen; the exit status is theirs."""
     given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["archive"] and not Path("archive").exists():  # else it is a folder of recordings
+        raise LabError("archive, which transcribes many recordings once each, is not part of this pack",
+                       "name the folder itself: python -m whisper_lab FOLDER; or use archive where the lab is")
     listening, arguments = "--listen" in given, [word for word in given if word != "--listen"]
     pack = json.loads((HERE / "pack.json").read_text(encoding="utf-8"))
     if listening and pack["optimized"]:
