@@ -42,7 +42,7 @@ import classroom_report  # noqa: E402
 import run  # noqa: E402
 from classroom_report import RESERVE, WAYS  # noqa: E402
 
-from whisper_lab import audio, checkpoints, console, files, machine, names  # noqa: E402
+from whisper_lab import audio, checkpoints, console, files, flags, machine, names  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/classroom/1"
