@@ -30,23 +30,28 @@ ANSWER = [40, 300, 7, 120, 41, 55, 260, 9]  # any tokens will do: logits are com
 @pytest.fixture(scope="module")
 def make_job(nano, nano_export, tmp_path_factory):
     """A function precision -> a job over a copy of nano's pair, with one sound to compare on."""
-    def made(precision: str = "fp32", folder: Path | None = None) -> layouts.Job:
-        folder = folder or tmp_path_factory.mktemp("layouts")
-        runtime = folder / f"{NAME}_runtime"
-        shutil.copytree(nano_export / "graphs" / runtime.name, runtime)
+    def made(precision: str = "fp32") -> layouts.Job:
+        folder = tmp_path_factory.mktemp("layouts")
+        shutil.copytree(nano_export / "graphs" / f"{NAME}_runtime", folder / f"{NAME}_runtime")
         for path in pair_of(nano_export / "graphs", NAME, precision).values():
             shutil.copy(path, folder)
-        spec, rules = FeatureSpec.from_folder(runtime), TokenRules.from_folder(runtime)
-        features = log_mel(audio.load(MEDIA / "kitchen.wav").samples, spec)[None]
-        prompt = rules.prompt("en")
-        sound = SimpleNamespace(name="kitchen", features=features, forced=np.array([[*prompt, *ANSWER]], np.int64),
-                                prompt_length=len(prompt))
-        (stage := folder / "stage").mkdir()
-        config = SimpleNamespace(**json.loads((runtime / "config.json").read_text(encoding="utf-8")))
-        return layouts.Job(SimpleNamespace(name=NAME, folder=nano), config, spec, rules,
-                           pair_of(folder, NAME, precision), precision, stage, [sound], 1)
+        return job_over(folder, NAME, precision, nano)
 
     return made
+
+
+def job_over(folder: Path, name: str, precision: str, checkpoint: Path) -> layouts.Job:
+    """The pair in a folder, and one sound to compare on."""
+    runtime = folder / f"{name}_runtime"
+    spec, rules = FeatureSpec.from_folder(runtime), TokenRules.from_folder(runtime)
+    features = log_mel(audio.load(MEDIA / "kitchen.wav").samples, spec)[None]
+    prompt = rules.prompt("en")
+    sound = SimpleNamespace(name="kitchen", features=features, forced=np.array([[*prompt, *ANSWER]], np.int64),
+                            prompt_length=len(prompt))
+    (stage := folder / "stage").mkdir(exist_ok=True)
+    config = SimpleNamespace(**json.loads((runtime / "config.json").read_text(encoding="utf-8")))
+    return layouts.Job(SimpleNamespace(name=name, folder=checkpoint), config, spec, rules,
+                       pair_of(folder, name, precision), precision, stage, [sound], 1)
 
 
 @pytest.fixture(scope="module")
