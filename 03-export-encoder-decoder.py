@@ -201,8 +201,8 @@ def export(work, args, folder: Path) -> None:
         done, kept = convert(precision, sources, pair, made, work.model.config if optimized else None)
         placed = work.finish(precision, pair, made, done, kept, optimized)  # metadata, gates, then into place
         fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
-        if args.layout != "pair" and not optimized:
-            work.lay_out(args.layout, precision, placed, folder)
+        for layout in [] if optimized else args.layout:
+            work.lay_out(layout, precision, placed, folder)
     if args.sensitivity:
         work.sensitivity(fp32 | easier, folder / "sensitivity", args.reduce_range)
 
@@ -222,9 +222,9 @@ def arguments(argv: list[str] | None):
                       help="compute in float16, or only store it (default: %(default)s)")
     more.add_argument("--int8-exclude", metavar="REGEX", help="linear layers to keep in float32, such as 'fc2'")
     more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
-    more.add_argument("--layout", choices=["pair", "genai", "optimum", "sherpa"], default="pair",
-                      help="also a folder for another runtime: onnxruntime-genai, optimum-onnx and transformers.js, or "
-                           "sherpa-onnx (default: %(default)s)")
+    more.add_argument("--layout", nargs="+", choices=["genai", "optimum", "sherpa"], default=[],
+                      help="also a folder for another runtime: onnxruntime-genai, optimum-onnx and transformers.js, "
+                           "sherpa-onnx")
     args = console.parse(parser, argv)
     try:
         re.compile(args.int8_exclude or "")
@@ -243,8 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = checkpoints.resolve(args.model)
     work = Export(checkpoint, Settings(Path(args.output_dir), args.threads, args.seed, args.fp16_mode,
                                        args.alignment_heads, verify=not args.no_verify))
-    if args.layout != "pair":  # refused before the work, not after it
-        layouts.check(args.layout, checkpoint.name, work.runtime.spec)
+    for layout in args.layout:  # refused before the work, not after it
+        layouts.check(layout, checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
         export(work, args, folder)
     work.report(vars(args), args.output_json)
