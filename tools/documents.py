@@ -19,7 +19,7 @@ from whisper_lab import console, files, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
-             "docs/profiling.md", "docs/devices.md", "workbook/architecture/README.md")
+             "docs/profiling.md", "docs/devices.md", "docs/runtimes.md", "workbook/architecture/README.md")
 
 
 def nano_table() -> str:
@@ -146,6 +146,15 @@ def throughput_table() -> str:
     return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
 
 
+def runtimes_table() -> str:
+    """The layouts in other runtimes, from benchmarks/runtimes.py."""
+    from benchmarks import runtimes
+
+    if not runtimes.KEPT.exists():
+        return "Not measured in this copy: `python benchmarks/runtimes.py --help` says how."
+    return runtimes.table(json.loads(runtimes.KEPT.read_text(encoding="utf-8")))
+
+
 def device_sizes() -> str:
     """Size and memory of the archives for small devices, from benchmarks/devices.py."""
     from benchmarks import devices
@@ -193,6 +202,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
     "throughput": throughput_table, "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
+    "runtimes": runtimes_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
