@@ -3,6 +3,10 @@
 The programs are the benchmark's, which asks the same runtimes for benchmarks/RUNTIMES.md.
 """
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +45,55 @@ def test_a_runtime_hears_what_this_lab_hears(make_job, runtime, precision):
     assert found == heard_here(job.pair["encoder"].parent, NAME, precision, CLIPS)
 
 
+# Times of words ------------------------------------------------------------------------------------------------------
+
+SHERPA = """
+import json, sys
+import sherpa_onnx
+from harness import read_wav
+encoder, decoder, tokens, clip = sys.argv[1:]
+recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(encoder=encoder, decoder=decoder, tokens=tokens, language="en",
+                                                        enable_token_timestamps=True)
+stream = recognizer.create_stream()
+stream.accept_waveform(16000, read_wav(clip))
+recognizer.decode_stream(stream)
+print(json.dumps([stream.result.tokens, stream.result.timestamps]))
+"""
+
+
+def spoken(references) -> tuple[float, float]:
+    """When kitchen.wav begins and ends to speak, s; as far as attention can tell."""
+    segment, = references["kitchen.wav"]["segments"]
+    return segment["start_s"] - 0.4, segment["end_s"] + 0.4
+
+
+def test_transformers_js_times_words_with_the_alignment_heads(make_job, references):
+    job = make_job()
+    layouts.write("optimum", job)
+    row, = runtimes.heard("transformers.js", job.folder("optimum"), CLIPS[:1], dtype="fp32", return_timestamps="word")
+    starts, ends = zip(*(chunk["timestamp"] for chunk in row["chunks"]), strict=True)
+    assert [chunk["text"].strip() for chunk in row["chunks"]] == references["kitchen.wav"]["text"].split()
+    assert list(starts) == sorted(starts) and len(set(starts)) == len(starts)
+    begin, end = spoken(references)
+    assert begin <= starts[0] and ends[-1] <= end
+
+
+def test_sherpa_times_tokens_with_the_alignment_heads(make_job, references):
+    job = make_job()
+    layouts.write("sherpa", job)
+    files = [next(job.folder("sherpa").glob(f"*{name}")) for name in ("-encoder.onnx", "-decoder.onnx", "tokens.txt")]
+    place = os.pathsep.join([str(runtimes.packages("sherpa-onnx")), str(runtimes.ROOT / "benchmarks" / "peers")])
+    done = subprocess.run([sys.executable, "-c", SHERPA, *files, CLIPS[0]["wav"]], capture_output=True, text=True,
+                          timeout=120, env=os.environ | {"PYTHONPATH": place})
+    assert done.returncode == 0, done.stderr
+    tokens, times = json.loads(done.stdout.splitlines()[-1])
+    assert "".join(tokens).strip() == references["kitchen.wav"]["text"] and len(times) == len(tokens)
+    begin, end = spoken(references)
+    assert times == sorted(times) and len(set(times)) == len(times) and max(times) <= end and min(times[1:]) >= begin
+
+
+# In a browser --------------------------------------------------------------------------------------------------------
+
 PAGE = """<!doctype html><meta charset="utf-8"><title>transformers.js</title><script type="module">
 import { env, pipeline } from './transformers/dist/transformers.min.js';
 env.allowRemoteModels = false;
@@ -77,6 +130,8 @@ def test_transformers_js_in_a_browser_hears_what_this_lab_hears(make_job, tmp_pa
     assert not [line for line in page.trouble if line.startswith("http")]  # no request left this machine
 
 
+# Real weights --------------------------------------------------------------------------------------------------------
+
 @pytest.fixture(scope="module")
 def real(published, tmp_path_factory, run_script) -> layouts.Job:
     """The pair of whisper-tiny.en in float32: real weights, and an English-only vocabulary; with optimum's layout."""
@@ -89,7 +144,7 @@ def real(published, tmp_path_factory, run_script) -> layouts.Job:
 
 @pytest.mark.parametrize("runtime", ["optimum", "transformers.js", "sherpa-onnx"])
 def test_a_runtime_hears_what_this_lab_hears_with_real_weights(real, runtime):
-    english = [clip for clip in CLIPS if clip["language"] == "en"]
+    english = [{"id": name, "wav": str(MEDIA / f"{name}.wav"), "language": "en"} for name in ("kitchen", "hello")]
     if runtime == "sherpa-onnx":
         layouts.write("sherpa", real)
     found = runtimes.texts(runtime, real.folder(LAYOUT[runtime]), english)

@@ -4,7 +4,8 @@
 //     node hear.mjs '{"clips": "clips.json", "artefact": "whisper-base_int8_optimum", "setting": {"dtype": "q8"},
 //                     "threads": 1, "repeats": 1}'
 //
-// Setting: dtype, as of `pipeline`; subfolder, where the graphs are not in onnx/.
+// Setting: dtype, as of `pipeline`; subfolder, where the graphs are not in onnx/; return_timestamps, 'word' for `chunks`
+// with the times of words, which graphs have that were exported with --alignment-heads.
 import fs from 'node:fs';
 import path from 'node:path';
 import { env, pipeline } from '@huggingface/transformers';
@@ -41,10 +42,10 @@ async function open() {
 
 async function heard(recognize, samples, language) {
   const start = performance.now(), processor = process.cpuUsage();
-  const said = await recognize(samples, recognize.model.generation_config.is_multilingual
-    ? { language, task: 'transcribe' } : {});
+  const said = await recognize(samples, { return_timestamps: job.setting.return_timestamps ?? false,
+    ...(recognize.model.generation_config.is_multilingual ? { language, task: 'transcribe' } : {}) });
   const used = process.cpuUsage(processor);
-  return { text: said.text.trim(), seconds: (performance.now() - start) / 1000,
+  return { text: said.text.trim(), chunks: said.chunks, seconds: (performance.now() - start) / 1000,
     cpu: (used.user + used.system) / 1e6 };
 }
 
@@ -56,6 +57,6 @@ await heard(recognize, readWav(clips[0].wav).subarray(0, WINDOW), clips[0].langu
 for (const clip of clips) {
   const samples = readWav(clip.wav), runs = [];
   for (let i = 0; i < job.repeats; i += 1) runs.push(await heard(recognize, samples, clip.language));
-  console.log(JSON.stringify({ clip: clip.id, text: runs[0].text, steady: new Set(runs.map((run) => run.text)).size === 1,
-    seconds: median(runs.map((run) => run.seconds)), cpu_s: median(runs.map((run) => run.cpu)) }));
+  console.log(JSON.stringify({ clip: clip.id, text: runs[0].text, chunks: runs[0].chunks,
+    steady: new Set(runs.map((run) => run.text)).size === 1, seconds: median(runs.map((run) => run.seconds)), cpu_s: median(runs.map((run) => run.cpu)) }));
 }

@@ -66,11 +66,16 @@ def transformers_js() -> Path:
 
 
 def texts(runtime: str, artefact: Path, clips: list[dict], dtype: str = "fp32") -> list[str]:
-    """What a runtime hears in clips (id, wav, language): by the program that the benchmark asks it with."""
+    """What a runtime hears in clips (id, wav, language)."""
+    return [row["text"] for row in heard(runtime, artefact, clips, dtype=dtype)]
+
+
+def heard(runtime: str, artefact: Path, clips: list[dict], **setting: str) -> list[dict]:
+    """A row for each clip from the program that the benchmark asks the runtime with."""
     rows = artefact.parent / f"{artefact.name}-clips.json"
     rows.write_text(json.dumps([{"long": False, **clip} for clip in clips]), encoding="utf-8")
     job = json.dumps({"clips": str(rows), "artefact": str(artefact), "checkpoint": str(artefact), "threads": 1,
-                      "repeats": 1, "packages": [], "setting": {"dtype": dtype}})
+                      "repeats": 1, "packages": [], "setting": setting})
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if runtime == "transformers.js":
         command = ["node", str(transformers_js() / "hear.mjs")]
@@ -81,4 +86,4 @@ def texts(runtime: str, artefact: Path, clips: list[dict], dtype: str = "fp32") 
     done = subprocess.run([*command, job], capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [row["text"] for row in found if "clip" in row]
+    return [row for row in found if "clip" in row]
