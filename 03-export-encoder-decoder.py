@@ -181,8 +181,6 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
 
 def export(work, args, folder: Path) -> None:
     """All that was asked for, made in `folder` first: float32, and from it the precisions one by one."""
-    from whisper_lab.export import layouts
-
     start = time.perf_counter()
     fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
     work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
@@ -200,8 +198,8 @@ def export(work, args, folder: Path) -> None:
         done, kept = convert(precision, sources, pair, made, work.model.config if optimized else None)
         placed = work.finish(precision, pair, made, done, kept, optimized)  # metadata, gates, then into place
         fp32 = {part: path if path.exists() else placed[part] for part, path in fp32.items()}
-        if args.layout == "genai" and not optimized:
-            layouts.write_genai(work.checkpoint, work.model.config, work.runtime.spec, placed, precision)
+        for layout in [] if optimized else args.layout:
+            work.lay_out(layout, precision, placed, folder)
     if args.sensitivity:
         work.sensitivity(fp32 | easier, folder / "sensitivity", args.reduce_range)
 
@@ -222,8 +220,9 @@ def arguments(argv: list[str] | None):
     more.add_argument("--int8-exclude", type=flags.pattern, metavar="REGEX",
                       help="linear layers to keep in float32, such as 'fc2'")
     more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
-    more.add_argument("--layout", choices=["pair", "genai"], default="pair",
-                      help="genai: also a folder that onnxruntime-genai opens (default: %(default)s)")
+    more.add_argument("--layout", nargs="+", choices=["genai", "optimum", "sherpa"], default=[],
+                      help="also a folder for another runtime: onnxruntime-genai, optimum-onnx and transformers.js, "
+                           "sherpa-onnx")
     return flags.parse(parser, argv)
 
 
@@ -237,8 +236,8 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = checkpoints.resolve(args.model)
     work = Export(checkpoint, Settings(Path(args.output_dir), args.threads, args.seed, args.fp16_mode,
                                        args.alignment_heads, verify=not args.no_verify))
-    if args.layout == "genai":  # refused before the work, not after it
-        layouts.check_genai(checkpoint.name, work.runtime.spec)
+    for layout in args.layout:  # refused before the work, not after it
+        layouts.check(layout, checkpoint.name, work.runtime.spec)
     with publish.stage(args.output_dir) as folder:
         export(work, args, folder)
     work.report(vars(args), args.output_json)

@@ -114,7 +114,7 @@ audit: $(TOOLS)/.all ## known faults of the locked packages (status 1: there are
 
 clean: ## remove what the scripts wrote: reports, exported graphs, caches (not recordings, not checkpoints)
 	rm -rf reports edge/packs .pytest_cache .ruff_cache whisper_model_dir/*.onnx whisper_model_dir/*.onnx.data \
-		whisper_model_dir/*_runtime whisper_model_dir/*_genai
+		whisper_model_dir/*_runtime whisper_model_dir/*_genai whisper_model_dir/*_optimum whisper_model_dir/*_sherpa
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment

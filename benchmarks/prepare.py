@@ -45,6 +45,8 @@ UNWANTED = {"openvino-convert": ["torchvision"]}
 RECIPES = {
     "graphs": (None, [str(ROOT / "03-export-encoder-decoder.py"), "--model", "{checkpoint}", "--precision", "all",
                       "--optimize", "--output-dir", "{out}", "--no-verify"]),
+    "layouts": (None, [str(ROOT / "03-export-encoder-decoder.py"), "--model", "{checkpoint}", "--precision", "all",
+                       "--layout", "optimum", "sherpa", "--output-dir", "{out}", "--no-verify"]),
     "optimum": ("optimum", ["-m", "optimum.commands.optimum_cli", "export", "onnx", "--model", "{checkpoint}", "--task",
                             "automatic-speech-recognition-with-past", "{out}"]),
     **{f"ct2-{kind}": ("convert", ["-m", "ctranslate2.converters.transformers", "--model", "{checkpoint}",
@@ -148,7 +150,7 @@ def own_code(recipe: tuple) -> list[str]:
     """This lab's own conversions are made again when the code that makes them changes."""
     sources = [Path(recipe[1][0])]
     if recipe[0] is None:
-        sources += sorted((ROOT / "whisper_lab" / "export").glob("*.py"))
+        sources += sorted((ROOT / "whisper_lab" / "export").rglob("*.py"))
     return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
 
 

@@ -65,7 +65,8 @@ def test_demo_without_a_clip_says_so(project):
 def test_clean_keeps_what_a_user_made(project):
     keep = [project / "speech.wav", project / "whisper_model_dir" / "whisper-nano" / "config.json"]
     away = [project / "reports" / "a.json", *(project / "whisper_model_dir" / name for name in (
-        "whisper-nano_encoder.onnx", "whisper-nano_runtime/tokenizer.json", "whisper-nano_int8_genai/encoder.onnx"))]
+        "whisper-nano_encoder.onnx", "whisper-nano_runtime/tokenizer.json", "whisper-nano_int8_genai/encoder.onnx",
+        "whisper-nano_int8_optimum/onnx/encoder.onnx", "whisper-nano_int8_sherpa/encoder.onnx"))]
     for path in keep + away:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -19,7 +19,8 @@ from whisper_lab import console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 DOCUMENTS = ("README.md", "docs/lab.md", "docs/next-labs.md", "docs/reference.md", "docs/benchmarks.md",
-             "docs/profiling.md", "docs/devices.md", "workbook/architecture/README.md", "workbook/instructors.md")
+             "docs/profiling.md", "docs/devices.md", "docs/runtimes.md", "workbook/architecture/README.md",
+             "workbook/instructors.md")
 
 
 def nano_table() -> str:
@@ -156,6 +157,15 @@ def short_windows_table() -> str:
     return short_windows.table(json.loads(path.read_text(encoding="utf-8")))
 
 
+def runtimes_table() -> str:
+    """The layouts in other runtimes, from benchmarks/runtimes.py."""
+    from benchmarks import runtimes
+
+    if not runtimes.KEPT.exists():
+        return "Not measured in this copy: `python benchmarks/runtimes.py --help` says how."
+    return runtimes.table(json.loads(runtimes.KEPT.read_text(encoding="utf-8")))
+
+
 def device_sizes() -> str:
     """Size and memory of the archives for small devices, from benchmarks/devices.py."""
     from benchmarks import devices
@@ -223,6 +233,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,
+    "runtimes": runtimes_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)

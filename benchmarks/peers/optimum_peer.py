@@ -1,4 +1,7 @@
-"""optimum-onnx: its own three graphs under transformers' `generate`."""
+"""optimum-onnx: graphs in its layout, its own or those of 03 --layout optimum, under transformers' `generate`.
+
+Setting: none.
+"""
 
 import harness
 
@@ -31,4 +34,29 @@ class Optimum:
         return found[0, -self.tokens:].tolist()
 
 
-harness.main(Optimum)
+def listen(job: dict):
+    """One greedy pass without timestamps."""
+    import onnxruntime
+    import torch
+    from optimum.onnxruntime import ORTModelForSpeechSeq2Seq
+    from transformers import AutoProcessor
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(job["threads"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job["threads"]
+    model = ORTModelForSpeechSeq2Seq.from_pretrained(job["artefact"], session_options=options)
+    processor = AutoProcessor.from_pretrained(job["artefact"])
+    multilingual = model.generation_config.is_multilingual
+
+    def hear(samples, clip):
+        features = processor(samples, sampling_rate=16000, return_tensors="pt").input_features
+        asked = {"language": clip["language"], "task": "transcribe"} if multilingual else {}
+        found = model.generate(features, num_beams=1, **asked)
+        return processor.batch_decode(found, skip_special_tokens=True)[0]
+
+    return hear
+
+
+harness.main(Optimum, listen)

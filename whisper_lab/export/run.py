@@ -38,6 +38,7 @@ class Export:
         torch.manual_seed(settings.seed)
         self.checkpoint, self.settings = checkpoint, settings
         self.rows: list[dict] = []
+        self.layouts: list[dict] = []
         self.fp32_bytes: dict[str, int] = {}
         self.vectors: dict[str, dict] = {}
         self.export_s = 0.0
@@ -116,6 +117,16 @@ class Export:
             graphs.release_memory()
         return placed
 
+    def lay_out(self, layout: str, precision: str, placed: dict[str, Path], folder: Path) -> None:
+        """The checked graphs once more for another runtime, compared with themselves; `folder`: for unfinished files.
+
+        Raises LabError where the layout cannot be written, or does not say what the pair says.
+        """
+        job = layouts.Job(self.checkpoint, self.model.config, self.runtime.spec, self.runtime.rules, placed, precision,
+                          folder, self.sounds if self.settings.verify else None, self.settings.threads)
+        self.layouts.append(layouts.write(layout, job))
+        graphs.release_memory()
+
     def _check(self, precision: str, pair: dict[str, Path], excluded: dict[str, int], optimized: bool) -> list[Gate]:
         from whisper_lab.export import verify
 
@@ -176,7 +187,7 @@ class Export:
                 "options": {key: value for key, value in options.items() if not key.startswith("output")},
                 "silence": dataclasses.asdict(self.silence),
                 "export_s": round(self.export_s, 2), "peak_rss_bytes": machine.peak_rss_bytes(),
-                "graphs": [*self._earlier(), *self.rows], "sensitivity": self.scores}
+                "graphs": [*self._earlier(), *self.rows], "layouts": self.layouts, "sensitivity": self.scores}
 
     def _earlier(self) -> list[dict]:
         """Rows of earlier runs on the same weights, for graphs that this run did not write again."""

@@ -1,0 +1,161 @@
+"""The layouts in the runtimes that they are for: each writes what this lab's own runtime writes, from the same weights.
+
+The programs are the benchmark's, which asks the same runtimes for benchmarks/RUNTIMES.md.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import browser, runtimes
+from tests.test_layouts import job_over
+from tests.test_layouts import make_job as make_job  # the fixture
+from whisper_lab import audio, transcribe
+from whisper_lab.decoding import Options
+from whisper_lab.export import layouts
+from whisper_lab.metrics import word_errors
+from whisper_lab.onnx_whisper import OnnxWhisper
+
+NAME, MEDIA = "whisper-nano", Path(__file__).resolve().parent.parent / "media"
+# sherpa-onnx stops at half as many tokens as the decoder has positions; nano's short ones are not enough for hello.wav.
+CLIPS = [{"id": name, "wav": str(MEDIA / f"{name}.wav"), "language": language}
+         for name, language in (("kitchen", "en"), ("nederlands", "nl"), ("digits", "en"))]
+LAYOUT = {"optimum": "optimum", "transformers.js": "optimum", "sherpa-onnx": "sherpa"}
+DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8", "int4": "q4"}
+
+
+def heard_here(folder: Path, name: str, precision: str, clips: list[dict]) -> list[str]:
+    """What this lab's runtime hears, in whole windows as the others."""
+    runtime = OnnxWhisper(folder, name, precision, threads=1)
+    return [transcribe.transcribe(runtime, audio.load(clip["wav"]).samples,
+                                  Options(language=clip["language"], audio_context="full", no_speech_threshold=None,
+                                          temperatures=(0.0,))).text.strip() for clip in clips]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("runtime", ["optimum", "transformers.js", "sherpa-onnx"])
+def test_a_runtime_hears_what_this_lab_hears(make_job, runtime, precision):
+    job = make_job(precision)
+    layouts.write(LAYOUT[runtime], job)
+    found = runtimes.texts(runtime, job.folder(LAYOUT[runtime]), CLIPS, DTYPES[precision])
+    assert found == heard_here(job.pair["encoder"].parent, NAME, precision, CLIPS)
+
+
+# Times of words ------------------------------------------------------------------------------------------------------
+
+SHERPA = """
+import json, sys
+import sherpa_onnx
+from harness import read_wav
+encoder, decoder, tokens, clip = sys.argv[1:]
+recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(encoder=encoder, decoder=decoder, tokens=tokens, language="en",
+                                                        enable_token_timestamps=True)
+stream = recognizer.create_stream()
+stream.accept_waveform(16000, read_wav(clip))
+recognizer.decode_stream(stream)
+print(json.dumps([stream.result.tokens, stream.result.timestamps]))
+"""
+
+
+def spoken(references) -> tuple[float, float]:
+    """When kitchen.wav begins and ends to speak, s; as far as attention can tell."""
+    segment, = references["kitchen.wav"]["segments"]
+    return segment["start_s"] - 0.4, segment["end_s"] + 0.4
+
+
+def test_transformers_js_times_words_with_the_alignment_heads(make_job, references):
+    job = make_job()
+    layouts.write("optimum", job)
+    row, = runtimes.heard("transformers.js", job.folder("optimum"), CLIPS[:1], dtype="fp32", return_timestamps="word")
+    starts, ends = zip(*(chunk["timestamp"] for chunk in row["chunks"]), strict=True)
+    assert [chunk["text"].strip() for chunk in row["chunks"]] == references["kitchen.wav"]["text"].split()
+    assert list(starts) == sorted(starts) and len(set(starts)) == len(starts)
+    begin, end = spoken(references)
+    assert begin <= starts[0] and ends[-1] <= end
+
+
+def test_sherpa_times_tokens_with_the_alignment_heads(make_job, references):
+    job = make_job()
+    layouts.write("sherpa", job)
+    files = [next(job.folder("sherpa").glob(f"*{name}")) for name in ("-encoder.onnx", "-decoder.onnx", "tokens.txt")]
+    place = os.pathsep.join([str(runtimes.packages("sherpa-onnx")), str(runtimes.ROOT / "benchmarks" / "peers")])
+    done = subprocess.run([sys.executable, "-c", SHERPA, *files, CLIPS[0]["wav"]], capture_output=True, text=True,
+                          timeout=120, env=os.environ | {"PYTHONPATH": place})
+    assert done.returncode == 0, done.stderr
+    tokens, times = json.loads(done.stdout.splitlines()[-1])
+    assert "".join(tokens).strip() == references["kitchen.wav"]["text"] and len(times) == len(tokens)
+    begin, end = spoken(references)
+    assert times == sorted(times) and len(set(times)) == len(times) and max(times) <= end and min(times[1:]) >= begin
+
+
+# In a browser --------------------------------------------------------------------------------------------------------
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>transformers.js</title><script type="module">
+import { env, pipeline } from './transformers/dist/transformers.min.js';
+env.allowRemoteModels = false;
+env.allowLocalModels = true;
+env.localModelPath = './models/';
+env.useBrowserCache = env.useWasmCache = false;
+env.backends.onnx.wasm.wasmPaths = new URL('./onnxruntime-web/dist/', location).href;
+env.backends.onnx.wasm.numThreads = 1;
+window.hear = async (model, dtype, samples, language) => {
+  const recognize = await pipeline('automatic-speech-recognition', model, { device: 'wasm', dtype });
+  return (await recognize(Float32Array.from(samples), { language, task: 'transcribe' })).text;
+};
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_transformers_js_in_a_browser_hears_what_this_lab_hears(make_job, tmp_path, precision):
+    packages, job = runtimes.transformers_js() / "node_modules", make_job(precision)
+    layouts.write("optimum", job)
+    (tmp_path / "models").symlink_to(job.folder("optimum").parent)
+    (tmp_path / "transformers").symlink_to(packages / "@huggingface" / "transformers")
+    (tmp_path / "onnxruntime-web").symlink_to(packages / "onnxruntime-web")
+    (tmp_path / "index.html").write_text(PAGE, encoding="utf-8")
+    clip = CLIPS[1]
+    with browser.served(tmp_path) as address, browser.chromium() as chromium:
+        page = browser.page(chromium)
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.wait_for_function("() => window.hear")
+        text = page.evaluate("arguments => hear(...arguments)", [
+            job.folder("optimum").name, DTYPES[precision], audio.load(clip["wav"]).samples.tolist(), clip["language"]])
+    assert [text.strip()] == heard_here(job.pair["encoder"].parent, NAME, precision, [clip])
+    assert not [line for line in page.trouble if line.startswith("http")]  # no request left this machine
+
+
+# Real weights --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def real(published, tmp_path_factory, run_script) -> layouts.Job:
+    """The pair of whisper-tiny.en in float32: real weights, and an English-only vocabulary; with optimum's layout."""
+    checkpoint, folder = published("tiny.en"), tmp_path_factory.mktemp("real")
+    done = run_script("03-export-encoder-decoder.py", "--model", "tiny.en", "--layout", "optimum", "--no-verify",
+                      "--output-dir", "graphs", "--quiet", cwd=folder, WHISPER_LAB_WEIGHTS=str(checkpoint.parent))
+    assert done.returncode == 0, done.stderr
+    return job_over(folder / "graphs", "whisper-tiny.en", "fp32", checkpoint)
+
+
+@pytest.mark.parametrize("runtime", ["optimum", "transformers.js", "sherpa-onnx"])
+def test_a_runtime_hears_what_this_lab_hears_with_real_weights(real, runtime):
+    english = [{"id": name, "wav": str(MEDIA / f"{name}.wav"), "language": "en"} for name in ("kitchen", "hello")]
+    if runtime == "sherpa-onnx":
+        layouts.write("sherpa", real)
+    found = runtimes.texts(runtime, real.folder(LAYOUT[runtime]), english)
+    right = heard_here(real.pair["encoder"].parent, real.checkpoint.name, "fp32", english)
+    if runtime == "sherpa-onnx":  # whose features and padding are its own
+        assert sum(errors_between(*pair) for pair in zip(right, found, strict=True)) <= 1
+    else:
+        assert found == right
+
+
+def errors_between(right: str, found: str) -> int:
+    """How many words differ."""
+    errors = word_errors(right, found)
+    return errors.substitutions + errors.insertions + errors.deletions
