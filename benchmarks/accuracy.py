@@ -214,10 +214,10 @@ def machine_name() -> str:
     return f"{card['cpu'] or 'unknown processor'}, {card['cores']} cores"
 
 
-def answers(command: list[str], longest: float, threads: int, log: Path, patience: float = PATIENCE) -> Iterator[dict]:
+def answers(command: list[str], longest: float, threads: int, log: Path) -> Iterator[dict]:
     """The lines of JSON that a peer prints. Raises Unavailable where it fails, or where nothing comes for too long."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    patience, hung = patience + PATIENCE_PER_S * longest, threading.Event()
+    patience, hung = PATIENCE + PATIENCE_PER_S * longest, threading.Event()
     with log.open("w", encoding="utf-8") as errors, subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8", env=environment) as process:
         try:

@@ -36,7 +36,6 @@ SCHEMA = "whisper-onnx-lab/runtimes/1"
 KEPT = HERE / "runtimes.json"
 CLIPS = 24
 LONGEST = 28  # s; sherpa-onnx cuts what is longer than 29.5
-PATIENCE = 240  # s without an answer
 OURS, OWN = "03 --layout", "its own export"
 NAMES = {"optimum": "optimum-onnx", "transformersjs": "transformers.js", "sherpa": "sherpa-onnx"}
 DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8", "int4": "q4"}
@@ -188,7 +187,7 @@ def ask(row: Row, python: Path, source: Path, folder: Path, sounds: list[accurac
     command = [str(python), str(HERE / "peers" / row.script), json.dumps(job)]
     with console.progress(description=row.name, total=len(sounds), unit="clip") as bar, \
             cache.open("a", encoding="utf-8") as kept:
-        for line in accuracy.answers(command, 0, args.threads, log, patience=PATIENCE):
+        for line in accuracy.answers(command, LONGEST, args.threads, log):
             kept.write(json.dumps(line | {"threads": args.threads}, ensure_ascii=False) + "\n")
             kept.flush()
             bar.update("clip" in line)

@@ -110,7 +110,7 @@ window.hear = async (model, dtype, samples, language) => {
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
 def test_transformers_js_in_a_browser_hears_what_this_lab_hears(make_job, tmp_path, precision):
     packages, job = runtimes.transformers_js() / "node_modules", make_job(precision)
     layouts.write("optimum", job)

@@ -92,6 +92,20 @@ def test_what_is_not_to_be_verified_is_not_compared(make_job, monkeypatch):
     assert layouts.write("sherpa", job)["gate"] is None
 
 
+def test_weights_that_do_not_fit_into_one_file_lie_beside_the_graph(make_job, monkeypatch):
+    job = make_job()
+    monkeypatch.setattr("whisper_lab.export.graphs.WORKING_LIMIT", 0)
+    monkeypatch.setattr("whisper_lab.export.publish.SINGLE_FILE_LIMIT", 0)
+    row = layouts.write("optimum", job)
+    folder = job.folder("optimum") / "onnx"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "decoder_model_merged.onnx", "decoder_model_merged.onnx.data", "encoder_model.onnx", "encoder_model.onnx.data"]
+    assert row["gate"]["passed"] and row["size_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    opened = optimum.Graphs({part: next(folder.glob(f"{part}*.onnx")) for part in ("encoder", "decoder")}, 1)
+    sound = job.sounds[0]
+    assert np.isfinite(opened.logits(sound.features, sound.forced, sound.prompt_length)).all()
+
+
 # optimum-onnx, transformers.js ----------------------------------------------------------------------------------------
 
 def test_optimums_graphs_have_its_names_in_its_order(job, tmp_path):

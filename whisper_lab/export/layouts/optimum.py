@@ -6,8 +6,8 @@
 There the encoder ends with its hidden states, and the decoder makes the cross caches from them when it reads the
 prompt; `use_cache_branch` says whether it has them already. So the nodes that make a layer's cross cache move from the
 encoder into an If inside that layer: one branch makes keys and values and attends to them, the other attends to those
-it is given. All else, weights above all, is there once, and a step copies nothing; two whole decoders in one file, as
-optimum's own export has them, keep two packed copies of every weight in memory.
+it is given. All else, weights above all, is there once, and a step copies no cache of the sound. optimum's own export
+has two whole decoders in one If, and onnxruntime packs the weights of each apart.
 
 Both runtimes hand over self caches of length 0 with the prompt. The dimension `batch_size` is called so because
 transformers.js makes those empty caches from the names of the dimensions.

@@ -41,5 +41,5 @@ def require(layout: str, job: Job, open_graphs: Callable) -> Gate | None:
     if not gate.passed:
         raise LabError(f"the {layout} layout of {job.checkpoint.name} {job.precision} says other things than the pair: "
                        f"{gate.said()}; {gate.detail}",
-                       "leave out --layout: the pair is good; and report this with the versions of onnx and onnx_ir")
+                       f"leave out --layout {layout}: the pair itself is good, it has passed its gates")
     return gate
