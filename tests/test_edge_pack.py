@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -192,6 +193,14 @@ def test_help_shows_the_devices_own_commands(device):
 def test_advice_is_for_the_device(device, arguments, problem, remedy):
     told, advice = errors(device("-m", "whisper_lab", *arguments))
     assert problem in told and re.search(remedy, advice) and "03-" not in advice and "01-" not in advice
+
+
+def test_advice_about_word_times_is_not_to_unpack_again():
+    place = importlib.util.spec_from_file_location("launch", edge_pack.DEVICE / "launch.py")
+    place.loader.exec_module(launch := importlib.util.module_from_spec(place))
+    error = LabError("no word times", "write one: python 03-export-encoder-decoder.py --alignment-heads")
+    advice = launch.advice(error, {"model": NAME, "precision": "int8"}, ["--timestamps", "word"])
+    assert advice.startswith("take --timestamps segment; or, where the lab is") and "03-" not in advice
 
 
 def test_archive_is_not_part_of_the_pack_and_the_remedy_works(device, tmp_path):

@@ -39,6 +39,9 @@ def defaults(pack: dict, listening: bool) -> list[str]:
 
 def advice(error: LabError, pack: dict, arguments: list[str]) -> str:
     """What to do on this device about an error of the lab's."""
+    if EXPORT in error.remedy and "--alignment-heads" in error.remedy:
+        return "take --timestamps segment; or, where the lab is: write the graphs with --alignment-heads, " \
+               "then make edge-pack"
     if EXPORT in error.remedy:
         if any(word.split("=")[0] in CHOICES for word in arguments):
             return f"leave out {', '.join(CHOICES[:-1])} and {CHOICES[-1]}: this archive has {pack['model']} " \
