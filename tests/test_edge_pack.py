@@ -181,6 +181,7 @@ def test_live_text_from_samples_on_standard_input(device, tmp_path):
 def test_help_shows_the_devices_own_commands(device):
     done, listening = device("-m", "whisper_lab", "--help"), device("-m", "whisper_lab", "--listen", "--help")
     for shown in (done.stdout, listening.stdout):
+        assert "it takes the graphs that came with it" in " ".join(shown.split())  # whatever the defaults below say
         assert "python -m whisper_lab --listen" in shown and "03" not in shown.partition("options:")[0]
     assert listening.stdout.startswith("usage: python -m whisper_lab --listen [options]")
 
@@ -188,6 +189,7 @@ def test_help_shows_the_devices_own_commands(device):
 @pytest.mark.parametrize("arguments, problem, remedy", [
     (["--listen"], "sounddevice is not installed", r"-m pip install sounddevice==[\d.]+; or without it: arecord"),
     ([CLIP, "--precision", "fp32"], "there is no encoder", "leave out --model, --precision, --optimized"),
+    (["nowhere.wav"], "no such file", "record one with arecord .* speech.wav, or name a sound file"),
     ([CLIP, "--model=tiny"], "there is no encoder", "this archive has whisper-nano int8"),
 ])
 def test_advice_is_for_the_device(device, arguments, problem, remedy):
