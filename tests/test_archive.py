@@ -208,6 +208,15 @@ def test_other_settings_are_refused_and_the_remedy_makes_all_again(transcribe, a
     assert transcribe(option, now)[1].startswith("0 recordings transcribed")
 
 
+@pytest.mark.parametrize("damaged", ["{half", "{}", "[]", '{"settings": 3}'])
+def test_damaged_settings_are_written_again(transcribe, tmp_path, damaged):
+    transcribe()
+    place = tmp_path / "out" / ".archive" / "settings.json"
+    before = place.read_text(encoding="utf-8")
+    place.write_text(damaged, encoding="utf-8")
+    assert transcribe()[1].startswith("0 recordings transcribed") and place.read_text(encoding="utf-8") == before
+
+
 @pytest.mark.parametrize("make, problem", [
     (lambda path: None, "there is no folder"), (lambda path: path.write_bytes(b""), "is a file, and an archive is a"),
     (lambda path: path.mkdir(), "no sound file in")])

@@ -47,6 +47,13 @@ def test_numbers_that_are_none(wrong, words, capsys):
     assert f"argument {wrong[0]}: {words}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "-1"])
+@pytest.mark.parametrize("script", ["02-whisper-huggingface", "whisper_lab.__main__"])
+def test_temperatures_that_are_none(script, number, call_script):
+    status, out, err = call_script(script, "x.wav", f"--temperature={number}")
+    assert (status, out) == (2, "") and "--temperature is a number that starts at 0" in err
+
+
 def test_numbers_that_are():
     made = flags.parser("", "threads", "seed")
     assert flags.parse(made, []) == argparse.Namespace(threads=None, seed=0)

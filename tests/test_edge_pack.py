@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -180,6 +181,7 @@ def test_live_text_from_samples_on_standard_input(device, tmp_path):
 def test_help_shows_the_devices_own_commands(device):
     done, listening = device("-m", "whisper_lab", "--help"), device("-m", "whisper_lab", "--listen", "--help")
     for shown in (done.stdout, listening.stdout):
+        assert "it takes the graphs that came with it" in " ".join(shown.split())  # whatever the defaults below say
         assert "python -m whisper_lab --listen" in shown and "03" not in shown.partition("options:")[0]
     assert listening.stdout.startswith("usage: python -m whisper_lab --listen [options]")
 
@@ -187,11 +189,20 @@ def test_help_shows_the_devices_own_commands(device):
 @pytest.mark.parametrize("arguments, problem, remedy", [
     (["--listen"], "sounddevice is not installed", r"-m pip install sounddevice==[\d.]+; or without it: arecord"),
     ([CLIP, "--precision", "fp32"], "there is no encoder", "leave out --model, --precision, --optimized"),
+    (["nowhere.wav"], "no such file", "record one with arecord .* speech.wav, or name a sound file"),
     ([CLIP, "--model=tiny"], "there is no encoder", "this archive has whisper-nano int8"),
 ])
 def test_advice_is_for_the_device(device, arguments, problem, remedy):
     told, advice = errors(device("-m", "whisper_lab", *arguments))
     assert problem in told and re.search(remedy, advice) and "03-" not in advice and "01-" not in advice
+
+
+def test_advice_about_word_times_is_not_to_unpack_again():
+    place = importlib.util.spec_from_file_location("launch", edge_pack.DEVICE / "launch.py")
+    place.loader.exec_module(launch := importlib.util.module_from_spec(place))
+    error = LabError("no word times", "write one: python 03-export-encoder-decoder.py --alignment-heads")
+    advice = launch.advice(error, {"model": NAME, "precision": "int8"}, ["--timestamps", "word"])
+    assert advice.startswith("take --timestamps segment; or, where the lab is") and "03-" not in advice
 
 
 def test_archive_is_not_part_of_the_pack_and_the_remedy_works(device, tmp_path):

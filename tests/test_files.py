@@ -50,3 +50,16 @@ def test_a_private_file_stays_private(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
     path.chmod(0o600)
     assert files.write_text(path, "two").stat().st_mode & 0o777 == 0o600 and path.read_text() == "two"
+
+
+def test_what_cannot_be_written_because_of_its_name_says_so(tmp_path):
+    from whisper_lab.console import LabError
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    for path, remedy in (("folder", "that is a folder"), ("file/a.json", "is a file, not a folder"),
+                         ("file/b/a.json", "is a file, not a folder")):
+        with pytest.raises(LabError, match="cannot write") as caught:
+            files.write_text(tmp_path / path, "y")
+        assert remedy in caught.value.remedy and "disk space" not in caught.value.remedy
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -361,3 +361,52 @@ def test_08_does_not_claim_what_was_not_checked(nano_export, tmp_path, call_scri
     assert status == 0, err
     assert "wrote and checked" not in err and "its gates: skipped with --no-verify" in err
     assert "every gate" not in err and "no gate was run: --no-verify" in err
+
+
+def test_the_precision_that_is_there_is_named(nano_export, space, call_script):
+    folder = space / "graphs"
+    folder.mkdir()
+    nano_pair.take(nano_export, folder, "_int8")
+    given = (CLIP, "--model", "nano", "--model-dir", folder, "--quiet", "--threads", "1")
+    status, _, err = call_script("whisper_lab.__main__", *given)
+    remedy = remedy_of(err)
+    assert status == 1 and remedy.startswith("take --precision int8, which is there; or write it: python 03-")
+    words = [sys.executable, "-m", "whisper_lab", *map(str, given), *remedy.partition(",")[0].split()[1:]]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "turn on the lights in the kitchen\n", done.stderr
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_an_optimized_pair_that_03_never_writes(space, call_script, precision):
+    given = (CLIP, "--model", "nano", "--model-dir", space, "--optimized", "--precision", precision)
+    status, _, err = call_script("whisper_lab.__main__", *given)
+    remedy = remedy_of(err)
+    assert status == 1 and f"no optimized {precision} pair" in err and remedy.startswith("add --precision int8,")
+    status, _, err = call_script("whisper_lab.__main__", *given, *remedy.partition(",")[0].split()[1:])
+    args = typed(remedy_of(err))  # now it is the int8 pair that is missing
+    assert (args.precision, args.optimize) == ("int8", True)
+
+
+def test_a_file_where_the_graphs_should_be(call_script):
+    status, _, err = call_script("whisper_lab.__main__", CLIP, "--model", "nano", "--model-dir", CLIP)
+    assert status == 1 and f"{CLIP} is a file, not the folder" in err and remedy_of(err) == "name the folder"
+
+
+def test_an_empty_graph_is_said_to_be_empty_and_named_once(nano_export, space):
+    error = broken_pair(nano_export, space, lambda folder: (folder / "whisper-nano_decoder_int8.onnx").write_bytes(b""))
+    assert "it is empty" in error.problem and error.problem.count("whisper-nano_decoder_int8.onnx") == 1
+    assert error.remedy.startswith("write it again: python 03-")
+
+
+@pytest.mark.parametrize("program", [["-m", "whisper_lab.doctor"], ["-m", "workbook.quiz"],
+                                     ["-m", "whisper_lab.weights"], ["-m", "whisper_lab"], ["tools/house.py"],
+                                     ["02-whisper-huggingface.py"]])
+def test_wrong_usage_names_the_program_as_it_is_typed(program):
+    def run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    done = run(*program, "--no-such-flag")
+    remedy = remedy_of(done.stderr)
+    assert done.returncode == 2 and remedy == f"python {' '.join(program)} --help"
+    done = run(*shlex.split(remedy)[1:])
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: python {' '.join(program)} [options]"), done.stderr

@@ -167,6 +167,14 @@ def test_standard_input_says_what_the_file_says(command, tmp_path):
     assert metrics.word_errors("wake me up at six thirty", done.stdout.decode()).wer <= 0.2
 
 
+def test_a_pipe_without_sound_is_compared_with_nothing(command, tmp_path):
+    done = run(command, "--stdin", input=b"")
+    notes = done.stderr.decode()
+    assert done.returncode == 0 and "no sound came" in notes and "WER" not in notes and "comparing" not in notes
+    clip = report(tmp_path)["clips"][0]
+    assert (clip["batch"], clip["reason"], clip["real_time_factor"]) == (None, "no sound came", None)
+
+
 def test_in_real_time_the_clock_is_reported(command, tmp_path):
     done = run(command, ROOT / "media" / "digits.wav", "--realtime", "--no-batch")
     assert done.returncode == 0 and report(tmp_path)["clips"][0]["batch"] is None

@@ -52,7 +52,7 @@ def truth(references) -> list[Turn]:
 def dialogue(store, nano_export, truth, tmp_path_factory):
     """What the script makes of long.flac with whisper-nano's graphs: its folder, and its JSON document."""
     folder = tmp_path_factory.mktemp("dialogue")
-    turns.write_rttm(folder / "truth.rttm", truth, "long", [])
+    (folder / "truth.rttm").write_text(turns.rttm(truth, "long", []))
     script = importlib.import_module(SCRIPT.removesuffix(".py"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WHISPER_LAB_WEIGHTS", str(store))

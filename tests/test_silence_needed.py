@@ -86,3 +86,8 @@ def test_the_sounds_are_short_and_of_known_languages():
     assert len({name for name, *_ in made}) == len(made) > 30
     again = list(silence.sounds(spec, rules, 0))
     assert all(np.array_equal(one[1], other[1]) for one, other in zip(made, again, strict=True))
+
+
+def test_what_was_tried_is_said_without_a_negative_zero():
+    said = str(silence.Trial(6.0, [], None, -0.0001, -0.001))
+    assert said == "6 s: text less likely by 0.000 nats a token, its end by 0.00, 0 loops"

@@ -13,7 +13,7 @@ from whisper_lab import console
 from whisper_lab.console import LabError
 
 with console.importing(__name__):
-    from whisper_lab import audio, confidence, flags, names, transcribe, transcripts
+    from whisper_lab import audio, confidence, flags, names, sessions, transcribe, transcripts
     from whisper_lab.onnx_whisper import OnnxWhisper
     from whisper_lab.together import Together
 
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for, and notes about them."""
     started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
+    find(args, name)
     runtime = OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True,
                           verify=not args.no_verify, provider=args.provider)
     optimized = " optimized" if runtime.facts["optimized"] else ""
@@ -67,6 +68,18 @@ def open_runtime(args) -> OnnxWhisper:
         raise LabError("word timestamps need a decoder with the output cross_attention",
                        f"write one: {runtime.command} --alignment-heads")
     return runtime
+
+
+def find(args, name: str) -> None:
+    """Raises LabError where the graphs are not there, with the precision that is."""
+    try:
+        sessions.find_pair(args.model_dir, name, args.precision, args.optimized and args.provider == "cpu",
+                           args.provider)
+    except LabError as error:
+        there = sessions.written(args.model_dir, name) if args.provider == "cpu" and not args.optimized else []
+        if not there:
+            raise
+        raise LabError(error.problem, f"take --precision {there[0]}, which is there; or {error.remedy}") from error
 
 
 def arguments(argv: list[str] | None):

@@ -9,6 +9,7 @@ Neither onnx nor onnxruntime is imported: the runtime uses this too, where onnx 
 graph are skipped, not read.
 """
 
+import contextlib
 import mmap
 import os
 import re
@@ -42,6 +43,7 @@ SMALL = 64 << 20  # bytes of holes that are not worth a word
 LARGE = 512 << 20  # bytes of a whole checkpoint from which on a hole costs time to read
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\..*)?")  # devices on Windows, in any folder
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f\\:*?"<>|\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+NO_GRAPH = "export it again, or name another"
 MOVE = "take the graph from a source that you trust, or export it again"
 
 
@@ -197,20 +199,37 @@ def _holes(path: Path, ranges: list[tuple[int, int]]) -> int:
 
 # The graph as bytes --------------------------------------------------------------------------------------------------
 
+def cannot_open(graph: Path, error: LabError, command: str) -> LabError:
+    """What to say where a graph of 03's cannot be opened because of `error`; `command` writes it again."""
+    again = f"write it again: {command}"
+    return LabError(f"{graph} cannot be opened as a graph: {error.problem.replace(f'{graph} ', 'it ', 1)}",
+                    again if error.remedy == NO_GRAPH else f"{error.remedy}; or {again}")
+
+
+@contextlib.contextmanager
+def _mapped(graph: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a graph file. Raises OSError where it cannot be read, ValueError where it is empty."""
+    with graph.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError("it is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
 def metadata(graph: Path) -> dict[str, str]:
     """A graph's metadata_props, read from the file alone: its nodes and weights are skipped.
 
     Raises LabError where the file cannot be read or is not a protobuf message.
     """
     try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with _mapped(graph) as data:
             return dict(_entry(data, start, stop) for field, wire, start, stop in _fields(data, 0, len(data))
                         if field == METADATA and wire == 2)
     except OSError as error:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
             from error
     except (ValueError, IndexError) as error:
-        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+        raise LabError(f"{graph} is not an ONNX file: {error}", NO_GRAPH) from error
 
 
 def pieces(graph: Path) -> Iterator[Piece]:
@@ -224,13 +243,13 @@ def pieces(graph: Path) -> Iterator[Piece]:
             raise LabError(f"{graph} has {size} bytes, more than a graph can have", "name the .onnx file itself")
         if not size:
             return
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with _mapped(graph) as data:
             yield from _walk(data, 0, size, "model", 0)
     except OSError as error:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
             from error
     except (ValueError, IndexError) as error:
-        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+        raise LabError(f"{graph} is not an ONNX file: {error}", NO_GRAPH) from error
 
 
 def names(graph: Path) -> tuple[list[str], list[str]]:
@@ -241,7 +260,7 @@ def names(graph: Path) -> tuple[list[str], list[str]]:
     """
     made, outputs = [], []
     try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with _mapped(graph) as data:
             for start, end in _inside(data, 0, len(data), 7):
                 for node in _inside(data, start, end, 1):
                     made += [str(data[slice(*name)], "utf-8") for name in _inside(data, *node, 2)]
@@ -251,7 +270,7 @@ def names(graph: Path) -> tuple[list[str], list[str]]:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
             from error
     except (ValueError, IndexError) as error:
-        raise LabError(f"{graph} is not an ONNX file: {error}", "export it again, or name another") from error
+        raise LabError(f"{graph} is not an ONNX file: {error}", NO_GRAPH) from error
     return made, outputs
 
 

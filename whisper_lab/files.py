@@ -1,6 +1,7 @@
 """Files appear whole or not at all: written beside their place under another name, then renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -18,6 +19,9 @@ def _umask() -> int:
 
 PREFIX = ".write-"
 LARGEST_TEXT = 64 << 20  # bytes; the largest tokenizer.json in use has 17 MB
+NO_FOLDER = "a part of that path is a file, not a folder: choose another"
+REMEDIES = {errno.EISDIR: "that is a folder: name a file in it, or another",
+            errno.EEXIST: NO_FOLDER, errno.ENOTDIR: NO_FOLDER}
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
 
@@ -45,10 +49,8 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
                 temporary.chmod(0o666 & ~UMASK)  # a report is not private
             os.replace(temporary, path)
     except OSError as error:
-        raise LabError(
-            f"cannot write {named}: {error.strerror or error}",
-            "free some disk space or choose another folder that you may write to",
-        ) from error
+        raise LabError(f"cannot write {named}: {error.strerror or error}", REMEDIES.get(
+            error.errno, "free some disk space or choose another folder that you may write to")) from error
 
 
 def _is_private(path: Path) -> bool:

@@ -17,6 +17,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 from whisper_lab import __version__, console, languages
 
@@ -135,21 +136,30 @@ FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "fo
           "microphone": ("--device", "--microphone", {}), "output_json": ("--output-json", "--json", {})}
 MORE = "more options"
 SCREEN = 45  # lines
+LAB = Path(__file__).resolve().parent.parent
 
 
 def parser(description: str, *flags: str, prog: str | None = None, **defaults) -> argparse.ArgumentParser:
     """An ArgumentParser with the named common flags; `defaults` overrides their default values.
 
-    prog: how the program is called, where that is not `python` and its file.
+    prog: how the program is called, where that is not how it was started.
     """
-    made = _Parser(prog=prog or f"python {os.path.basename(sys.argv[0])}", description=description,
-                   formatter_class=_Help)
+    made = _Parser(prog=prog or _program(), description=description, formatter_class=_Help)
     made.add_argument("--help-all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, default=argparse.SUPPRESS,
                       help="show this message with all options and exit")
     made.add_argument("--version", action="version", version=f"Whisper ONNX Lab {__version__}",
                       help="show the version and exit")
     add_flags(made, *flags, **defaults)
     return made
+
+
+def _program() -> str:
+    """How this program was started, as it can be typed in the lab's folder: `python -m workbook.quiz`."""
+    started, module = sys.argv[0], getattr(sys.modules["__main__"], "__spec__", None)
+    if module is not None and module.origin == started:
+        return f"python -m {module.name.removesuffix('.__main__')}"
+    path = Path(started).resolve()
+    return f"python {path.relative_to(LAB) if path.parent.parent == LAB else path.name}"
 
 
 def rare(made: argparse.ArgumentParser):

@@ -120,8 +120,7 @@ class Check:
         """Wait for the result. Raises LabError where the content has changed; `command` writes the graph again."""
         self._thread.join()
         if isinstance(self._problem, LabError):
-            raise LabError(f"{self.graph} cannot be opened as a graph: {self._problem.problem}",
-                           f"{self._problem.remedy}; or write it again: {command}") from self._problem
+            raise external_data.cannot_open(self.graph, self._problem, command) from self._problem
         if isinstance(self._problem, OSError):
             raise LabError(f"{self.graph} cannot be read: {self._problem.strerror or self._problem}",
                            f"write it again: {command}") from self._problem

@@ -15,6 +15,7 @@ from whisper_lab.console import LabError
 # the embedding in 8 bits, which MatMulNBits knows since 1.22; the optimized pair has an int8 cross cache for
 # GroupQueryAttention, which knows it since 1.30.
 OLDEST = {"fp32": (1, 17), "fp16": (1, 17), "int8": (1, 17), "int4": (1, 22), "int8 optimized": (1, 30)}
+FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
 NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -56,14 +57,32 @@ def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
 
 def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, provider: str = "cpu"
               ) -> dict[str, Path]:
-    """{"encoder": path, "decoder": path}. Raises LabError, with the command that writes them, where one is missing."""
+    """{"encoder": path, "decoder": path}.
+
+    Raises LabError, with the command that writes them, where one is missing, and for an optimized pair other than int8.
+    """
+    if optimized and precision != "int8":
+        raise LabError(f"there is no optimized {precision} pair: 03 --optimize makes one of int8",
+                       "add --precision int8, or leave out --optimized")
     on_openvino = provider == "openvino"
     paths = openvino.pair(folder, name, precision) if on_openvino else names.pair(folder, name, precision, optimized)
     for part, path in paths.items():
         if not path.is_file():
             made = "fp32" if on_openvino and part == "encoder" else precision
-            raise LabError(f"there is no {part} {path}", f"write it: {export_command(folder, name, made, optimized)}")
+            raise _missing(part, path, export_command(folder, name, made, optimized))
     return paths
+
+
+def written(folder: str | Path, name: str) -> list[str]:
+    """The precisions whose pair is there, the fastest first; empty: none is."""
+    return [precision for precision in FASTEST_FIRST
+            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
+
+
+def _missing(part: str, path: Path, command: str) -> LabError:
+    if path.parent.exists() and not path.parent.is_dir():
+        return LabError(f"{path.parent} is a file, not the folder where 03 wrote the graphs", "name the folder")
+    return LabError(f"there is no {part} {path}", f"write it: {command}")
 
 
 def check_version(graphs: str) -> None:
@@ -177,8 +196,7 @@ def _check_places(path: Path, command: str) -> None:
     try:
         external_data.check(path)
     except LabError as error:
-        raise LabError(f"{path} cannot be opened as a graph: {error.problem}",
-                       f"{error.remedy}; or write it again: {command}") from error
+        raise external_data.cannot_open(path, error, command) from error
 
 
 def _facts(path: Path, session, part: str, command: str) -> dict:

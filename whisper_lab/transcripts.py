@@ -248,8 +248,8 @@ def _percent(rate: float | None) -> str:
 
 def check(parser, args) -> None:
     """What the options cannot have together ends with status 2; subtitles get their timestamps."""
-    if args.temperature < 0:
-        parser.error("--temperature starts at 0")
+    if not 0 <= args.temperature < float("inf"):
+        parser.error("--temperature is a number that starts at 0")
     if args.beams > 1 and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
     if args.format in SUBTITLES and args.timestamps == "none":

@@ -5,7 +5,8 @@
     python -m whisper_lab --listen                      # text while someone speaks (needs the package sounddevice)
     arecord -q -f S16_LE -r 16000 -c 1 -t raw | python -m whisper_lab --listen --stdin
 
---listen --help shows what can be set for a microphone.
+Without --model, --precision and --model-dir it takes the graphs that came with it. --listen --help shows what can be
+set for a microphone.
 """
 
 # `make edge-pack` (tools/edge_pack.py) puts this file into the archive as whisper_lab/__main__.py, beside the lab's own
@@ -26,6 +27,7 @@ ROOT = HERE.parent
 CHOICES = ("--model", "--precision", "--optimized", "--model-dir")
 # How advice begins that names another script of the lab; those are not here.
 EXPORT, BROWSER = "python 03-export-encoder-decoder.py", "record in a browser instead"
+RECORDER, RECORD = "python 01-record-audio-app.py", "arecord -f S16_LE -r 16000 -c 1 speech.wav"
 PIPE = "arecord -q -f S16_LE -r 16000 -c 1 -t raw | python -m whisper_lab --listen --stdin"
 
 
@@ -39,6 +41,9 @@ def defaults(pack: dict, listening: bool) -> list[str]:
 
 def advice(error: LabError, pack: dict, arguments: list[str]) -> str:
     """What to do on this device about an error of the lab's."""
+    if EXPORT in error.remedy and "--alignment-heads" in error.remedy:
+        return "take --timestamps segment; or, where the lab is: write the graphs with --alignment-heads, " \
+               "then make edge-pack"
     if EXPORT in error.remedy:
         if any(word.split("=")[0] in CHOICES for word in arguments):
             return f"leave out {', '.join(CHOICES[:-1])} and {CHOICES[-1]}: this archive has {pack['model']} " \
@@ -49,7 +54,7 @@ def advice(error: LabError, pack: dict, arguments: list[str]) -> str:
     if BROWSER in error.remedy:
         kept = error.remedy.partition(BROWSER)[0].removesuffix("; or ")
         return f"{kept}; or without PortAudio: {PIPE}" if kept else f"arecord -l lists what the system has; then {PIPE}"
-    return error.remedy
+    return error.remedy.replace(RECORDER, RECORD)
 
 
 def main(argv: list[str] | None = None) -> int:

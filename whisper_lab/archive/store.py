@@ -66,7 +66,9 @@ class Store:
 
     def _noted(self) -> dict | None:
         found = read(self.state / SETTINGS)
-        return None if found is None else {key: found.get(key) for key in self.recipe}
+        if found is None or found.get("schema") != SETTINGS_SCHEMA:
+            return None
+        return {key: found.get(key) for key in self.recipe}
 
     # Documents --------------------------------------------------------------------------------------------------------
 

@@ -139,8 +139,9 @@ class Export:
             self.runtime.model = checkpoints.load_model(self.checkpoint, attn_implementation="eager")
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.settings.output_dir))
+        both = sum(gate.part is None for gate in gates)
         console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed",
-                     "against PyTorch on speech, silence and noise")
+                     f"against PyTorch on speech, silence and noise; {both} are of the pair, and in the table of each")
         return gates
 
     def sensitivity(self, fp32: dict[str, Path], folder: Path, reduce_range: bool) -> None:

@@ -60,7 +60,7 @@ class Trial:
 
     def __str__(self) -> str:
         seen = self.problem or \
-            f"text less likely by {self.less_likely:.3f}, its end by {self.end_less_likely:.2f} nats"
+            f"text less likely by {self.less_likely:z.3f} nats a token, its end by {self.end_less_likely:z.2f}"
         names = f" ({', '.join(map(repr, self.loops))})" if self.loops else ""
         return f"{self.silence_s:g} s: {seen}, {console.count(len(self.loops), 'loop')}{names}"
 
@@ -105,7 +105,7 @@ def choose(graph, heard: list[Sound]) -> Found:
         trials.append(attempt(graph, heard, silence_s))
         if trials[-1].passed and (confirmed := attempt(graph, heard, margin_s)).passed:
             before = f"; {trials[-2]}" if len(trials) > 1 else ""
-            return Found(margin_s, f"{len(heard)} sounds, {trials[-1]}, and a margin: {confirmed}{before}")
+            return Found(margin_s, f"{len(heard)} sounds, {trials[-1]}; a margin: {confirmed}{before}")
     return Found(None, f"{len(heard)} sounds, none passed: {'; '.join(map(str, trials)) or 'the window is too short'}")
 
 

@@ -37,11 +37,6 @@ FULL_SCALE = 32768.0  # Kaldi counts in 16-bit steps
 FLOOR = np.float32(np.exp(9.0))
 
 
-def frames_in(samples: int) -> int:
-    """How many whole frames there are in this many samples."""
-    return max(0, 1 + (samples - FRAME) // SHIFT)
-
-
 def samples_of(frames: int) -> int:
     """How many samples hold exactly this many frames."""
     return FRAME + (frames - 1) * SHIFT

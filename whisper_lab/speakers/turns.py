@@ -101,11 +101,6 @@ def _turn(fields: list[str], place: str, remedy: str) -> Turn:
         raise LabError(f"{place} is not a turn: {error}", remedy) from error
 
 
-def write_rttm(path: Path, turns: Sequence[Turn], recording: str, names: Sequence[str]) -> None:
-    """Write an RTTM file, whole or not at all."""
-    files.write_text(path, rttm(turns, recording, names))
-
-
 # Diarization error rate ----------------------------------------------------------------------------------------------
 
 COLLAR = 0.25  # s on both sides of every start and end in the reference that are not judged: those were set by ear

@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from whisper_lab import checkpoints, console, transcripts
+from whisper_lab import checkpoints, console, sessions, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
-from whisper_lab.names import DEFAULT, name_for, pair
+from whisper_lab.names import DEFAULT, name_for
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
 from whisper_lab.transcribe import Segment
@@ -129,8 +129,6 @@ def formatted(kind: str, document: dict, turns: Sequence[Turn], found: Sequence[
 
 # Which Whisper hears the words of step 4: graphs that know when a word was said, else the checkpoint in PyTorch.
 
-FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")
-
 
 def open_runtime(model: str | None, folder: str, wanted: str | None, threads: int | None):
     """(runtime, {name, precision, random_weights}); folder: of the graphs; wanted: their precision, None for the best.
@@ -140,7 +138,7 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
     """
     name = name_for(model or os.environ.get("WHISPER_LAB_MODEL") or DEFAULT)
     reason = f"no graphs of {name} in {folder}"
-    for precision in [wanted] if wanted else _present(folder, name):
+    for precision in [wanted] if wanted else sessions.written(folder, name):
         runtime = OnnxWhisper(folder, name, precision, threads)
         if runtime.has_attention:
             console.note("graphs", f"{name} {precision}", "--precision asks for it" if wanted else
@@ -152,11 +150,6 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
                            f"write graphs that can: {command}")
         reason = f"the graphs of {name} cannot tell when a word was said; {command} writes graphs that can"
     return _pytorch(model, threads, reason)
-
-
-def _present(folder: str, name: str) -> list[str]:
-    return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in pair(folder, name, precision).values())]
 
 
 def _pytorch(model: str | None, threads: int | None, reason: str):

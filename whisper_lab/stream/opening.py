@@ -1,13 +1,10 @@
 """Opens what listens: the graphs that are the fastest here, and the detector that says where someone speaks."""
 
-from whisper_lab import audio, confidence, console, names
+from whisper_lab import audio, confidence, console, names, sessions
 from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
-from whisper_lab.sessions import export_command
 from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
-
-FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
 
 
 def open_graphs(model: str | None, folder: str, precision: str | None, threads: int | None, provider: str,
@@ -31,18 +28,13 @@ def graphs(model: str | None, folder: str, precision: str | None) -> tuple[str, 
     if precision:
         console.note("graphs", f"{name} {precision}", "--precision asks for it")
         return name, precision  # whether they are there is told where they are opened
-    present = _present(folder, name)
+    present = sessions.written(folder, name)
     if not present:
         raise LabError(f"there are no graphs of {name} in {folder}",
-                       f"write them: {export_command(folder, name, 'int8')}")
+                       f"write them: {sessions.export_command(folder, name, 'int8')}")
     reason = "the fastest here" if present[0] == "int8" else f"no int8 pair in {folder}, which would be faster"
     console.note("graphs", f"{name} {present[0]}", reason)
     return name, present[0]
-
-
-def _present(folder: str, name: str) -> list[str]:
-    return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
 def detector(spec) -> SpeechDetector | None:

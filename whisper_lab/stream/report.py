@@ -76,6 +76,8 @@ class Report:
         nothing = {"batch": None, "batch_by_utterance": None, "latency": None, "reference": None}
         if not self.batch:
             return nothing | {"reason": "--no-batch"}
+        if not stream.log.count:
+            return nothing | {"reason": "no sound came"}
         if stream.log.count > len(heard):
             return nothing | {"reason": f"it lasted longer than {KEPT_S / 60:g} minutes: its sound was not kept"}
         log, language = stream.log, stream.recognizer.language

@@ -61,8 +61,3 @@ def tokens(multilingual: bool, language_count: int, no_speech: str) -> vocabular
         [spell(token) for token, _ in sorted(token_ranks.items(), key=lambda item: item[1])],
         [(spell(left), spell(right)) for left, right in vocabulary.merges(token_ranks)],
         vocabulary.special_tokens(languages(language_count), no_speech) + vocabulary.timestamps(TIMESTAMPS))
-
-
-def build(multilingual: bool, language_count: int, no_speech: str):
-    """The transformers.WhisperTokenizer of a published model."""
-    return tokens(multilingual, language_count, no_speech).build()
