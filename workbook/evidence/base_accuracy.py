@@ -37,16 +37,16 @@ def measure(evidence, args) -> None:
 
 def _claims(evidence) -> None:
     values = evidence.values
-    inside = values["low_short_int8"] <= 0 <= values["high_short_int8"]
-    evidence.claim("chance", "On these clips chance explains the difference between base in int8 and in float32.",
-                   "Op deze clips verklaart toeval het verschil tussen base in int8 en in float32.", inside,
-                   values["points_short_int8"])
-    evidence.claim("texts_differ", "int8 does change texts: on some clips it makes more or fewer errors.",
-                   "int8 verandert wel teksten: op sommige clips maakt het meer of minder fouten.",
-                   values["unequal_short_int8"] > 0, values["unequal_short_int8"])
-    evidence.claim("fp16", "float16 makes as many errors as float32 on every clip.",
-                   "float16 maakt op elke clip evenveel fouten als float32.",
-                   values["unequal_short_fp16"] == 0, values["unequal_short_fp16"])
+    inside = values["low_short_int4"] <= 0 <= values["high_short_int4"]
+    evidence.claim("chance", "On these short clips chance explains the difference between base in int4 and in float32.",
+                   "Op deze korte clips verklaart toeval het verschil tussen base in int4 en in float32.", inside,
+                   values["points_short_int4"])
+    evidence.claim("texts_differ", "Quantization does change texts: on some clips int4 makes more or fewer errors.",
+                   "Kwantisatie verandert wel teksten: op sommige clips maakt int4 meer of minder fouten.",
+                   values["unequal_short_int4"] > 0, values["unequal_short_int4"])
+    evidence.claim("fp16", "float16 makes as many errors as float32 on at least 99 of 100 clips.",
+                   "float16 maakt op minstens 99 van de 100 clips evenveel fouten als float32.",
+                   values["unequal_short_fp16"] <= values["clips"] / 100, values["unequal_short_fp16"])
 
 
 def draw(evidence, figure) -> None:
