@@ -360,7 +360,7 @@ def command(way: str, args: argparse.Namespace) -> list[str]:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line; wrong usage ends here with exit status 2."""
     parser = flags.parser(__doc__, "model", "model_dir", "output_dir", "quiet", "log_level", output_dir=str(HERE),
-                            model=names.DEFAULT)
+                          model=names.DEFAULT)
     parser.add_argument("--students", type=flags.whole(1), nargs="+", default=[1, 5, 20], metavar="N",
                         help="at the same moment (default: 1 5 20)")
     parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), help="(default: all three)")
