@@ -33,7 +33,7 @@ def nano_table() -> str:
 
 def base_sizes() -> str:
     """Size of each graph of whisper-base, from the benchmark."""
-    sizes = _benchmark()["graph_bytes"]
+    sizes = _measured("results")["graph_bytes"]
     lines = ["| | encoder MB | of float32 | decoder MB | of float32 |", "|---|---|---|---|---|"]
     for precision in ("", "_fp16", "_int8", "_int4", "_int8_optimized"):
         cells = [f"{sizes[part + precision] / 1e6:.1f} | {sizes[part + precision] / sizes[part]:.2f}"
@@ -46,14 +46,14 @@ def all_sizes() -> str:
     """Size on disk and peak memory of every published architecture, from benchmarks/sizes.py."""
     from benchmarks import sizes
 
-    return sizes.table(json.loads((ROOT / "benchmarks" / "sizes.json").read_text(encoding="utf-8")))
+    return sizes.table(_measured("sizes"))
 
 
 def base_speed() -> str:
     """This lab beside its peers, from the benchmark; RESULTS.md has goals, floors and notes too."""
     from benchmarks import report
 
-    document = _benchmark()
+    document = _measured("results")
     found = {row["name"]: report.summary(row) for row in document["peers"]}
     lines = report.table([row for row in document["peers"] if found[row["name"]]], found)
     card = f"Measured on {machine.one_line(document['machine'])}; {document['settings']['rounds']} rounds, medians."
@@ -64,7 +64,7 @@ def base_speech() -> str:
     """Seconds and word errors on speech as people use it, from the benchmark; the picture where it was drawn."""
     from benchmarks import speech_report
 
-    document = _benchmark()
+    document = _measured("results")
     if not (lines := speech_report.table(document)):
         return "Not measured in this copy: `make benchmark CORPUS=FOLDER` does it, on an idle machine."
     picture = ["![Seconds against word errors, a point for each runtime](../benchmarks/results.png)", ""]
@@ -75,7 +75,7 @@ def streaming_table() -> str:
     """How late live text is, from 09 --output-json."""
     from tools.streaming_table import table
 
-    return table(json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8")))
+    return table(_measured("streaming"))
 
 
 def miniature_table() -> str:
@@ -92,14 +92,14 @@ def archive_table() -> str:
     """How fast an archive of short files is transcribed, from benchmarks/archive.py."""
     from benchmarks import archive
 
-    return archive.table(json.loads((ROOT / "benchmarks" / "archive.json").read_text(encoding="utf-8")))
+    return archive.table(_measured("archive"))
 
 
 def doubt_table() -> str:
     """How well confidence.py tells right text from invented text, from benchmarks/doubt.py."""
     lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
              "|---|---|---|---|---|---|"]
-    for name, found in json.loads((ROOT / "benchmarks" / "doubt.json").read_text(encoding="utf-8"))["models"].items():
+    for name, found in _measured("doubt")["models"].items():
         cells = []
         for kind in ("false_alarms", "caught"):
             rate = found["rates"]["both"][kind]
@@ -115,17 +115,14 @@ def accuracy_table() -> str:
     """Word errors of this lab and its peers on real speech, from benchmarks/accuracy.py --output-dir benchmarks."""
     from benchmarks import accuracy_report
 
-    path = ROOT / "benchmarks" / "accuracy.json"
-    if not path.exists():
-        return "Not measured in this copy: `python benchmarks/accuracy.py --help` says how."
-    return accuracy_report.table(json.loads(path.read_text(encoding="utf-8")))
+    return _if_measured("accuracy", accuracy_report.table)
 
 
 def speakers_table() -> str:
     """Diarization errors of script 10, from benchmarks/speakers.py."""
     from benchmarks import speakers
 
-    document = _speakers()
+    document = _measured("speakers")
     return f"{speakers.table(document)}\n\n{speakers.costs(document)}"
 
 
@@ -133,37 +130,29 @@ def voice_activity_table() -> str:
     """Silero beside 09's own detector, from benchmarks/speakers.py."""
     from benchmarks import speakers
 
-    return speakers.voice_table(_speakers())
+    return speakers.voice_table(_measured("speakers"))
 
 
 def throughput_table() -> str:
     """Speed and memory of long recordings, from benchmarks/throughput.py."""
     from benchmarks import throughput
 
-    path = ROOT / "benchmarks" / "throughput.json"
-    if not path.exists():
-        return "Not measured in this copy: `python benchmarks/throughput.py --help` says how."
-    made = throughput.table(json.loads(path.read_text(encoding="utf-8")))
-    return f"{made}\n\n![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
+    picture = "![Speed and memory against length and windows at once](../benchmarks/throughput.png)"
+    return _if_measured("throughput", lambda document: f"{throughput.table(document)}\n\n{picture}")
 
 
 def short_windows_table() -> str:
     """Words and seconds of shorter windows, from benchmarks/short_windows.py."""
     from benchmarks import short_windows
 
-    path = ROOT / "benchmarks" / "short-windows.json"
-    if not path.exists():
-        return "Not measured in this copy: `python benchmarks/short_windows.py --help` says how."
-    return short_windows.table(json.loads(path.read_text(encoding="utf-8")))
+    return _if_measured("short-windows", short_windows.table)
 
 
 def runtimes_table() -> str:
     """The layouts in other runtimes, from benchmarks/runtimes.py."""
     from benchmarks import runtimes
 
-    if not runtimes.KEPT.exists():
-        return "Not measured in this copy: `python benchmarks/runtimes.py --help` says how."
-    return runtimes.table(json.loads(runtimes.KEPT.read_text(encoding="utf-8")))
+    return _if_measured("runtimes", runtimes.table)
 
 
 def device_sizes() -> str:
@@ -184,14 +173,14 @@ def operations_table() -> str:
     """What a window and a token take, from benchmarks/operations.py."""
     from benchmarks import operations
 
-    return operations.table(_operations())
+    return operations.table(_measured("operations"))
 
 
 def device_bounds() -> str:
     """The same as the least seconds on some devices."""
     from benchmarks import operations
 
-    return operations.bounds_table(_operations())
+    return operations.bounds_table(_measured("operations"))
 
 
 def class_memory() -> str:
@@ -206,22 +195,20 @@ def classroom_table() -> str:
     """Twenty students at once, measured, and the server that they need, from benchmarks/classroom.py."""
     from benchmarks import classroom_report
 
-    path = ROOT / "benchmarks" / "classroom.json"
-    if not path.exists():
-        return "Not measured in this copy: `python benchmarks/classroom.py` does it, on an idle machine."
-    return classroom_report.document(json.loads(path.read_text(encoding="utf-8")))
+    return _if_measured("classroom", classroom_report.document)
 
 
-def _operations() -> dict:
-    return json.loads((ROOT / "benchmarks" / "operations.json").read_text(encoding="utf-8"))
+def _if_measured(name: str, table: Callable[[dict], str]) -> str:
+    """The table of benchmarks/NAME.json, or how to make one where there is none."""
+    if not (ROOT / "benchmarks" / f"{name}.json").exists():
+        script = name.replace("-", "_")
+        return f"Not measured in this copy: `python benchmarks/{script}.py --help` says how."
+    return table(_measured(name))
 
 
-def _speakers() -> dict:
-    return json.loads((ROOT / "benchmarks" / "speakers.json").read_text(encoding="utf-8"))
-
-
-def _benchmark() -> dict:
-    return json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+def _measured(name: str) -> dict:
+    """benchmarks/NAME.json"""
+    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 SOURCES: dict[str, Callable[[], str]] = {

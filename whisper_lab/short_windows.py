@@ -19,8 +19,8 @@ from whisper_lab.features import log_mel
 
 GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
 AUTO, FULL = "auto", "full"
-# Times as doubtful as a text that is shown with a warning (confidence.limit_of). Where the limit is nearer, more texts
-# are heard twice and not one word more is right: benchmarks/short_windows.py.
+# Times as doubtful as a text that is shown with a warning (confidence.limit_of). With a nearer limit more texts are
+# heard twice, and in all there are no fewer errors: benchmarks/short_windows.py.
 HEARD_AGAIN = 1.5
 
 
