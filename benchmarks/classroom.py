@@ -42,7 +42,7 @@ import classroom_report  # noqa: E402
 import run  # noqa: E402
 from classroom_report import RESERVE, WAYS  # noqa: E402
 
-from whisper_lab import audio, checkpoints, console, files, flags, machine, names  # noqa: E402
+from whisper_lab import audio, checkpoints, console, files, flags, machine, names, sessions  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/classroom/1"
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     if not Path("/proc/self/smaps_rollup").exists():
         raise LabError("this system does not say what processes share", "measure on Linux, 4.14 or newer")
-    graphs_are_there(args)
+    sessions.find_pair(args.model_dir, names.name_for(args.model), args.precision)
     checkpoints.resolve(args.model)  # fetched now, not by twenty at once
     load = os.getloadavg()[0]
     others, started = run.refuse_busy(load, args.anyway, "python benchmarks/classroom.py"), time.monotonic()
@@ -79,15 +79,6 @@ def main(argv: list[str] | None = None) -> int:
     console.result(classroom_report.table(document))
     console.result(f"{path} after {document['duration_s']} s")
     return 0
-
-
-def graphs_are_there(args: argparse.Namespace) -> None:
-    """Raises LabError where 03 has not written them."""
-    name = names.name_for(args.model)
-    if not all(path.is_file() for path in names.pair(args.model_dir, name, args.precision).values()):
-        raise LabError(f"there are no {args.precision} graphs of {name} in {args.model_dir}",
-                       f"python 03-export-encoder-decoder.py --model {names.given(name)} --precision {args.precision} "
-                       f"--output-dir {args.model_dir}")
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
