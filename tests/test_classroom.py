@@ -52,7 +52,8 @@ def test_two_students_in_each_way(classroom, nano_export, tmp_path, capsys):
 def test_without_graphs_it_says_how_to_make_them(classroom, tmp_path):
     with pytest.raises(LabError, match="there is no encoder .*whisper-nano_encoder_int8.onnx") as raised:
         classroom.main(["--model", "nano", "--model-dir", str(tmp_path), "--quiet"])
-    assert raised.value.remedy.startswith("write it: python 03-export-encoder-decoder.py --model nano --precision int8 --output")
+    command = "python 03-export-encoder-decoder.py --model nano --precision int8 --output-dir"
+    assert raised.value.remedy.startswith(f"write it: {command}")
 
 
 def test_a_busy_machine_is_refused_with_its_own_command(classroom, nano_export, monkeypatch):
