@@ -499,7 +499,7 @@ def test_stopped_while_starting(tmp_path, number, status, how):
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == status and out == "" and f"stopped by {how}" in err
+    assert (process.returncode, out) == (status, "") and f"stopped by {how}" in err, err
     assert list(tmp_path.glob("tmp/*")) == []
 
 

@@ -221,9 +221,9 @@ def stop(number: int, _frame=None) -> None:
 def _stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP (kill, scancel, a closed terminal) end the block as Ctrl-C does.
 
-    One that is ignored stays so: after nohup a closed terminal stops nothing. Where a signal arrives while a module in
-    C is imported, such as onnxruntime's, what `stop` raised comes out as an ImportError; the program is stopped all the
-    same.
+    One that is ignored stays so: after nohup a closed terminal stops nothing. What a library makes of a signal in its
+    midst is its own affair: an ImportError from a module in C, any other error from code that catches everything and
+    goes on with the half of a module. Whatever it is, the program was asked to stop, and is stopped.
     """
     before = {number: signal.getsignal(number) for name in ("SIGINT", "SIGTERM", "SIGHUP")
               if (number := getattr(signal, name, None))}
@@ -235,8 +235,9 @@ def _stoppable() -> Iterator[None]:
     _asked.clear()
     try:
         yield
-    except Exception as error:
-        if _asked and _is_of_an_import(error):
+    except Exception:
+        if _asked:
+            log.debug("what the signal led to", exc_info=True)
             stop(*_asked)
         raise
     finally:
@@ -244,11 +245,9 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _is_of_an_import(error: BaseException | None) -> bool:
-    """Whether a failed import is behind an error."""
-    while error is not None and not isinstance(error, ImportError | SystemError):  # the second one is C's own
-        error = error.__cause__ or error.__context__
-    return error is not None
+def go_on() -> None:
+    """Ctrl-C was an answer, not the end: errors after it are errors again."""
+    _asked.clear()
 
 
 @contextlib.contextmanager

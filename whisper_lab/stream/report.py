@@ -87,6 +87,7 @@ class Report:
             whole = self._batch(heard, language)
             parts = [self._batch(heard[start:end], language, start / SAMPLE_RATE) for start, end in log.spans]
         except KeyboardInterrupt:
+            console.go_on()
             return nothing | {"reason": "Ctrl-C"}
         cut = {"text": " ".join(part["text"] for part in parts if part["text"]),
                "words": [word for part in parts for word in part["words"]]}
