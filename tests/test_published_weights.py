@@ -27,16 +27,6 @@ def tiny_en(published) -> Path:
     return published("tiny.en")
 
 
-@pytest.fixture(scope="module")
-def graphs(tiny_en, run_script, tmp_path_factory) -> Path:
-    """A folder with the float32 pair of whisper-tiny.en."""
-    folder = tmp_path_factory.mktemp("graphs")
-    done = run_script("03-export-encoder-decoder.py", "--model", "tiny.en", "--no-verify", "--output-dir", folder,
-                      WHISPER_LAB_WEIGHTS=str(tiny_en.parent))
-    assert done.returncode == 0 and (folder / "whisper-tiny.en_decoder.onnx").exists(), done.stderr
-    return folder
-
-
 @pytest.fixture(params=["media", "people"])
 def speech(request, references) -> dict[Path, str]:
     """Clip -> what is said in it: English, at most 15 s each."""
@@ -74,9 +64,9 @@ def test_02_hears_it_with_base(base, speech, run_script, tmp_path):
     assert error_rate(tmp_path / "said.json", speech) <= WORST, done.stdout
 
 
-def test_the_graphs_of_tiny_en_hear_it_without_pytorch(graphs, speech, run_script, tmp_path):
+def test_the_graphs_of_tiny_en_hear_it_without_pytorch(tiny_en_export, speech, tmp_path):
     from whisper_lab import __main__
 
-    status = __main__.main(["--model", "tiny.en", "--model-dir", str(graphs), "--quiet",
+    status = __main__.main(["--model", "tiny.en", "--model-dir", str(tiny_en_export), "--quiet",
                             "--json", str(tmp_path / "said.json"), *map(str, speech)])
     assert status == 0 and error_rate(tmp_path / "said.json", speech) <= WORST
