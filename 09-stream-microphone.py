@@ -125,7 +125,6 @@ class Stream:
         if new := units[len(self.committed):]:
             self.log.commit(new, self.looked, reason)
             self.committed = self.committed + new
-            self.recognizer.settle()  # from the first committed word on, the language stands too
 
     def _cut(self, span) -> None:
         """The window is nearly full: commit its complete segments and go on behind them, as in a long recording.
@@ -153,6 +152,7 @@ class Stream:
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
         self.screen.close(self.committed, self.likely)
         self.log.close(start, end, goes_on, self.likely)
+        self.recognizer.end_utterance((end - start) / self.rate)  # another witness to the language
         self._start_utterance(before)
 
     def finish(self) -> None:
@@ -188,7 +188,7 @@ def arguments(argv: list[str] | None):
     flags.add_flags(given, "microphone")
     given.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
     more = flags.rare(parser)
-    more.add_argument("--hop", type=flags.between(0.1, 5), default=0.5, metavar="S",
+    more.add_argument("--hop", type=flags.between(0.1, 5), default=0.3, metavar="S",
                       help="new speech between two hypotheses (default: %(default)s s)")
     more.add_argument("--pause", type=flags.between(0.2, 5), default=0.6, metavar="S",
                       help="silence that ends an utterance (default: %(default)s s)")

@@ -129,7 +129,7 @@ def test_a_fan_that_is_switched_on_says_nothing(runtime):
 
 def test_the_language_is_detected_once_something_is_said(runtime):
     stream = streamed(runtime, audio.load(ROOT / "media" / "nederlands.wav").samples, None)
-    assert stream.recognizer.language == "nl" and stream.recognizer.probability > 0.5
+    assert stream.recognizer.language.code == "nl" and stream.recognizer.language.probability > 0.5
 
 
 # The program ---------------------------------------------------------------------------------------------------------

@@ -127,4 +127,5 @@ def test_the_checkpoints_own_language_is_used(runtime):
     from dataclasses import replace
 
     runtime.rules = replace(runtime.rules, language="nl")
-    assert Recognizer(runtime, None).language == "nl" and Recognizer(runtime, "English").language == "en"
+    given = [Recognizer(runtime, language).language.code for language in (None, "English")]
+    assert given == ["nl", "en"]

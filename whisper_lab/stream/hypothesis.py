@@ -19,12 +19,13 @@ from whisper_lab.decoding import (
 )
 from whisper_lab.languages import name
 from whisper_lab.short_windows import AUTO, heard_frames, is_unsafe, limit_of
+from whisper_lab.stream.language import SpokenLanguage
 from whisper_lab.transcribe import split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
-SURE_UNIT = 0.8  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
+SURE_UNIT = 0.5  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
 PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
 PATIENCE_UNITS = 8  # the same where no one knows when words were heard
 SURE = 0.5  # probability of a detected language that is worth a warning
@@ -80,16 +81,14 @@ class Recognizer:
 
     def __init__(self, runtime, language: str | None, condition: bool = False, fallback: bool = True,
                  context: str | float = AUTO):
-        """language: None to detect it, again for every hypothesis until something is committed; condition: give the
+        """language: None to detect it, again for every hypothesis until several utterances agree; condition: give the
         beginning of a sentence as prompt for its rest; fallback: try higher temperatures for the last hypothesis of
         an utterance, where it repeats itself or is unlikely; context: how much of its window the encoder hears, as
         of short_windows.heard_frames. Raises LabError for what the checkpoint does not know."""
         self.runtime, self.condition, self.context = runtime, condition, context
-        self.language = runtime.rules.wanted_language(language)
+        self.language = SpokenLanguage(runtime.rules.wanted_language(language))
         self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
         self.encoder_runs = self.shortened = self.heard_again = 0
-        self.heard_language = self.language  # of the last hypothesis
-        self.probability: float | None = None  # of the detected language
         self._warned = False
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
@@ -107,7 +106,7 @@ class Recognizer:
         likely = np.exp(result.logprobs[len(prefix):len(result.tokens)])
         new = [(token, p) for token, p in zip(result.tokens[len(prefix):], likely, strict=True) if rules.is_text(token)]
         units, likely = list(given), iter([p for _, p in new])
-        for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.heard_language):
+        for text, part in words_of([token for token, _ in new], self.runtime.tokenizer, self.language.code):
             units.append(Unit(text, part, min(itertools.islice(likely, len(part)))))
         if final:  # what is only unlikely is kept, as in a recording; what goes round in circles is not
             return Hypothesis(units, None, seconds, self._is_left_out(result, seconds), result.text_logprob)
@@ -165,14 +164,14 @@ class Recognizer:
         already = len(rules.text_tokens(prefix))
         if end is not None and len(said) < already:  # the first segment ends before what is committed: no place to cut
             said, end = rules.text_tokens(result.tokens), None
-        new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.heard_language)]
+        new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.language.code)]
         return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
 
-    def settle(self) -> None:
-        """Something was committed: from here on the language stands."""
-        if self.language is None and self.heard_language is not None:
-            self.language = self.heard_language
-            console.note("language", self.language, f"detected, probability {self.probability:.3f}; --language sets it")
+    def end_utterance(self, seconds: float) -> None:
+        """An utterance is over: what it tells about the language counts from here on."""
+        if self.language.end_utterance(seconds):
+            console.note("language", self.language.code,
+                         f"detected, probability {self.language.probability:.3f}; --language sets it")
 
     def sentence(self, before: Sequence[int], units: Sequence[Unit]) -> list[int]:
         """The prompt of a sentence that goes on: its tokens so far, after the last mark that ends one."""
@@ -186,18 +185,17 @@ class Recognizer:
     def _encode(self, features: np.ndarray):
         self.encoder_runs += 1
         cross = self.runtime.encode(features[None])
-        if self.language is None and self.runtime.rules.languages:
-            found = detect_language(self.runtime, cross, 1)[0]
-            self.heard_language, self.probability = max(found.items(), key=lambda item: item[1])
+        if not self.language.stands and self.runtime.rules.languages:
+            self.language.hear(detect_language(self.runtime, cross, 1)[0])
         return cross
 
     def _search(self, cross, given: list[int], before: Sequence[int], seconds: float, timestamps: bool,
                 temperatures: Sequence[float]) -> Result:
         """The text of a window that begins with the tokens `given`."""
         rules = self.runtime.rules
-        prompt = rules.prompt(self.heard_language, timestamps=timestamps, previous=before)
+        prompt = rules.prompt(self.language.code, timestamps=timestamps, previous=before)
         room = rules.max_positions - len(prompt) - len(given) - 1  # one is left for the end token
-        options = Options(language=self.heard_language, timestamps=timestamps, temperatures=tuple(temperatures),
+        options = Options(language=self.language.code, timestamps=timestamps, temperatures=tuple(temperatures),
                           max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
         result = decode_encoded(self.runtime, cross, 1, options, previous=[before], given=given)[0]
         if len(temperatures) > 1 and looks_wrong(result, options):
@@ -206,11 +204,11 @@ class Recognizer:
 
     def _explain_doubt(self, cross) -> None:
         """Once: the language that was asked for may not be what is spoken."""
-        if self._warned or self.probability is not None or not self.runtime.rules.languages:
+        if self._warned or self.language.probability is not None or not self.runtime.rules.languages:
             return
         found = detect_language(self.runtime, cross, 1)[0]
         heard, probability = max(found.items(), key=lambda item: item[1])
-        if heard != self.language and probability > SURE:
-            console.warn(f"the text is unlikely in {name(self.language)}, and the model hears {name(heard)} "
+        if heard != self.language.code and probability > SURE:
+            console.warn(f"the text is unlikely in {name(self.language.code)}, and the model hears {name(heard)} "
                          f"(probability {probability:.2f}): try --language {heard}, or leave it out")
             self._warned = True

@@ -54,7 +54,7 @@ class Report:
             console.warn(f"no sound came from {label}")
         entry = {
             "source": label, "duration_s": round(duration, 3), "realtime": source.realtime,
-            "language": recognizer.language, "text": " ".join(log.lines), "utterances": log.lines,
+            "language": recognizer.language.code, "text": " ".join(log.lines), "utterances": log.lines,
             "doubtful": [confidence.is_doubtful(likely, self.runtime.facts["model"]) for likely in log.likely],
             "commits": [{"text": commit.unit.text, "heard_s": round(commit.heard / SAMPLE_RATE, 3),
                          "reason": commit.reason} for commit in log.commits],
@@ -80,7 +80,7 @@ class Report:
             return nothing | {"reason": "no sound came"}
         if stream.log.count > len(heard):
             return nothing | {"reason": f"it lasted longer than {KEPT_S / 60:g} minutes: its sound was not kept"}
-        log, language = stream.log, stream.recognizer.language
+        log, language = stream.log, stream.recognizer.language.code
         text = " ".join(log.lines)
         try:
             console.note("comparing", "the whole recording transcribed at once", "Ctrl-C or --no-batch leaves it out")

@@ -14,7 +14,7 @@ import numpy as np
 from workbook.evidence import common
 
 CUT_S = 2.0  # pieces without overlap
-HOP_S, PAUSE_S = 0.5, 0.6  # as 09 has them
+HOP_S, PAUSE_S = 0.3, 0.6  # as 09 has them
 
 
 class VirtualClock:
