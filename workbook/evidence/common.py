@@ -246,6 +246,13 @@ def spoken(quick: bool = False) -> list[tuple[np.ndarray, str]]:
     return found
 
 
+def greedy():
+    """How sound is heard that is spoilt on purpose: once. The fallback would draw nonsense again and again."""
+    from whisper_lab.decoding import Options
+
+    return Options(language="en", max_tokens=96, temperatures=(0.0,))
+
+
 def word_error_rate(runtime, clips: list[tuple[np.ndarray, str]], options=None) -> tuple[float, int, list[str]]:
     """Percent of wrong words over all clips (samples, text), how many words there are, and the transcripts."""
     from whisper_lab.decoding import Options

@@ -25,7 +25,8 @@ def measure(evidence, args) -> None:
                 "clipped": lambda x: np.clip(x / np.abs(x).max() * CLIP_GAIN, -1, 1).astype(np.float32)}
     counts = {}
     for name, change in variants.items():
-        rate, words, texts = common.word_error_rate(runtime, [(change(sound), text) for sound, text in clips])
+        changed = [(change(sound), text) for sound, text in clips]
+        rate, words, texts = common.word_error_rate(runtime, changed, common.greedy())
         evidence.value(f"wer_{name}_percent", rate, "%")
         counts[name] = common.counted(clips, texts)
         if name != "original":

@@ -25,14 +25,14 @@ def measure(evidence, args) -> None:
 
     runtime, clips = common.best_runtime(), common.spoken(args.quick)
     evidence.value("model", common.best().name)
-    right, words, texts = common.word_error_rate(runtime, clips)
+    right, words, texts = common.word_error_rate(runtime, clips, common.greedy())
     before, shown = common.counted(clips, texts), common.english(args.quick).index(SHOWN)
     evidence.value("transcript_right", texts[shown])
     evidence.value("words", words, stable=not args.quick)
     evidence.value("wer_right_percent", right, "%")
     for name, rate in RATES.items():
         wrong = [(taken_at(rate, sound), text) for sound, text in clips]
-        worse, _, texts = common.word_error_rate(runtime, wrong)
+        worse, _, texts = common.word_error_rate(runtime, wrong, common.greedy())
         evidence.value(f"wer_{name}_as_16k_percent", worse, "%")
         common.difference(evidence, f"change_{name}", before, common.counted(clips, texts), args.seed)
         evidence.value(f"transcript_{name}_as_16k", texts[shown] or "(nothing)")
