@@ -1,7 +1,26 @@
-"""The latency table of docs/benchmarks.md, from the JSON that 09 --json wrote (benchmarks/streaming.json)."""
+"""The latency table of docs/benchmarks.md, from benchmarks/streaming.json: the numbers that 09 --json wrote.
 
-from whisper_lab import machine, web
+    python -m tools.streaming_table FILE      # 09's report -> benchmarks/streaming.json, without what was said
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from whisper_lab import files, machine, web
 from whisper_lab.stream.report import percent, percentile
+
+
+KEPT = Path(__file__).resolve().parent.parent / "benchmarks" / "streaming.json"
+TEXTS = ("text", "utterances", "doubtful", "commits", "batch", "batch_by_utterance")  # of a clip
+
+
+def numbers(document: dict) -> dict:
+    """09's report without texts: those of a corpus may not be ours to publish."""
+    clips = [{key: value for key, value in clip.items() if key not in TEXTS} for clip in document["clips"]]
+    for clip in clips:
+        clip["reference"] = {key: value for key, value in clip["reference"].items() if key != "text"}
+    return document | {"clips": clips}
 
 
 def table(document: dict) -> str:
@@ -33,3 +52,7 @@ def table(document: dict) -> str:
 def _row(name: str, duration: float, words: int, *cells: object) -> str:
     shown = ["" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells]
     return f"| {' | '.join([web.markdown(name), f'{duration:.1f}', str(words), *shown])} |"
+
+
+if __name__ == "__main__":
+    files.write_json(KEPT, numbers(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

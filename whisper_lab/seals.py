@@ -5,7 +5,7 @@ one more metadata entry to the finished file: the digest of all that is before i
 Protobuf allows that: entries of a list may lie anywhere in a message
 (https://protobuf.dev/programming-guides/encoding/#order). Any change after that, also one by a tool, breaks the seal.
 
-Neither onnx nor onnxruntime is imported: the runtime checks before it opens. `begin` hashes in a thread, while the
+Neither onnx nor onnxruntime is imported: the runtime checks before it opens. `Check` hashes in a thread, while the
 runtime imports onnxruntime and reads the tokenizer.
 """
 
