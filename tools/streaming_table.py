@@ -10,7 +10,6 @@ from pathlib import Path
 from whisper_lab import files, machine, web
 from whisper_lab.stream.report import percent, percentile
 
-
 KEPT = Path(__file__).resolve().parent.parent / "benchmarks" / "streaming.json"
 TEXTS = ("text", "utterances", "doubtful", "commits", "batch", "batch_by_utterance")  # of a clip
 
