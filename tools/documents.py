@@ -148,6 +148,13 @@ def short_windows_table() -> str:
     return _if_measured("short-windows", short_windows.table)
 
 
+def time_spent_table() -> str:
+    """The stages of a cold start and the operators of each run, from benchmarks/time_spent.py."""
+    from benchmarks import time_spent
+
+    return _if_measured("time-spent", time_spent.table)
+
+
 def runtimes_table() -> str:
     """The layouts in other runtimes, from benchmarks/runtimes.py."""
     from benchmarks import runtimes
@@ -220,7 +227,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,
-    "runtimes": runtimes_table,
+    "runtimes": runtimes_table, "time-spent": time_spent_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
