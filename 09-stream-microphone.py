@@ -152,7 +152,7 @@ class Stream:
     def _close(self, start: int, end: int, before: list, goes_on: bool) -> None:
         self.screen.close(self.committed, self.likely)
         self.log.close(start, end, goes_on, self.likely)
-        self.recognizer.end_utterance((end - start) / self.rate)  # another witness to the language
+        self.recognizer.end_utterance((end - start) / self.rate, bool(self.committed))
         self._start_utterance(before)
 
     def finish(self) -> None:

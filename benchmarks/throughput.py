@@ -27,7 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import corpora  # noqa: E402
 import prepare  # noqa: E402
 
-from whisper_lab import audio, checkpoints, console, files, flags, machine  # noqa: E402
+from whisper_lab import audio, console, files, flags, machine  # noqa: E402
 from whisper_lab.audio import SAMPLE_RATE  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
@@ -44,12 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.cell:
         print(json.dumps(measure(json.loads(args.cell))))
         return 0
-    started, load = time.time(), os.getloadavg()[0]
-    if load > 0.5:
-        console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
-    checkpoint = checkpoints.resolve(args.model)
-    folder = Path(args.graphs) if args.graphs else prepare.artefact("graphs", checkpoint.folder)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes that are started
+    started, load = time.time(), prepare.load_before()
+    checkpoint, folder = prepare.graphs(args)
     recordings = {minutes: write_recording(args.corpus, minutes, args.seed) for minutes in args.minutes}
     cells = [{"graphs": graphs, "batch_size": size, "threads": threads, "minutes": minutes, "folder": str(folder),
               "name": checkpoint.name, "wav": str(recordings[minutes])}

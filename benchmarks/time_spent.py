@@ -3,7 +3,8 @@
     python benchmarks/time_spent.py                                # time-spent.json here
     python benchmarks/time_spent.py --model nano --rounds 1 --output-dir reports
 
-Operators: onnxruntime's own profiler on a whole window and on single tokens after it; it takes a little time itself.
+Operators: onnxruntime's own profiler on a whole window and on single tokens after it. It takes time for each operator,
+so that a token, which has many small ones, takes far longer than without: RESULTS.md has that time.
 Cold start: fresh processes, from their start to the text of one clip; medians.
 """
 
@@ -24,14 +25,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import prepare  # noqa: E402
 
-from whisper_lab import audio, checkpoints, console, files, flags, machine  # noqa: E402
+from whisper_lab import audio, console, files, flags, machine  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/time-spent/1"
 GRAPHS = {"int8": ("int8", False), "int8 optimized": ("int8", True)}
 PARTS = {"encoder": "encoder, a whole window", "decoder": "decoder, a token"}
 SHOWN = 0.04  # share of a run from which on an operator is named
-WARM = 3  # runs that are not counted
+WARM, WINDOWS = 3, 3  # runs that are not counted, and those of the encoder that are
 TIMEOUT = 300  # s for one process
 
 # A cold start as `python -m whisper_lab` makes it, stage by stage; then again, each alone, what opening consists of.
@@ -72,12 +73,8 @@ print(json.dumps({"stages": opening, "opening": laps, "text": text}))
 def main(argv: list[str] | None = None) -> int:
     """Measure in turn, show, write."""
     args = arguments(argv)
-    started, load = time.time(), os.getloadavg()[0]
-    if load > 0.5:
-        console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
-    checkpoint = checkpoints.resolve(args.model)
-    folder = Path(args.graphs) if args.graphs else prepare.artefact("graphs", checkpoint.folder)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes that are started
+    started, load = time.time(), prepare.load_before()
+    checkpoint, folder = prepare.graphs(args)
     job = {"folder": str(folder), "name": checkpoint.name, "clip": str(Path(args.clip).resolve()), "language": "en",
            "threads": args.threads or machine.usable_cores()}
     jobs = {name: job | {"precision": precision, "optimized": optimized}
@@ -132,7 +129,7 @@ def operators(job: dict, tokens: int) -> dict:
             opened[part] = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         runtime = OnnxWhisper.of_sessions(opened["encoder"], opened["decoder"], known)
         features = log_mel(audio.load(job["clip"]).samples, known.spec)[None]
-        for _ in range(2 * WARM):
+        for _ in range(WARM + WINDOWS):
             cross = runtime.encode(features)
         cache, token = None, np.array([[known.rules.start]], np.int64)
         for _ in range(WARM + tokens):
@@ -174,8 +171,9 @@ def table(document: dict) -> str:
                          f"everything else {100 * rest:.0f} % |")
     settings = document["settings"]
     return "\n".join([*lines, "", f"{document['model']}; cold: medians of {settings['rounds']} processes, a clip of "
-                      f"{document['clip_s']:g} s; operators: {WARM} windows and {settings['tokens']} tokens, "
-                      f"onnxruntime's profiler on. Load before the start {document['load_before']}. "
+                      f"{document['clip_s']:g} s; operators: {WINDOWS} windows and {settings['tokens']} tokens, "
+                      "onnxruntime's profiler on, which makes a token take longer. Load before the start "
+                      f"{document['load_before']}. "
                       f"{machine.one_line(document['machine'])}."])
 
 

@@ -52,7 +52,7 @@ class Recognizer:
     def sentence(self, before, units):
         return [*before, *(token for unit in units for token in unit.tokens)]
 
-    def end_utterance(self, seconds):
+    def end_utterance(self, seconds, said):
         pass
 
 

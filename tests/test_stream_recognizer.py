@@ -129,3 +129,11 @@ def test_the_checkpoints_own_language_is_used(runtime):
     runtime.rules = replace(runtime.rules, language="nl")
     given = [Recognizer(runtime, language).language.code for language in (None, "English")]
     assert given == ["nl", "en"]
+
+
+def test_sound_without_words_is_no_witness_to_the_language(runtime):
+    recognizer = Recognizer(runtime, None)
+    for said in (False, True):
+        recognizer.language.hear({"en": 0.1, "nl": 0.9})
+        recognizer.end_utterance(9.0, said)
+        assert bool(recognizer.language._before) is said

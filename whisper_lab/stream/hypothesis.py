@@ -167,9 +167,9 @@ class Recognizer:
         new = [Unit(text, part) for text, part in words_of(said[already:], self.runtime.tokenizer, self.language.code)]
         return Hypothesis([*given, *new], text_logprob=result.text_logprob), None if end is None else end * step
 
-    def end_utterance(self, seconds: float) -> None:
-        """An utterance is over: what it tells about the language counts from here on."""
-        if self.language.end_utterance(seconds):
+    def end_utterance(self, seconds: float, said: bool) -> None:
+        """An utterance is over: where words were heard, what it tells about the language counts from here on."""
+        if said and self.language.end_utterance(seconds):
             console.note("language", self.language.code,
                          f"detected, probability {self.language.probability:.3f}; --language sets it")
 

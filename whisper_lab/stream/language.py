@@ -9,7 +9,7 @@ import math
 
 LEAST = 0.01  # an utterance may be misheard altogether: none alone makes a language impossible
 STANDS = 0.99  # probability from which on nothing more is asked,
-STANDS_AFTER_S = 8.0  # s; of speech at least
+STANDS_AFTER_S = 8.0  # s; of utterances at least
 
 
 class SpokenLanguage:
