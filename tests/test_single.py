@@ -134,8 +134,24 @@ def says_the_same(path: Path, pair: OnnxWhisper, feeds: dict | None = None) -> b
         samples = {"samples": samples[None, :pair.spec.n_samples]}
         tokens = session.run(["tokens"], samples | (feeds or {}))[0].tolist()
         mel = probe.run(None, samples)[0]
-        same.append(gates.nats_apart(pair, mel, gates.answer(pair, mel), tokens) < 0.02)  # nats
+        same.append(gates.answers_apart(pair, mel, tokens, None, 0.0) < 0.02)  # nats
     return all(same) and len(same) > 2
+
+
+def test_a_language_that_is_nearly_as_likely_is_a_near_tie(kitchen, nano, monkeypatch):
+    """Of one sample and of noise the language is a coin toss; the answer in the other language is not wrong."""
+    pair, mel = nano.whisper, gates.heard(nano.whisper, kitchen)[None]
+    first, second = list(pair.rules.languages)[:2]
+    monkeypatch.setattr(gates, "detect_language", lambda *_: [
+        dict.fromkeys(pair.rules.languages, 0.001) | {first: 0.5, second: 0.4}])
+    heard = pair_says(pair, kitchen, language=first)
+    other = replace(heard, tokens=heard.tokens[1:])
+    monkeypatch.setattr(gates, "decode_encoded", lambda runtime, cross, audios, options: [
+        heard if options.language == first else other])
+    assert gates.answers_apart(pair, mel, heard.tokens, None, 0.7) == 0
+    assert gates.answers_apart(pair, mel, other.tokens, None, 0.7) == pytest.approx(np.log(0.5 / 0.4))
+    assert gates.answers_apart(pair, mel, other.tokens, None, 0.1) > 0.7  # that language is too unlikely
+    assert gates.answers_apart(pair, mel, [0], None, 0.7) > 0.7  # the answer in neither
 
 
 @pytest.mark.parametrize("precision", names.PRECISIONS)

@@ -14,7 +14,7 @@ import onnx
 
 from whisper_lab import console
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.decoding import Options, Result, decode_encoded, detect_language
 from whisper_lab.export import graphs, publish, reference
 from whisper_lab.export.gates import NEAR_TIE, Gate, below
 from whisper_lab.features import log_mel
@@ -28,6 +28,8 @@ EXTRA_BYTES = 3_000_000  # over encoder plus decoder: filters, token and charact
 MEL = 1e-4  # largest difference to features.log_mel; measured 2e-5
 ENOUGH = 32  # tokens per sound where the weights are random and no text ever ends
 FEATURES = "mel/features"
+ONE_SAMPLE = "one sample"
+NO_SPEECH = (*reference.QUIET, ONE_SAMPLE)
 
 
 def check(path: Path, pair: dict[str, Path], whisper, precision: str, given: str = "samples", seed: int = 0,
@@ -115,7 +117,7 @@ def sounds(spec, seed: int = 0, given: str = "samples") -> dict[str, np.ndarray]
 
     found = {clip.stem: audio.load(clip).samples for clip in sorted(reference.MEDIA.glob("*.wav"))}
     found = {name: samples for name, samples in found.items() if len(samples) <= spec.n_samples}
-    found = reference.sounds(spec, seed) | found | {"one sample": np.full(1, 0.5, np.float32)}
+    found = reference.sounds(spec, seed) | found | {ONE_SAMPLE: np.full(1, 0.5, np.float32)}
     if given == "samples":
         return found
     return {name: np.frombuffer(audio.to_pcm16(samples), "<i2") / np.float32(32768) for name, samples in found.items()}
@@ -136,18 +138,19 @@ def check_text(session, pair, mel, clips: dict[str, np.ndarray], trained: bool, 
                given: str = "samples") -> list[Gate]:
     """Mel, tokens and text of each sound. session: the single graph; mel: its mel alone; pair: OnnxWhisper."""
     limit = None if trained else ENOUGH
-    answers = [hear(session, pair, mel, name, samples, limit, given) for name, samples in clips.items()]
-    name, samples = min(clips.items(), key=lambda item: (item[0] in reference.QUIET, len(item[1])))
-    answers += [hear(session, pair, mel, name, samples, limit, given, context) for context in contexts(pair)]
+    near = NEAR_TIE[precision]
+    answers = [hear(session, pair, mel, name, samples, limit, near, given) for name, samples in clips.items()]
+    name, samples = min(clips.items(), key=lambda item: (item[0] in NO_SPEECH, len(item[1])))
+    answers += [hear(session, pair, mel, name, samples, limit, near, given, context) for context in contexts(pair)]
     worst = max(answers, key=lambda one: one.mel)
     wrong = {one.sound for one in answers if not one.right_text}
     return [below("mel", worst.mel, MEL, f"largest difference to features.log_mel, on {worst.sound}"),
             # int4's kernel gives slightly other digits inside a loop than outside; why was not established.
             _same_tokens("tokens from the same mel", [(one.same_mel, one.sound) for one in answers],
-                         NEAR_TIE[precision] if precision in MICROSOFT else 0),
+                         near if precision in MICROSOFT else 0),
             Gate("text of the tokens", not wrong, len(wrong), 0, f"differs on: {listed(wrong)}"),
             # The mel's last digit may decide between two tokens that are nearly tied, and nothing else.
-            _same_tokens("tokens from samples", [(one.own_mel, one.sound) for one in answers], NEAR_TIE[precision])]
+            _same_tokens("tokens from samples", [(one.own_mel, one.sound) for one in answers], near)]
 
 
 def contexts(pair) -> list[float]:
@@ -156,10 +159,11 @@ def contexts(pair) -> list[float]:
     return [window_s / 3, window_s] if pair.takes_short_windows else []
 
 
-def hear(session, pair, mel, name: str, samples: np.ndarray, limit: int | None, given: str = "samples",
-         context: float | None = None) -> Heard:
+def hear(session, pair, mel, name: str, samples: np.ndarray, limit: int | None, near: float = 0.0,
+         given: str = "samples", context: float | None = None) -> Heard:
     """Give one sound to the graph and to the pair; limit: the most tokens, None where the text ends by itself.
 
+    near: nats by which a language may be less likely than the pair's own, and yet be the graph's.
     context: s of silence that both hear behind it; None: as much as the graph was made for.
     """
     fed = asked = feeds(samples, given)
@@ -172,8 +176,7 @@ def hear(session, pair, mel, name: str, samples: np.ndarray, limit: int | None, 
     ours, theirs = mel.run(None, fed)[0], heard(pair, samples, AUTO if context is None else context)[None]
     if ours.shape != theirs.shape:
         return Heard(name, float("inf"), float("inf"), float("inf"), False)
-    same, own = (nats_apart(pair, features, answer(pair, features, limit), tokens.tolist())
-                 for features in (ours, theirs))
+    same, own = (answers_apart(pair, features, tokens.tolist(), limit, near) for features in (ours, theirs))
     return Heard(name, float(np.abs(ours - theirs).max()), same, own,
                  bool(written[0] == pair.rules.text(pair.tokenizer, tokens)))
 
@@ -193,9 +196,29 @@ def any_language(runtime) -> str | None:
     return next(iter(runtime.rules.languages), None)
 
 
-def answer(runtime, features: np.ndarray, limit: int | None = None) -> Result:
-    """The pair's greedy answer to one window."""
-    return decode_encoded(runtime, runtime.encode(features), 1, Options(max_tokens=limit))[0]
+def answers_apart(runtime, features: np.ndarray, tokens: list[int], limit: int | None, near: float) -> float:
+    """By how many nats the pair prefers its own answer to `tokens`; 0 where it is the same.
+
+    Of one sample, or of noise, the language is a coin toss: `tokens` may be the answer in any that is nearly as likely
+    as the pair's own. Then the languages' difference counts, where the tokens' is not larger.
+    """
+    cross, found = runtime.encode(features), []
+    for language, behind in likely_languages(runtime, cross, near):
+        result = decode_encoded(runtime, cross, 1, Options(language=language, max_tokens=limit))[0]
+        tokens_apart = nats_apart(runtime, features, result, tokens)
+        found.append(max(behind, tokens_apart))
+        if tokens_apart == 0:
+            break
+    return min(found)
+
+
+def likely_languages(runtime, cross, near: float) -> list[tuple[str | None, float]]:
+    """The pair's language of one window, and those at most `near` nats less likely: (code, nats), likeliest first."""
+    if not runtime.rules.languages:
+        return [(None, 0.0)]
+    found = sorted(detect_language(runtime, cross, 1)[0].items(), key=lambda item: -item[1])
+    behind = [(code, float(np.log(found[0][1]) - np.log(max(chance, 1e-30)))) for code, chance in found]
+    return [(code, nats) for code, nats in behind if nats <= near]
 
 
 def nats_apart(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
