@@ -145,13 +145,13 @@ def test_a_language_that_is_nearly_as_likely_is_a_near_tie(kitchen, nano, monkey
     monkeypatch.setattr(gates, "detect_language", lambda *_: [
         dict.fromkeys(pair.rules.languages, 0.001) | {first: 0.5, second: 0.4}])
     heard = pair_says(pair, kitchen, language=first)
-    other = replace(heard, tokens=heard.tokens[1:])
+    other = replace(heard, tokens=heard.tokens[:3])
     monkeypatch.setattr(gates, "decode_encoded", lambda runtime, cross, audios, options: [
         heard if options.language == first else other])
     assert gates.answers_apart(pair, mel, heard.tokens, None, 0.7) == 0
     assert gates.answers_apart(pair, mel, other.tokens, None, 0.7) == pytest.approx(np.log(0.5 / 0.4))
     assert gates.answers_apart(pair, mel, other.tokens, None, 0.1) > 0.7  # that language is too unlikely
-    assert gates.answers_apart(pair, mel, [0], None, 0.7) > 0.7  # the answer in neither
+    assert gates.answers_apart(pair, mel, [heard.tokens[0], 0], None, 0.7) > 0.7  # the answer in neither
 
 
 @pytest.mark.parametrize("precision", names.PRECISIONS)
