@@ -77,8 +77,8 @@ def generate(whisper: Whisper, recording, window, features, heard):
     """Step 3 in full: one window's tokens as a decoding.Result.
 
     The decoder starts from the prompt <|startoftranscript|><|language|><|task|> and goes on until it writes
-    <|endoftext|>. Where that text repeats itself or is unlikely, the next temperature is tried; where all of them look
-    wrong, the likeliest is taken.
+    <|endoftext|>. Where that text is doubtful, beams are tried, and where it repeats itself or is unlikely, higher
+    temperatures; where all of them look wrong, the likeliest is taken.
     """
     from whisper_lab import decoding
 
@@ -88,13 +88,13 @@ def generate(whisper: Whisper, recording, window, features, heard):
         found = decoding.detect_language(whisper.runtime, heard, 1)[0]
         language, probability = max(found.items(), key=lambda pair: pair[1])
     prompt, attempts = rules.prompt(language, options.task, options.timestamps, recording.before), []
-    for temperature in options.temperatures:
-        settings = generate_settings(whisper, options, language, temperature, recording.before)
+    for search in decoding.tries(options):
+        if attempts and decoding.is_enough(attempts[-1], search, rules):
+            break
+        settings = generate_settings(whisper, search, language, recording.before)
         sequence = generate_once(whisper, window, features, heard, settings, options.seed)
         tokens = rules.answer(sequence)  # without the prompt and <|endoftext|>
-        attempts.append(decoding.rate(whisper.runtime, heard, prompt, tokens, temperature, options.timestamps))
-        if not decoding.looks_wrong(attempts[-1], options):
-            break
+        attempts.append(decoding.rate(whisper.runtime, heard, prompt, tokens, search))
     result = decoding.least_wrong(attempts, options)
     result.language, result.language_probability = language, probability
     return result
@@ -115,19 +115,19 @@ def generate_once(whisper: Whisper, window, features, heard, settings: dict, see
         return whisper.pipe.forward(inputs, **settings)["tokens"][0]
 
 
-def generate_settings(whisper: Whisper, options, language: str | None, temperature: float, before: list[int]) -> dict:
-    """The arguments of `model.generate` for one window at one temperature."""
+def generate_settings(whisper: Whisper, search, language: str | None, before: list[int]) -> dict:
+    """The arguments of `model.generate` for one search of one window."""
     import torch
 
-    rules = whisper.runtime.rules
+    rules, (temperature,) = whisper.runtime.rules, search.temperatures
     settings = {
-        "return_timestamps": options.timestamps,
-        "num_beams": options.beams if temperature == 0 else 1,  # 1 is greedy search
+        "return_timestamps": search.timestamps,
+        "num_beams": search.beams if temperature == 0 else 1,  # 1 is greedy search
         "max_length": rules.max_positions,  # without it, generate may stop after 20 tokens
         "force_unique_generate_call": True,  # one pass over the window: moving on is done by the recording
     }
     if rules.languages:  # an English-only checkpoint takes neither
-        settings |= {"language": language, "task": options.task}
+        settings |= {"language": language, "task": search.task}
     if temperature > 0:  # draw from softmax(logits / temperature), all tokens taking part
         settings |= {"temperature": temperature, "top_k": 0}
     if before:

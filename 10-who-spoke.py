@@ -69,7 +69,8 @@ def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
 
     runtime, model = words.open_runtime(args.model, args.model_dir, args.precision, args.threads)
     confidence.tell_what_it_knows(model["name"], args.language)
-    options = decoding.Options(language=args.language, temperatures=decoding.temperatures(0.0, args.fallback))
+    options = decoding.Options(language=args.language, beams=decoding.AUTO,
+                               temperatures=decoding.temperatures(0.0, args.fallback))
     with console.sound_bar(clip.name, len(samples) / audio.SAMPLE_RATE) as done:
         transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=done)
     transcripts.warn_of_doubt(transcript, clip, model["name"])

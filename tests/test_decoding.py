@@ -10,7 +10,9 @@ import pytest
 from whisper_lab import decoding
 from whisper_lab.console import LabError
 from whisper_lab.decoding import (
+    AUTO,
     FALLBACK_TEMPERATURES,
+    WIDE,
     Options,
     Result,
     decode,
@@ -21,6 +23,7 @@ from whisper_lab.decoding import (
     looks_wrong,
     rate,
     temperatures,
+    tries,
 )
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
 
@@ -315,6 +318,28 @@ def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
     assert set(without.tokens) == {5} and without.compression_ratio > 2.4
 
 
+def test_a_doubtful_text_is_searched_again_with_beams(scripted):
+    """What greedy search is sure of stays, and no beam is spent on it; how doubtful a text is, greedy search says."""
+    auto = Options("en", beams=AUTO, max_tokens=12, logprob_threshold=None)
+    sure, doubtful = decode(scripted, windows(60.0, 2.0), auto)
+    assert (sure.beams, doubtful.beams) == (1, WIDE) and sure.tokens == [] and WIDE in scripted.rows
+    alone = decode(scripted, windows(2.0), replace(auto, beams=WIDE))[0]
+    greedy = decode(scripted, windows(2.0), replace(auto, beams=1))[0]
+    assert doubtful.tokens == alone.tokens and doubtful.text_logprob == greedy.text_logprob
+    assert decode(scripted, windows(2.0), replace(auto, temperatures=(0.7,)))[0].beams == 1
+
+
+def test_the_searches_of_a_window_in_turn():
+    def turns(**options):
+        return [(search.beams, *search.temperatures) for search in tries(Options(**options))]
+
+    assert turns() == [(1, 0.0)] and turns(beams=AUTO) == [(1, 0.0), (WIDE, 0.0)]
+    assert turns(beams=3, temperatures=(0.0, 0.2)) == [(3, 0.0), (1, 0.2)]
+    assert turns(beams=AUTO, temperatures=(0.0, 0.2, 0.4)) == [(1, 0.0), (WIDE, 0.0), (1, 0.2), (1, 0.4)]
+    assert turns(beams=AUTO, temperatures=(0.7,)) == [(1, 0.7)]
+    assert [search.beams for search in tries(Options(beams=AUTO), given=[5])] == [1]  # beams begin with nothing given
+
+
 def test_where_every_attempt_looks_wrong_the_likeliest_that_does_not_repeat_itself_is_kept():
     def attempt(temperature, logprob, ratio):
         return Result([], "", logprob, 0.0, temperature, ratio, "en", None)
@@ -353,7 +378,7 @@ def test_what_another_search_found_is_rated_alike(random_runtimes, noise_feature
     runtime = random_runtimes[0]
     expected = decode(runtime, noise_features[:1], options)[0]
     cross = runtime.encode(noise_features[:1])
-    found = rate(runtime, cross, expected.prompt, expected.tokens, expected.temperature, options.timestamps)
+    found = rate(runtime, cross, expected.prompt, expected.tokens, options)
     assert found.no_speech_prob == pytest.approx(expected.no_speech_prob, rel=1e-4)
     assert (found.text, found.compression_ratio, found.temperature) == \
         (expected.text, expected.compression_ratio, expected.temperature)

@@ -126,19 +126,20 @@ def test_silence_is_not_asked_about(script, tmp_path, monkeypatch):
 
 
 def test_text_that_looks_wrong_is_decoded_again(script, clip, monkeypatch):
-    """Every temperature is tried in turn until the text does; --no-fallback stays with the first."""
+    """Beams, then every temperature in turn, until the text does not; --no-fallback stays with the first."""
     from whisper_lab import decoding
 
     tried = []
     rate = decoding.rate
-    monkeypatch.setattr(decoding, "rate", lambda *args: tried.append(args[4]) or rate(*args))
+    monkeypatch.setattr(decoding, "rate", lambda *args: tried.append((args[4].beams, *args[4].temperatures)) or
+                        rate(*args))
     monkeypatch.setattr(decoding, "looks_wrong", lambda result, options: result.temperature < 0.4)
     first = script(clip, "--quiet", "--language", "en")[1]
-    assert tried == [0.0, 0.2, 0.4]
+    assert tried == [(1, 0.0), (5, 0.0), (1, 0.2), (1, 0.4)]
     assert script(clip, "--quiet", "--language", "en")[1] == first  # the same seed, the same text
     tried.clear()
-    script(clip, "--quiet", "--language", "en", "--no-fallback")
-    assert tried == [0.0]
+    script(clip, "--quiet", "--language", "en", "--no-fallback", "--beams", "1")
+    assert tried == [(1, 0.0)]
 
 
 def test_the_sound_file_format_does_not_matter(script, clip, tmp_path):

@@ -16,6 +16,10 @@ from whisper_lab import confidence
 from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbers
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+AUTO, WIDE = "auto", 5  # greedy first, and this many beams where its text is doubtful
+# Then a text is doubtful: nats a token, or in all, where each is about one error. benchmarks/accuracy.py says what it
+# is worth; on 134 clips, whisper-base int8, beams everywhere were not better and took half as long again.
+DOUBTFUL_TOKEN, DOUBTFUL_TEXT = -0.3, -8.0
 
 
 class Runtime(Protocol):
@@ -49,7 +53,7 @@ class Options:
     language: str | None = None  # None: detect
     task: str = "transcribe"
     timestamps: bool = False
-    beams: int = 1  # used at temperature 0 only
+    beams: int | str = 1  # used at temperature 0 only; AUTO: WIDE where the greedy text is doubtful
     length_penalty: float = 1.0  # beams are ranked by log-probability / length ** penalty
     patience: float | None = None  # None: transformers' stopping rule; else stop at round(beams * patience) hypotheses
     temperatures: tuple[float, ...] | None = None  # None: greedy; transcribe.py: FALLBACK_TEMPERATURES, as peers
@@ -76,6 +80,7 @@ class Result:
     prompt: list[int] = field(default_factory=list)
     text_logprob: float | None = None  # avg_logprob without the timestamps: see confidence.py
     logprobs: list[float] = field(default_factory=list)  # of each token, and of the end where there was room for it
+    beams: int = 1  # that found it
 
     @property
     def ended(self) -> bool:
@@ -160,18 +165,47 @@ def compression_ratio(text: str) -> float:
     return len(raw) / len(zlib.compress(raw))
 
 
+def is_doubtful(result: Result, rules: TokenRules) -> bool:
+    """Whether five beams are likely to find better words than greedy search did."""
+    if result.text_logprob is None:
+        return False
+    text = result.text_logprob * (len(rules.text_tokens(result.tokens)) + 1)  # the end is a token too
+    return result.text_logprob < DOUBTFUL_TOKEN or text < DOUBTFUL_TEXT
+
+
+def tries(options: Options, given: Sequence[int] = ()) -> list[Options]:
+    """The searches that a window may get, one after the other: each has one temperature and a number of beams."""
+    first, *hotter = options.temperatures or (0.0,)
+    beams = [options.beams]
+    if options.beams == AUTO:
+        beams = [1, WIDE] if first == 0 and not given else [1]
+    return [*(replace(options, temperatures=(first,), beams=number) for number in beams),
+            *(replace(options, temperatures=(temperature,), beams=1) for temperature in hotter)]
+
+
+def is_enough(result: Result, following: Options, rules: TokenRules) -> bool:
+    """Whether a result may stay, where the search that follows is `following`: beams for what is doubtful, a higher
+    temperature for what looks wrong."""
+    if is_silence(result, following):
+        return True
+    if following.temperatures == (result.temperature,):
+        return not (is_doubtful(result, rules) or looks_wrong(result, following))
+    return not looks_wrong(result, following)
+
+
 def temperatures(first: float, fallback: bool) -> tuple[float, ...]:
     """What --temperature and --no-fallback ask for: a temperature above 0 is a choice that stands."""
     return FALLBACK_TEMPERATURES if fallback and first == 0 else (first,)
 
 
-def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[int], temperature: float = 0.0,
-         timestamps: bool = False) -> Result:
-    """The Result of tokens that another search has found, from one run of the decoder over all of them.
+def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[int], search: Options = Options()
+         ) -> Result:
+    """The Result of tokens that another program's search has found, from one run of the decoder over all of them.
 
-    cross: of one audio; tokens: after the prompt, without the end token. For `looks_wrong` and `is_silence`.
+    cross: of one audio; tokens: after the prompt, without the end token. For `is_enough` and `least_wrong`.
     """
     rules, tokens = runtime.rules, list(tokens)
+    temperature, timestamps = (search.temperatures or (0.0,))[0], search.timestamps
     logits, _ = runtime.step(np.array([[*prompt, *tokens]], np.int64), cross, None)
     scores = logits[0, len(prompt) - 1:].astype(np.float32)
     for i, row in enumerate(scores):
@@ -184,22 +218,22 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
     text = rules.text(runtime.tokenizer, tokens)
     return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
                   temperature, compression_ratio(text), None, None, list(prompt),
-                  confidence.mean_of_text(rules, each, tokens))
+                  confidence.mean_of_text(rules, each, tokens), beams=search.beams if temperature == 0 else 1)
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options, given: list[int]
                    ) -> list[Result]:
-    """Decode at each temperature in turn those windows whose results so far look wrong. Prompts have one length."""
+    """Give each window the searches of `tries` in turn, until a result is good enough. Prompts have one length."""
     found: list[list[Result]] = [[] for _ in prompts]
     left = np.arange(len(prompts))
-    for attempt, temperature in enumerate(options.temperatures or (0.0,)):
+    for attempt, search in enumerate(tries(options, given)):
         if attempt:
-            left = np.array([i for i in left if looks_wrong(found[i][-1], options)], np.int64)
+            left = np.array([i for i in left if not is_enough(found[i][-1], search, runtime.rules)], np.int64)
         if len(left) == 0:
             break
         rows = cross if len(left) == len(prompts) else runtime.select(cross, left)
         batch = np.array([prompts[i] for i in left], np.int64)
-        results = _search(runtime, rows, batch, replace(options, temperatures=(temperature,)), given)
+        results = _search(runtime, rows, batch, search, given)
         for i, result in zip(left, results, strict=True):
             found[i].append(result)
     return [least_wrong(attempts, options) for attempts in found]
@@ -207,12 +241,16 @@ def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], optio
 
 def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
     """The last attempt, if it does not look wrong; else the likeliest that does not repeat itself (as faster-whisper
-    does: a result of temperature 1 is often worse than the doubtful one of temperature 0)."""
-    if not looks_wrong(attempts[-1], options):
-        return attempts[-1]
-    most = options.compression_ratio_threshold
-    plain = [result for result in attempts if most is None or result.compression_ratio <= most]
-    return max(plain or attempts, key=lambda result: result.avg_logprob)
+    does: a result of temperature 1 is often worse than the doubtful one of temperature 0).
+
+    Beams find a likelier text for noise, too: how doubtful a text is, the greedy one before it says.
+    """
+    best = attempts[-1]
+    if looks_wrong(best, options):
+        most = options.compression_ratio_threshold
+        plain = [result for result in attempts if most is None or result.compression_ratio <= most]
+        best = max(plain or attempts, key=lambda result: result.avg_logprob)
+    return replace(best, text_logprob=attempts[0].text_logprob) if best.beams > attempts[0].beams else best
 
 
 def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int]) -> list[Result]:
@@ -238,7 +276,8 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
         likely = [*confidence.of_rows(rules, logits[i, length - 1:-1], given, options.timestamps).tolist(), *likely]
         text = rules.text(runtime.tokenizer, tokens)
         results.append(Result(tokens, text, logprob, float(no_speech[i]), temperature, compression_ratio(text), None,
-                              None, prompts[i].tolist(), confidence.mean_of_text(rules, likely, tokens), likely))
+                              None, prompts[i].tolist(), confidence.mean_of_text(rules, likely, tokens), likely,
+                              options.beams if temperature == 0 else 1))
     return results
 
 

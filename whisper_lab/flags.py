@@ -33,6 +33,11 @@ def whole(least: int) -> Callable[[str], int]:
     return number
 
 
+def whole_or_auto(text: str) -> int | str:
+    """The argparse type of a whole number from 1 on, or `auto`."""
+    return text if text == "auto" else whole(1)(text)
+
+
 def between(least: float, most: float, kind: type = float) -> Callable[[str], float]:
     """The argparse type of a number from `least` to `most`."""
     def number(text: str) -> float:
@@ -99,8 +104,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                        "each segment or word was said (default: %(default)s)"}),
     "format": (("--format",), {"choices": ["text", "json", "srt", "vtt"], "default": "text", "help": "of the output; "
                                "srt and vtt of several clips go to --output-dir (default: %(default)s)"}),
-    "beams": (("--beams",), {"type": whole(1), "default": 1, "metavar": "N",
-                             "help": "width of the beam search (default: 1, greedy)"}),
+    "beams": (("--beams",), {"type": whole_or_auto, "default": "auto", "metavar": "N", "help": "width of the beam "
+                             "search; 1: greedy (default: auto, 5 where the greedy text is doubtful)"}),
     "temperature": (("--temperature",), {"type": float, "default": 0.0, "metavar": "T", "help": "above 0: sample "
                                          "instead of taking the likeliest token (default: %(default)s)"}),
     "fallback": (("--fallback",), {"action": argparse.BooleanOptionalAction, "default": True, "help": "try higher "

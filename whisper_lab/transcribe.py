@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
+from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
 from whisper_lab.short_windows import Heard, hear
 from whisper_lab.silence import is_silent
 from whisper_lab.stretches import cuts
@@ -75,6 +75,7 @@ class Transcript:
     windows: int = 0  # that the model was asked about
     shortened: int = 0  # of these: only the beginning was heard
     heard_again: int = 0  # of these: then the whole window, because the beginning's text was not safe
+    searched_again: int = 0  # of the windows: with more beams, because the greedy text was doubtful
 
     @property
     def text(self) -> str:
@@ -272,6 +273,7 @@ class Recording:
         self.transcript.windows += 1
         self.transcript.shortened += heard.shortened
         self.transcript.heard_again += heard.again
+        self.transcript.searched_again += self.options.beams == AUTO and heard.result.beams > 1
 
     def moved(self) -> float:
         """s of sound that were done with since this was last asked."""
@@ -332,7 +334,8 @@ def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequenc
 def joined(stretches: Sequence[Recording]) -> Transcript:
     """The transcript of a recording, of those of its stretches."""
     parts = [stretch.transcript for stretch in stretches]
-    counts = {count: sum(getattr(part, count) for part in parts) for count in ("windows", "shortened", "heard_again")}
+    counts = {count: sum(getattr(part, count) for part in parts) 
+              for count in ("windows", "shortened", "heard_again", "searched_again")}
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from whisper_lab import confidence, console, files
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options, temperatures
+from whisper_lab.decoding import AUTO, WIDE, Options, temperatures
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
@@ -36,7 +36,7 @@ def as_json(transcript: Transcript, path: Path, model: str) -> dict:
         "text": transcript.text,
         "segments": [_segment(segment, model) for segment in transcript.segments],
         "windows": {"asked": transcript.windows, "shortened": transcript.shortened,
-                    "heard_again": transcript.heard_again},
+                    "heard_again": transcript.heard_again, "searched_again": transcript.searched_again},
     }
 
 
@@ -182,12 +182,15 @@ def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
 
 
 def tell_windows(heard: list[Transcript]) -> None:
-    """One note about all transcripts of a run: how many windows were shortened, and how many heard again as a whole."""
-    asked, shortened, again = (sum(getattr(one, key) for one in heard) for key in
-                               ("windows", "shortened", "heard_again"))
+    """Notes about all transcripts of a run: how many windows were shortened, heard again as a whole, searched again."""
+    asked, shortened, again, searched = (sum(getattr(one, key) for one in heard) for key in
+                                         ("windows", "shortened", "heard_again", "searched_again"))
     if shortened:
         console.note("shorter windows", f"{shortened} of {asked}, {again} heard again as a whole",
                      "the sound and the silence that the checkpoint needs; --audio-context full: always the whole")
+    if searched:
+        console.note("beam search", f"{searched} of {asked} windows",
+                     f"their greedy text was doubtful; --beams 1: never, --beams {WIDE}: always")
 
 
 def show_errors(errors) -> None:
@@ -250,7 +253,7 @@ def check(parser, args) -> None:
     """What the options cannot have together ends with status 2; subtitles get their timestamps."""
     if not 0 <= args.temperature < float("inf"):
         parser.error("--temperature is a number that starts at 0")
-    if args.beams > 1 and args.temperature > 0:
+    if args.beams not in (1, AUTO) and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
     if args.format in SUBTITLES and args.timestamps == "none":
         args.timestamps = "segment"

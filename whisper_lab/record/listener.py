@@ -15,7 +15,7 @@ import numpy as np
 from whisper_lab import checkpoints, confidence, console, languages, names, transcripts
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
-from whisper_lab.decoding import Options
+from whisper_lab.decoding import AUTO, Options
 from whisper_lab.features import FeatureSpec
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.silence import is_silent
@@ -139,7 +139,7 @@ class Listener:
         with self._one_at_a_time:
             runtime, name = self._open(choice)
             started = time.perf_counter()
-            found = transcribe(runtime, samples, Options(language=language))
+            found = transcribe(runtime, samples, Options(language=language, beams=AUTO))
             seconds = time.perf_counter() - started
         how = f"{name}, {choice}: {seconds:.2f} s for {len(samples) / SAMPLE_RATE:.2f} s of sound"
         model = name.split(" ")[0]  # without the remark about random weights
