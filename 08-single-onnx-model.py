@@ -187,6 +187,8 @@ def arguments(argv: list[str] | None):
     args = flags.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
         parser.error("give nothing, to write the graph, or: run FILE [GRAPH.onnx]")
+    if len(args.run) == 3 and Path(args.run[2]).suffix != ".onnx":
+        parser.error(f"run takes one sound file, and {args.run[2]} is no graph (.onnx)")
     return args
 
 

@@ -413,6 +413,7 @@ def test_the_ten_lines(nano, call_script, references, tmp_path):
 @pytest.mark.parametrize(("arguments", "problem"), [
     (("run", MEDIA / "long.flac"), "lasts"), (("run", "nothing.wav"), "nothing.wav"),
     (("run", MEDIA / "kitchen.wav", "no.onnx"), "there is no graph no.onnx"),
+    (("run", MEDIA / "kitchen.wav", MEDIA / "time.wav"), "one sound file"),
     (("--precision", "fp16"), "python 03-export-encoder-decoder.py --model nano --precision fp16"),
     (("run", MEDIA / "kitchen.wav", "--precision", "fp16"), "python 08-single-onnx-model.py --model nano"),
 ])

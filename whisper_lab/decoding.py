@@ -17,8 +17,8 @@ from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, require_numbe
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 AUTO, WIDE = "auto", 5  # greedy first, and this many beams where its text is doubtful
-# Then a text is doubtful: nats a token, or in all, where each is about one error. benchmarks/accuracy.py says what it
-# is worth; on 134 clips, whisper-base int8, beams everywhere were not better and took half as long again.
+# A text is doubtful below these: log-probability a token, and of a window in all. A long window may be likely word for
+# word and yet hold errors. What it is worth in words and seconds: benchmarks/accuracy.py, "beams auto".
 DOUBTFUL_TOKEN, DOUBTFUL_TEXT = -0.3, -8.0
 
 
