@@ -122,7 +122,7 @@ def generate_settings(whisper: Whisper, search, language: str | None, before: li
     rules, (temperature,) = whisper.runtime.rules, search.temperatures
     settings = {
         "return_timestamps": search.timestamps,
-        "num_beams": search.beams if temperature == 0 else 1,  # 1 is greedy search
+        "num_beams": search.beams,  # 1 is greedy search
         "max_length": rules.max_positions,  # without it, generate may stop after 20 tokens
         "force_unique_generate_call": True,  # one pass over the window: moving on is done by the recording
     }

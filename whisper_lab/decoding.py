@@ -177,8 +177,10 @@ def tries(options: Options, given: Sequence[int] = ()) -> list[Options]:
     """The searches that a window may get, one after the other: each has one temperature and a number of beams."""
     first, *hotter = options.temperatures or (0.0,)
     beams = [options.beams]
-    if options.beams == AUTO:
-        beams = [1, WIDE] if first == 0 and not given else [1]
+    if first > 0:
+        beams = [1]  # a draw, not a search
+    elif options.beams == AUTO:
+        beams = [1] if given else [1, WIDE]
     return [*(replace(options, temperatures=(first,), beams=number) for number in beams),
             *(replace(options, temperatures=(temperature,), beams=1) for temperature in hotter)]
 
@@ -218,7 +220,7 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
     text = rules.text(runtime.tokenizer, tokens)
     return Result(tokens, text, float(each.mean()), float(np.exp(at_start[rules.no_speech] - logsumexp(at_start))),
                   temperature, compression_ratio(text), None, None, list(prompt),
-                  confidence.mean_of_text(rules, each, tokens), beams=search.beams if temperature == 0 else 1)
+                  confidence.mean_of_text(rules, each, tokens), beams=search.beams)
 
 
 def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options, given: list[int]
@@ -266,7 +268,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     no_speech = np.exp(at_start[:, rules.no_speech] - logsumexp(at_start))
     room = rules.max_positions - length - len(given)
     room = room if options.max_tokens is None else min(room, options.max_tokens)
-    if options.beams > 1 and temperature == 0:
+    if options.beams > 1:
         found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, prompts.tolist())
     else:
         found = _sample(runtime, cross, cache, logits[:, -1], room, options, given)
@@ -277,7 +279,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
         text = rules.text(runtime.tokenizer, tokens)
         results.append(Result(tokens, text, logprob, float(no_speech[i]), temperature, compression_ratio(text), None,
                               None, prompts[i].tolist(), confidence.mean_of_text(rules, likely, tokens), likely,
-                              options.beams if temperature == 0 else 1))
+                              options.beams))
     return results
 
 

@@ -334,7 +334,7 @@ def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequenc
 def joined(stretches: Sequence[Recording]) -> Transcript:
     """The transcript of a recording, of those of its stretches."""
     parts = [stretch.transcript for stretch in stretches]
-    counts = {count: sum(getattr(part, count) for part in parts) 
+    counts = {count: sum(getattr(part, count) for part in parts)
               for count in ("windows", "shortened", "heard_again", "searched_again")}
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
 

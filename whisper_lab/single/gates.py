@@ -205,7 +205,7 @@ def answers_apart(runtime, features: np.ndarray, tokens: list[int], limit: int |
     cross, found = runtime.encode(features), []
     for language, behind in likely_languages(runtime, cross, near):
         result = decode_encoded(runtime, cross, 1, Options(language=language, max_tokens=limit))[0]
-        tokens_apart = nats_apart(runtime, features, result, tokens)
+        tokens_apart = nats_apart(runtime, cross, result, tokens)
         found.append(max(behind, tokens_apart))
         if tokens_apart == 0:
             break
@@ -221,14 +221,14 @@ def likely_languages(runtime, cross, near: float) -> list[tuple[str | None, floa
     return [(code, nats) for code, nats in behind if nats <= near]
 
 
-def nats_apart(runtime, features: np.ndarray, result: Result, tokens: list[int]) -> float:
+def nats_apart(runtime, cross, result: Result, tokens: list[int]) -> float:
     """By how many nats the pair prefers its own token where `tokens` first differ from it; 0 where they never do."""
     theirs, ours = [*result.tokens, runtime.rules.end], [*tokens, runtime.rules.end]
     i = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
     if i is None:
         return 0.0
     forced = np.array([[*result.prompt, *result.tokens[:i]]], np.int64)
-    logits, _ = runtime.step(forced, runtime.encode(features), None)
+    logits, _ = runtime.step(forced, cross, None)
     scores = log_softmax(logits[0, -1])
     return max(float(scores[theirs[i]] - scores[ours[i]]), 1e-9)
 
