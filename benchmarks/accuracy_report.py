@@ -84,7 +84,8 @@ def markdown(document: dict) -> str:
         f"{count(corpus['clips'], 'clip')}, {corpus['words']} words, {corpus['seconds'] / 60:.1f} minutes, "
         f"languages {', '.join(corpus['languages'])}{left_out}. Each clip alone, its language given: one pass without "
         "timestamps, greedy where the name says nothing of beams. Recordings longer than the window (long) go through "
-        "each system's own way of transcribing them, with its own defaults, which in faster-whisper are 5 beams.", "",
+        "each system's own way of transcribing them, with its own defaults, which in faster-whisper are 5 beams; this "
+        "lab's default is beams auto, and its other rows have as many beams as they say, else one.", "",
         f"Compared as the field does: {document['normalizer']}. The interval of a difference to "
         f"{document['reference']} holds {100 * bootstrap['level']:.0f} % of {bootstrap['draws']} draws of the clips, "
         f"both systems on the same draw (long recordings in stretches of {bootstrap['stretch_words']} words). "
