@@ -34,12 +34,15 @@ def idle_window(log, seconds: float) -> tuple[float, float]:
 # 2. Warm-up ----------------------------------------------------------------------------------------------------------
 
 def warm_up(work, clips: list, size: int, passes: int) -> None:
-    """Process the first `size` clips a few times, uncounted: caches fill, memory is allocated, clocks rise."""
+    """Process the first `size` clips a few times, uncounted: caches fill, memory is allocated, clocks rise.
+
+    On a GPU all clips: each new shape has its kernels loaded, and chosen, when it is met first.
+    """
     from whisper_lab.energy import workload
 
-    for _ in range(passes):
-        for group in workload.groups(clips, size)[:1]:
-            workload.try_pass(work, group)
+    groups = workload.groups(clips, size)
+    for group in (groups if work.engine.device == "cuda" else groups[:1]) * passes:
+        workload.try_pass(work, group)
     for clip in clips:
         clip.seconds.clear()
 

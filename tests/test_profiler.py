@@ -1,6 +1,7 @@
 """06-profile-energy.py from its options to its JSON, on the bundled checkpoint; meters are in test_energy_meters.py."""
 
 import csv
+import importlib
 import json
 import re
 import shutil
@@ -159,6 +160,17 @@ def test_the_warm_up_is_not_counted(profile):
     _, _, _, made = profile("media/hello.wav", "--warm-up", 2, "--repeats", 1)
     assert made["transcriptions"][0]["inference_time_s"]["n"] == made["repeats"] == 1 and made["warm_up"] == 2
     assert made["inference_time"] == pytest.approx(made["total_inference_time"])
+
+
+@pytest.mark.parametrize(("device", "groups"), [("cpu", 1), ("cuda", 2)])
+def test_a_gpu_is_warmed_with_every_shape(monkeypatch, device, groups):
+    seen = []
+    monkeypatch.setattr(workload, "try_pass", lambda work, group: seen.append(len(group)))
+    english = types.SimpleNamespace(language="en")
+    clips = [types.SimpleNamespace(error=None, seconds=[1.0], sample=english) for _ in range(3)]
+    script = importlib.import_module("06-profile-energy")
+    script.warm_up(types.SimpleNamespace(engine=types.SimpleNamespace(device=device)), clips, 2, 3)
+    assert seen == [2, 1][:groups] * 3 and not any(clip.seconds for clip in clips)
 
 
 def test_several_sound_files_have_a_row_each(profile):

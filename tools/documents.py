@@ -155,6 +155,13 @@ def time_spent_table() -> str:
     return _if_measured("time-spent", time_spent.table)
 
 
+def gpu_table() -> str:
+    """Seconds, bytes and joules of every published size on a GPU, from benchmarks/gpu.py."""
+    from benchmarks import gpu
+
+    return _if_measured("gpu", gpu.table)
+
+
 def runtimes_table() -> str:
     """The layouts in other runtimes, from benchmarks/runtimes.py."""
     from benchmarks import runtimes
@@ -227,7 +234,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,
-    "runtimes": runtimes_table, "time-spent": time_spent_table,
+    "runtimes": runtimes_table, "time-spent": time_spent_table, "gpu": gpu_table,
 }
 
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.S)
