@@ -51,7 +51,7 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
     """Encoder output and next tokens of a graph pair against PyTorch, over the first window of each clip."""
     import numpy as np
 
-    from whisper_lab.compare import numbers
+    from whisper_lab.compare.heard import choices, first_divergence
 
     errors, same, tokens, nonfinite, divergence = [], 0, 0, 0, None
     for heard, right in zip(sounds, rights, strict=True):
@@ -59,9 +59,9 @@ def compare_numbers(runtime, sounds: list, rights: list) -> dict:
         logits, _ = runtime.step(heard.forced, cross, None)  # PyTorch's own tokens are fed: all hear the same story
         nonfinite += sum(int((~np.isfinite(values)).sum()) for values in (hidden, logits))
         errors.append(distance(heard.hidden, np.nan_to_num(hidden)))
-        test = numbers.choices(runtime.rules, heard, np.nan_to_num(logits))  # [tokens, vocab]
+        test = choices(runtime.rules, heard, np.nan_to_num(logits))  # [tokens, vocab]
         same, tokens = same + int((test.argmax(-1) == right.argmax(-1)).sum()), tokens + len(test)
-        divergence = divergence or numbers.first_divergence(runtime.tokenizer, heard, right, test)
+        divergence = divergence or first_divergence(runtime.tokenizer, heard, right, test)
     signal, noise = (sum(error[key] for error in errors) for key in ("signal", "noise"))
     # Decibels: 20 is an error of a tenth of the signal, 40 of a hundredth; each bit of a number is worth 6.
     decibels = round(float(10 * np.log10(signal / noise)), 2) if noise > 0 and signal > 0 else None
@@ -94,13 +94,13 @@ def layer_inputs(runtime, heard, names: list[str], cross: list) -> dict[str, dic
 
 def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, list[dict]]:
     """Where the noise comes in: the same module's output in each pair and in fp32's, all fed with the same sound."""
-    from whisper_lab.compare import numbers
+    from whisper_lab.compare import layers
 
     base, *others = pairs
-    rows = numbers.layer_errors({pair.name: pair.paths for pair in others}, base.paths, inputs, inputs[base.name],
-                                threads)
+    rows = layers.layer_errors({pair.name: pair.paths for pair in others}, base.paths, inputs, inputs[base.name],
+                               threads)
     for name, found in rows.items():
-        numbers.note_few(found, name)
+        layers.note_few(found, name)
     return rows
 
 
@@ -109,13 +109,14 @@ def compare_layers(pairs: list, inputs: dict, threads: int | None) -> dict[str, 
 def run_pairs(present: list, clips: list, said, threads: int | None, context="auto") -> tuple[dict, dict, dict]:
     """Numbers, layers and texts of each pair, one pair after the other; said: pytorch.Answers, of whole windows."""
     from whisper_lab import machine
-    from whisper_lab.compare import numbers, texts
+    from whisper_lab.compare import texts
+    from whisper_lab.compare.heard import choices
 
     written, measured, inputs, known = {PYTORCH: said.texts}, {}, {}, None
     for variant in console.progress(present, description="comparing", unit="precision"):
         runtime = variant.open(threads)
         known = known or (runtime.cross_outputs, runtime.encode(said.sounds[0].features))
-        rights = [numbers.choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
+        rights = [choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
         inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
         written[variant.name] = [one.text for one in texts.hear(runtime, clips, context)]

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from whisper_lab import report
-from whisper_lab.compare import graph_facts, limits, numbers, pytorch, sections, texts, timing, variants, verdict
+from whisper_lab.compare import graph_facts, heard, layers, limits, pytorch, sections, texts, timing, variants, verdict
 from whisper_lab.compare.memory import Setup
 from whisper_lab.console import LabError
 
@@ -118,18 +118,18 @@ def test_error_per_layer_grows_where_a_layer_is_broken(exported, tmp_path):
     broken = tmp_path / "broken.onnx"
     onnx.save(model, broken)
     feeds = {"encoder": {"input_features": exported.sounds[0].features}}
-    rows = numbers.layer_errors({"broken": {"encoder": broken}}, {"encoder": base["encoder"]}, {"broken": feeds}, feeds,
+    rows = layers.layer_errors({"broken": {"encoder": broken}}, {"encoder": base["encoder"]}, {"broken": feeds}, feeds,
                                 1)["broken"]
     by_layer = {row["layer"]: row["sqnr_db"] for row in rows}
     assert by_layer["encoder.layers.0.fc2"] is None and by_layer["encoder.layers.1.self_attn.out_proj"] is None
     assert 15 < by_layer["encoder.layers.1.fc1"] < 25  # a tenth too large: 20 dB, and the bias changes that a little
-    assert numbers.worst(rows)[0]["sqnr_db"] == min(value for value in by_layer.values() if value is not None)
+    assert layers.worst(rows)[0]["sqnr_db"] == min(value for value in by_layer.values() if value is not None)
 
 
 def test_nan_is_told_and_comes_first():
-    row = numbers._error(np.ones(3), np.array([1.0, np.nan, np.inf]))
+    row = layers._error(np.ones(3), np.array([1.0, np.nan, np.inf]))
     assert row["nonfinite"] == 2 and row["sqnr_db"] is None
-    assert numbers.worst([{"layer": "a", "sqnr_db": 3.0, "nonfinite": 0}, row | {"layer": "b"}])[0]["layer"] == "b"
+    assert layers.worst([{"layer": "a", "sqnr_db": 3.0, "nonfinite": 0}, row | {"layer": "b"}])[0]["layer"] == "b"
 
 
 def test_first_divergence_and_its_margin():
@@ -137,12 +137,12 @@ def test_first_divergence_and_its_margin():
         def decode(self, ids, skip_special_tokens):
             return f"t{ids[0]}"
 
-    heard = numbers.Heard("clip.wav", None, None, None, 0, None)
+    sound = heard.Heard("clip.wav", None, None, None, 0, None)
     right = np.array([[0.0, 5.0, 1.0], [4.0, 3.5, 0.0]])
     test = np.array([[0.0, 6.0, 1.0], [3.0, 3.1, 0.0]])
-    found = numbers.first_divergence(Tokenizer(), heard, right, test)
+    found = heard.first_divergence(Tokenizer(), sound, right, test)
     assert found == {"clip": "clip.wav", "token": 1, "pytorch": "t0", "graph": "t1", "margin_logits": 0.5}
-    assert numbers.first_divergence(Tokenizer(), heard, right, right + 1) is None
+    assert heard.first_divergence(Tokenizer(), sound, right, right + 1) is None
 
 
 @pytest.mark.parametrize("outside", [False, True])
@@ -150,7 +150,7 @@ def test_inner_values_are_made_outputs_of_a_graph_as_it_stands(tmp_path, outside
     """An output that is there already does not come twice, which onnxruntime refuses, and the file is not changed."""
     path = small_graph(tmp_path / "a.onnx", outside=outside)
     before, x = path.read_bytes(), np.ones((2, 64), np.float32)
-    found = numbers.exposed(path, ["layer/MatMul", "y"], {"x": x}, 1)
+    found = layers.exposed(path, ["layer/MatMul", "y"], {"x": x}, 1)
     weight = numpy_helper.to_array(onnx.load(path).graph.initializer[0])
     np.testing.assert_allclose(found["layer/MatMul"], x @ weight, rtol=1e-5)
     np.testing.assert_allclose(found["y"], np.maximum(x @ weight, 0) + 1, rtol=1e-5)
@@ -164,7 +164,7 @@ def test_inner_values_need_no_room_beside_the_graph(tmp_path, outside):
     os.utime(tmp_path, (1, 1))
     tmp_path.chmod(0o555)
     try:
-        assert set(numbers.exposed(path, ["layer/MatMul"], {"x": np.ones((2, 64), np.float32)}, 1)) == {"layer/MatMul"}
+        assert set(layers.exposed(path, ["layer/MatMul"], {"x": np.ones((2, 64), np.float32)}, 1)) == {"layer/MatMul"}
     finally:
         tmp_path.chmod(0o755)
     assert tmp_path.stat().st_mtime == 1
@@ -179,11 +179,11 @@ def test_two_programs_look_into_one_graph_at_once(tmp_path, monkeypatch):
 
     def interrupted(*arguments, **options):
         monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
-        found.append(numbers.exposed(path, ["out0"], feeds, 1))
+        found.append(layers.exposed(path, ["out0"], feeds, 1))
         return opened(*arguments, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", interrupted)
-    found.append(numbers.exposed(path, ["out0"], feeds, 1))
+    found.append(layers.exposed(path, ["out0"], feeds, 1))
     np.testing.assert_array_equal(found[0]["out0"], found[1]["out0"])
 
 
@@ -354,7 +354,7 @@ def test_the_list_of_what_can_be_tested_is_whole(call_script):
 
 def test_a_layer_of_nan_is_not_called_exact():
     right = np.ones(3, np.float32)
-    rows = [{"part": "encoder", "layer": name, **numbers._error(right, test)}
+    rows = [{"part": "encoder", "layer": name, **layers._error(right, test)}
             for name, test in (("same", right), ("broken", right * np.nan), ("noisy", right * 0.9))]
     one = {"encoder_cosine": 1.0, "encoder_max_error": 0.0, "encoder_mean_error": 0.0, "encoder_sqnr_db": None,
            "top1_agreement": 1.0, "first_divergence": None, "nonfinite": 4}

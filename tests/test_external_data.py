@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from whisper_lab import external_data
-from whisper_lab.compare import graph_facts, numbers
+from whisper_lab.compare import graph_facts, layers
 from whisper_lab.console import LabError
 from whisper_lab.netron.pane import Pane
 
@@ -148,7 +148,7 @@ def joined(path):
 
 
 OPENERS = {"04 facts": lambda path: graph_facts.facts(path, graph_facts.read(path)),
-           "04 layers": lambda path: numbers.exposed(path, ["y"], {"x": FLOATS}, 1),
+           "04 layers": lambda path: layers.exposed(path, ["y"], {"x": FLOATS}, 1),
            "05": lambda path: Pane(path).close(), "runtime": runtime, "03 gates": pair_session, "08": single,
            "03 and 08 edit": exporter, "03 joins": joined}
 

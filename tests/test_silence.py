@@ -44,7 +44,7 @@ def test_speech_is_not_silence_even_in_noise_as_loud(clip, worse_db):
 
 
 def test_a_comparison_passes_over_windows_without_speech():
-    from whisper_lab.compare.numbers import MOST_CLIPS, with_speech
+    from whisper_lab.compare.heard import MOST_CLIPS, with_speech
 
     speech, silence = audio.load("media/digits.wav").samples, np.zeros(RATE, np.float32)
     assert with_speech([silence, speech, noise(4, -30), speech]) == [1, 3]

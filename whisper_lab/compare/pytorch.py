@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from whisper_lab import console, files, machine
-from whisper_lab.compare import memory, numbers, texts, timing
+from whisper_lab.compare import memory, texts, timing
+from whisper_lab.compare.heard import Heard, hear, with_speech
 from whisper_lab.compare.memory import Setup
 from whisper_lab.compare.variants import known
 from whisper_lab.console import LabError
 
 ANSWERS, ARRAYS, PROBLEM = "answers.json", "arrays.npz", "problem.json"  # files in FOLDER
-STORED = ("features", "hidden", "forced", "logits")  # arrays of numbers.Heard
+STORED = ("features", "hidden", "forced", "logits")  # arrays of heard.Heard
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Answers:
 
     texts: list[str]  # of each clip
     languages: list[str | None]  # of each clip, as named or detected
-    sounds: list[numbers.Heard]  # the first windows of the first clips
+    sounds: list[Heard]  # the first windows of the first clips
     rounds: tuple[list[dict], list[dict]]  # times of fp32's graphs and PyTorch's, as timing.in_turns has them
     memory: dict  # as memory.measure has it
 
@@ -74,8 +75,8 @@ def answer(setup: Setup, paths: list[str], repeats: int) -> Answers:
                                         setup.language)
     found = texts.hear(runtime, clips)
     languages = [clip.language for clip in texts.with_languages(clips, [one.language for one in found])]
-    sounds = [numbers.hear(runtime, clips[i].name, clips[i].samples, languages[i])
-              for i in numbers.with_speech([clip.samples[:runtime.spec.n_samples] for clip in clips])]
+    sounds = [hear(runtime, clips[i].name, clips[i].samples, languages[i])
+              for i in with_speech([clip.samples[:runtime.spec.n_samples] for clip in clips])]
     rounds: tuple = [], []
     if repeats:
         gc.collect()  # the checkpoint's own copy, where it was stored in half precision: it refers to itself
@@ -96,7 +97,7 @@ def _write(folder: Path, said: Answers) -> None:
 def _read(folder: Path) -> Answers:
     said = files.read_json(folder / ANSWERS)
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-        sounds = [numbers.Heard(**heard, **{key: arrays[f"{key}_{i}"] for key in STORED})
+        sounds = [Heard(**heard, **{key: arrays[f"{key}_{i}"] for key in STORED})
                   for i, heard in enumerate(said["heard"])]
     return Answers(said["texts"], said["languages"], sounds, tuple(said["rounds"]), said["memory"])
 

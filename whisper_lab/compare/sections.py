@@ -123,7 +123,8 @@ def _weights(flat: dict[str, dict]) -> Section:
 
 
 def _numbers(made: dict) -> Section:
-    from whisper_lab.compare.numbers import MOST_CLIPS, worst
+    from whisper_lab.compare.heard import MOST_CLIPS
+    from whisper_lab.compare.layers import worst
 
     entries = {name: entry for name, entry in made["variants"].items() if "numbers" in entry}
     rows = [[name, f"{one['encoder_cosine']:.6f}", f"{one['encoder_max_error']:.2g}",

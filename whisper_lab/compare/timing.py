@@ -32,7 +32,7 @@ def one_window(runtime, features: np.ndarray, forced: np.ndarray, prompt_length:
 def in_turns(base, other, heard, repeats: int, warm: bool = False) -> tuple[list[dict], list[dict]]:
     """Time fp32 and another in turn, round after round, so that whatever else the machine does strikes both alike.
 
-    heard: the window and its tokens (numbers.Heard); warm: fp32 has run before. Returns the rounds of each.
+    heard: the window and its tokens (heard.Heard); warm: fp32 has run before. Returns the rounds of each.
     """
     times: tuple[list, list] = [], []
     for i in range(-1, repeats):
