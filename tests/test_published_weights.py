@@ -81,7 +81,7 @@ print(machine.peak_rss_bytes() - first)
 
 
 def test_a_second_window_takes_no_more_memory_than_the_first(tiny_en_export):
-    """onnxruntime laid out a block for all values of a known shape, beside those of the first run: 95 MB more, now 24."""
+    """onnxruntime laid out a block for all values of a known shape, beside the first run's: 95 MB more, now 24."""
     done = subprocess.run([sys.executable, "-c", TWO_WINDOWS, str(tiny_en_export)], cwd=ROOT, capture_output=True,
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -133,8 +133,8 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
         _make_pool(threads or machine.usable_cores())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
-    # A pattern is one block for all inner values of a shape of input, kept beside the blocks of the first run, for which
-    # there was none yet: on whisper-base 26 to 66 MB for nothing, as a window takes as long without.
+    # A pattern is one block for all inner values of a shape of input. It is kept beside the blocks of the first run,
+    # which had none yet: on whisper-base 26 to 66 MB for nothing, since a window takes as long without.
     options.enable_mem_pattern = False
     if _pool:
         if threads not in (None, *_pool):
