@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.stream_sounds import Clock, drone, silence, speech
 from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
+from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.stream import sources
 from whisper_lab.stream.hypothesis import Hypothesis, Unit
@@ -251,3 +252,15 @@ def test_what_was_said_stays_out_of_the_kept_numbers():
     known = json.loads((ROOT / "benchmarks" / "streaming.json").read_text(encoding="utf-8"))
     kept = numbers(known | {"clips": [clip]})
     assert "said" not in json.dumps(kept) and table(kept) == table(known | {"clips": [clip]})
+
+
+@pytest.mark.parametrize("text", [None, "[]", '{"clips": [{"text": "said"}]}', "{"])
+def test_what_is_no_report_is_refused(tmp_path, text):
+    from tools import streaming_table
+
+    path = tmp_path / "report.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(LabError) as refused:
+        streaming_table.main([str(path)])
+    assert str(path) in refused.value.problem and "--realtime --json FILE" in refused.value.remedy

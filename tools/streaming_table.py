@@ -3,11 +3,10 @@
     python -m tools.streaming_table FILE      # 09's report -> benchmarks/streaming.json, without what was said
 """
 
-import json
-import sys
 from pathlib import Path
 
-from whisper_lab import files, machine, web
+from whisper_lab import console, files, flags, machine, web
+from whisper_lab.console import LabError
 from whisper_lab.stream.report import percent, percentile
 
 KEPT = Path(__file__).resolve().parent.parent / "benchmarks" / "streaming.json"
@@ -53,5 +52,21 @@ def _row(name: str, duration: float, words: int, *cells: object) -> str:
     return f"| {' | '.join([web.markdown(name), f'{duration:.1f}', str(words), *shown])} |"
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Keep the numbers of a report. Raises LabError where FILE is not one."""
+    parser = flags.parser(__doc__, "quiet", "log_level")
+    parser.add_argument("report", metavar="FILE", help="what 09 --json wrote, of sound files with known texts")
+    args = flags.parse(parser, argv)
+    remedy = "python 09-stream-microphone.py CLIP --realtime --json FILE, with a references.json beside the clip"
+    try:
+        kept = numbers(files.read_json(args.report))
+    except OSError as error:
+        raise LabError(f"{args.report} cannot be read: {error.strerror}", remedy) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(f"{args.report} is not a report of 09 on clips with known texts", remedy) from error
+    files.write_json(KEPT, kept)
+    return 0
+
+
 if __name__ == "__main__":
-    files.write_json(KEPT, numbers(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    console.run(main)
