@@ -157,7 +157,7 @@ def transcribe(whisper: Whisper, path: Path, options, prompt: list[int], conditi
     return recording.transcript, first
 
 
-# The whole -----------------------------------------------------------------------------------------------------------
+# All together --------------------------------------------------------------------------------------------------------
 
 def load_whisper(args) -> Whisper:
     """The checkpoint on the chosen device."""

@@ -143,7 +143,7 @@ def window_energy(window, log, meters, idle: dict) -> dict:
     return joules.entry(meters, gross, reason, window.seconds, idle, shares)
 
 
-# The whole -----------------------------------------------------------------------------------------------------------
+# All together --------------------------------------------------------------------------------------------------------
 
 def measure(work, clips: list, args, log, rests: bool, checks) -> tuple[list, list]:
     """Steps 1 to 3 for every batch size: (idle windows, timed windows). rests: whether idling can be measured."""

@@ -166,7 +166,7 @@ def run_miniature(clips: list[Path], folder: Path, untrained: bool, seed: int, t
     return rows
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# All together ---------------------------------------------------------------------------------------------------------
 
 def explore(args) -> dict:
     """Steps 1 to 5."""

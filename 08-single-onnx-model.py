@@ -180,13 +180,13 @@ def arguments(argv: list[str] | None):
     parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
                         "another one: run FILE GRAPH.onnx; shows the program")
     parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
-                        help="of the pair; all but int4 need standard operators alone (default: %(default)s)")
+                        help="of the pair; all but int4 need only standard operators (default: %(default)s)")
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
                         help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
     args = flags.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
-        parser.error("give nothing, to write the graph, or: run FILE [GRAPH.onnx]")
+        parser.error("run needs one sound file: run FILE [GRAPH.onnx]; without run the graph is written")
     if len(args.run) == 3 and Path(args.run[2]).suffix != ".onnx":
         parser.error(f"run takes one sound file, and {args.run[2]} is no graph (.onnx)")
     return args

@@ -171,7 +171,7 @@ def listen(source, stream: Stream) -> None:
         stream.finish()
 
 
-# The whole -----------------------------------------------------------------------------------------------------------
+# All together --------------------------------------------------------------------------------------------------------
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""

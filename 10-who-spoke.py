@@ -77,7 +77,7 @@ def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
     return words.lines(transcript.segments, turns), model | {"language": transcript.language}
 
 
-# The whole -----------------------------------------------------------------------------------------------------------
+# All together --------------------------------------------------------------------------------------------------------
 
 def arguments(argv: list[str] | None):
     """The command line."""

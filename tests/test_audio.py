@@ -205,6 +205,9 @@ def expect_error(path, problem, remedy):
 
 def test_no_such_file_a_folder_and_an_empty_file(tmp_path):
     expect_error(tmp_path / "speech.wav", "no such file", "record one with python 01-record-audio-app.py")
+    (tmp_path / "speach.wav").touch()
+    expect_error(tmp_path / "speech.wav", r"speech\.wav; did you mean .*/speach\.wav\?", "record one with python")
+    expect_error(tmp_path / "lecture.wav", r"no such file: .*/lecture\.wav$", "record one with python")
     expect_error(tmp_path, "is a folder", "name a sound file")
     (tmp_path / "empty.wav").touch()
     expect_error(tmp_path / "empty.wav", "is empty", "record it again")

@@ -245,6 +245,7 @@ def test_a_number_in_figures_is_no_error(said, written):
 
 
 def test_few_words_are_warned_of():
+    assert "points) prove" in texts.few_words(24) and "words prove" in texts.few_words(7)
     assert "24 words" in texts.few_words(24) and texts.few_words(texts.ENOUGH_WORDS) is None
     assert "nothing" in texts.few_words(0)
 
@@ -256,12 +257,16 @@ def test_manifest_folder_and_single_file(tmp_path, references):
     for given in (manifest, tmp_path):
         (found,) = texts.read_clips([str(given)], None, None)
         assert (found.name, found.reference, found.language) == ("digits.wav", "four seven", None)
+    (found,) = texts.read_clips([str(tmp_path / "digits.wav")], None, None)
+    assert found.reference == "four seven"
     (found,) = texts.read_clips([str(tmp_path / "digits.wav")], "said by hand", "en")
     assert (found.reference, found.language) == ("said by hand", "en")
     for broken in ("[1]", "{", "{}"):
         manifest.write_text(broken, encoding="utf-8")
         with pytest.raises(LabError, match="manifest"):
             texts.read_clips([str(manifest)], None, None)
+        (found,) = texts.read_clips([str(tmp_path / "digits.wav")], None, None)  # it need not be meant for the clip
+        assert found.reference is None
 
 
 # Speed ---------------------------------------------------------------------------------------------------------------
@@ -389,9 +394,11 @@ def test_missing_precisions_are_named_with_their_command(exported, tmp_path, cap
         variants.present_and_missing(tmp_path, name)
     for path in exported.pairs["fp32"].values():
         shutil.copy(path, tmp_path / path.name)
-    with pytest.raises(LabError, match="nothing to compare") as error:
+    with pytest.raises(LabError, match="there is no fp16 or .* to compare with fp32") as error:
         variants.present_and_missing(tmp_path, name)
     assert "--precision fp16" in error.value.remedy
+    with pytest.raises(LabError, match="no int4 pair of .* to compare with fp32"):
+        variants.present_and_missing(tmp_path, name, ["int4"])
     for path in exported.pairs["int8"].values():
         shutil.copy(path, tmp_path / path.name)
     present, missing = variants.present_and_missing(tmp_path, name)

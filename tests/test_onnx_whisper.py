@@ -265,6 +265,13 @@ def test_nano_stands_in_for_base_only_where_nobody_named_a_model(tmp_path, monke
     assert chosen_name("base", tmp_path) == "whisper-base"
     (tmp_path / "whisper-base.en_encoder.onnx").touch()  # another model's
     assert chosen_name(None, tmp_path) == "whisper-nano"
+    store = tmp_path / "store" / "whisper-base"  # base was fetched: how to export it is what its user has to be told
+    store.mkdir(parents=True)
+    (store / "fetched.json").write_text('{"name": "whisper-base"}')
+    monkeypatch.setenv("WHISPER_LAB_WEIGHTS", str(store.parent))
+    assert chosen_name(None, tmp_path) == "whisper-base"
+    (tmp_path / "whisper-nano_encoder_int8.onnx").touch()
+    assert chosen_name(None, tmp_path) == "whisper-nano"
     monkeypatch.setenv("WHISPER_LAB_MODEL", "tiny")
     assert chosen_name(None, tmp_path) == "whisper-tiny"
     monkeypatch.delenv("WHISPER_LAB_MODEL")

@@ -3,6 +3,7 @@
 sound_files.py reads them, and says what happens to unusual ones; loudness.py judges them.
 """
 
+import difflib
 import io
 import os
 import stat
@@ -196,6 +197,16 @@ def to_pcm16(block: np.ndarray) -> bytes:
     return np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2").tobytes()
 
 
+def _near(path: Path) -> str:
+    """`; did you mean media/kitchen.wav?`, or nothing where no sound file in its folder is called much the same."""
+    try:
+        others = [each.name for each in path.parent.iterdir() if each.suffix.lower() in SUFFIXES]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.75)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
 def _check_file(path: Path) -> None:
     """Raise LabError unless `path` is a readable file with something in it."""
     try:
@@ -208,7 +219,7 @@ def _check_file(path: Path) -> None:
             if not opened.read(1):
                 raise LabError(f"{path} is empty (0 bytes)", RECORD_AGAIN)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise LabError(f"no such file: {path}", RECORD) from error
+        raise LabError(f"no such file: {path}{_near(path)}", RECORD) from error
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror}", "check its permissions: ls -l") from error
 

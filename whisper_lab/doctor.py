@@ -174,7 +174,7 @@ def check_checkpoints() -> Iterator[Check]:
         OK, "whisper-nano", "bundled and complete")
     obstacle = hub.out_of_reach()
     yield Check(WARN, "Hub", f"not within reach: {obstacle}",
-                "use --model nano or a folder, or bring a filled cache (HF_HOME)") if obstacle else Check(
+                "use --model nano or a folder; the package index has base and tiny.en") if obstacle else Check(
         OK, "Hub", "within reach")
     whole = [name for name, folder in hub.cached_whispers().items() if checkpoints.problem_with(folder) is None]
     yield Check(OK, "cached checkpoints", ", ".join(whole) or "none (downloaded on first use)")
@@ -240,10 +240,10 @@ def rapl(root: Path) -> Check:
 def battery(root: Path) -> Check:
     """A laptop's battery reports the power drawn from it while it discharges."""
     if not (found := sorted(root.glob("BAT*"))):
-        return Check(WARN, "energy: battery", "no battery here", "none: the other counters serve")
+        return Check(WARN, "energy: battery", "no battery here", "none: only a laptop has one")
     readable = [name for name in ("power_now", "current_now", "energy_now") if (found[0] / name).exists()]
     return Check(OK if readable else WARN, "energy: battery", ", ".join(readable) or "reports no power",
-                 None if readable else "none: the other counters serve")
+                 None if readable else "none: this battery does not say")
 
 
 def check_disk() -> Iterator[Check]:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from whisper_lab import console
+from whisper_lab.console import LabError
 
 SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
          "large", "large-v2", "large-v3", "large-v3-turbo"]
@@ -47,14 +48,27 @@ def name_for(model: str) -> str:
 def chosen_name(model: str | None, folder: str | Path) -> str:
     """The name in the graphs' file names: `model`, else $WHISPER_LAB_MODEL, else base, else nano.
 
-    nano stands in for base where no one named a model and `folder` holds no graph of base; that is noted.
+    nano stands in for base where no one named a model, `folder` holds no graph of base, and graphs of nano are there or
+    base was never fetched; that is noted.
     """
     asked = model or os.environ.get("WHISPER_LAB_MODEL")
     name = name_for(asked or DEFAULT)
     if asked or any(Path(folder).glob(f"{name}_*.onnx")):
         return name
+    if not any(Path(folder).glob("whisper-nano_*.onnx")) and was_fetched(name):
+        return name  # whoever fetched base wants to be told how to export base
     console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
     return "whisper-nano"
+
+
+def was_fetched(name: str) -> bool:
+    """Whether this lab has fetched the weights of a published checkpoint."""
+    from whisper_lab.weights import store
+
+    try:
+        return any(kept.name == name for kept in store.contents())
+    except LabError:  # a user without a home has no store
+        return False
 
 
 def given(name: str) -> str:

@@ -37,8 +37,8 @@ class Clip:
 def read_clips(paths: list[str], reference: str | None, language: str | None) -> list[Clip]:
     """Read sound files, folders, or a manifest (JSON as in media/references.json; its clips are beside it).
 
-    A folder's own references.json is used where there is one. `reference`, a text or file, goes before both, and
-    `language` before a manifest's. Raises LabError for what cannot be read.
+    The references.json in a folder, or beside a file, is used where there is one. `reference`, a text or file, goes
+    before both, and `language` before a manifest's. Raises LabError for what cannot be read.
     """
     listed = _listed(paths)
     if reference:
@@ -62,10 +62,23 @@ def _listed(paths: list[str]) -> dict[Path, dict]:
         if path.suffix.lower() == ".json":
             listed |= manifest(path)
         else:
-            beside = path / "references.json"
-            known = manifest(beside) if path.is_dir() and beside.is_file() else {}
+            known = _beside(path)
             listed |= {file: known.get(file, {}) for file in audio.find([str(path)])}
     return listed
+
+
+def _beside(path: Path) -> dict[Path, dict]:
+    """What the references.json in a folder, or beside a file, knows; one beside a file need not be meant for it."""
+    references = (path if path.is_dir() else path.parent) / "references.json"
+    if not references.is_file():
+        return {}
+    try:
+        return manifest(references)
+    except LabError as error:
+        if path.is_dir():
+            raise
+        console.warn(f"{error.problem}: {path.name} is taken without a reference text")
+        return {}
 
 
 def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:
@@ -160,6 +173,6 @@ def few_words(words: int) -> str | None:
         return None
     if words == 0:
         return "no word to compare: nothing can be said about the text"
+    points = f" ({100 * FEWEST_CHANGED / words:.0f} points)" if words > FEWEST_CHANGED else ""
     return (f"only {console.count(words, 'word')}: one word is {100 / words:.1f} points of WER, and fewer than "
-            f"{FEWEST_CHANGED} changed words ({100 * FEWEST_CHANGED / words:.0f} points) prove nothing; "
-            f"take {ENOUGH_WORDS} words or more")
+            f"{FEWEST_CHANGED} changed words{points} prove nothing; take {ENOUGH_WORDS} words or more")

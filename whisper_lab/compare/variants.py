@@ -58,8 +58,9 @@ def present_and_missing(folder: str | Path, model: str, wanted: list[str] | None
         raise LabError(f"there is no {BASELINE} pair of {model} in {folder}, with which the others are compared",
                        f"write it: {pairs[0].command}")
     if len(present) == 1:
-        raise LabError(f"only {BASELINE} of {model} is in {folder}: nothing to compare it with",
-                       f"write another precision: {missing[0].command}")
+        sought = " or ".join(variant.name for variant in missing)
+        raise LabError(f"there is no {sought} pair of {model} in {folder} to compare with {BASELINE}",
+                       f"write one: {missing[0].command}")
     for variant in missing:
         console.note(f"no {variant.name}", "left out", f"to write it: {variant.command}")
     return present, missing

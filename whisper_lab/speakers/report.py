@@ -116,6 +116,7 @@ def explain(heard: Heard, limits: dict, folder: Path) -> None:
     """Print the shapes of every step, and draw who-CLIP.png."""
     from whisper_lab.speakers import encoder
 
+    written = sum(len(line.words) for line in heard.lines)
     shape = lambda array: "none" if array is None else list(array.shape)  # noqa: E731
     rows = [["sound: samples in -1..1, 16,000 a second", list(heard.samples.shape)],
             [f"1 voice activity: probability of speech, one for {CHUNK} samples", shape(heard.likely)],
@@ -126,7 +127,7 @@ def explain(heard: Heard, limits: dict, folder: Path) -> None:
             [f"3 clustering: speakers whose pieces are more than {limits['APART']:g} apart (1 - cosine)",
              [len(heard.names)]],
             ["  turns: speaker, start, end", [len(heard.turns), 3]],
-            ["4 words, each with the speaker of its turn", [sum(len(line.words) for line in heard.lines)]]]
+            *([["4 words, each with the speaker of its turn", [written]]] if written else [])]
     console.table("Shapes and units", ["what comes out of each step", "shape"], rows)
     path = folder / f"who-{heard.clip.stem}.png"
     draw(heard, limits, path)
