@@ -2,14 +2,16 @@
 
     python 01-record-audio-app.py                        # a page in your browser
     python 01-record-audio-app.py --share                # with a public https address and a password
-    python 01-record-audio-app.py --host 0.0.0.0 --https # for this network
     python 01-record-audio-app.py --cli                  # a microphone on this machine; Enter ends it
-    python 01-record-audio-app.py --cli --list-devices
 
-A browser gives the microphone only to a secure page. In this order:
-  1. VS Code over SSH forwards the port (panel Ports); http://localhost:7860 on your own computer is secure.
-  2. --share asks gradio.live for a public https address; whoever has it and the password can use the page.
-  3. --host 0.0.0.0 --https serves this network; the browser warns about the certificate, compare its fingerprint.
+    1. decode    whatever the browser sends -> samples, mono, 16 kHz                        [n]
+    2. measure   how loud it is, what is silent or cut off; nothing is changed
+    3. write     16 bit, whole or not at all; the recording before it moves to recordings/
+
+A browser gives the microphone only to a secure page. Try in this order:
+  - VS Code over SSH forwards the port (panel Ports); http://localhost:7860 on your own computer is secure.
+  - --share asks gradio.live for a public https address; whoever has it and the password can use the page.
+  - --host 0.0.0.0 --https serves this network; the browser warns about the certificate, compare its fingerprint.
 
 On a Raspberry Pi: --cli with --latency and --blocksize; `chrt -f 50` before the command gives it real-time priority.
 """
@@ -26,6 +28,8 @@ from whisper_lab.record.save import Saved
 
 LONGEST_QUEUE = 60  # s of sound that may wait for the disk; beyond that blocks are dropped, and counted
 
+
+# 1 to 3. From the browser to speech.wav ------------------------------------------------------------------------------
 
 def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndarray]:
     """The lesson: what happens to the sound on its way from the browser to speech.wav.
@@ -58,6 +62,8 @@ def convert(arrived: Path, output: Path, limit_s: float) -> tuple[Saved, np.ndar
                   sound.notes, place.previous)
     return saved, sound.samples
 
+
+# The same from a microphone on this machine --------------------------------------------------------------------------
 
 def record(output: Path, device: int | str | None, seconds: float | None, latency: str | float,
            blocksize: int) -> Saved:
@@ -143,6 +149,8 @@ def write_as_it_comes(blocks, wanted: float, rate: int, path: Path, meter: loudn
         out.writeframes(audio.to_pcm16(rest))
     bar.end()
 
+
+# All together --------------------------------------------------------------------------------------------------------
 
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""

@@ -1,10 +1,12 @@
 """Steps 5 and 8: walk through the graphs in Netron, two of them side by side, with a guided tour.
 
     python 05-explore-in-netron.py --model nano                        # the encoder: fp32 beside int8
-    python 05-explore-in-netron.py --model base --part decoder --precision int4
     python 05-explore-in-netron.py --model base --parts --slim         # encoder beside decoder, over a slow link
     python 05-explore-in-netron.py --graphs a.onnx b.onnx              # any two ONNX files
-    python 05-explore-in-netron.py --model nano --picture              # blocks for a slide, in reports/; no server
+
+    1. what to look for   the stops of a tour: operators that every Whisper has, and those that quantization adds
+    2. which graphs       a part in two precisions, encoder beside decoder, or two files
+    3. show them          a Netron for each on one page, or with --picture their blocks for a slide
 
 Everything is served to this machine only. Ctrl-C ends it.
 """
@@ -18,7 +20,9 @@ from pathlib import Path
 from whisper_lab import console, flags
 from whisper_lab.netron.tour import Landmark
 
-# What to look for. A stop is shown where at least one of the two graphs has the node.
+# 1. What to look for -------------------------------------------------------------------------------------------------
+
+# A stop is shown where at least one of the two graphs has the node.
 ENCODER = [
     Landmark("Sound comes in", "Two convolutions over the log-mel spectrogram; the second halves the number of frames. "
              "In int8 their weights are stored small (Cast, Mul) and computed in float.", node=r"encoder\.conv1/Conv"),
@@ -62,6 +66,15 @@ ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator t
        Landmark("The first MatMulNBits", "4-bit weights in blocks, each with a scale.", operator="MatMulNBits")]
 
 
+def landmarks(args, left, right) -> list[Landmark]:
+    """Those of encoder and decoder where the graphs are a Whisper's, and of whatever quantization adds."""
+    names = {node.name for model in (left, right) for node in model.graph.node}
+    known = [ENCODER if "encoder.conv1/Conv" in names else [], DECODER if "decoder/Where" in names else []]
+    return [*known[0], *known[1], *ANY]
+
+
+# 2. Which graphs -----------------------------------------------------------------------------------------------------
+
 def choose(args) -> tuple[Path, Path, str]:
     """The two files to show, and what to call the page."""
     from whisper_lab.names import chosen_name
@@ -90,12 +103,7 @@ def names(args) -> tuple[str, str]:
     return ("left", "right") if args.graphs or args.precision == "fp32" else ("fp32", args.precision)
 
 
-def landmarks(args, left, right) -> list[Landmark]:
-    """Those of encoder and decoder where the graphs are a Whisper's, and of whatever quantization adds."""
-    names = {node.name for model in (left, right) for node in model.graph.node}
-    known = [ENCODER if "encoder.conv1/Conv" in names else [], DECODER if "decoder/Where" in names else []]
-    return [*known[0], *known[1], *ANY]
-
+# 3. Show them --------------------------------------------------------------------------------------------------------
 
 def pictures(paths: list[Path], output_dir: str) -> None:
     """--picture: each graph as blocks, for slides."""
@@ -135,6 +143,8 @@ def serve(left: Path, right: Path, title: str, args) -> None:
         stop.wait()
     console.note("ended", "both graphs", "asked to stop")
 
+
+# All together --------------------------------------------------------------------------------------------------------
 
 def arguments(argv: list[str] | None):
     """The command line."""

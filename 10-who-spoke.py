@@ -2,7 +2,6 @@
 
     python 10-who-spoke.py meeting.wav                                   # speakers found, a line for each turn
     python 10-who-spoke.py meeting.wav --speakers 2 --names "Ann,Bob" --page
-    python 10-who-spoke.py meeting.wav --format srt > meeting.srt
     python 10-who-spoke.py meeting.wav --explain --reference meeting.rttm
 
     1. voice activity      Silero VAD hears 32 ms at a time: is this speech?     [chunks] -> stretches of speech
@@ -20,7 +19,7 @@ from whisper_lab.console import LabError
 FORMATS = ("text", "json", "srt", "vtt", "rttm")
 
 
-# 1. Where somebody speaks --------------------------------------------------------------------------------------------
+# 1. Voice activity: where somebody speaks ----------------------------------------------------------------------------
 
 def find_speech(samples):
     """float32 [n] at 16 kHz -> (stretches of speech, the probabilities they were made of, or None without Silero)."""
@@ -38,7 +37,7 @@ def find_speech(samples):
     return voice.stretches(likely, len(samples) / audio.SAMPLE_RATE), likely
 
 
-# 2. A fingerprint for each piece of speech ---------------------------------------------------------------------------
+# 2. Fingerprints: one for each piece of speech -----------------------------------------------------------------------
 
 def take_fingerprints(samples, stretches: list, threads: int | None):
     """-> (pieces of 1.5 s of each stretch, a fingerprint for each piece: float32 [pieces, 192], of length 1)."""
@@ -50,7 +49,7 @@ def take_fingerprints(samples, stretches: list, threads: int | None):
     return pieces, network.fingerprints(samples, [piece for parts in pieces for piece in parts])
 
 
-# 3. Which fingerprints belong together -------------------------------------------------------------------------------
+# 3. Clustering: which fingerprints belong together -------------------------------------------------------------------
 
 def find_turns(stretches: list, pieces: list, fingerprints, number: int | None) -> list:
     """-> turns: (speaker 0, 1, ..., start, end). number: of speakers; None: as many as are far enough apart."""
@@ -60,7 +59,7 @@ def find_turns(stretches: list, pieces: list, fingerprints, number: int | None) 
     return turns.of(stretches, pieces, voices)  # a pause of less than a second does not end a turn
 
 
-# 4. Whisper's words --------------------------------------------------------------------------------------------------
+# 4. Words: who said which --------------------------------------------------------------------------------------------
 
 def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
     """-> (lines: speaker, start, end, words; what is to be known of the model that heard them)."""

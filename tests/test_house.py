@@ -61,6 +61,26 @@ def test_the_longest_chain_is_found_also_around_a_circle():
     assert house.longest_chain({"a": {"d"}, "b": {"a"}, "d": set()}) == ["b", "a", "d"]
 
 
+# The numbered scripts -------------------------------------------------------------------------------------------------
+
+LESSONS = sorted(ROOT.glob("[01][0-9]-*.py"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name[:2])
+def test_a_lesson_has_three_commands_numbered_steps_and_their_headings_in_order(path):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    said = ast.get_docstring(tree, clean=False)
+    assert len(re.findall(rf"^    (?:ffmpeg .* )?python {re.escape(path.name)}", said, re.M)) == 3
+    steps = [int(number) for number in re.findall(r"^ +(\d)\. ", said, re.M)]
+    headings = re.findall(r"^ *# (\d)(?: to (\d)|, (\d) and (\d))?\. .*-{10,}$", source, re.M)
+    covered = [number for first, last, *listed in headings for number in
+               (range(int(first), int(last) + 1) if last else map(int, filter(None, (first, *listed))))]
+    assert covered == steps == list(range(1, len(steps) + 1)) and len(steps) >= 3
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert functions[-1] == "main" and "arguments" in functions
+
+
 # Names --------------------------------------------------------------------------------------------------------------
 
 def test_no_text_speaks_of_a_module_that_has_moved():
