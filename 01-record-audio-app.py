@@ -222,7 +222,10 @@ def main(argv: list[str] | None = None) -> int:
     else:
         from whisper_lab.record import serve
 
-        serve.serve(args, lambda arrived: convert(arrived, args.output, 60 * args.limit))
+        wanted = serve.Settings(args.output, args.limit, args.model, args.model_dir, args.language, args.threads,
+                                args.host, args.port, args.https, args.share, args.browse, args.auth, args.auth_file,
+                                args.allow_host)
+        serve.serve(wanted, lambda arrived: convert(arrived, args.output, 60 * args.limit))
     return 0
 
 

@@ -1,6 +1,5 @@
 """01-record-audio-app.py without a browser: what happens to the sound, what is kept, what is refused."""
 
-import argparse
 import importlib
 import json
 import os
@@ -27,6 +26,7 @@ from whisper_lab.decoding import Options
 from whisper_lab.features import FeatureSpec
 from whisper_lab.record import app, certificate, facts, picture, save, serve
 from whisper_lab.record.listener import GRAPHS, PYTORCH, Listener
+from whisper_lab.record.serve import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "01-record-audio-app.py"
@@ -276,23 +276,18 @@ def test_the_size_of_graphs_counts_what_lies_beside_them(random_model, nano):
 
 # Who may come in -----------------------------------------------------------------------------------------------------
 
-def settings(**changes):
-    return argparse.Namespace(**{"auth": None, "auth_file": None, "allow_host": None, "share": False,
-                                 "host": "127.0.0.1", "https": False} | changes)
-
-
 def test_a_password_wherever_others_can_come(monkeypatch):
     monkeypatch.delenv("WHISPER_LAB_AUTH", raising=False)
-    assert serve.credentials(settings()) is None
-    made = [serve.credentials(settings(**how)) for how in ({"share": True}, {"host": "0.0.0.0"}, {"host": "10.0.0.7"})]
+    assert serve.credentials(Settings()) is None
+    made = [serve.credentials(Settings(**how)) for how in ({"share": True}, {"host": "0.0.0.0"}, {"host": "10.0.0.7"})]
     assert all(user == "lab" and len(password) >= 12 for user, password in made)
     assert len({password for _, password in made}) == 3
     monkeypatch.setenv("WHISPER_LAB_AUTH", "you:secret:word")
-    assert serve.credentials(settings()) == ("you", "secret:word")
+    assert serve.credentials(Settings()) == ("you", "secret:word")
     for weak in ("me", "me:short", ":long-enough", " :long-enough"):
         monkeypatch.setenv("WHISPER_LAB_AUTH", weak)
         with pytest.raises(LabError, match="at least 8"):
-            serve.credentials(settings())
+            serve.credentials(Settings())
 
 
 def test_a_password_on_the_command_line_is_refused(run_script, tmp_path):
@@ -306,35 +301,35 @@ def test_a_password_on_the_command_line_is_refused(run_script, tmp_path):
 def test_a_password_is_asked_for_at_a_terminal(monkeypatch):
     monkeypatch.setattr(serve.sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(serve.getpass, "getpass", lambda prompt: "long-enough" if "me" in prompt else "")
-    assert serve.credentials(settings(auth="me")) == ("me", "long-enough")
+    assert serve.credentials(Settings(auth="me")) == ("me", "long-enough")
     with pytest.raises(LabError, match="at least 8"):
-        serve.credentials(settings(auth="you"))
+        serve.credentials(Settings(auth="you"))
     monkeypatch.setattr(serve.sys.stdin, "isatty", lambda: False)
     with pytest.raises(LabError, match="no terminal to type"):
-        serve.credentials(settings(auth="me"))
+        serve.credentials(Settings(auth="me"))
 
 
 def test_a_password_from_a_file_that_only_its_owner_can_read(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("me:long-enough\nsecond line\n")
     secret.chmod(0o600)
-    assert serve.credentials(settings(auth_file=secret)) == ("me", "long-enough")
+    assert serve.credentials(Settings(auth_file=secret)) == ("me", "long-enough")
     with pytest.raises(LabError, match="both give"):
-        serve.credentials(settings(auth_file=secret, auth="me"))
+        serve.credentials(Settings(auth_file=secret, auth="me"))
     for mode in (0o640, 0o604, 0o660):
         secret.chmod(mode)
         with pytest.raises(LabError, match="others can read") as caught:
-            serve.credentials(settings(auth_file=secret))
+            serve.credentials(Settings(auth_file=secret))
         assert f"chmod 600 {secret}" in caught.value.remedy
     secret.chmod(0o600)
     secret.write_bytes(b"\xff\xfe")
     for bad in (secret, tmp_path / "none", tmp_path):
         with pytest.raises(LabError, match="cannot read"):
-            serve.credentials(settings(auth_file=bad))
+            serve.credentials(Settings(auth_file=bad))
     first, second = os.pipe()
     os.write(second, b"me:through-a-pipe\n")
     os.close(second)
-    assert serve.credentials(settings(auth_file=Path(f"/dev/fd/{first}"))) == ("me", "through-a-pipe")
+    assert serve.credentials(Settings(auth_file=Path(f"/dev/fd/{first}"))) == ("me", "through-a-pipe")
     os.close(first)
 
 
@@ -365,11 +360,11 @@ def test_a_voice_is_its_owners_alone(lesson, tmp_path):
 def test_the_names_under_which_a_page_is_known():
     import socket
 
-    here = serve.rules(settings(), None)
+    here = serve.rules(Settings(), None)
     assert here.hosts == {"localhost", "127.0.0.1", "[::1]"} and not here.any_address and not here.tunnelled
-    network = serve.rules(settings(host="0.0.0.0", allow_host=["Lab.Example"]), None)
+    network = serve.rules(Settings(host="0.0.0.0", allow_host=["Lab.Example"]), None)
     assert network.any_address and {"lab.example", socket.gethostname().lower()} <= network.hosts
-    one = serve.rules(settings(host="10.0.0.7", share=True), None)
+    one = serve.rules(Settings(host="10.0.0.7", share=True), None)
     assert "10.0.0.7" in one.hosts and not one.any_address and one.tunnelled
 
 
@@ -480,10 +475,10 @@ def test_a_port_in_use_is_two_lines(run_script, tmp_path):
 
 
 def test_no_public_address_is_one_line(capsys):
-    serve.announce(settings(share=True), 7860, None, ("lab", "made-up-word"))
+    serve.announce(Settings(share=True), 7860, None, ("lab", "made-up-word"))
     out, err = capsys.readouterr()
     assert out == "* Running on local URL:  http://127.0.0.1:7860\n  user lab, password made-up-word\n"
-    serve.announce(settings(share=True), 7860, "https://abc.gradio.live", None)
+    serve.announce(Settings(share=True), 7860, "https://abc.gradio.live", None)
     assert capsys.readouterr().out.splitlines()[1] == "* Running on public URL: https://abc.gradio.live"
 
 
@@ -518,7 +513,7 @@ def test_a_library_that_swallows_the_signal_does_not_keep_it_alive(tmp_path, mon
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(console.Stopped):
-            serve.serve(settings(port=0), lambda _: None)
+            serve.serve(Settings(port=0), lambda _: None)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

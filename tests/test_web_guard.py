@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import httpx
@@ -258,8 +257,7 @@ def shared(tmp_path_factory):
     folder, patch = tmp_path_factory.mktemp("shared"), pytest.MonkeyPatch()
     patch.setattr(gradio.networking, "setup_tunnel", lambda **_: "https://abc.gradio.live")
     patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    args = types.SimpleNamespace(host="127.0.0.1", allow_host=None, share=True)
-    rules = serve.rules(args, folder)
+    rules = serve.rules(serve.Settings(share=True), folder)
     before = web.refusal([("host", "abc.gradio.live")], "GET", rules.hosts, outside=rules.outside)
     with gradio.Blocks() as page:
         text = gradio.Textbox()

@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_lab import console, hub, locks, web
@@ -39,30 +40,50 @@ WAYS = """The microphone needs a secure page: localhost, or https. From another 
 Ctrl-C ends it."""
 
 
-def serve(args, convert: Callable) -> None:
-    """Serve the page until Ctrl-C. args: 01's; convert: its lesson, from an upload to (Saved, samples)."""
-    auth, port, share = credentials(args), choose_port(args.host, args.port), args.share and reachable()
+@dataclass(frozen=True)
+class Settings:
+    """What the page is to be; the names are those of 01's flags, which say more."""
+
+    output: Path = Path("speech.wav")
+    limit: float = 5.0  # min of sound; longer recordings are refused
+    model: str | None = None  # None: the usual one
+    model_dir: str | Path = "whisper_model_dir"
+    language: str | None = None  # None: detect
+    threads: int | None = None  # None: all cores
+    host: str = "127.0.0.1"
+    port: int | None = None  # None: 7860 or the next free one
+    https: bool = False
+    share: bool = False
+    browse: bool = False
+    auth: str | None = None  # a user
+    auth_file: Path | None = None
+    allow_host: Sequence[str] | None = None
+
+
+def serve(wanted: Settings, convert: Callable) -> None:
+    """Serve the page until Ctrl-C. convert: 01's lesson, from an upload to (Saved, samples)."""
+    auth, port, share = credentials(wanted), choose_port(wanted.host, wanted.port), wanted.share and reachable()
     stop, asked = threading.Event(), []
     on_signals(lambda number, _: _stop_starting(number, asked))
     with own_folder() as folder:
-        page, options = prepare(args, convert, folder)
+        page, options = prepare(wanted, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
         if asked:
             console.stop(*asked)
-        public = launch(page, options, rules(args, folder / "sounds"))
+        public = launch(page, options, rules(wanted, folder / "sounds"))
         on_signals(lambda *_: stop.set())
         threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
         try:
             if not stop.is_set():
-                announce(args, port, public, auth)
-                if args.browse:
+                announce(wanted, port, public, auth)
+                if wanted.browse:
                     webbrowser.open(page.local_url)
             while not stop.wait(WAKE_S):  # a signal between two instructions of an endless wait would not be seen
                 pass
         finally:
             with contextlib.redirect_stdout(io.StringIO()):
                 page.close()
-    console.note("ended", "asked to stop", f"{args.output} stays, uploads are deleted")
+    console.note("ended", "asked to stop", f"{wanted.output} stays, uploads are deleted")
 
 
 def on_signals(handler: Callable) -> None:
@@ -77,7 +98,7 @@ def _stop_starting(number: int, asked: list[int]) -> None:
     console.stop(number)
 
 
-def prepare(args, convert: Callable, folder: Path):
+def prepare(wanted: Settings, convert: Callable, folder: Path):
     """The page, and the options of its launch."""
     sounds, keys = folder / "sounds", folder / "keys"  # Gradio serves everything in the first
     sounds.mkdir()
@@ -86,21 +107,21 @@ def prepare(args, convert: Callable, folder: Path):
     from whisper_lab.record import app
     from whisper_lab.record.listener import Listener
 
-    listener = Listener(args.model, args.model_dir, args.language, args.threads)
+    listener = Listener(wanted.model, wanted.model_dir, wanted.language, wanted.threads)
     console.note("transcription", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
-        "server_name": args.host, "auth_message": "The terminal that runs this page shows user and password.",
+        "server_name": wanted.host, "auth_message": "The terminal that runs this page shows user and password.",
         "max_file_size": door.LARGEST_FILE, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
         "mcp_server": False, "pwa": False, "footer_links": [], "css_paths": app.HERE / "page.css",
         "prevent_thread_lock": True, "quiet": True, "show_error": True,
     }
-    if args.https:
-        key, made, fingerprint = certificate.make(keys, args.host)
+    if wanted.https:
+        key, made, fingerprint = certificate.make(keys, wanted.host)
         options |= {"ssl_keyfile": str(key), "ssl_certfile": str(made), "ssl_verify": False}
         console.note("certificate", f"SHA-256 {fingerprint}", f"made now, for {certificate.DAYS} days; the browser "
                      "warns because no one else vouches for it: compare the fingerprint there")
-    return app.build(convert, listener, sounds, 60 * args.limit), options
+    return app.build(convert, listener, sounds, 60 * wanted.limit), options
 
 
 def environment(folder: Path) -> None:
@@ -116,14 +137,14 @@ def environment(folder: Path) -> None:
         os.environ[name] = ",".join(sorted({*filter(None, os.environ.get(name, "").split(",")), *here}))
 
 
-def rules(args, uploads: Path | None) -> door.Rules:
+def rules(wanted: Settings, uploads: Path | None) -> door.Rules:
     """Under which names this page is known, and where uploads go; None: it takes none."""
-    everywhere = args.host in ("0.0.0.0", "::", "")
-    names = {name.lower() for name in certificate.addresses(args.host)} | web.LOCAL
+    everywhere = wanted.host in ("0.0.0.0", "::", "")
+    names = {name.lower() for name in certificate.addresses(wanted.host)} | web.LOCAL
     if everywhere:  # as others on this network may call this machine
         names |= {f"{socket.gethostname().lower()}.local"}
-    return door.Rules(frozenset(names | {name.lower() for name in args.allow_host or ()}), everywhere, uploads,
-                      args.share)
+    return door.Rules(frozenset(names | {name.lower() for name in wanted.allow_host or ()}), everywhere, uploads,
+                      wanted.share)
 
 
 def launch(page, options: dict, allowed: door.Rules) -> str | None:
@@ -139,22 +160,22 @@ def launch(page, options: dict, allowed: door.Rules) -> str | None:
                            "name a free port with --port, and look at the proxy settings of this shell") from error
 
 
-def announce(args, port: int, public: str | None, auth: tuple[str, str] | None) -> None:
+def announce(wanted: Settings, port: int, public: str | None, auth: tuple[str, str] | None) -> None:
     """Addresses and password on stdout; how a browser gets at the microphone on stderr."""
-    scheme = "https" if args.https else "http"
-    console.result(f"* Running on local URL:  {scheme}://{args.host}:{port}")
+    scheme = "https" if wanted.https else "http"
+    console.result(f"* Running on local URL:  {scheme}://{wanted.host}:{port}")
     if public:
         console.result(f"* Running on public URL: {public}")
         console.warn("whoever has this address and the password can use the page, and what they say passes through the "
                      "servers of gradio.live, which can read it")
-    elif args.share:
+    elif wanted.share:
         console.log.error("error: no public URL, gradio.live cannot be reached from here; the local URL keeps working")
     if auth:
         console.result(f"  user {auth[0]}, password {auth[1]}")
-    if args.host not in LOCAL:
+    if wanted.host not in LOCAL:
         for address in certificate.outward():
             console.result(f"  from this network: {scheme}://{address}:{port}")
-        if not args.https:
+        if not wanted.https:
             console.warn("over plain http the browsers of others keep their microphones shut, and the password can be "
                          "read on the way: add --https")
     console.log.info(WAYS.format(port=port))
@@ -202,15 +223,15 @@ def add_flags(group) -> None:
                        help="other names under which this page may be opened, such as that of a proxy")
 
 
-def credentials(args) -> tuple[str, str] | None:
+def credentials(wanted: Settings) -> tuple[str, str] | None:
     """User and password: given, or made up where others can reach the page. Raises LabError for weak ones."""
-    if args.auth and args.auth_file:
+    if wanted.auth and wanted.auth_file:
         raise LabError("--auth and --auth-file both give a password", "leave out one of them")
-    if given := _from_file(args.auth_file) if args.auth_file else args.auth and _asked(args.auth):
+    if given := _from_file(wanted.auth_file) if wanted.auth_file else wanted.auth and _asked(wanted.auth):
         return _strong(given)
     if given := os.environ.get("WHISPER_LAB_AUTH"):
         return _strong(given)
-    if args.share or args.host not in LOCAL:
+    if wanted.share or wanted.host not in LOCAL:
         return "lab", secrets.token_urlsafe(9)
     return None
 
