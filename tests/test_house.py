@@ -103,6 +103,12 @@ def test_a_module_that_is_not_there_is_seen(planted, text, named):
     assert house.lost(root, ["text.md"]) == [f"text.md:2 {named}"]
 
 
+def test_a_word_in_a_packages_docstring_is_no_module(planted):
+    root = planted(__init__='"""Has gone, and here."""\nhere = 1\n')
+    (root / "text.md").write_text("from whisper_lab import here, gone", encoding="utf-8")
+    assert house.lost(root, ["text.md"]) == ["text.md:1 whisper_lab.gone"]
+
+
 # Figures ------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture

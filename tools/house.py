@@ -133,12 +133,25 @@ def lost(root: Path, names: list[str]) -> list[str]:
 
 
 def stands_for_something(root: Path, known: dict[str, Path], dotted: str) -> bool:
-    """Whether a dotted name is a module, or what a module (as far as its text tells) has."""
+    """Whether a dotted name is a module, or what a package defines; what is in a module is left to the interpreter."""
     name, rest = LIBRARY, dotted.split(".")[1:]
     while rest and f"{name}.{rest[0]}" in known:
         name = f"{name}.{rest.pop(0)}"
-    return not rest or known[name].name != "__init__.py" or rest[0] in known[name].read_text(encoding="utf-8") \
-        or rest[0].startswith("__")
+    return not rest or known[name].name != "__init__.py" or rest[0].startswith("__") or \
+        rest[0] in _defined(known[name].read_text(encoding="utf-8"))
+
+
+def _defined(source: str) -> set[str]:
+    """The names that a module's code makes or imports, in whatever block; not the words of its docstring."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(one.asname or one.name).partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
 
 
 def longest_chain(edges: dict[str, set[str]]) -> list[str]:

@@ -33,10 +33,11 @@ print(json.dumps({"machine": platform.machine(), "onnxruntime": onnxruntime.__ve
 
 
 def measure(evidence, args) -> None:
-    from whisper_lab.compare import graph_facts, numbers
+    from whisper_lab.compare import graph_facts
+    from whisper_lab.compare.heard import hear
 
     pairs, fp32, int8 = common.graphs(), common.onnx_runtime("fp32"), common.onnx_runtime("int8")
-    heard = numbers.hear(common.torch_runtime(), CLIP, common.samples(CLIP), "en")
+    heard = hear(common.torch_runtime(), CLIP, common.samples(CLIP), "en")
     before, after = (sum((graph_facts.operators(graph_facts.read(path)) for path in pairs[precision].values()),
                          start=graph_facts.Counter()) for precision in ("fp32", "int8"))
     evidence.value("operators_added", ", ".join(sorted(set(after) - set(before))))
@@ -66,22 +67,22 @@ def measure(evidence, args) -> None:
 
 def layer_errors(pairs, fp32, int8, heard) -> list[dict]:
     """Signal to noise at the end of each module, int8 against fp32, each fed by its own encoder."""
-    from whisper_lab.compare import numbers
+    from whisper_lab.compare import layers
 
     feeds, base_feeds = ({"encoder": {"input_features": heard.features},
                           "decoder": runtime.feeds(heard.forced, runtime.hidden_and_cross(heard.features)[1],
                                                    None)} for runtime in (int8, fp32))
-    rows = numbers.layer_errors({"int8": pairs["int8"]}, pairs["fp32"], {"int8": feeds}, base_feeds,
-                                common.THREADS)["int8"]
+    rows = layers.layer_errors({"int8": pairs["int8"]}, pairs["fp32"], {"int8": feeds}, base_feeds,
+                               common.THREADS)["int8"]
     return [row for row in rows if row["sqnr_db"] is not None]
 
 
 def agreement(runtime, heard) -> tuple[int, int]:
     """How many of PyTorch's own tokens the graphs choose too, given PyTorch's history; and how many there are."""
-    from whisper_lab.compare import numbers
+    from whisper_lab.compare.heard import choices
 
     logits = runtime.step(heard.forced, runtime.encode(heard.features), None)[0]
-    right, test = (numbers.choices(runtime.rules, heard, one).argmax(-1) for one in (heard.logits, logits))
+    right, test = (choices(runtime.rules, heard, one).argmax(-1) for one in (heard.logits, logits))
     return int((right == test).sum()), len(right)
 
 
