@@ -26,6 +26,7 @@ from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/gpu/1"
 MODELS = ("base", "tiny-random", "base-random", "small-random", "medium-random", "large-v3-random", "turbo-random")
+RANDOM = "-random"
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -35,21 +36,24 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     old = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
     rows = {(row["model"], row["dtype"], row["batch_size"]): row for row in old.get("rows", [])}
-    kept = {"schema": SCHEMA, "words": old.get("words", [])}
-    for model in args.models:
-        checkpoint = model_path(model)
-        for dtype in args.dtypes if args.clips else ():
+    kept = {"schema": SCHEMA, "words": [], "machine": None, "rows": []} | old
+    for model in args.models if args.clips else ():
+        for dtype in args.dtypes:
             console.note("model", f"{model}, {dtype}", f"batch sizes {args.batch_sizes}")
-            document = profile(checkpoint, args.clips, dtype, args.device, "--batch-size", args.batch_sizes,
+            document = profile(model_path(model), args.clips, dtype, args.device, "--batch-size", args.batch_sizes,
                                "--repeats", str(args.repeats), "--min-seconds", "2", "--language", "en")
             for row in rows_of(document):
                 rows[row["model"], row["dtype"], row["batch_size"]] = row
             kept |= {"machine": document["machine"], "rows": in_order(rows)}
             files.write_json(args.output, kept)
-        if args.corpus:
-            kept = {"machine": old.get("machine"), "rows": in_order(rows)} | kept
-            files.write_json(args.output, kept | {"words": words(checkpoint, args)})
+    if args.corpus:
+        files.write_json(args.output, kept | {"words": words(trained(args.models)[0], args)})
     return 0
+
+
+def trained(models: list[str]) -> list[str]:
+    """Those whose texts mean something."""
+    return [model for model in models if not model.endswith(RANDOM)]
 
 
 def arguments(argv: list[str] | None):
@@ -57,7 +61,8 @@ def arguments(argv: list[str] | None):
     parser = flags.parser(__doc__, "quiet", "log_level")
     parser.add_argument("--clips", metavar="FOLDER", help="English sound files of less than 30 s, each one window, "
                         "with a references.json: times and joules")
-    parser.add_argument("--corpus", metavar="FOLDER", help="such files in any language: word errors")
+    parser.add_argument("--corpus", metavar="FOLDER", help="such files in any language: word errors of the first "
+                        "model that has weights of its own")
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME", help="default: %(default)s")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "float16"],
                         help="default: %(default)s")
@@ -68,13 +73,14 @@ def arguments(argv: list[str] | None):
     args = flags.parse(parser, argv)
     if not args.clips and not args.corpus:
         parser.error("--clips FOLDER measures times, --corpus FOLDER words: give one of them, or both")
+    if args.corpus and not trained(args.models):
+        parser.error("random weights write no words to compare: --corpus needs a model such as base")
     return args
 
 
 def model_path(model: str) -> str:
     """What 06 calls it; a random checkpoint is made where it is not there yet."""
-    size = model.removesuffix("-random")
-    return model if size == model else str(prepare.random_checkpoint(size))
+    return str(prepare.random_checkpoint(model.removesuffix(RANDOM))) if model.endswith(RANDOM) else model
 
 
 def profile(checkpoint: str, folder: str, dtype: str, device: str, *options: str) -> dict:

@@ -58,6 +58,13 @@ def test_another_text_is_counted(gpu):
     assert [row["other_texts"] for row in gpu.words_of(documents)] == [0, 1]
 
 
+def test_random_weights_have_no_words(gpu, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--models", "tiny-random", "--corpus", str(tmp_path)])
+    assert ended.value.code == 2 and "random weights write no words" in capsys.readouterr().err
+    assert gpu.trained(["tiny-random", "base"]) == ["base"]
+
+
 def test_something_has_to_be_measured(gpu, capsys):
     with pytest.raises(SystemExit) as ended:
         gpu.main(["--models", "nano"])

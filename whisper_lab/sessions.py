@@ -134,7 +134,7 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and told once
     # A pattern is one block for all inner values of a shape of input. It is kept beside the blocks of the first run,
-    # which had none yet: on whisper-base 26 to 66 MB for nothing, since a window takes as long without.
+    # which had none yet, and a window takes as long without: tests/test_published_weights.py holds what it would cost.
     options.enable_mem_pattern = False
     if _pool:
         if threads not in (None, *_pool):

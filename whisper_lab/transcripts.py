@@ -470,6 +470,12 @@ def _entry(name: object, entry: object) -> dict:
     return {"text": None, "language": None, **fields}
 
 
+def references_of_folder(folder: Path) -> dict[str, dict]:
+    """`read_references` of the references.json in a folder; nothing where there is none."""
+    path = folder / "references.json"
+    return read_references(path) if path.is_file() else {}
+
+
 def reference_of_clip(known: dict[str, dict], folder: Path, clip: Path) -> dict | None:
     """The entry of a sound file: by its place, else by its name, where no two entries share that; None: there is none.
 

@@ -62,23 +62,11 @@ def _listed(paths: list[str]) -> dict[Path, dict]:
         if path.suffix.lower() == ".json":
             listed |= manifest(path)
         else:
-            known = _beside(path)
-            listed |= {file: known.get(file, {}) for file in audio.find([str(path)])}
+            folder = path if path.is_dir() else path.parent
+            known = transcripts.references_of_folder(folder)
+            listed |= {file: transcripts.reference_of_clip(known, folder, file) or {}
+                       for file in audio.find([str(path)])}
     return listed
-
-
-def _beside(path: Path) -> dict[Path, dict]:
-    """What the references.json in a folder, or beside a file, knows; one beside a file need not be meant for it."""
-    references = (path if path.is_dir() else path.parent) / "references.json"
-    if not references.is_file():
-        return {}
-    try:
-        return manifest(references)
-    except LabError as error:
-        if path.is_dir():
-            raise
-        console.warn(f"{error.problem}: {path.name} is taken without a reference text")
-        return {}
 
 
 def with_languages(clips: list[Clip], found: list[str | None]) -> list[Clip]:

@@ -131,9 +131,8 @@ def from_files(paths: Sequence[str | Path], reference: str | None = None) -> lis
     """
     found, known = [], {}
     for path in audio.find(paths):
-        beside = path.parent / "references.json"
         if path.parent not in known:
-            known[path.parent] = transcripts.read_references(beside) if beside.is_file() else {}
+            known[path.parent] = transcripts.references_of_folder(path.parent)
         entry = transcripts.reference_of_clip(known[path.parent], path.parent, path) or {}
         found.append(Sample(path.name, "file", reference or entry.get("text"), entry.get("language"), "file", path))
     return found
