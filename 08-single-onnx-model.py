@@ -61,9 +61,11 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     from whisper_lab.features import FeatureSpec
     from whisper_lab.single import graph, loop, mel, text, wav
     from whisper_lab.single.blocks import FLOAT, INT64, STRING, UINT8, Block, graph_input
+    from whisper_lab.tokenizer import Tokenizer
     from whisper_lab.tokens import TokenRules
 
-    rules, spec = TokenRules.from_folder(runtime), FeatureSpec.from_folder(runtime)
+    tokenizer = Tokenizer.from_folder(runtime)
+    rules, spec = TokenRules.from_folder(runtime, tokenizer), FeatureSpec.from_folder(runtime)
     model, decoder = graphs.load(pair["encoder"]), graphs.load(pair["decoder"])
     front, middle, back = (Block(model, name) for name in ("mel", "search", "text"))
 
@@ -75,7 +77,7 @@ def compose(pair: dict[str, Path], runtime: Path, given: str = "samples"):
     # 2. The decoder becomes the body of a Loop: the token it chose and the caches go into its next round.
     tokens = loop.search(middle, loop.take(decoder, model, cross), rules)
     # 3. Tokens are bytes, bytes are UTF-8, and each code point picks its character from a table of strings.
-    written = text.text(back, tokens, text.token_bytes(runtime / "tokenizer.json", rules))
+    written = text.text(back, tokens, text.token_bytes(tokenizer, rules))
 
     model.graph.extend([*middle.nodes, *back.nodes])
     graph.add_outputs(model, {"text": (written, STRING, [1]), "tokens": (tokens, INT64, ["k"])})

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from whisper_lab import files  # noqa: E402
 from whisper_lab.features import FeatureSpec, mel_filters  # noqa: E402
-from whisper_lab.tokens import byte_alphabet  # noqa: E402
+from whisper_lab.tokenizer import bytes_of  # noqa: E402
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16 = 0, 1
@@ -63,11 +63,10 @@ def header(config: dict, ftype: int = FLOAT16) -> list[int]:
 def write_tokens(out, checkpoint: Path) -> None:
     """The text tokens as bytes; the loader adds the special ones itself."""
     vocabulary = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    character_to_byte = {character: byte for byte, character in enumerate(byte_alphabet())}
     ordered = sorted(vocabulary, key=vocabulary.get)
     out.write(struct.pack("<i", len(ordered)))
     for token in ordered:
-        raw = bytes(character_to_byte[c] for c in token) if set(token) <= set(character_to_byte) else token.encode()
+        raw = bytes_of(token)
         out.write(struct.pack("<i", len(raw)) + raw)
 
 

@@ -43,9 +43,9 @@ def lap(name):
     now = time.time()
     laps[name], last[0] = now - last[0], now
 lap("Python")
-import numpy, onnxruntime, tokenizers
-lap("NumPy, onnxruntime, tokenizers")
-from whisper_lab import __main__, audio, names, onnx_whisper, seals, sessions, transcribe
+import numpy, onnxruntime
+lap("NumPy, onnxruntime")
+from whisper_lab import __main__, audio, names, onnx_whisper, seals, sessions, tokenizer, transcribe
 from whisper_lab.decoding import Options
 lap("this lab's modules")
 graphs = job["folder"], job["name"], job["precision"], job["threads"], job["optimized"]
@@ -61,7 +61,7 @@ laps.clear()
 for path in paths.values():
     seals.fault(path)
 lap("digests of the graphs, beside other work")
-tokenizers.Tokenizer.from_file(str(names.runtime_folder(job["folder"], job["name"]) / "tokenizer.json"))
+tokenizer.Tokenizer.from_folder(names.runtime_folder(job["folder"], job["name"]))
 lap("tokenizer")
 for part, path in paths.items():
     onnxruntime.InferenceSession(str(path), sessions.session_options(part, None, True), ["CPUExecutionProvider"])

@@ -134,7 +134,7 @@ def test_nan_is_told_and_comes_first():
 
 def test_first_divergence_and_its_margin():
     class Tokenizer:
-        def decode(self, ids, skip_special_tokens):
+        def decode(self, ids):
             return f"t{ids[0]}"
 
     sound = heard.Heard("clip.wav", None, None, None, 0, None)

@@ -25,7 +25,8 @@ from whisper_lab.decoding import (
     temperatures,
     tries,
 )
-from whisper_lab.tokens import TokenRules, log_softmax, logsumexp, tokenizer_document
+from whisper_lab.tokenizer import Tokenizer, tokenizer_document
+from whisper_lab.tokens import TokenRules, log_softmax, logsumexp
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,7 @@ def test_english_only_checkpoint(rules, nano, tmp_path):
 
 
 def test_special_tokens_in_a_prompt_are_refused(rules, nano):
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(nano / "tokenizer.json"))
+    tokenizer = Tokenizer.from_folder(nano)
     tokens = rules.prompt_tokens(tokenizer, "Anna and Bob ")
     assert rules.text(tokenizer, tokens) == "Anna and Bob"
     with pytest.raises(LabError):
@@ -221,7 +220,7 @@ class Scripted:
 class Spelling:
     """A tokenizer that writes token ids."""
 
-    def decode(self, tokens, skip_special_tokens=False):
+    def decode(self, tokens):
         return " ".join(map(str, tokens))
 
 

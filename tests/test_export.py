@@ -68,7 +68,8 @@ def test_nano_end_to_end(nano_export):
             assert (folder / f"whisper-nano_{part}{precision}.onnx").is_file()
             assert f"whisper-nano_{part}{precision}.onnx" in out
     assert sorted(path.name for path in (folder / "whisper-nano_runtime").iterdir()) == [
-        "config.json", "generation_config.json", "preprocessor_config.json", "sha256.json", "tokenizer.json"]
+        "config.json", "generation_config.json", "preprocessor_config.json", "sha256.json", "tokenizer.json",
+        "tokens.tiktoken"]
     assert not list(folder.glob(".*"))
     report = json.loads((nano_export / "reports" / "export-whisper-nano.json").read_text())
     assert report == json.loads((nano_export / "all.json").read_text())

@@ -17,7 +17,7 @@ from whisper_lab import console, flags, names, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.names import chosen_name, name_for
-from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
+from whisper_lab.onnx_whisper import OnnxWhisper, runtime_files
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW_TOKENS = 40
@@ -216,7 +216,7 @@ def test_graph_of_another_program(copied):
 def test_runtime_files_of_another_checkpoint(copied, name, key, value):
     path = names.runtime_folder(copied, NAME) / name
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    seals.write_manifest(path.parent, list(RUNTIME_FILES))
+    seals.write_manifest(path.parent, list(runtime_files(path.parent)))
     assert "belongs to another checkpoint than the graphs" in refused(copied).problem
 
 
@@ -343,7 +343,7 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     assert opened <= {"", "__main__", "audio", "confidence", "console", "containers", "decoding", "external_data",
                       "features", "files", "flags", "int8_step", "languages", "loudness", "machine", "names",
                       "onnx_whisper", "openvino", "seals", "sessions", "short_windows", "silence", "sound_files",
-                      "stretches", "together", "tokens", "transcribe", "transcripts"}
+                      "stretches", "together", "tokenizer", "tokens", "transcribe", "transcripts"}
 
 
 def test_the_command_is_called_by_its_name(call_script):

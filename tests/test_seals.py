@@ -14,7 +14,7 @@ from tests.helpers import nano_pair, single_nano
 from whisper_lab import external_data, flags, names, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
-from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
+from whisper_lab.onnx_whisper import OnnxWhisper, runtime_files
 
 ROOT = Path(__file__).resolve().parent.parent
 FLIPS = 60  # over all kinds of files
@@ -83,7 +83,7 @@ def kinds(pair: Path, outside: Path) -> dict[str, tuple]:
             "weights beside the graph": (names.sidecar(large["encoder"]), 0, None, fp32),
             "metadata": (graph["decoder"], notes, notes + 80, int8),
             "the seal": (graph["decoder"], size - seals.SEAL_BYTES, size, int8),
-            **{name: (files / name, 0, None, int8) for name in (*RUNTIME_FILES, seals.MANIFEST)}}
+            **{name: (files / name, 0, None, int8) for name in (*runtime_files(files), seals.MANIFEST)}}
 
 
 def test_every_flipped_bit_is_noticed(pair, outside):
@@ -178,7 +178,7 @@ def test_the_seal_changes_nothing_else(nano_export):
     assert {entry.key: entry.value for entry in model.metadata_props} == notes
     assert notes[seals.KEY] == seals.sealed(path) and notes["format"] == "2"
     listed = json.loads((names.runtime_folder(path.parent, NAME) / seals.MANIFEST).read_text())
-    assert sorted(listed) == sorted(RUNTIME_FILES)
+    assert sorted(listed) == sorted(runtime_files(names.runtime_folder(path.parent, NAME)))
 
 
 def test_sealing_again_is_no_change(nano_export, tmp_path):

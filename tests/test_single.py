@@ -24,6 +24,7 @@ from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.single import gates, graph
 from whisper_lab.single import mel as single_mel
 from whisper_lab.single import text as single_text
+from whisper_lab.tokenizer import Tokenizer
 
 MEDIA = Path(__file__).resolve().parent.parent / "media"
 
@@ -280,8 +281,7 @@ def test_the_whole_vocabulary(nano):
     """Every token alone and beside another, against the tokenizers library."""
     whisper = nano.whisper
     end = whisper.rules.end
-    path = names.runtime_folder(nano.folder, single_nano.NAME) / "tokenizer.json"
-    spelled = spelling(single_text.token_bytes(path, whisper.rules))
+    spelled = spelling(single_text.token_bytes(whisper.tokenizer, whisper.rules))
     generator = np.random.default_rng(5)
     rows = [[i] for i in range(end + 3)] + [generator.integers(0, end, 60).tolist() for _ in range(50)]
     for tokens in rows:
@@ -296,7 +296,7 @@ def test_a_token_added_behind_the_timestamps(nano, tmp_path):
     document["added_tokens"].append({"id": added, "content": " naïve", "special": False, "single_word": False,
                                      "lstrip": False, "rstrip": False, "normalized": False})
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
-    words = single_text.token_bytes(tmp_path / "tokenizer.json", replace(rules, vocab_size=added + 1))
+    words = single_text.token_bytes(Tokenizer.from_folder(tmp_path), replace(rules, vocab_size=added + 1))
     spelled = spelling(words)
     tokens = [rules.timestamp_begin, added, rules.end, added, rules.timestamp_end]
     assert spelled(np.array(tokens))[0] == "naïve naïve"

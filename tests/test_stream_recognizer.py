@@ -14,7 +14,7 @@ from whisper_lab.tokens import TokenRules
 class Words:
     """A tokenizer of words: token n is ` wn`."""
 
-    def decode(self, tokens, skip_special_tokens=False):
+    def decode(self, tokens):
         return "".join(f" w{token}" for token in tokens)
 
 

@@ -20,7 +20,7 @@ RATE = 16_000  # Hz
 class Spelling:
     """A tokenizer that writes token ids."""
 
-    def decode(self, tokens, skip_special_tokens=False):
+    def decode(self, tokens):
         return "".join(f" {token}" for token in tokens)
 
 

@@ -114,14 +114,15 @@ def graph_files(folder: Path, name: str, precision: str, optimized: bool) -> tup
     Raises LabError where one is missing, has changed since 03 wrote it, or does not belong to the others.
     """
     from whisper_lab import external_data, seals
-    from whisper_lab.onnx_whisper import RUNTIME_FILES, OnnxWhisper
+    from whisper_lab.onnx_whisper import OnnxWhisper, runtime_files
 
     facts = OnnxWhisper(folder, name, precision, 1, optimized).facts
     graphs = list(names.pair(folder, name, precision, optimized).values())
     beside = [path for graph in graphs for path in sorted(external_data.check(graph))]
     runtime = names.runtime_folder(folder, name)
     found = {f"graphs/{path.name}": path for path in (*graphs, *beside)}
-    return found | {f"graphs/{runtime.name}/{file}": runtime / file for file in (*RUNTIME_FILES, seals.MANIFEST)}, facts
+    read = (*runtime_files(runtime), seals.MANIFEST)
+    return found | {f"graphs/{runtime.name}/{file}": runtime / file for file in read}, facts
 
 
 def voice_files() -> dict[str, Path]:

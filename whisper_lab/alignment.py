@@ -162,12 +162,12 @@ def characters_of(tokens: Sequence[int], tokenizer) -> list[tuple[str, list[int]
     group: list[int] = []
     for token in tokens:
         group.append(int(token))
-        text = tokenizer.decode(group, skip_special_tokens=False)
+        text = tokenizer.decode(group)
         if "\ufffd" not in text:
             groups.append((text, group))
             group = []
     if group:  # the sound, or the token limit, ended in the middle of a character
-        groups.append((tokenizer.decode(group, skip_special_tokens=False), group))
+        groups.append((tokenizer.decode(group), group))
     return groups
 
 

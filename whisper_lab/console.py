@@ -190,16 +190,22 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
                 file=sys.stderr, leave=False, **settings)
 
 
+ONE_STEP = 30  # s of sound that a Whisper hears at once
+
+
 @contextlib.contextmanager
 def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
     """A bar over the seconds of a recording, with the time that is left; yields what is called with the s done.
 
-    Nothing is shown where tqdm, which the runtime can do without, is not installed.
+    Nothing is shown for what fits into a window, where it would stand at 0 until all is done; where nobody looks; and
+    where tqdm, which the runtime can do without, is not installed. It takes longer to load than to write a short text.
     """
-    try:
-        bar = progress(description=name, total=max(1, round(seconds)), unit="s", bar_format=
-                       "{desc}: {percentage:3.0f} % {bar} {n:.0f} of {total:.0f} s of sound, {remaining} left")
-    except ImportError:
+    bar = None
+    if seconds > ONE_STEP and sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            bar = progress(description=name, total=max(1, round(seconds)), unit="s", bar_format=
+                           "{desc}: {percentage:3.0f} % {bar} {n:.0f} of {total:.0f} s of sound, {remaining} left")
+    if bar is None:
         yield lambda done: None
         return
     with bar:

@@ -27,7 +27,7 @@ class Runtime(Protocol):
 
     rules: TokenRules
     spec: Any  # features.FeatureSpec
-    tokenizer: Any  # tokenizers.Tokenizer
+    tokenizer: Any  # tokenizer.Tokenizer
 
     def encode(self, features: np.ndarray) -> Any:
         """float32 [audio, n_mels, frames] -> cross cache. frames: n_frames; where `takes_short_windows`, any even
@@ -302,7 +302,8 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
     """
     rules, temperature = runtime.rules, options.temperatures[0]
     live = np.arange(len(logits))
-    generators = [np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in live]
+    # Only where they are drawn from: numpy.random is a part of the time to the first text.
+    generators = [temperature and np.random.default_rng([options.seed, round(temperature * 1000)]) for _ in live]
     tokens: list[list[int]] = [list(given) for _ in live]
     likely: list[list[float]] = [[] for _ in live]
     for step in range(room):
@@ -326,7 +327,7 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
             for row, each in zip(tokens, likely, strict=True)]
 
 
-def choose(scores: np.ndarray, temperature: float, generators: list[np.random.Generator]) -> np.ndarray:
+def choose(scores: np.ndarray, temperature: float, generators: list["np.random.Generator"]) -> np.ndarray:
     """The likeliest token of each row, or one drawn from softmax(scores / temperature)."""
     if temperature == 0:
         return scores.argmax(axis=-1)

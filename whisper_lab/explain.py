@@ -14,7 +14,7 @@ from whisper_lab import console, files, web
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.audio import Audio
 from whisper_lab.features import hertz_to_mel, mel_to_hertz
-from whisper_lab.tokens import byte_alphabet, log_softmax
+from whisper_lab.tokens import log_softmax
 from whisper_lab.transcribe import Window
 
 HERTZ_SHOWN = (250, 1000, 2000, 4000, 8000)  # ticks beside the mel bins
@@ -197,11 +197,10 @@ def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:
 def _name(token: int, runtime) -> str:
     """A token as it can be shown: text with visible spaces, a special token by name, part of a character by bytes."""
     if not runtime.rules.is_text(token):
-        return runtime.tokenizer.id_to_token(token) or f"<{token}>"
-    text = runtime.tokenizer.decode([token], skip_special_tokens=False)
+        return runtime.tokenizer.decode([token]) or f"<{token}>"
+    text = runtime.tokenizer.decode([token])
     if "\ufffd" in text:  # part of a character
-        alphabet = byte_alphabet()
-        return "".join(f"<{alphabet.index(char):02X}>" for char in runtime.tokenizer.id_to_token(token))
+        return "".join(f"<{byte:02X}>" for byte in runtime.tokenizer.word(token))
     return text.replace(" ", "\u2423") or f"<{token}>"
 
 

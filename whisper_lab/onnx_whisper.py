@@ -1,4 +1,4 @@
-"""Whisper from two ONNX graphs, with onnxruntime, NumPy, tokenizers and soundfile/soxr alone: no torch.
+"""Whisper from two ONNX graphs, with onnxruntime, NumPy and soundfile/soxr alone (tokenizers for a prompt): no torch.
 
     python -m whisper_lab clip.wav --model nano --precision int8
     python -m whisper_lab lecture.mp3 --model base --format srt > lecture.srt
@@ -19,11 +19,17 @@ from whisper_lab import names, openvino, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.int8_step import Blocks, int8_step
+from whisper_lab.tokenizer import TABLE, Tokenizer
 from whisper_lab.tokens import TokenRules
 
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8,
                "tensor(uint8)": np.uint8}
 RUNTIME_FILES = ("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json")
+
+
+def runtime_files(folder: Path) -> tuple[str, ...]:
+    """What is read beside the graphs in `folder`; an earlier 03 wrote no table of tokens."""
+    return (*RUNTIME_FILES, TABLE) if (folder / TABLE).is_file() else RUNTIME_FILES
 
 
 class OnnxWhisper:
@@ -52,7 +58,7 @@ class OnnxWhisper:
         checks = sessions.begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
         files = names.runtime_folder(folder, name)
         if verify:
-            seals.check_files(files, RUNTIME_FILES, seals.sealed(paths["decoder"]) is not None, self.command)
+            seals.check_files(files, runtime_files(files), seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
         encoder, decoder, self.facts = sessions.open_pair(folder, name, precision, optimized, threads, shared_pool,
                                                           checks, provider)
@@ -76,13 +82,11 @@ class OnnxWhisper:
 
     def _read_runtime_files(self, files: Path) -> None:
         """What the checkpoint says of tokens and sound."""
-        from tokenizers import Tokenizer
-
         try:
-            self.tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
+            self.tokenizer = Tokenizer.from_folder(files)
             self.rules, self.spec = TokenRules.from_folder(files, self.tokenizer), FeatureSpec.from_folder(files)
-        except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
-            raise LabError(f"the graphs' runtime files cannot be read: {getattr(error, 'problem', error)}",
+        except LabError as error:
+            raise LabError(f"the graphs' runtime files cannot be read: {error.problem}",
                            f"write them again: {self.command}") from error
 
     def _connect(self, encoder, decoder) -> None:

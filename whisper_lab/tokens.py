@@ -8,7 +8,6 @@ for token.
 """
 
 import functools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import numpy as np
 from whisper_lab import console, languages
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.files import read_json
+from whisper_lab.tokenizer import Tokenizer, read_object
 
 # The rules ------------------------------------------------------------------------------------------------------------
 
@@ -50,11 +49,11 @@ class TokenRules:
     median_filter_width: int = 7  # encoder positions
 
     @classmethod
-    def from_folder(cls, folder: str | Path, tokenizer=None) -> "TokenRules":
+    def from_folder(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> "TokenRules":
         """Read generation_config.json, config.json, preprocessor_config.json and tokenizer.json of a checkpoint.
 
-        tokenizer: its tokenizers.Tokenizer, where that is open already. Raises LabError where a file is missing or
-        cannot be understood.
+        tokenizer: the folder's, where that is open already. Raises LabError where a file is missing or cannot be
+        understood.
         """
         return cls(**read_files(folder, tokenizer))
 
@@ -106,7 +105,7 @@ class TokenRules:
                            "leave out --task and --language, or choose a multilingual checkpoint with --model")
         return tokens if timestamps else [*tokens, self.no_timestamps]
 
-    def checked_prompt(self, tokenizer, text: str | None, language: str | None, task: str) -> list[int]:
+    def checked_prompt(self, tokenizer: Tokenizer, text: str | None, language: str | None, task: str) -> list[int]:
         """The tokens of --prompt. Raises LabError, before anything is heard, for what the checkpoint does not know."""
         tokens = self.prompt_tokens(tokenizer, text or "")
         self.prompt(self.wanted_language(language), task, previous=tokens)
@@ -179,21 +178,21 @@ class TokenRules:
             said = said[1:]
         return said[:said.index(self.end)] if self.end in said else said
 
-    def prompt_tokens(self, tokenizer, text: str) -> list[int]:
+    def prompt_tokens(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Tokens of a text to put before a window; warns where only the end of it fits.
 
         Raises LabError where special tokens are written in it.
         """
-        tokens = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids if text.strip() else []
+        tokens = tokenizer.encode(" " + text.strip()) if text.strip() else []
         if len(self.text_tokens(tokens)) < len(tokens):
             raise LabError("the prompt holds a special token", "write plain words in --prompt, without <|...|>")
         if len(tokens) > self.most_previous:
             console.warn(f"the prompt has {len(tokens)} tokens: only its last {self.most_previous} are used")
         return tokens[-self.most_previous:]
 
-    def text(self, tokenizer, tokens: Sequence[int]) -> str:
-        """The text of tokens (tokenizer: tokenizers.Tokenizer), special tokens and timestamps left out, stripped."""
-        return tokenizer.decode(self.text_tokens(tokens), skip_special_tokens=False).strip()
+    def text(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones and timestamps left out, stripped."""
+        return tokenizer.decode(self.text_tokens(tokens)).strip()
 
 
 def logsumexp(scores: np.ndarray) -> np.ndarray:
@@ -231,22 +230,18 @@ ENGLISH_END = 50256  # <|endoftext|> in GPT-2's vocabulary, which the English-on
 AGAIN = "download it again, or choose another with --model"
 
 
-def read_files(folder: str | Path, tokenizer=None) -> dict:
+def read_files(folder: str | Path, tokenizer: Tokenizer | None = None) -> dict:
     """The fields of tokens.TokenRules.
 
-    tokenizer: the folder's tokenizers.Tokenizer, where that is open already: reading 4 MB of JSON once more takes a
-    while. Raises LabError where a file is missing or cannot be understood.
+    tokenizer: the folder's, where that is open already. Raises LabError where a file is missing or cannot be
+    understood.
     """
     folder = Path(folder)
-    spec, model = FeatureSpec.from_folder(folder), _read_json(folder / "config.json")
-    generation = {**model, **_read_json(folder / "generation_config.json", required=False)}
-    document = tokenizer_document(folder) if tokenizer is None else None
+    spec, model = FeatureSpec.from_folder(folder), read_object(folder / "config.json")
+    generation = {**model, **read_object(folder / "generation_config.json", required=False)}
+    tokenizer = tokenizer or Tokenizer.from_folder(folder)
     try:
-        if tokenizer is None:
-            ids = {token["content"]: token["id"] for token in document["added_tokens"]}
-        else:
-            ids = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
-        fields = _from_config(generation, model, spec.window_s, ids)
+        fields = _from_config(generation, model, spec.window_s, tokenizer.special)
         fields["alignment_heads"] = _heads(folder, generation, model)
         _check_ranges(fields)
         return fields
@@ -254,38 +249,6 @@ def read_files(folder: str | Path, tokenizer=None) -> dict:
         raise LabError(f"{folder} is not a complete Whisper checkpoint: no {error}", AGAIN) from error
     except (TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
         raise LabError(f"{folder} is not a valid Whisper checkpoint: {error}", AGAIN) from error
-
-
-def tokenizer_document(folder: str | Path) -> dict:
-    """A checkpoint's tokenizer.json; transformers makes it of vocab.json and merges.txt, as transformers 4 saves them.
-
-    Raises LabError where neither is there, or they cannot be read.
-    """
-    path, vocabulary = Path(folder) / "tokenizer.json", Path(folder) / "vocab.json"
-    if path.is_file() or not vocabulary.is_file():
-        return _read_json(path)
-    from whisper_lab.checkpoints import import_transformers
-
-    try:
-        made = import_transformers().WhisperTokenizerFast.from_pretrained(path.parent)
-    except Exception as error:
-        raise LabError(f"no tokenizer can be made of {vocabulary}: {error}", "download the checkpoint again") from error
-    return json.loads(made.backend_tokenizer.to_str())
-
-
-def _read_json(path: Path, required: bool = True) -> dict:
-    try:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds {type(found).__name__}, not an object")
-        return found
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise LabError(f"{path.parent} is not a Whisper checkpoint: it has no {path.name}",
-                       "give --model a folder that has one, or a name such as nano or base") from None
-    except (OSError, ValueError) as error:
-        raise LabError(f"cannot read {path}: {error}", "download the checkpoint again") from error
 
 
 def _from_config(generation: dict, model: dict, window_s: float, ids: dict[str, int]) -> dict:
@@ -387,10 +350,3 @@ def _check_ranges(fields: dict) -> None:
     if not all(type(value) is int and value >= low for value, low in ((most or 0, 0), (width, 1), (positions, 8))):
         raise ValueError(f"max_initial_timestamp_index {most!r}, median_filter_width {width!r} or "
                          f"max_target_positions {positions!r} is out of range")
-
-
-def byte_alphabet() -> list[str]:
-    """How GPT-2's vocabulary files write the bytes 0 .. 255: printable Latin-1 as itself, the rest from U+0100 on."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -6,7 +6,6 @@
 This is the reference that the ONNX runtime is compared with; the token rules and the search are the same for both.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 from whisper_lab import console
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.tokens import TokenRules, tokenizer_document
+from whisper_lab.tokenizer import Tokenizer
+from whisper_lab.tokens import TokenRules
 
 
 class TorchWhisper:
@@ -26,12 +26,10 @@ class TorchWhisper:
 
     def __init__(self, model, folder: str | Path):
         """model: in eval mode, on its device; folder: the checkpoint's, for tokenizer, features and token rules."""
-        from tokenizers import Tokenizer
-
         self.model = model
-        self.rules = TokenRules.from_folder(folder)
+        self.tokenizer = Tokenizer.from_folder(folder)
+        self.rules = TokenRules.from_folder(folder, self.tokenizer)
         self.spec = FeatureSpec.from_folder(folder)
-        self.tokenizer = Tokenizer.from_str(json.dumps(tokenizer_document(folder)))
 
     def complete_settings(self) -> None:
         """Give model.generate what an old or a missing generation_config.json does not say: what our rules say.

@@ -72,4 +72,4 @@ def first_divergence(tokenizer, heard: Heard, right: np.ndarray, test: np.ndarra
 
 
 def _spell(tokenizer, token: int) -> str:
-    return tokenizer.decode([int(token)], skip_special_tokens=False) or f"<{token}>"
+    return tokenizer.decode([int(token)]) or f"<{token}>"

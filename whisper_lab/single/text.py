@@ -8,13 +8,11 @@ Malformed bytes become U+FFFD, one for each maximal part of a character, as Pyth
 tokenizers library do (Unicode standard, chapter 3.9, "U+FFFD Substitution of Maximal Subparts").
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 
 from whisper_lab.single.blocks import BOOL, INT64, STRING, Block, loop
-from whisper_lab.tokens import TokenRules, byte_alphabet
+from whisper_lab.tokenizer import Tokenizer
+from whisper_lab.tokens import TokenRules
 
 REPLACEMENT = 0xFFFD
 # The table ends where assigned characters do: planes 0 and 1, the rare ideographs of planes 2 and 3, and the tags of
@@ -28,18 +26,13 @@ LEADS = [(range(0x00, 0x80), 1, 0, 0, 0x7F), (range(0xC2, 0xE0), 2, 0x80, 0xBF, 
          (range(0xF1, 0xF4), 4, 0x80, 0xBF, 0x07), (range(0xF4, 0xF5), 4, 0x80, 0x8F, 0x07)]
 
 
-def token_bytes(tokenizer_json: Path, rules: TokenRules) -> list[bytes]:
+def token_bytes(tokenizer: Tokenizer, rules: TokenRules) -> list[bytes]:
     """The bytes of every token up to the last that is text; any other, or one that the tokenizer lacks, has none.
 
     Text ends before the special tokens, unless a fine-tuned vocabulary has added some behind the timestamps.
     """
-    document = json.loads(tokenizer_json.read_text(encoding="utf-8"))
-    words = {i: word for word, i in document["model"]["vocab"].items()}
-    words |= {token["id"]: token["content"] for token in document["added_tokens"]}
-    last = max(i for i in range(rules.vocab_size) if rules.is_text(i) and i in words)
-    alphabet = {character: byte for byte, character in enumerate(byte_alphabet())}
-    return [bytes(alphabet[c] for c in word) if all(c in alphabet for c in word) else word.encode()
-            for word in (words.get(i, "") if rules.is_text(i) else "" for i in range(last + 1))]
+    words = [tokenizer.word(i) if rules.is_text(i) else b"" for i in range(rules.vocab_size)]
+    return words[:max(i for i, word in enumerate(words) if word) + 1]
 
 
 def characters() -> list[str]:

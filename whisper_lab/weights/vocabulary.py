@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whisper_lab import files
 from whisper_lab.console import LabError
-from whisper_lab.tokens import byte_alphabet, tokenizer_document
+from whisper_lab.tokenizer import BYTE_OF, byte_alphabet, tokenizer_document
 from whisper_lab.weights.model import shown
 from whisper_lab.weights.published import NAMED_TOKENS
 
@@ -23,7 +23,6 @@ RENAMED = {"<|iw|>": "<|he|>"}  # Hebrew, in the first conversions under its old
 STEP_S = 0.02  # seconds between two timestamps
 MOST_LANGUAGES = 100
 LETTERS = byte_alphabet()
-BYTE_OF = {letter: byte for byte, letter in enumerate(LETTERS)}
 LONGEST_TOKEN = 4096  # bytes; Whisper's longest has 128. Finding merges takes the square of it
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_lab import files, names, seals
+from whisper_lab import files, names, seals, tokenizer
 from whisper_lab.console import LabError
-from whisper_lab.tokens import tokenizer_document
 
 LAYOUTS = {"genai": "onnxruntime-genai", "optimum": "optimum-onnx and transformers.js", "sherpa": "sherpa-onnx"}
 COPIED = ("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json")
@@ -87,7 +86,7 @@ def place_tokenizer(job: Job, folder: Path) -> None:
 # The lab's own runtime ------------------------------------------------------------------------------------------------
 
 def write_runtime_files(checkpoint, model, output_dir: Path) -> list[Path]:
-    """Write the four files and a list of their digests; what the checkpoint lacks is made from what it has.
+    """Write these files, the table of tokens and a list of digests; what the checkpoint lacks is made from the rest.
 
     Raises LabError where that fails.
     """
@@ -100,7 +99,8 @@ def write_runtime_files(checkpoint, model, output_dir: Path) -> list[Path]:
         else:
             files.write_text(target, _make(name, checkpoint, model))
         made.append(target)
-    seals.write_manifest(folder, list(COPIED))
+    made.append(tokenizer.write_table(folder, model.config.vocab_size))
+    seals.write_manifest(folder, [path.name for path in made])
     return made
 
 
@@ -111,5 +111,5 @@ def _make(name: str, checkpoint, model) -> str:
         processor = json.loads((checkpoint.folder / "processor_config.json").read_text(encoding="utf-8"))
         return json.dumps(processor["feature_extractor"], indent=2) + "\n"
     if name == "tokenizer.json":  # old checkpoints have vocab.json and merges.txt alone
-        return json.dumps(tokenizer_document(checkpoint.folder), ensure_ascii=False)
+        return json.dumps(tokenizer.tokenizer_document(checkpoint.folder), ensure_ascii=False)
     raise LabError(f"{checkpoint.folder} has no {name}", "fetch the checkpoint again")

@@ -12,7 +12,6 @@ It computes features of its own, pads a sound with 10 s of silence instead of to
 tokens: that is how its words may differ from this lab's where the numbers of the graphs do not.
 """
 
-import base64
 import json
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from whisper_lab.export import graphs, publish
 from whisper_lab.export.gates import Gate
 from whisper_lab.export.layouts import Job, same, surgery
 from whisper_lab.export.pair import session
-from whisper_lab.tokens import byte_alphabet
+from whisper_lab.tokenizer import Tokenizer
 
 WINDOW = 3000  # frames; it cuts what is longer, whatever the checkpoint's own window
 SUFFIX = {"fp32": "", "fp16": ".fp16", "int8": ".int8", "int4": ".int4"}
@@ -182,10 +181,7 @@ def _tokenizer(folder: Path) -> dict:
 
 def tokens(folder: Path) -> str:
     """tokens.txt: a line for each byte-pair token, its bytes in base64 and its id."""
-    byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
-    vocabulary = sorted(_tokenizer(folder)["model"]["vocab"].items(), key=lambda item: item[1])
-    return "".join(f"{base64.b64encode(bytes(byte_of[character] for character in token)).decode()} {number}\n"
-                   for token, number in vocabulary if all(character in byte_of for character in token))
+    return Tokenizer.from_folder(folder).table(sorted(_tokenizer(folder)["model"]["vocab"].values()))
 
 
 # Driven as sherpa-onnx drives it --------------------------------------------------------------------------------------
