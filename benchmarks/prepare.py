@@ -4,6 +4,7 @@ Each is made once, in benchmarks/.envs and benchmarks/work, and marked when it i
 Unavailable with the reason, which becomes that peer's row.
 """
 
+import compileall
 import functools
 import hashlib
 import os
@@ -69,6 +70,14 @@ RECIPES = {
 
 class Unavailable(Exception):
     """A peer that cannot be measured here, and why."""
+
+
+def compile_modules() -> None:
+    """This lab's modules as Python keeps them after the first run, like those of packages that pip installed.
+
+    A cold start would compile them each time where Python is told to write nothing (PYTHONDONTWRITEBYTECODE).
+    """
+    compileall.compile_dir(ROOT / "whisper_lab", quiet=1)
 
 
 def environment(name: str | None) -> Path:

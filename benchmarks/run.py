@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prepare, measure in rounds, write results.json and RESULTS.md."""
     args = arguments(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    prepare.compile_modules()
     load = os.getloadavg()[0]
     refuse_busy(load, args.anyway)
     source, random_weights = checkpoint(args)

@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure in turn, show, write."""
     args = arguments(argv)
     started, load = time.time(), prepare.load_before()
+    prepare.compile_modules()
     checkpoint, folder = prepare.graphs(args)
     job = {"folder": str(folder), "name": checkpoint.name, "clip": str(Path(args.clip).resolve()), "language": "en",
            "threads": args.threads or machine.usable_cores()}
