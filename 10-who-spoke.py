@@ -84,8 +84,8 @@ def arguments(argv: list[str] | None):
                           "output_json", "quiet", "log_level")
     parser.add_argument("sound", type=Path, metavar="CLIP", help="a sound file with one or more people speaking")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
-                        help="of the graphs, which 03 --alignment-heads wrote (default: int8 where it is there, else "
-                        "what is, else PyTorch)")
+                        help="of the graphs, which 03 --alignment-heads wrote (default: the fastest of them that "
+                        "is there, else PyTorch)")
     parser.add_argument("--speakers", type=flags.whole(1), metavar="N", help="how many there are (default: found)")
     parser.add_argument("--names", metavar="A,B", default="",
                         help="what they are called, in the order in which they first speak (default: Speaker 1, ...)")

@@ -367,7 +367,8 @@ def test_the_precision_that_is_there_is_named(nano_export, space, call_script):
     folder = space / "graphs"
     folder.mkdir()
     nano_pair.take(nano_export, folder, "_int8")
-    given = (CLIP, "--model", "nano", "--model-dir", folder, "--quiet", "--threads", "1")
+    given = (CLIP, "--model", "nano", "--model-dir", folder, "--quiet", "--threads", "1", "--precision",
+             "fp32")
     status, _, err = call_script("whisper_lab.__main__", *given)
     remedy = remedy_of(err)
     assert status == 1 and remedy.startswith("take --precision int8, which is there; or write it: python 03-")

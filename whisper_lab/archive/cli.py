@@ -54,7 +54,7 @@ def main(argv: list[str], open_runtime) -> int:
                                           batch_size=args.batch_size, progress=progress)
 
     with cannot_write(output, again), Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
-        store.note(worker, args.replace, f"{again} --replace")
+        store.note(worker, args.replace, again)
         recordings, unreadable = mine(share, output, *args.shard)
         head = {"schema": transcripts.SCHEMA, "machine": machine.card(args.threads), **recipe}
         run = Run(store, share, place, worker, work, head, args.batch_size, args.check_content, args.retry_failed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import console, external_data, files, machine, names, seals
+from whisper_lab import console, external_data, files, machine, names, precisions, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata
 from whisper_lab.single.blocks import Block, typed
@@ -25,12 +25,23 @@ def path_of(folder: str | Path, name: str, precision: str, given: str = "samples
     return Path(folder) / names.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
 
 
+def find(folder: str | Path, name: str, asked: str | None, given: str = "samples") -> Path:
+    """The single graph of the precision that is asked for; None: the fastest that is there, else that could be."""
+    if asked:
+        return path_of(folder, name, asked, given)
+    if precision := precisions.fastest(lambda one: [path_of(folder, name, one, given)]):
+        precisions.tell(precision, folder)
+    else:
+        precision = precisions.fastest(lambda one: names.pair(folder, name, one).values()) or sessions.FASTEST_FIRST[0]
+    return path_of(folder, name, precision, given)
+
+
 def command(path: Path) -> str:
     """The command that writes the single graph of this name, as a shell takes it."""
     name, _, rest = path.stem.partition(f"_{PART}")
     precision = rest.rpartition("_")[2]
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
-             *(["--precision", precision] if precision in names.PRECISIONS else []),
+             "--precision", precision if precision in names.PRECISIONS else "fp32",
              *(["--input", "wav"] if rest.startswith("_wav") else []),
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
     return shlex.join(words)
