@@ -49,8 +49,9 @@ def traced(tiny, monkeypatch):
     return tiny
 
 
-def run(tiny, *arguments, output="out") -> Path:
-    assert script().main(["--model", str(tiny.checkpoint.folder), "--output-dir", output, "--quiet", *arguments]) == 0
+def run(tiny, *arguments, output="out", quiet=True) -> Path:
+    given = ["--model", str(tiny.checkpoint.folder), "--output-dir", output, *["--quiet"] * quiet, *arguments]
+    assert script().main(given) == 0
     return Path(output)
 
 
@@ -140,6 +141,15 @@ def test_a_later_run_keeps_the_rows_of_an_earlier_one(tiny, traced, here):
     rows = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())["graphs"]
     assert [(row["part"], row["precision"]) for row in rows] == [
         ("encoder", "fp32"), ("decoder", "fp32"), ("encoder", "fp16"), ("decoder", "fp16")]
+
+
+def test_it_says_what_it_will_do_and_which_pair_it_is_at(tiny, traced, here, capsys):
+    run(tiny, "--no-verify", "--precision", "all", quiet=False)
+    out, err = capsys.readouterr()
+    assert "to do: 4 pairs of graphs (" in err and "without gates (--no-verify)" in err
+    for number, precision in enumerate(("fp32", "fp16", "int8", "int4"), start=1):
+        assert f"pair {number} of 4: {precision} (" in err
+    assert "encoder: converted in int8 (" in err and max(map(len, out.splitlines())) <= 140
 
 
 def test_nodes_are_called_after_their_modules(tiny):
