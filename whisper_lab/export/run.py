@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files, machine, names
+from whisper_lab import checkpoints, console, files, machine, names, seals
 from whisper_lab.export import graphs, layouts, metadata, publish, structure
 from whisper_lab.export.gates import Gate
 
@@ -173,7 +173,7 @@ class Export:
              optimized: bool) -> dict:
         own = [gate for gate in gates if gate.part in (part, None)]
         size, model = graphs.size(path), graphs.load(path)
-        return {"file": path.name, "part": part, "precision": precision,
+        return {"file": path.name, "content_sha256": seals.sealed(path), "part": part, "precision": precision,
                 "optimized": optimized, "size_bytes": size, "ratio": round(size / self.fp32_bytes[part], 4),
                 "nodes": len(model.graph), "node_types": dict(graphs.node_types(model)), "quantized": converted,
                 "convert_s": round(seconds, 2), "gates_passed": sum(gate.passed for gate in own) if own else None,
@@ -203,12 +203,16 @@ class Export:
                 "graphs": [*self._earlier(), *self.rows], "layouts": self.layouts, "sensitivity": self.scores}
 
     def _earlier(self) -> list[dict]:
-        """Rows of earlier runs on the same weights, for graphs that this run did not write again."""
+        """Rows of earlier runs on the same weights, for graphs that are still those, and were not written again."""
         try:
             old = json.loads((REPORTS / f"export-{self.checkpoint.name}.json").read_text(encoding="utf-8"))
             same = old["schema"] == SCHEMA and old["model"]["weights_sha256"] == self.facts["weights_sha256"]
             written = {row["file"] for row in self.rows}
-            return [row for row in old["graphs"] if same and row["file"] not in written
-                    and (self.settings.output_dir / row["file"]).exists()]
+            return [row for row in old["graphs"] if same and row["file"] not in written and self._is_still(row)]
         except (OSError, ValueError, KeyError, TypeError):
             return []
+
+    def _is_still(self, row: dict) -> bool:
+        """Whether a row's file is the one that it is about: its seal has the same digest."""
+        path = self.settings.output_dir / row["file"]
+        return row["content_sha256"] is not None and path.is_file() and seals.sealed(path) == row["content_sha256"]
