@@ -107,7 +107,8 @@ def test_the_profiler(both, call_script):
 
 def test_the_single_graph_is_made_of_them_and_found_again(both, call_script):
     given = ("--model", "nano", "--model-dir", both, "--threads", 1)
-    status, _, err = call_script("08-single-onnx-model.py", *given, "--no-verify")
+    status, out, err = call_script("08-single-onnx-model.py", *given, "--no-verify")
+    assert "MB more than the pair" in out and "time, pair = 1" in out
     assert status == 0 and (both / f"{NAME}_end_to_end_int8.onnx").is_file(), err
     status, out, err = call_script("08-single-onnx-model.py", "run", CLIP, *given, "--quiet")
     assert (status, out.strip()) == (0, TEXT), err

@@ -164,7 +164,8 @@ def report(row: dict, name: str, model_dir: str, threads: int | None = None, out
         return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
 
     over = row["size_bytes"] - row["pair_bytes"]
-    console.table(f"{name} in {model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
+    console.table(f"{name} in {model_dir}",
+                  ["file", "MB", "MB more than the pair", "operators", "time s", "the pair's s", "time, pair = 1"],
                   [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{over / 1e6:+.2f}", row["operators"],
                     seconds("seconds"), seconds("pair_seconds"), seconds("time_ratio", 2)]])
     path = REPORTS / f"single-{name}.json"

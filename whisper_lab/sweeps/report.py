@@ -61,7 +61,7 @@ def _clocks(group: dict) -> Section:
              with_interval(one["time_s"]), with_interval(one["rtf"]), with_interval(one["energy_j"]),
              with_interval(one["power_w"]), number(one["edp_js"]["mean"], 4), number(one["ed2p_js2"]["mean"], 4),
              number(one["throttled"])] for one in group["clocks"]]
-    columns = ["clock MHz", "actual", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
+    columns = ["clock MHz", "measured MHz", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
     intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs."
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
@@ -117,8 +117,8 @@ def _balance(name: str, best: dict, limit: float, several: bool) -> str:
 
 def _comparison(factor: str, clusters: list[list[dict]]) -> Section:
     title = f"{FACTORS[factor].capitalize()} against energy"
-    columns = [FACTORS[factor], "parameters", "clock", "RTF", "ratio", "energy J", "J per s of audio", "ratio",
-               "J per token", "power W", "WER"]
+    columns = [FACTORS[factor], "parameters", "clock", "RTF", "RTF, first = 1", "energy J", "J per s of sound",
+               "J, first = 1", "J per token", "power W", "WER"]
     tables, notes = [], []
     for cluster in clusters:
         rows = [[entry["value"], number(entry["parameters"], 9), clock(entry["freq_mhz"]),
@@ -140,7 +140,7 @@ def _real_time(groups: list[dict]) -> Section:
             for group in groups for one in group["clocks"] if one["rtf"]["mean"] is not None]
     return Section("Real-time factor against energy", "Below 1, a second of audio takes less than a second.", [],
                    "real-time", [Table("Real-time factor against energy", ["configuration", "clock", "RTF",
-                                       "real time", "J per s of audio", "power W"], rows)])
+                                       "real time", "J per s of sound", "power W"], rows)])
 
 
 def _work(groups: list[dict]) -> Section:
@@ -156,7 +156,7 @@ def _work(groups: list[dict]) -> Section:
                      number(kind["idle_w"])])
     intro = ("Encoding is one dense pass over the sound, as in image models, bound by arithmetic; decoding reads all "
              "weights and caches once a token, as text generation does, bound by memory.")
-    columns = ["configuration", *names, "tokens per s of audio", "memory MiB", "bytes a parameter", "GPU memory GB",
+    columns = ["configuration", *names, "tokens per s of sound", "memory MiB", "bytes a parameter", "GPU memory GB",
                "power W", "idle W"]
     return Section("Workload and memory", intro, [], None, [Table("Workload and memory", columns, rows)])
 
