@@ -14,8 +14,8 @@ from whisper_lab.console import LabError
 
 with console.importing(__name__):
     from whisper_lab import audio, confidence, flags, names, precisions, sessions, transcribe, transcripts
+    from whisper_lab.batching import Batcher
     from whisper_lab.onnx_whisper import OnnxWhisper
-    from whisper_lab.together import Together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
     results = transcripts.Results(clips, transcripts.output(args), runtime.described,
                                   transcripts.settings(args, "audio_context", "batch_size"), threads=args.threads)
-    status = results.run(Together(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
+    status = results.run(Batcher(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
     transcripts.tell_windows(heard)
     return status
 

@@ -44,7 +44,7 @@ def main(argv: list[str], open_runtime) -> int:
     check_folder(share)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
-    # batch_size too: it decides into how many stretches a long recording is cut, and in int8 how near ties fall.
+    # batch_size too: it decides into how many chunks a long recording is cut, and in int8 how near ties fall.
     recipe = {"model": runtime.described, "settings": transcripts.settings(args, "audio_context", "batch_size")}
     store = Store(output, recipe)
     store.prepare()

@@ -14,7 +14,7 @@ import numpy as np
 
 from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
-from whisper_lab.record import door, examples, facts, picture
+from whisper_lab.record import examples, facts, middleware, picture
 from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
@@ -114,13 +114,13 @@ class Recorder:
         import gradio
 
         try:
-            door.check_room(self.folder, examples.size(label))
+            middleware.check_room(self.folder, examples.size(label))
             return str(examples.copy(label, self._place()))
         except LabError as error:
             raise gradio.Error(f"{error.problem}: {error.remedy}") from error
 
     def _keep(self, arrived: str | None) -> Mine:
-        door.check_room(self.folder, LARGEST_COPY)
+        middleware.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
         place = self._place()
         audio.write_wav(place / "speech.wav", samples)
