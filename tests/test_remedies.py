@@ -377,6 +377,16 @@ def test_the_precision_that_is_there_is_named(nano_export, space, call_script):
     assert done.stdout == "turn on the lights in the kitchen\n", done.stderr
 
 
+def test_without_graphs_a_bad_sound_file_is_named_as_well(space, call_script):
+    (space / "bad.wav").write_text("no sound")
+    status, out, err = call_script("whisper_lab.__main__", CLIP, space / "bad.wav", "--model", "nano", "--model-dir",
+                                   space / "none", "--quiet")
+    lines = err.splitlines()
+    assert (status, out, len(lines)) == (1, "", 4), err
+    assert lines[0].startswith(f"error: {space / 'bad.wav'} ") and lines[1].startswith("  try: ")
+    assert "there are no graphs of whisper-nano" in lines[2]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_an_optimized_pair_that_03_never_writes(space, call_script, precision):
     given = (CLIP, "--model", "nano", "--model-dir", space, "--optimized", "--precision", precision)

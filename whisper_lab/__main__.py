@@ -8,6 +8,7 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
 
         return cli.main(argv[1:], open_runtime)
     args = arguments(argv)
-    clips, runtime = audio.find(args.audio), open_runtime(args)
+    clips = audio.find(args.audio)
+    runtime = open_for(clips, args)
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
@@ -47,6 +49,19 @@ def main(argv: list[str] | None = None) -> int:
     status = results.run(Batcher(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
     transcripts.tell_windows(heard)
     return status
+
+
+def open_for(clips: list[Path], args) -> OnnxWhisper:
+    """As open_runtime; where that fails, which of the clips would have failed next is said as well."""
+    try:
+        return open_runtime(args)
+    except LabError:
+        for clip in clips:
+            try:
+                audio.check(clip)
+            except LabError as error:
+                console.error(error)
+        raise
 
 
 def open_runtime(args) -> OnnxWhisper:
