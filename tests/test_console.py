@@ -155,6 +155,8 @@ def test_a_long_note_is_folded_in_a_terminal_and_its_command_stays_whole():
         console.warn({SAID!r})
         console.error(console.LabError("a fault " * 12, {SAID!r}))
         """, 60)
+    assert SAID in terminal(f"from whisper_lab import console; console.result({SAID!r})", 60)  # data stays as it is
+    assert "\r\n  sixty columns" in terminal(f"from whisper_lab import console; console.sentence({SAID!r})", 60)
     lines = shown.replace("\r\n", "\n").rstrip("\n").split("\n")
     command = SAID[SAID.index("python"):]
     assert lines[0] == "graphs: whisper-base (short)" and lines[1].startswith("warning: a remark")

@@ -123,6 +123,11 @@ def result(text: str = "") -> None:
         print(plain(text), flush=True)
 
 
+def sentence(text: str) -> None:
+    """A result that is a sentence, not data: one line in a pipe, folded in a terminal."""
+    result(folded(plain(text, one_line=True), columns_of(sys.stdout)))
+
+
 # How a command begins inside a sentence; from there on a line can be copied and typed.
 TYPED = re.compile(r"(?:^ *(?:try: )?|(?<=[:;,] )|(?<=or ))(?=(?:[A-Z_]+=\S+ )*(?:\S*bin/)?"
                    r"(?:python|pip|make|export|source|cp|cd|ffmpeg|arecord|sbatch|ssh) )")

@@ -25,7 +25,7 @@ def show(document: dict, quiet: bool) -> None:
     if len(document["batches"]) > 1:
         show_batches(document["batches"])
     for line in [*energy_lines(document), *cross_checks(document["energy"]), machine.one_line(document["machine"])]:
-        console.result(line)
+        console.sentence(line)
 
 
 def warn_of_company(document: dict) -> None:

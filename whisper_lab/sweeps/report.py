@@ -212,4 +212,4 @@ def show(parts: list, made: dict) -> None:
         for table in part.tables:
             console.table(table.title, table.columns, table.rows)
         for note in part.notes if part.title != "Completeness" else []:
-            console.result(note)
+            console.sentence(note)
