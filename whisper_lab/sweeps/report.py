@@ -117,15 +117,17 @@ def _balance(name: str, best: dict, limit: float, several: bool) -> str:
 
 def _comparison(factor: str, clusters: list[list[dict]]) -> Section:
     title = f"{FACTORS[factor].capitalize()} against energy"
-    columns = [FACTORS[factor], "parameters", "clock", "RTF", "RTF, first = 1", "energy J", "J per s of sound",
-               "J, first = 1", "J per token", "power W", "WER"]
     tables, notes = [], []
     for cluster in clusters:
-        rows = [[entry["value"], number(entry["parameters"], 9), clock(entry["freq_mhz"]),
-                 with_interval(entry["rtf"]), number(entry["rtf_ratio"]), with_interval(entry["energy_j"]),
+        clocks = [[clock(entry["freq_mhz"])] for entry in cluster]
+        differ = len({one for one, in clocks}) > 1  # else the column would say nothing
+        columns = [FACTORS[factor], "parameters", *["clock"] * differ, "RTF", "RTF, first = 1", "J per s of sound",
+                   "J, first = 1", "J per token", "power W", "WER"]
+        rows = [[entry["value"], number(entry["parameters"], 9), *mhz * differ,
+                 with_interval(entry["rtf"]), number(entry["rtf_ratio"]),
                  with_interval(entry["j_per_audio_s"]), number(entry["j_per_audio_s_ratio"]),
                  number(entry["j_per_token"]["mean"]), with_interval(entry["power_w"]),
-                 number(entry["wer"]["mean"])] for entry in cluster]
+                 number(entry["wer"]["mean"])] for entry, mhz in zip(cluster, clocks, strict=True)]
         tables.append(Table(title, columns, rows))
         if any(entry["energy_j"]["mean"] is None for entry in cluster):
             notes.append("Where energy is unknown the real-time factor compares, not the joules.")
