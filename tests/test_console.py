@@ -168,6 +168,15 @@ def test_a_long_note_is_folded_in_a_terminal_and_its_command_stays_whole():
     assert " ".join(" ".join(warned).split()) == f"warning: {SAID}"
 
 
+@pytest.mark.parametrize("line, shown", [
+    ("python 02.py " + "a " * 20, "python 02.py " + "a " * 20),  # nothing but a command
+    ("  try: python 02.py " + "a " * 10, "  try:\n    python 02.py " + "a " * 10),
+    ("a note that says: pip it is", "a note that says:\n  pip it is"), ("a note", "a note"),
+    ("a name_that_is_longer_than_the_terminal x", "a\n  name_that_is_longer_than_the_terminal\n  x")])
+def test_lines_are_folded_between_words(line, shown):
+    assert console.folded(line, 20) == shown and console.folded(line, None) == line
+
+
 def test_a_long_note_in_a_pipe_is_one_line(capsys):
     flags.parse(flags.parser("", "quiet"), [])
     console.warn(SAID)

@@ -152,6 +152,8 @@ def folded(line: str, width: int | None) -> str:
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     found = TYPED.search(line)
     said, typed = (line[:found.end()], line[found.end():]) if found else (line, "")
+    if not said.strip():
+        return line
     lines = textwrap.wrap(said, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     if typed and len(lines[-1]) + 1 + len(typed) <= width:
         return "\n".join([*lines[:-1], f"{lines[-1]} {typed}"])
