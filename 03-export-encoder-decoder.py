@@ -182,11 +182,12 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
 def export(work, args, folder: Path) -> None:
     """All that was asked for, made in `folder` first: float32, and from it the precisions one by one."""
     start = time.perf_counter()
+    precisions = names.PRECISIONS if args.precision == "all" else [args.precision]
+    wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
+    work.plan(len(wanted))
     fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
     work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
     work.find_silence(fp32)  # that the encoder has to hear behind a sound: short ones need not fill the window
-    precisions = names.PRECISIONS if args.precision == "all" else [args.precision]
-    wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
     easier, outliers = {}, {}
     if args.sensitivity or any(precision == "int8" for precision, _ in wanted):
         easier, outliers = prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads)

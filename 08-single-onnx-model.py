@@ -181,8 +181,8 @@ def arguments(argv: list[str] | None):
     parser = flags.parser(__doc__, "model", "model_dir", "threads", "seed", "output_json", "quiet", "log_level")
     parser.add_argument("run", nargs="*", metavar="run FILE", help="transcribe a sound file with the graph, or with "
                         "another one: run FILE GRAPH.onnx; shows the program")
-    parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
-                        help="of the pair; all but int4 need only standard operators (default: %(default)s)")
+    parser.add_argument("--precision", choices=names.PRECISIONS, help="of the pair; all but int4 need only standard "
+                        "operators (default: the fastest that is there)")
     parser.add_argument("--input", choices=("samples", "wav"), default="samples",
                         help="sound, or the bytes of a 16-bit WAV file (default: %(default)s)")
     parser.add_argument("--no-verify", action="store_true", help="skip the gates; the graph's metadata says so")
@@ -197,16 +197,18 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Write the graph, or use it."""
     args = arguments(argv)
+    from whisper_lab import precisions
     from whisper_lab.names import chosen_name
     from whisper_lab.single import graph
 
     if args.run:
         clip, *given = map(Path, args.run[1:])
-        model = given[0] if given else graph.path_of(args.model_dir, chosen_name(args.model, args.model_dir),
-                                                     args.precision, args.input)
+        model = given[0] if given else graph.find(args.model_dir, chosen_name(args.model, args.model_dir),
+                                                  args.precision, args.input)
         return use(clip, model, show=not args.quiet)
     name = chosen_name(args.model, args.model_dir)
-    row = export(name, args.precision, args.model_dir, args.input, not args.no_verify, args.seed, args.threads)
+    precision = precisions.choose(args.model_dir, name, args.precision)
+    row = export(name, precision, args.model_dir, args.input, not args.no_verify, args.seed, args.threads)
     graph.report(row, name, args.model_dir, args.threads, args.output_json)
     return 0
 

@@ -176,9 +176,7 @@ def listen(source, stream: Stream) -> None:
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = flags.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
-                          "model_dir", "provider", "fallback", "audio_context")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
-                        help="of the graphs (default: int8 where it is there, else what is)")
+                          "model_dir", "precision", "provider", "fallback", "audio_context")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
     parser.add_argument("--realtime", action="store_true", help="play files as fast as they were spoken, not faster")
     given = parser.add_argument_group("the sound (default: a microphone)")

@@ -84,8 +84,8 @@ def arguments(argv: list[str] | None):
                           "output_json", "quiet", "log_level")
     parser.add_argument("sound", type=Path, metavar="CLIP", help="a sound file with one or more people speaking")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
-                        help="of the graphs, which 03 --alignment-heads wrote (default: int8 where it is there, else "
-                        "what is, else PyTorch)")
+                        help="of the graphs, which 03 --alignment-heads wrote (default: the fastest of them that "
+                        "is there, else PyTorch)")
     parser.add_argument("--speakers", type=flags.whole(1), metavar="N", help="how many there are (default: found)")
     parser.add_argument("--names", metavar="A,B", default="",
                         help="what they are called, in the order in which they first speak (default: Speaker 1, ...)")
@@ -109,11 +109,25 @@ def arguments(argv: list[str] | None):
     return args
 
 
+def deliver(heard, document: dict, errors, args) -> None:
+    """Print who said what, and write what was asked for beside it."""
+    from whisper_lab import files
+    from whisper_lab.speakers import clusters, report, voice
+
+    report.publish(heard, document, errors, args.format)
+    if args.output_json:
+        files.write_json(args.output_json, document)
+    if args.page:
+        report.save_page(heard, Path(args.output_dir))
+    if args.explain:
+        limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
+        report.explain(heard, limits, Path(args.output_dir))
+
+
 def main(argv: list[str] | None = None) -> int:
     """The four steps, then what was asked for."""
     args = arguments(argv)
-    from whisper_lab import files
-    from whisper_lab.speakers import clusters, report, turns, voice
+    from whisper_lab.speakers import report, turns
 
     clip = args.sound
     truth = turns.read_rttm(args.reference) if args.reference else None
@@ -137,15 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     seconds["words_s"] = clock() - started
     errors = turns.errors(truth, found) if truth else None
     heard = report.Heard(clip, sound.samples, stretches, likely, pieces, fingerprints, found, lines, names)
-    document = report.document_of(heard, model, errors, seconds, args.threads)
-    report.publish(heard, document, errors, args.format)
-    if args.output_json:
-        files.write_json(args.output_json, document)
-    if args.page:
-        report.save_page(heard, Path(args.output_dir))
-    if args.explain:
-        limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
-        report.explain(heard, limits, Path(args.output_dir))
+    deliver(heard, report.document_of(heard, model, errors, seconds, args.threads), errors, args)
     return 0
 
 

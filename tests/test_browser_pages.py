@@ -120,7 +120,7 @@ def test_the_comparison_is_short_and_fits_its_window(chromium, compared, width, 
     """The verdict is what one sees; all else is folded. Also unfolded, tables scroll and the page does not."""
     page = browser.page(chromium, width, 800, color_scheme=theme)
     page.goto(compared)
-    table = page.locator("table", has_text="times fp32").first
+    table = page.locator("table", has_text="speed, fp32 = 1").first
     assert table.is_visible() and table.bounding_box()["y"] < 500
     opened = page.locator("details.part[open] h2").all_inner_texts()
     assert opened == ["Verdict"] and page.evaluate("() => document.documentElement.scrollHeight") < 3000

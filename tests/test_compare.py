@@ -429,6 +429,7 @@ def test_the_script_end_to_end(comparison):
     page = (folder / f"compare-{name}.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 5
     report = (folder / f"compare-{name}.md").read_text(encoding="utf-8")
+    assert "| precision | MB | size, fp32 = 1 | WER | speed, fp32 = 1 | peak MB |" in report
     for picture in ("sizes", "operators-encoder", "operators-decoder", "layers", "pareto"):
         assert f"(compare-{name}-{picture}.png)" in report
         assert (folder / f"compare-{name}-{picture}.png").stat().st_size > 10_000

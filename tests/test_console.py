@@ -143,6 +143,61 @@ def test_notes_stand_above_a_bar_and_never_in_it():
     assert "of 60 s of sound" in shown
 
 
+SAID = ("a remark that is much too long for one line of a terminal of sixty columns, and goes on; to write it again: "
+        "python 03-export-encoder-decoder.py --model base --precision int8")
+
+
+def test_a_long_note_is_folded_in_a_terminal_and_its_command_stays_whole():
+    shown = terminal(f"""
+        from whisper_lab import console, flags
+        flags.parse(flags.parser("", "quiet"), [])
+        console.note("graphs", "whisper-base", "short")
+        console.warn({SAID!r})
+        console.error(console.LabError("a fault " * 12, {SAID!r}))
+        """, 60)
+    assert SAID in terminal(f"from whisper_lab import console; console.result({SAID!r})", 60)  # data stays as it is
+    assert "\r\n  sixty columns" in terminal(f"from whisper_lab import console; console.sentence({SAID!r})", 60)
+    lines = shown.replace("\r\n", "\n").rstrip("\n").split("\n")
+    command = SAID[SAID.index("python"):]
+    assert lines[0] == "graphs: whisper-base (short)" and lines[1].startswith("warning: a remark")
+    warned, told = lines[1:lines.index(f"  {command}") + 1], lines[lines.index(f"  {command}") + 1:]
+    assert all(line.startswith("  ") for line in warned[1:]) and told[0].startswith("error: a fault")
+    assert told[1].startswith("  fault a fault") and told[2].startswith("  try: a remark")
+    assert told[-1] == f"    {command}"
+    assert all(len(line) <= 60 or command in line for line in lines)
+    assert " ".join(" ".join(warned).split()) == f"warning: {SAID}"
+
+
+@pytest.mark.parametrize("line, shown", [
+    ("python 02.py " + "a " * 20, "python 02.py " + "a " * 20),  # nothing but a command
+    ("  try: python 02.py " + "a " * 10, "  try:\n    python 02.py " + "a " * 10),
+    ("a note that says: pip it is", "a note that says:\n  pip it is"), ("a note", "a note"),
+    ("a name_that_is_longer_than_the_terminal x", "a\n  name_that_is_longer_than_the_terminal\n  x")])
+def test_lines_are_folded_between_words(line, shown):
+    assert console.folded(line, 20) == shown and console.folded(line, None) == line
+
+
+def test_a_long_note_in_a_pipe_is_one_line(capsys):
+    flags.parse(flags.parser("", "quiet"), [])
+    console.warn(SAID)
+    assert capsys.readouterr().err == f"warning: {SAID}\n"
+
+
+def test_long_work_counts_in_a_terminal_and_in_a_pipe(capsys, monkeypatch):
+    flags.parse(flags.parser("", "quiet"), [])
+    assert list(console.counted("abc", "work", "letter")) == [*"abc"] and capsys.readouterr().err == ""
+    monkeypatch.setattr(console, "EVERY_S", 0)
+    assert list(console.counted("abc", "work", "letter")) == [*"abc"]
+    assert [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "work: 1 of 3 letters done", "work: 2 of 3 letters done"]
+    shown = terminal("""
+        from whisper_lab import console, flags
+        flags.parse(flags.parser("", "quiet"), [])
+        list(console.counted("abc", "work", "letter"))
+        """)
+    assert "work" in shown and "/3" in shown and "done" not in shown
+
+
 ROWS = [["whisper-base_decoder_int8_optimized.onnx", "1,234,567,890", "a remark that is long enough to be folded"],
         ["b", "12.5", "short"]]
 

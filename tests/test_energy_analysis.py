@@ -212,6 +212,9 @@ def test_several_machines_and_precisions_in_one_report(tmp_path):
     done = energy_fakes.call(tmp_path, "analyze", "A100-fp32", "A100-fp16", "H100-fp32", "--output-json", "all.json")
     assert done.returncode == 0, done.stderr
     assert "Precision against energy" in done.stdout and "Machine against energy" in done.stdout
+    assert "RTF, first = 1" in done.stdout and "J, first = 1" in done.stdout
+    tables = [line for line in done.stdout.splitlines() if "  " in line.strip()]  # the rest is sentences
+    assert max(map(len, tables)) <= 140
     made = json.loads((tmp_path / "all.json").read_text())
     assert {name: [entry["value"] for entry in clusters[0]] for name, clusters in made["comparisons"].items()} == {
         "precision": ["fp32", "fp16"], "machine": ["NVIDIA A100 80GB", "NVIDIA H100 80GB"]}

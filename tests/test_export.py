@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from tests.helpers.export_tiny import exported, script, write_checkpoint
-from whisper_lab import names
+from whisper_lab import names, seals
 from whisper_lab.console import LabError
 from whisper_lab.export import graphs, metadata, publish
 from whisper_lab.export.pair import open_runtime, session
@@ -49,8 +49,9 @@ def traced(tiny, monkeypatch):
     return tiny
 
 
-def run(tiny, *arguments, output="out") -> Path:
-    assert script().main(["--model", str(tiny.checkpoint.folder), "--output-dir", output, "--quiet", *arguments]) == 0
+def run(tiny, *arguments, output="out", quiet=True) -> Path:
+    given = ["--model", str(tiny.checkpoint.folder), "--output-dir", output, *["--quiet"] * quiet, *arguments]
+    assert script().main(given) == 0
     return Path(output)
 
 
@@ -141,6 +142,35 @@ def test_a_later_run_keeps_the_rows_of_an_earlier_one(tiny, traced, here):
     rows = json.loads(Path("reports/export-whisper-tiny-random.json").read_text())["graphs"]
     assert [(row["part"], row["precision"]) for row in rows] == [
         ("encoder", "fp32"), ("decoder", "fp32"), ("encoder", "fp16"), ("decoder", "fp16")]
+
+
+def test_gates_of_an_earlier_run_stay_with_their_files_and_no_others(tiny, traced, here):
+    """--no-verify takes no verdict from a graph that it did not write; a graph that changed since loses its own."""
+    folder, report = run(tiny, "--no-verify"), Path("reports/export-whisper-tiny-random.json")
+    document = json.loads(report.read_text())
+    for row in document["graphs"]:  # as if the gates had been run: they take minutes
+        row["gates"], row["gates_passed"] = [{"name": "earlier"}], 1
+    report.write_text(json.dumps(document))
+    run(tiny, "--no-verify", "--precision", "fp16", "--fp16-mode", "weights")
+    kept = {row["file"]: row["gates_passed"] for row in json.loads(report.read_text())["graphs"]}
+    assert list(kept.values()) == [1, 1, None, None]
+    changed = folder / "whisper-tiny-random_encoder.onnx"
+    model = onnx.load(changed)
+    model.doc_string = "another"
+    onnx.save(model, changed)
+    seals.seal(changed)
+    run(tiny, "--no-verify", "--precision", "fp16", "--fp16-mode", "weights")
+    rows = json.loads(report.read_text())["graphs"]
+    assert [row["file"] for row in rows] == [name for name in kept if name != changed.name]
+
+
+def test_it_says_what_it_will_do_and_which_pair_it_is_at(tiny, traced, here, capsys):
+    run(tiny, "--no-verify", "--precision", "all", quiet=False)
+    out, err = capsys.readouterr()
+    assert "to do: 4 pairs of graphs (" in err and "without gates (--no-verify)" in err
+    for number, precision in enumerate(("fp32", "fp16", "int8", "int4"), start=1):
+        assert f"pair {number} of 4: {precision} (" in err
+    assert "encoder: converted in int8 (" in err and max(map(len, out.splitlines())) <= 140
 
 
 def test_nodes_are_called_after_their_modules(tiny):

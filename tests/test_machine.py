@@ -89,6 +89,13 @@ def test_one_line_survives_unknowns():
     assert "\n" not in line and "None" not in line
 
 
+def test_the_line_in_dutch_has_no_english():
+    card = machine.card(threads=1) | {"cpu": None, "instruction_sets": None, "gpu": None, "cores": 2}
+    line = machine.one_line(card, "nl")
+    assert line.startswith("onbekende processor (instructiesets onbekend); 2 kernen, 1 thread; ")
+    assert "geen GPU" in line and "no GPU" not in line
+
+
 def test_one_thread_is_not_one_threads():
     line = machine.one_line(machine.card(threads=1) | {"cores": 4})
     assert "; 4 cores, 1 thread;" in line

@@ -367,13 +367,24 @@ def test_the_precision_that_is_there_is_named(nano_export, space, call_script):
     folder = space / "graphs"
     folder.mkdir()
     nano_pair.take(nano_export, folder, "_int8")
-    given = (CLIP, "--model", "nano", "--model-dir", folder, "--quiet", "--threads", "1")
+    given = (CLIP, "--model", "nano", "--model-dir", folder, "--quiet", "--threads", "1", "--precision",
+             "fp32")
     status, _, err = call_script("whisper_lab.__main__", *given)
     remedy = remedy_of(err)
     assert status == 1 and remedy.startswith("take --precision int8, which is there; or write it: python 03-")
     words = [sys.executable, "-m", "whisper_lab", *map(str, given), *remedy.partition(",")[0].split()[1:]]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "turn on the lights in the kitchen\n", done.stderr
+
+
+def test_without_graphs_a_bad_sound_file_is_named_as_well(space, call_script):
+    (space / "bad.wav").write_text("no sound")
+    status, out, err = call_script("whisper_lab.__main__", CLIP, space / "bad.wav", "--model", "nano", "--model-dir",
+                                   space / "none", "--quiet")
+    lines = err.splitlines()
+    assert (status, out, len(lines)) == (1, "", 4), err
+    assert lines[0].startswith(f"error: {space / 'bad.wav'} ") and lines[1].startswith("  try: ")
+    assert "there are no graphs of whisper-nano" in lines[2]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])

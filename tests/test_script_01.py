@@ -211,7 +211,7 @@ def test_the_picture_shows_the_whole_recording(nano, tmp_path, seconds):
 def test_graphs_first_and_both_say_the_same(random_model, nano):
     work = exported(random_model, nano)
     listener = Listener(str(work / NAME), str(work / "graphs"), "en", 1)
-    assert listener.choices() == [*(GRAPHS + precision for precision in ("fp32", "fp16", "int8", "int4")), PYTORCH]
+    assert listener.choices() == [*(GRAPHS + precision for precision in ("int8", "fp32", "fp16", "int4")), PYTORCH]
     assert listener.spec()[0] == FeatureSpec.from_folder(work / NAME) and listener.spec()[1] == NAME
     samples = tone(seconds=0.9, gain=0.3).astype(np.float32)
     found = {choice: listener.transcribe(samples, choice) for choice in

@@ -238,18 +238,6 @@ def test_neither_torch_nor_transformers_is_imported(graphs, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_int8_is_taken_where_it_is(graphs, tmp_path, capsys):
-    from whisper_lab.stream import opening
-
-    for part in ("encoder", "decoder"):
-        shutil.copy(graphs / f"whisper-nano_{part}.onnx", tmp_path)
-    assert opening.graphs("nano", str(tmp_path), None) == ("whisper-nano", "fp32")
-    for part in ("encoder", "decoder"):
-        (tmp_path / f"whisper-nano_{part}_int8.onnx").touch()
-    assert opening.graphs("nano", str(tmp_path), None) == ("whisper-nano", "int8")
-    assert opening.graphs("nano", str(tmp_path), "fp32") == ("whisper-nano", "fp32")
-
-
 @pytest.mark.parametrize("arguments, status, words", [
     (["--model", "nano", "--model-dir", "nowhere", "x.wav"], 1, "03-export-encoder-decoder.py --model nano"),
     (["nowhere.wav"], 1, "no such file"),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers import browser, workbook_tiny
 from whisper_lab import web
-from whisper_lab.record import door, serve
+from whisper_lab.record import middleware, serve
 from workbook import questions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ FOREIGN = [{"Host": "evil.example"}, {"Host": "localhost.evil.example"}, {"Host"
 @pytest.fixture(scope="module")
 def recorder(nano, tmp_path_factory):
     """01 with a password: (address, the file of its notes)."""
-    folder = tmp_path_factory.mktemp("door")
+    folder = tmp_path_factory.mktemp("page")
     with browser.recorder(cwd=folder, TMPDIR=str(folder), WHISPER_LAB_AUTH="me:long-enough") as (_, address, notes):
         yield address, notes
 
@@ -75,7 +75,7 @@ def test_its_own_names_are_welcome_and_carry_the_policy(pages, which):
                         {"Host": "localhost:9", "Origin": "http://localhost:9"}):
             answer = web.get("/", headers=headers)
             assert answer.status_code == 200, headers
-            assert answer.headers.get_list("content-security-policy") == [door.POLICY]
+            assert answer.headers.get_list("content-security-policy") == [middleware.POLICY]
             assert answer.headers["x-content-type-options"] == "nosniff"
 
 
@@ -102,7 +102,7 @@ def test_a_web_socket_of_another_site_is_closed(recorder):
 def test_the_quiz_takes_no_files_and_01_no_large_ones(pages):
     assert httpx.post(f"{pages['quiz']}{API}/upload", files={"files": b"x"}).status_code == 403
     for path in (f"{API}/queue/join", f"{API}/call/save", "/login"):
-        assert httpx.post(f"{pages['01']}{path}", content=b"x" * (door.LARGEST_BODY + 1)).status_code == 413
+        assert httpx.post(f"{pages['01']}{path}", content=b"x" * (middleware.LARGEST_BODY + 1)).status_code == 413
     with httpx.Client(base_url=pages["01"], timeout=30) as web:
         assert web.post(f"{API}/reset", content=(b"x" * 100_000 for _ in range(11))).status_code == 413
 
@@ -113,7 +113,7 @@ def test_wrong_passwords_make_their_own_address_wait(recorder):
     with httpx.Client(base_url=address, timeout=30) as web:
         statuses = [web.post("/login", data={"username": "me", "password": f"guess-{i}"}).status_code
                     for i in range(30)]
-        assert statuses[:door.FREE_GUESSES] == [400] * door.FREE_GUESSES and set(statuses[8:]) == {429}
+        assert statuses[:middleware.FREE_GUESSES] == [400] * middleware.FREE_GUESSES and set(statuses[8:]) == {429}
         right = {"username": "me", "password": "long-enough"}
         forged = {"X-Forwarded-For": "192.0.2.7"}
         refused = web.post("/login", data=right, headers=forged)  # who says to be elsewhere is where he is
@@ -126,47 +126,48 @@ def test_wrong_passwords_make_their_own_address_wait(recorder):
 # Rules ---------------------------------------------------------------------------------------------------------------
 
 def test_waits_double_and_end(monkeypatch):
-    guesses, now = door.Guesses(), [1000.0]
-    monkeypatch.setattr(door.time, "monotonic", lambda: now[0])
+    guesses, now = middleware.Guesses(), [1000.0]
+    monkeypatch.setattr(middleware.time, "monotonic", lambda: now[0])
     waits = []
     for _ in range(15):
         guesses.add("a")
         waits.append(guesses.wait("a"))
         now[0] += waits[-1]
         assert guesses.wait("a") == 0 == guesses.wait("b")
-    assert waits[:8] == [0, 0, 0, 0, 1, 2, 4, 8] and max(waits) == door.LONGEST_WAIT_S
+    assert waits[:8] == [0, 0, 0, 0, 1, 2, 4, 8] and max(waits) == middleware.LONGEST_WAIT_S
     guesses.forget("a")
     guesses.add("a")
     assert guesses.wait("a") == 0
-    for i in range(door.MOST_ADDRESSES + 10):
+    for i in range(middleware.MOST_ADDRESSES + 10):
         guesses.add(str(i))
-    assert len(guesses.wrong) == door.MOST_ADDRESSES
+    assert len(guesses.wrong) == middleware.MOST_ADDRESSES
 
 
 def test_room_is_made_of_old_files_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(door, "MOST_BYTES", 1000)
-    monkeypatch.setattr(door, "MOST_FILES", 5)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MOST_FILES", 5)
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.wav").write_bytes(bytes(300))
         time.sleep(0.02)
-    assert door.has_room(tmp_path, 100) and not door.has_room(tmp_path, 101)
+    assert middleware.has_room(tmp_path, 100) and not middleware.has_room(tmp_path, 101)
     assert len(list(tmp_path.rglob("*.wav"))) == 3  # all are young
-    monkeypatch.setattr(door, "YOUNG_S", 0.0)
-    assert door.has_room(tmp_path, 101) and not (tmp_path / "a" / "x.wav").exists() and (tmp_path / "b/x.wav").exists()
-    assert not door.has_room(tmp_path, 1001)
+    monkeypatch.setattr(middleware, "YOUNG_S", 0.0)
+    assert middleware.has_room(tmp_path, 101)
+    assert not (tmp_path / "a" / "x.wav").exists() and (tmp_path / "b" / "x.wav").exists()
+    assert not middleware.has_room(tmp_path, 1001)
     for i in range(9):
         (tmp_path / f"{i}.wav").write_bytes(b"")
-    assert door.has_room(tmp_path) and len(list(tmp_path.rglob("*.wav"))) < 5
-    with pytest.raises(door.LabError, match="as many recordings as it may"):
-        door.check_room(tmp_path, 1001)
+    assert middleware.has_room(tmp_path) and len(list(tmp_path.rglob("*.wav"))) < 5
+    with pytest.raises(middleware.LabError, match="as many recordings as it may"):
+        middleware.check_room(tmp_path, 1001)
 
 
 @pytest.mark.parametrize(("body", "length"), [(b"x" * 60, None), (b"x" * 40, b"60")])
 def test_an_upload_beyond_the_quota_is_refused(tmp_path, monkeypatch, body, length):
-    monkeypatch.setattr(door, "MOST_BYTES", 50)
-    monkeypatch.setattr(door, "LARGEST_FILE", 45)
-    monkeypatch.setattr(door, "LARGEST_BODY", 0)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 50)
+    monkeypatch.setattr(middleware, "LARGEST_FILE", 45)
+    monkeypatch.setattr(middleware, "LARGEST_BODY", 0)
     assert post(tmp_path, body, length) in (413, 507)
     assert post(tmp_path, b"x" * 40, b"40") == 200
     (tmp_path / "a").write_bytes(bytes(20))
@@ -176,8 +177,8 @@ def test_an_upload_beyond_the_quota_is_refused(tmp_path, monkeypatch, body, leng
 @pytest.mark.parametrize(("quiet_s", "longest_s"), [(0.05, 600), (30, 0.05)])
 def test_an_upload_that_does_not_go_on_is_given_up(tmp_path, monkeypatch, quiet_s, longest_s):
     """Each holds a hundred MB of the quota: twenty such would keep everyone else out."""
-    monkeypatch.setattr(door, "QUIET_S", quiet_s)
-    monkeypatch.setattr(door, "LONGEST_BODY_S", longest_s)
+    monkeypatch.setattr(middleware, "QUIET_S", quiet_s)
+    monkeypatch.setattr(middleware, "LONGEST_BODY_S", longest_s)
     sent, first = [], [{"type": "http.request", "body": b"x", "more_body": True}]
 
     async def reads(scope, receive, send):
@@ -193,7 +194,7 @@ def test_an_upload_that_does_not_go_on_is_given_up(tmp_path, monkeypatch, quiet_
     async def send(message):
         sent.append(message)
 
-    page = door.Door(reads, door.Rules(uploads=tmp_path))
+    page = middleware.Guard(reads, middleware.Rules(uploads=tmp_path))
     scope = {"type": "http", "method": "POST", "path": f"{API}/upload", "headers": [(b"host", b"localhost")],
              "client": ("127.0.0.1", 1)}
     asyncio.run(asyncio.wait_for(page(scope, receive, send), 20))
@@ -202,8 +203,8 @@ def test_an_upload_that_does_not_go_on_is_given_up(tmp_path, monkeypatch, quiet_
 
 def test_an_answer_may_take_its_time_once_all_was_sent(tmp_path, monkeypatch):
     """A transcription's events come through an answer that stays open; only the request's body is timed."""
-    monkeypatch.setattr(door, "QUIET_S", 0.02)
-    monkeypatch.setattr(door, "LONGEST_BODY_S", 0.02)
+    monkeypatch.setattr(middleware, "QUIET_S", 0.02)
+    monkeypatch.setattr(middleware, "LONGEST_BODY_S", 0.02)
     sent, said = [], [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def waits(scope, receive, send):
@@ -219,7 +220,7 @@ def test_an_answer_may_take_its_time_once_all_was_sent(tmp_path, monkeypatch):
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
-    asyncio.run(door.Door(waits, door.Rules(uploads=tmp_path))(scope, receive, send))
+    asyncio.run(middleware.Guard(waits, middleware.Rules(uploads=tmp_path))(scope, receive, send))
     assert sent[0]["status"] == 200
 
 
@@ -246,7 +247,7 @@ def post(folder, body, length):
 
     headers = [(b"host", b"localhost")] + ([(b"content-length", length)] if length else [])
     scope = {"type": "http", "method": "POST", "path": f"{API}/upload", "headers": headers, "client": ("127.0.0.1", 1)}
-    asyncio.run(door.Door(reads, door.Rules(uploads=folder))(scope, receive, send))
+    asyncio.run(middleware.Guard(reads, middleware.Rules(uploads=folder))(scope, receive, send))
     return sent[0]["status"]
 
 
@@ -334,7 +335,7 @@ def test_hosts_that_are_not(host):
 def test_a_page_for_the_network_is_known_by_address_and_a_shared_one_by_its_public_name():
     assert web.is_known("10.1.2.3:7860", web.LOCAL, any_address=True)
     assert not web.is_known("evil.example:7860", web.LOCAL, any_address=True)
-    rules = door.Rules()
+    rules = middleware.Rules()
     rules.add_public("https://abc.gradio.live/")
 
     def refused(*headers):

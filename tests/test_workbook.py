@@ -55,6 +55,13 @@ def small(tmp_path):
 
 # The source ----------------------------------------------------------------------------------------------------------
 
+def test_the_command_about_precisions_hears_the_clips_of_its_evidence(book):
+    from workbook.evidence import common, quantization_edge
+
+    clips = re.findall(r"media/(\S+)", book.questions["1.02"].command)
+    assert {*clips} == {*common.english(), "long.flac"} and clips[0] == quantization_edge.CLIP  # the one that 04 times
+
+
 def test_the_source_holds_what_was_promised(book):
     ids = list(book.questions)
     assert {"1.01", "1.02", "1.03"} <= set(ids) and [f"2.{i:02d}" for i in range(1, 11)] == [
@@ -227,6 +234,12 @@ def test_answers_are_folded_away_and_every_question_stands_in_both_languages(boo
         assert text.count("<details>") == text.count("</details>") == len(book.questions)
         assert "In short" not in open_text and "**Kort.**" not in open_text
         assert not values.PLACEHOLDER.search(text)
+
+
+def test_the_dutch_pages_name_the_machine_in_dutch():
+    for name in ("nl.md", "answer-key-nl.md"):
+        text = (HERE / name).read_text(encoding="utf-8")
+        assert "; geen GPU; " in text and "no GPU" not in text and not re.search(r"\d cores, \d thread", text)
 
 
 def test_the_right_letter_moves_and_is_the_same_everywhere(book, results, made):

@@ -8,14 +8,15 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
 
 with console.importing(__name__):
-    from whisper_lab import audio, confidence, flags, names, sessions, transcribe, transcripts
+    from whisper_lab import audio, confidence, flags, names, precisions, sessions, transcribe, transcripts
+    from whisper_lab.batching import Batcher
     from whisper_lab.onnx_whisper import OnnxWhisper
-    from whisper_lab.together import Together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
 
         return cli.main(argv[1:], open_runtime)
     args = arguments(argv)
-    clips, runtime = audio.find(args.audio), open_runtime(args)
+    clips = audio.find(args.audio)
+    runtime = open_for(clips, args)
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
@@ -44,19 +46,33 @@ def main(argv: list[str] | None = None) -> int:
 
     results = transcripts.Results(clips, transcripts.output(args), runtime.described,
                                   transcripts.settings(args, "audio_context", "batch_size"), threads=args.threads)
-    status = results.run(Together(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
+    status = results.run(Batcher(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
     transcripts.tell_windows(heard)
     return status
+
+
+def open_for(clips: list[Path], args) -> OnnxWhisper:
+    """As open_runtime; where that fails, which of the clips would have failed next is said as well."""
+    try:
+        return open_runtime(args)
+    except LabError:
+        for clip in clips:
+            try:
+                audio.check(clip)
+            except LabError as error:
+                console.error(error)
+        raise
 
 
 def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for, and notes about them."""
     started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
-    find(args, name)
-    runtime = OnnxWhisper(args.model_dir, name, args.precision, args.threads, args.optimized, shared_pool=True,
+    precision = precisions.choose(args.model_dir, name, args.precision, args.optimized, args.provider)
+    find(args, name, precision)
+    runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, args.optimized, shared_pool=True,
                           verify=not args.no_verify, provider=args.provider)
     optimized = " optimized" if runtime.facts["optimized"] else ""
-    console.note("graphs", f"{runtime.facts['model']} {args.precision}{optimized}",
+    console.note("graphs", f"{runtime.facts['model']} {precision}{optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")
     if runtime.facts["random_weights"]:
         console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
@@ -70,10 +86,10 @@ def open_runtime(args) -> OnnxWhisper:
     return runtime
 
 
-def find(args, name: str) -> None:
-    """Raises LabError where the graphs are not there, with the precision that is."""
+def find(args, name: str, precision: str) -> None:
+    """Raises LabError where these graphs are not there, with the precision that is."""
     try:
-        sessions.find_pair(args.model_dir, name, args.precision, args.optimized and args.provider == "cpu",
+        sessions.find_pair(args.model_dir, name, precision, args.optimized and args.provider == "cpu",
                            args.provider)
     except LabError as error:
         there = sessions.written(args.model_dir, name) if args.provider == "cpu" and not args.optimized else []
@@ -96,11 +112,9 @@ def arguments(argv: list[str] | None):
 
 def add_graph_flags(parser) -> None:
     """Which graphs `open_runtime` opens."""
-    parser.add_argument("--precision", choices=names.PRECISIONS, default="fp32",
-                        help="of the graphs (default: %(default)s)")
-    flags.add_flags(parser, "model_dir", "provider")
+    flags.add_flags(parser, "precision", "model_dir", "provider")
     more = flags.rare(parser)
-    more.add_argument("--optimized", action="store_true", help="the pair that 03 --optimize wrote")
+    more.add_argument("--optimized", action="store_true", help="the int8 pair that 03 --optimize wrote")
     more.add_argument("--no-verify", action="store_true",
                       help="open graphs and files beside them that have changed since 03 wrote them, or are damaged")
 

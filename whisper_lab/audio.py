@@ -53,6 +53,12 @@ def load(path: str | Path, limit_s: float | None = None) -> Audio:
     return Audio(samples, mono.rate, mono.channels, mono.source_format, mono.notes)
 
 
+def check(path: Path) -> None:
+    """Raises LabError, as `load`, for what is no sound by its first block; no more of it is read."""
+    _check_file(path)
+    next(decode(path, Mono(path, SAMPLE_RATE)), None)
+
+
 def tell(path: Path, sound: "Audio | Streamed") -> None:
     """Say on stderr what was loaded, and, of a recording that is in memory, what is wrong with its level."""
     console.note("loaded", f"{path.name}, {sound.duration:.2f} s", "; ".join([sound.source_format, *sound.notes]))

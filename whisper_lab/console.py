@@ -17,13 +17,14 @@ import errno
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
+import textwrap
 import threading
+import time
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 log = logging.getLogger("whisper_lab")
 
@@ -77,7 +78,10 @@ def set_up_notes(level: int) -> None:
 
 
 class _Notes(logging.StreamHandler):
-    """Writes above a progress bar, never into it."""
+    """Writes above a progress bar, never into it; a terminal's lines are as long as the terminal is wide."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return folded(super().format(record), columns_of(self.stream))
 
     def emit(self, record: logging.LogRecord) -> None:
         with _above_bars():
@@ -107,15 +111,53 @@ def warn(message: str) -> None:
 
 def error(problem: LabError) -> None:
     """The two lines of an error on stderr, whatever --quiet says."""
-    lines = (plain(line, one_line=True) for line in (problem.problem, problem.remedy))
+    wrong, remedy = (plain(line, one_line=True) for line in (problem.problem, problem.remedy))
+    width = columns_of(sys.stderr)
     with _above_bars():
-        print("error: {}\n  try: {}".format(*lines), file=sys.stderr)
+        print(folded(f"error: {wrong}", width), folded(f"  try: {remedy}", width), sep="\n", file=sys.stderr)
 
 
 def result(text: str = "") -> None:
     """A result, on stdout. A foreign name in it goes through plain(name, one_line=True) first."""
     with _above_bars():
         print(plain(text), flush=True)
+
+
+def sentence(text: str) -> None:
+    """A result that is a sentence, not data: one line in a pipe, folded in a terminal."""
+    result(folded(plain(text, one_line=True), columns_of(sys.stdout)))
+
+
+# How a command begins inside a sentence; from there on a line can be copied and typed.
+TYPED = re.compile(r"(?:^ *(?:try: )?|(?<=[:;,] )|(?<=or ))(?=(?:[A-Z_]+=\S+ )*(?:\S*bin/)?"
+                   r"(?:python|pip|make|export|source|cp|cd|ffmpeg|arecord|sbatch|ssh) )")
+
+
+def columns_of(stream) -> int | None:
+    """How wide the terminal is that a stream writes to; None: it writes to none."""
+    try:
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns \
+            if stream.isatty() else None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def folded(line: str, width: int | None) -> str:
+    """A line that is too long for a terminal, in several: those after the first are indented two more.
+
+    Only between words; a command at its end stays in one piece on a line of its own, so that it can be copied.
+    """
+    if width is None or len(line) <= width or "\n" in line:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    found = TYPED.search(line)
+    said, typed = (line[:found.end()], line[found.end():]) if found else (line, "")
+    if not said.strip():
+        return line
+    lines = textwrap.wrap(said, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    if typed and len(lines[-1]) + 1 + len(typed) <= width:
+        return "\n".join([*lines[:-1], f"{lines[-1]} {typed}"])
+    return "\n".join([*lines, indent + typed] if typed else lines)
 
 
 GAP = 3  # columns between two columns of a table
@@ -134,7 +176,7 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
         from rich.table import Table
     except ImportError:
         return _blocks(title, cells)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a pipe has none
+    width = columns_of(sys.stdout)
     widths = _widths(cells, width)
     if widths is None:
         return _blocks(title, cells)
@@ -188,6 +230,20 @@ def progress(iterable=None, *, description: str, total: int | None = None, unit:
     hidden = True if log.level > logging.INFO else None  # None: tqdm hides itself when stderr is not a terminal
     return tqdm(iterable, desc=plain(description, one_line=True), total=total, unit=unit, disable=hidden,
                 file=sys.stderr, leave=False, **settings)
+
+
+EVERY_S = 15.0  # between two notes about long work, where there is no bar
+
+
+def counted(items: Collection, description: str, unit: str) -> Iterator:
+    """The items one by one, and how many are done: a bar in a terminal; elsewhere a note now and then, if it takes
+    long."""
+    bar, last = progress(items, description=description, unit=unit), time.monotonic()
+    for done, item in enumerate(bar):
+        if columns_of(sys.stderr) is None and done and time.monotonic() - last >= EVERY_S:
+            note(description, f"{done} of {count(len(items), unit)} done", "still at work")
+            last = time.monotonic()
+        yield item
 
 
 ONE_STEP = 30  # s of sound that a Whisper hears at once

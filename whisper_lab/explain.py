@@ -152,8 +152,6 @@ def draw_mel(axes, features: np.ndarray, left: float, spec) -> None:
 
 def _draw_tokens(axes, first: FirstWindow, runtime, attention: np.ndarray) -> None:
     """Where the alignment heads looked while each token was written; the bar is the span the alignment gave it."""
-    from matplotlib.patheffects import withStroke
-
     rules, left = runtime.rules, first.window.start
     positions = max(1, min(attention.shape[-1], round(first.window.duration / rules.timestamp_step)))
     tokens = first.tokens[:attention.shape[1] - len(first.prompt) - 1]
@@ -174,14 +172,20 @@ def _draw_tokens(axes, first: FirstWindow, runtime, attention: np.ndarray) -> No
     axes.imshow(rows, aspect="auto", cmap="Blues", vmin=0, vmax=max(1e-6, np.quantile(rows, 0.995)),
                 interpolation="nearest", extent=(left, left + positions * rules.timestamp_step, len(rows) - 0.5, -0.5))
     for i, (_, label) in enumerate(groups[:MOST_ROWS]):
-        begin, end = starts[edges[i]], starts[edges[i + 1]]
-        axes.plot([begin, end], [i, i], color="#c00000", linewidth=3, solid_capstyle="butt")
-        right = end < left + 0.85 * first.window.duration  # of the bar, where there is room
-        label = label if len(label) <= 30 else f"{label[:29]}\u2026"  # a model in a loop writes endless words
-        axes.annotate(label, (end if right else begin, i), fontsize=float(np.clip(330 / len(rows), 11, 15)),
-                      va="center", ha="left" if right else "right", textcoords="offset points",
-                      xytext=(14 if right else -6, 0),
-                      path_effects=[withStroke(linewidth=3, foreground="white")]).set_in_layout(False)
+        _draw_span(axes, i, (starts[edges[i]], starts[edges[i + 1]]), label, left + 0.85 * first.window.duration,
+                   float(np.clip(330 / len(rows), 11, 15)))
+
+
+def _draw_span(axes, row: int, span: tuple[float, float], label: str, room: float, size: float) -> None:
+    """When a token was said, as a bar, and its text: to the right of the bar where that ends before `room`, in s."""
+    from matplotlib.patheffects import withStroke
+
+    axes.plot(span, [row, row], color="#c00000", linewidth=3, solid_capstyle="butt")
+    right = span[1] < room
+    label = label if len(label) <= 30 else f"{label[:29]}\u2026"  # a model in a loop writes endless words
+    axes.annotate(label, (span[1] if right else span[0], row), fontsize=size, va="center",
+                  ha="left" if right else "right", textcoords="offset points", xytext=(14 if right else -6, 0),
+                  path_effects=[withStroke(linewidth=3, foreground="white")]).set_in_layout(False)
 
 
 def _words(tokens: list[int], runtime) -> list[tuple[list[int], str]]:

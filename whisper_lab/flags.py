@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from whisper_lab import __version__, console, languages
+from whisper_lab import __version__, console, languages, names
 
 # What an option may be -----------------------------------------------------------------------------------------------
 
@@ -91,6 +91,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     ),
     "model_dir": (("--model-dir",), {"default": "whisper_model_dir", "metavar": "DIR",
                                      "help": "where 03 wrote the graphs (default: %(default)s)"}),
+    "precision": (("--precision",), {"choices": names.PRECISIONS, "help": "of the graphs (default: the fastest that is "
+                                     "there, int8 before fp32 before fp16 before int4)"}),
     "provider": (("--provider",), {"choices": ["cpu", "openvino"], "default": "cpu", "help": "openvino: the fp32 "
                                    "encoder on OpenVINO's kernels, where onnxruntime-openvino is installed (default: "
                                    "cpu, onnxruntime's own)"}),

@@ -13,8 +13,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from whisper_lab.console import count
-
 # What Linux calls a feature -> what its maker calls it. Only those that decide the speed of matrix products.
 X86_FLAGS = {
     "avx2": "AVX2", "fma": "FMA", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512F", "avx512_vnni": "AVX512-VNNI",
@@ -44,15 +42,23 @@ def card(threads: int | None = None) -> dict:
     }
 
 
-def one_line(card: dict) -> str:
+# The words of the line below, in English and Dutch.
+WORDS = {"en": {"cpu": "unknown processor", "sets": "instruction sets unknown", "core": ("core", "cores"),
+                "thread": ("thread", "threads"), "gpu": "no GPU"},
+         "nl": {"cpu": "onbekende processor", "sets": "instructiesets onbekend", "core": ("kern", "kernen"),
+                "thread": ("thread", "threads"), "gpu": "geen GPU"}}
+
+
+def one_line(card: dict, language: str = "en") -> str:
     """The card as the line that stands under every table."""
-    sets = ", ".join(card["instruction_sets"] or []) or "instruction sets unknown"
+    words = WORDS[language]
+    sets = ", ".join(card["instruction_sets"] or []) or words["sets"]
     named = ("torch", "transformers", "onnxruntime", *INSTEAD)
     versions = ", ".join(f"{name} {card['versions'][name]}" for name in named
                          if card["versions"].get(name))
-    parts = [f"{card['cpu'] or 'unknown processor'} ({sets})",
-             f"{count(card['cores'], 'core')}, {count(card['threads'], 'thread')}",
-             f"{card['memory_bytes'] / 2**30:.0f} GiB", card["gpu"] or "no GPU", card["os"],
+    counted = [f"{card[key]} {words[one][card[key] != 1]}" for key, one in (("cores", "core"), ("threads", "thread"))]
+    parts = [f"{card['cpu'] or words['cpu']} ({sets})", ", ".join(counted),
+             f"{card['memory_bytes'] / 2**30:.0f} GiB", card["gpu"] or words["gpu"], card["os"],
              f"Python {card['python']}", versions]
     return "; ".join(part for part in parts if part)
 

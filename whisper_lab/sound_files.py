@@ -223,16 +223,7 @@ def _read_with_pyav(opened: Patched, mono: Mono, why: str, ends: containers.Ends
         # FFmpeg gets this open file and may open nothing else: a list of other files or addresses (ffconcat) named
         # .wav would otherwise be followed.
         with av.open(opened, options={"protocol_whitelist": "none"}) as container:
-            tracks = container.streams.audio
-            if not tracks:
-                raise LabError(f"{path} has no sound track", "name a file with sound in it")
-            if tracks[0].codec_context is None:
-                raise LabError(f"{path} is in a codec that neither libsndfile nor FFmpeg knows", OTHER_FORMAT)
-            mono.notes.append(f"{tracks[0].codec_context.name} decoded by FFmpeg")
-            mono.source_format = f"{container.format.long_name}, {tracks[0].codec_context.name}"
-            if len(tracks) > 1:
-                mono.notes.append(f"first of {len(tracks)} sound tracks")
-            yield from _decode(container, tracks[0], mono)
+            yield from _decode(container, _first_track(container, mono), mono)
     except LabError:
         raise
     except Exception as error:  # PyAV passes on what FFmpeg says, and for damaged files errors of its own
@@ -242,6 +233,20 @@ def _read_with_pyav(opened: Patched, mono: Mono, why: str, ends: containers.Ends
             raise LabError(f"{path} is cut short, and what tells how to read it is in the part that is missing",
                            RECORD_AGAIN) from error
         raise LabError(f"{path} is not sound that can be read ({why.split(': ')[-1]})", OTHER_FORMAT) from error
+
+
+def _first_track(container, mono: Mono):
+    """The sound track to read, noted in `mono`. Raises LabError where there is none, or none that can be decoded."""
+    tracks = container.streams.audio
+    if not tracks:
+        raise LabError(f"{mono.path} has no sound track", "name a file with sound in it")
+    if tracks[0].codec_context is None:
+        raise LabError(f"{mono.path} is in a codec that neither libsndfile nor FFmpeg knows", OTHER_FORMAT)
+    mono.notes.append(f"{tracks[0].codec_context.name} decoded by FFmpeg")
+    mono.source_format = f"{container.format.long_name}, {tracks[0].codec_context.name}"
+    if len(tracks) > 1:
+        mono.notes.append(f"first of {len(tracks)} sound tracks")
+    return tracks[0]
 
 
 def _decode(container, track, mono: Mono) -> Iterator[None]:

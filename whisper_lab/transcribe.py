@@ -6,8 +6,8 @@ ends in a single timestamp said all there was, so the next one begins at its end
 however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
 its samples.
 
-Several windows are decoded at once: of several recordings, or of the stretches into which a long one is cut
-(stretches.py). Within a stretch everything is as in a recording.
+Several windows are decoded at once: of several recordings, or of the chunks into which a long one is cut
+(chunking.py). Within a chunk everything is as in a recording.
 
 For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from whisper_lab.chunking import cuts
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
 from whisper_lab.short_windows import Heard, hear
 from whisper_lab.silence import is_silent
-from whisper_lab.stretches import cuts
 from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
@@ -215,14 +215,14 @@ class Recording:
             recording.take(decode(window, recording.language, recording.before))      # a decoding.Result
         recording.transcript
 
-    It may be one stretch of a longer one, decoded beside the others (`side_by_side`).
+    It may be one chunk of a longer one, decoded beside the others (`side_by_side`).
     """
 
     def __init__(self, samples: np.ndarray, runtime, options: Options, prompt: Sequence[int] = (),
                  condition_on_previous: bool | None = None, first: int = 0, last: int | None = None,
                  leader: "Recording | None" = None):
-        """Arguments as of `transcribe_many`; a stretch is that from sample `first` to `last`, and has the language of
-        its leader, the recording's first stretch. Raises LabError for a language that the checkpoint does not have."""
+        """Arguments as of `transcribe_many`; a chunk is that from sample `first` to `last`, and has the language of
+        its leader, the recording's first chunk. Raises LabError for a language that the checkpoint does not have."""
         spec, rules = runtime.spec, runtime.rules
         self.windows = Windows(samples[:last], spec.n_samples, spec.sampling_rate, rules, runtime.tokenizer, first)
         # A recording longer than the window needs timestamps: they say where the next window begins.
@@ -248,7 +248,7 @@ class Recording:
     def take(self, result: Result) -> list[Segment]:
         """Note the current window's result and move on; returns the new segments.
 
-        A result in a language that the window was found to have, before a stretch that was decoded beside it decided on
+        A result in a language that the window was found to have, before a chunk that was decoded beside it decided on
         another, is not taken: the window is to be decoded again.
         """
         leading = self.leader.transcript
@@ -291,7 +291,7 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
-    Where that is more than 1, a long recording is cut at pauses into as many stretches (stretches.py), which are
+    Where that is more than 1, a long recording is cut at pauses into as many chunks (chunking.py), which are
     decoded side by side and joined again: see `side_by_side`. A recording longer than the window is decoded with
     timestamps whatever options.timestamps says: they join its windows. options.temperatures None:
     FALLBACK_TEMPERATURES. prompt: tokens put before every window; condition_on_previous: also what was said before;
@@ -303,23 +303,23 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
     groups = [side_by_side(samples, runtime, options, prompt, condition_on_previous, batch_size)
               for samples in recordings]
-    stretches = list(itertools.chain(*groups))
-    for stretch in stretches:
-        if progress and (silence := stretch.moved()):
+    chunks = list(itertools.chain(*groups))
+    for chunk in chunks:
+        if progress and (silence := chunk.moved()):
             progress(silence)  # before the first window
     for timestamps in (False, True):
-        waiting = [stretch for stretch in stretches if stretch.options.timestamps == timestamps]
-        while waiting := [stretch for stretch in waiting if not stretch.windows.done]:
+        waiting = [chunk for chunk in chunks if chunk.options.timestamps == timestamps]
+        while waiting := [chunk for chunk in waiting if not chunk.windows.done]:
             _decode_windows(runtime, _of_one_length(runtime, waiting)[:batch_size], words, progress)
     return [joined(group) for group in groups]
 
 
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
                  condition_on_previous: bool | None, batch_size: int) -> list[Recording]:
-    """A recording as up to `batch_size` stretches, each from one cut to the next; arguments as of `transcribe_many`.
+    """A recording as up to `batch_size` chunks, each from one cut to the next; arguments as of `transcribe_many`.
 
     How it is cut depends on nothing but the recording. Where each window is to be given the text before it, it is not
-    cut: texts of different lengths cannot be decoded together. In stretches no window has one. What that
+    cut: texts of different lengths cannot be decoded together. In chunks no window has one. What that
     does to words and seconds: benchmarks/throughput.py.
     """
     spec = runtime.spec
@@ -331,9 +331,9 @@ def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequenc
     return made
 
 
-def joined(stretches: Sequence[Recording]) -> Transcript:
-    """The transcript of a recording, of those of its stretches."""
-    parts = [stretch.transcript for stretch in stretches]
+def joined(chunks: Sequence[Recording]) -> Transcript:
+    """The transcript of a recording, of those of its chunks."""
+    parts = [chunk.transcript for chunk in chunks]
     counts = {count: sum(getattr(part, count) for part in parts)
               for count in ("windows", "shortened", "heard_again", "searched_again")}
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
@@ -344,8 +344,8 @@ def _of_one_length(runtime, waiting: list[Recording]) -> list[Recording]:
     as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s."""
     if not getattr(runtime, "takes_short_windows", False):
         return waiting
-    longest = max(stretch.windows.current.duration for stretch in waiting)
-    return [stretch for stretch in waiting if stretch.windows.current.duration > longest - ALIKE]
+    longest = max(chunk.windows.current.duration for chunk in waiting)
+    return [chunk for chunk in waiting if chunk.windows.current.duration > longest - ALIKE]
 
 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,

@@ -1,6 +1,5 @@
 """The workbook in Markdown, answers folded away, and the answer key for instructors."""
 
-from whisper_lab import machine
 from workbook.questions import Book
 from workbook.values import Results
 from workbook.view import View
@@ -102,7 +101,8 @@ def origin(view: View, results: Results) -> str:
     if view.evidence:
         commands = "\n".join(f"python -m workbook.evidence.{name}" for name in view.evidence)
         lines.append(f"**{words['measure']}**\n\n```bash\n{commands}\n```")
-        lines += [f"*{words['measured_on'].format(machine=name)}*" for name in results.machines(view.evidence)]
+        machines = results.machines(view.evidence, view.language)
+        lines += [f"*{words['measured_on'].format(machine=name)}*" for name in machines]
     if question.sources:
         lines.append(f"**{words['sources']}**: " + "; ".join(f"[{one.title}]({one.url})" for one in question.sources))
     return "\n\n".join(lines)
@@ -133,8 +133,7 @@ def key(book: Book, views: list[View], results: Results) -> str:
         if view.question.evidence:
             lines.append(fairness(view, results))
     used = list(dict.fromkeys(name for view in views for name in view.evidence))
-    lines += [words["measured_on"].format(machine=machine.one_line(card)) for card in
-              {machine.one_line(one["machine"]): one["machine"] for one in map(results.document, used)}.values()]
+    lines += [words["measured_on"].format(machine=one) for one in results.machines(used, language)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -157,4 +156,4 @@ def memory(results: Results, students: int = 20) -> str:
         rows.append(f"| {way} | {size:.0f} | {students * size:.0f} |")
     names = list(dict.fromkeys(name for name, _ in MEMORY.values()))
     line = WORDS["en"]["measured_on"]
-    return "\n".join([*rows, "", *(line.format(machine=one) for one in results.machines(names))])
+    return "\n".join([*rows, "", *(line.format(machine=one) for one in results.machines(names, "en"))])

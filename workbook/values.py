@@ -84,9 +84,9 @@ class Results:
             raise LabError(f"{path.name} was drawn from other values than {name}.json holds", remedy(name))
         return path
 
-    def machines(self, names: list[str]) -> list[str]:
+    def machines(self, names: list[str], language: str) -> list[str]:
         """The machines on which these were measured, each once, as the line under a table."""
-        return list(dict.fromkeys(machine.one_line(self.document(name)["machine"]) for name in names))
+        return list(dict.fromkeys(machine.one_line(self.document(name)["machine"], language) for name in names))
 
 
 def shown(value, form: str | None, language: str) -> str:

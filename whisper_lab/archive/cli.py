@@ -44,7 +44,7 @@ def main(argv: list[str], open_runtime) -> int:
     check_folder(share)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
-    # batch_size too: it decides into how many stretches a long recording is cut, and in int8 how near ties fall.
+    # batch_size too: it decides into how many chunks a long recording is cut, and in int8 how near ties fall.
     recipe = {"model": runtime.described, "settings": transcripts.settings(args, "audio_context", "batch_size")}
     store = Store(output, recipe)
     store.prepare()
@@ -54,7 +54,7 @@ def main(argv: list[str], open_runtime) -> int:
                                           batch_size=args.batch_size, progress=progress)
 
     with cannot_write(output, again), Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
-        store.note(worker, args.replace, f"{again} --replace")
+        store.note(worker, args.replace, again)
         recordings, unreadable = mine(share, output, *args.shard)
         head = {"schema": transcripts.SCHEMA, "machine": machine.card(args.threads), **recipe}
         run = Run(store, share, place, worker, work, head, args.batch_size, args.check_content, args.retry_failed)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from whisper_lab import console, files, transcripts
+from whisper_lab import console, files, names, transcripts
 from whisper_lab.archive.claims import NO_LINKS, Worker, look_again
 from whisper_lab.archive.find import Recording, key_of
 from whisper_lab.audio import SUFFIXES
@@ -48,10 +48,10 @@ class Store:
         except OSError as error:
             raise _cannot_write(folder, error) from error
 
-    def note(self, worker: Worker, replace: bool, replacing: str) -> None:
+    def note(self, worker: Worker, replace: bool, again: str) -> None:
         """Note the recipe. replace: another one than was noted is accepted from now on.
 
-        Raises LabError for another one otherwise, with the command `replacing`.
+        Raises LabError for another one otherwise, with ways to go on from `again`, the command of this run.
         """
         place, made = self.state / SETTINGS, {"schema": SETTINGS_SCHEMA, **self.recipe}
         if self._noted() is None:  # of several that begin at once, with different recipes, one is the first
@@ -61,7 +61,8 @@ class Store:
             return
         if noted is not None and not replace:
             raise LabError(f"{self.folder} has transcripts made with {difference(noted, self.recipe)}",
-                           f"choose another --output-dir, or make them all again: {replacing}")
+                           f"{go_on(noted, self.recipe, again)}choose another --output-dir, or make them all again: "
+                           f"{again} --replace")
         self._write(worker, place, made)
 
     def _noted(self) -> dict | None:
@@ -231,6 +232,14 @@ def difference(noted: dict, recipe: dict) -> str:
             if old != value:
                 return f"{key} {_short(old)}, not {_short(value)}"
     return "other settings"
+
+
+def go_on(noted: dict, recipe: dict, again: str) -> str:
+    """How to add to what was made in another precision, where nothing else differs: no one may have asked for this."""
+    before, now = noted.get("model"), recipe["model"]
+    precision = before.get("precision") if isinstance(before, dict) else None
+    same = precision in names.PRECISIONS and {**noted, "model": {**before, "precision": now["precision"]}} == recipe
+    return f"to add to those: {again} --precision {precision}; else " if same else ""
 
 
 def _short(value: object) -> str:

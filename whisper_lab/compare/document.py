@@ -119,4 +119,4 @@ def _show(made: dict, parts: list, details: bool) -> None:
             console.table(table.title, table.columns, table.rows)
     for entry in made.get("variants", {}).values():
         if entry.get("verdict"):
-            console.result(entry["verdict"])
+            console.sentence(entry["verdict"])

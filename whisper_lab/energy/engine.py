@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import checkpoints, console
+from whisper_lab import checkpoints, console, precisions
 from whisper_lab.checkpoints import Checkpoint
 from whisper_lab.console import LabError
 
@@ -222,16 +222,18 @@ class Engine:
 
 
 def open_graphs(checkpoint: Checkpoint, folder: str, precision: str, threads: int | None) -> Engine:
-    """The graphs that 03 wrote. precision: fp32, fp16, int8, int4, or one of them with `_optimized`.
+    """The graphs that 03 wrote. precision: fp32, fp16, int8, int4, or one with `_optimized`; None: the fastest there.
 
     Raises LabError where they are not there or cannot be opened.
     """
     from whisper_lab.onnx_whisper import OnnxWhisper
 
     architecture, started = Architecture.from_folder(checkpoint.folder), time.perf_counter()
+    if precision:
+        console.note("graphs", precision, "--precision asks for it")
+    precision = precisions.choose(folder, checkpoint.name, precision)
     plain = precision.removesuffix("_optimized")
     runtime = OnnxWhisper(folder, checkpoint.name, plain, threads, plain != precision)
-    console.note("graphs", precision, "--precision asks for it" if precision != "fp32" else "the default")
     return Engine(checkpoint, Watched(runtime, architecture), architecture, "cpu", None, precision,
                   time.perf_counter() - started, None, threads)
 

@@ -45,7 +45,8 @@ def _add_model(more) -> None:
     more.add_argument("--nano", action="store_true",
                       help="speech that whisper-nano understands, whatever the model; without --model also that model")
     more.add_argument("--precision", metavar="NAME", choices=["fp32", "fp16", "int8", "int4", "int8_optimized"],
-                      help="of the graphs: fp32, fp16, int8, int4 or int8_optimized (default: fp32)")
+                      help="of the graphs: fp32, fp16, int8, int4 or int8_optimized (default: the fastest that is "
+                           "there, int8 before fp32 before fp16 before int4)")
     flags.add_flags(more, "model_dir")
     more.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
                       help="where PyTorch computes (default: %(default)s)")
@@ -108,7 +109,7 @@ def check(parser: argparse.ArgumentParser, args) -> None:
     _check_numbers(parser, args)
     if args.task == "diarize":
         _check_diarize(parser, args)
-    args.precision, args.dtype = args.precision or "fp32", args.dtype or "auto"
+    args.dtype = args.dtype or "auto"
     args.audio_duration = args.audio_duration or 30.0
     args.single = not args.benchmark and bool(args.audio or args.generate_audio or args.task == "diarize")
     many = args.benchmark or args.use_dataset is not None

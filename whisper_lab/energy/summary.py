@@ -25,7 +25,7 @@ def show(document: dict, quiet: bool) -> None:
     if len(document["batches"]) > 1:
         show_batches(document["batches"])
     for line in [*energy_lines(document), *cross_checks(document["energy"]), machine.one_line(document["machine"])]:
-        console.result(line)
+        console.sentence(line)
 
 
 def warn_of_company(document: dict) -> None:
@@ -75,7 +75,7 @@ def words(document: dict) -> list[str]:
 def show_samples(entries: list[dict]) -> None:
     """A row for each sample."""
     told_apart = any("speakers" in one for one in entries)
-    columns = ["sample", "class", "audio s", "time s", "RTF", "WER", *(["speakers"] if told_apart else [])]
+    columns = ["sample", "kind", "s of sound", "time s", "RTF", "WER", *(["speakers"] if told_apart else [])]
     console.table("samples", columns, [
         [one["sample"], one["class"], f"{one['audio_duration']:.1f}",
          one["error"] or _number(one["inference_time"], ".3f"), _number(one["rtf"], ".3f"),
@@ -85,7 +85,8 @@ def show_samples(entries: list[dict]) -> None:
 
 def show_batches(batches: list[dict]) -> None:
     """A row for each batch size."""
-    columns = ["batch", "windows a call", "time s", "RTF", "audio s/s", "tokens/s", "peak MB", "J per audio s"]
+    columns = ["batch size", "windows per encoder call", "time s", "RTF", "s of sound per s", "tokens per s", "peak MB",
+               "J per s of sound"]
     console.table("batch sizes", columns, [
         [one["batch_size"], _number(one["windows_per_encoder_call"], ".1f"),
          one["error"] or _number(one["inference_time_s"]["mean"], ".3f"), _number(one["average_rtf"], ".3f"),

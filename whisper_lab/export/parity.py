@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab import machine
+from whisper_lab import console, machine
 from whisper_lab.export import graphs, int8_cache, reference
 from whisper_lab.export.gates import (
     ARITHMETIC,
@@ -248,7 +248,7 @@ def long_run(runtime, sounds: list[Sound], seed: int = 0, half: str = "full") ->
     whole: list[np.ndarray] = []
     errors: dict[str, Pool] = defaultdict(Pool)
     with reference.lean_attention(runtime.model):
-        for row in range(len(ids)):
+        for row in console.counted(range(len(ids)), "reference: all positions", "row"):
             asked = runtime.model, ids[row:row + 1], sounds[row // max(SWEEP_BEAMS)].hidden, looked_at
             with reference.in_float64(runtime.model):
                 right = _long_answer(*asked)

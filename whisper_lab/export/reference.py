@@ -294,16 +294,16 @@ def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[
     found = clips(runtime.spec)
     three = _three(runtime.spec, seed, found)
     others = {name: clip for name, clip in found.items() if clip is not three[SPEECH] and _speaks(runtime, clip)}
+    asked = [(name, clip, half, None) for name, clip in three.items()]
+    asked += [(f"{SHORT} of {positions} positions", clip, half, 2 * positions)
+              for positions, clip in _shorter(runtime, found).items()]
+    asked += [(name, clip, None, None) for name, clip in others.items() if more]
+    made = []
     with lean_attention(runtime.model):
-        made = []
-        for name, clip in three.items():
-            made.append(listen(runtime, name, clip, half))
+        for one in console.counted(asked, "reference", "window"):
+            made.append(listen(runtime, *one))
             machine.give_back_memory()  # what was in float64
-        for positions, clip in _shorter(runtime, found).items():
-            made.append(listen(runtime, f"{SHORT} of {positions} positions", clip, half, 2 * positions))
-            machine.give_back_memory()
-        heard = [listen(runtime, name, clip, None) for name, clip in others.items() if more]
-    return made + [sound for sound in heard if sound.result.avg_logprob >= SURE]
+    return [sound for sound in made if sound.name not in others or sound.result.avg_logprob >= SURE]
 
 
 def _shorter(runtime, found: dict[str, Clip]) -> dict[int, Clip]:

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, files, machine, names
+from whisper_lab import checkpoints, console, files, machine, names, seals
 from whisper_lab.export import graphs, layouts, metadata, publish, structure
 from whisper_lab.export.gates import Gate
 
@@ -38,6 +38,7 @@ class Export:
         torch.manual_seed(settings.seed)
         self.checkpoint, self.settings = checkpoint, settings
         self.rows: list[dict] = []
+        self.pairs = self._begun = 0  # to be written, of them begun
         self.layouts: list[dict] = []
         self.fp32_bytes: dict[str, int] = {}
         self.vectors: dict[str, dict] = {}
@@ -72,6 +73,14 @@ class Export:
 
         return parity.long_run(self.runtime, self.sounds, self.settings.seed, self.settings.fp16_mode)
 
+    def plan(self, pairs: int) -> None:
+        """Say what this run will do, before it begins."""
+        self.pairs = pairs
+        asked, checked = (("collect its answers for the gates, ", "convert and check") if self.settings.verify
+                          else ("", "convert without gates (--no-verify)"))
+        console.note("to do", f"{console.count(pairs, 'pair')} of graphs", f"trace PyTorch, {asked}find the silence "
+                     f"that the model needs, {checked}: minutes, from whisper-base on")
+
     def fp32_done(self, fp32: dict[str, Path], seconds: float, ask_pytorch: bool) -> None:
         """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more.
 
@@ -97,7 +106,9 @@ class Export:
         """Where the two graphs of a precision are made, below `folder`; the clock of the conversion starts."""
         place = folder / f"{precision}{'_optimized' * optimized}"
         place.mkdir(exist_ok=True)  # float32 is there: it was traced
-        self._started = time.perf_counter()
+        self._started, self._begun = time.perf_counter(), self._begun + 1
+        console.note(f"pair {self._begun} of {self.pairs}", f"{precision}{' optimized' * optimized}",
+                     "converted, checked, put into place" if self.settings.verify else "converted, put into place")
         return names.pair(place, self.checkpoint.name, precision, optimized)
 
     def finish(self, precision: str, pair: dict[str, Path], recipe: dict, converted: dict[str, str],
@@ -108,6 +119,8 @@ class Export:
         Raises LabError, and leaves the graphs under their .rejected names, where a gate fails.
         """
         seconds = time.perf_counter() - self._started
+        for part, what in converted.items() if precision != "fp32" else ():
+            console.note(part, f"converted in {precision}", what)
         for part, path in pair.items():
             metadata.write(path, self.facts, part, precision, recipe, verified=self.settings.verify)
         gates = self._check(precision, pair, excluded, optimized) if self.settings.verify else []
@@ -160,19 +173,18 @@ class Export:
              optimized: bool) -> dict:
         own = [gate for gate in gates if gate.part in (part, None)]
         size, model = graphs.size(path), graphs.load(path)
-        return {"file": path.name, "part": part, "precision": precision, "optimized": optimized, "size_bytes": size,
-                "ratio": round(size / self.fp32_bytes[part], 4), "nodes": len(model.graph),
-                "node_types": dict(graphs.node_types(model)), "quantized": converted,
+        return {"file": path.name, "content_sha256": seals.sealed(path), "part": part, "precision": precision,
+                "optimized": optimized, "size_bytes": size, "ratio": round(size / self.fp32_bytes[part], 4),
+                "nodes": len(model.graph), "node_types": dict(graphs.node_types(model)), "quantized": converted,
                 "convert_s": round(seconds, 2), "gates_passed": sum(gate.passed for gate in own) if own else None,
                 "gates": [gate.as_json() for gate in own]}
 
     def report(self, options: dict, output_json: str | None = None) -> None:
         """The table on stdout and `reports/export-<model>.json`; options: the command line, as the report keeps it."""
         console.table(f"{self.checkpoint.name} in {self.settings.output_dir}",
-                      ["file", "MB", "of fp32", "nodes", "converted", "gates"],
+                      ["file", "MB", "size, fp32 = 1", "nodes", "gates"],
                       [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{row['ratio']:.3f}", row["nodes"],
-                        row["quantized"], f"{row['gates_passed']} passed" if row["gates_passed"] else "skipped"]
-                       for row in self.rows])
+                        f"{row['gates_passed']} passed" if row["gates_passed"] else "skipped"] for row in self.rows])
         document = self._document(options)
         path = files.write_json(REPORTS / f"export-{self.checkpoint.name}.json", document)
         if output_json:
@@ -191,12 +203,16 @@ class Export:
                 "graphs": [*self._earlier(), *self.rows], "layouts": self.layouts, "sensitivity": self.scores}
 
     def _earlier(self) -> list[dict]:
-        """Rows of earlier runs on the same weights, for graphs that this run did not write again."""
+        """Rows of earlier runs on the same weights, for graphs that are still those, and were not written again."""
         try:
             old = json.loads((REPORTS / f"export-{self.checkpoint.name}.json").read_text(encoding="utf-8"))
             same = old["schema"] == SCHEMA and old["model"]["weights_sha256"] == self.facts["weights_sha256"]
             written = {row["file"] for row in self.rows}
-            return [row for row in old["graphs"] if same and row["file"] not in written
-                    and (self.settings.output_dir / row["file"]).exists()]
+            return [row for row in old["graphs"] if same and row["file"] not in written and self._is_still(row)]
         except (OSError, ValueError, KeyError, TypeError):
             return []
+
+    def _is_still(self, row: dict) -> bool:
+        """Whether a row's file is the one that it is about: its seal has the same digest."""
+        path = self.settings.output_dir / row["file"]
+        return row["content_sha256"] is not None and path.is_file() and seals.sealed(path) == row["content_sha256"]

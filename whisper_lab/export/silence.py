@@ -113,7 +113,7 @@ def attempt(graph, heard: list[Sound], silence_s: float) -> Trial:
     """All sounds in windows of so much silence behind them, until too many loop; those that are no shorter for it say
     nothing."""
     drops, ends, looping, rate = [], [], [], graph.spec.sampling_rate
-    for sound in heard:
+    for sound in console.counted(heard, f"silence: {silence_s:g} s", "sound"):
         if heard_frames(graph, len(sound.samples) / rate, silence_s) == graph.spec.n_frames:
             continue
         cross = _encode(graph, sound.samples, silence_s)
@@ -142,8 +142,8 @@ def _encode(graph, samples: np.ndarray, context: str | float):
 
 def listen(graph, seed: int, model: str = confidence.OTHERS) -> list[Sound]:
     """Every sound in the whole window, the shortest first: they are the first to loop where silence is too short."""
-    found = []
-    for name, samples, language in sorted(sounds(graph.spec, graph.rules, seed), key=lambda one: len(one[1])):
+    found, given = [], sorted(sounds(graph.spec, graph.rules, seed), key=lambda one: len(one[1]))
+    for name, samples, language in console.counted(given, "silence: whole windows", "sound"):
         most = round(TOKENS_PER_SECOND * len(samples) / graph.spec.sampling_rate) + MORE_TOKENS
         options = Options(language=language, temperatures=(0.0,), max_tokens=min(most, graph.rules.max_positions // 2))
         whole = decode_encoded(graph, _encode(graph, samples, "full"), 1, options)[0]

@@ -33,7 +33,7 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
         return gates  # numbers of a malformed graph would only confuse
     release_memory()  # what was read to look at its structure
     steps = _of_what_it_computes(pair, precision, runtime, sounds, long_run, trained, threads, seed)
-    return gates + _one_by_one(console.progress(steps, description=f"gates {precision}", unit="gate"), go_on)
+    return gates + _one_by_one(console.counted(steps, f"gates {precision}", "set"), go_on)
 
 
 def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun,

@@ -86,12 +86,7 @@ def draw(model: onnx.ModelProto, title: str, stem: Path) -> list[Path]:
     matplotlib.rcParams["svg.hashsalt"] = "whisper-onnx-lab"  # same graph, same file
     from matplotlib import pyplot
 
-    blocks = gather(model)
-    trunk = [block for block in blocks if not block.name.startswith("cross cache")]
-    branches = [block for block in blocks if block.name.startswith("cross cache")]
-    if len(trunk) > 12:  # a large model: the layers are alike, the first and last ones are enough
-        layers = [block for block in trunk if block.name.startswith("layer ")]
-        trunk = [block for block in trunk if block not in layers[2:-1]]
+    trunk, branches = _trunk_and_branches(gather(model))
     height = len(trunk) + (1.4 if branches else 0)
     figure, axes = pyplot.subplots(figsize=(12.8, 0.92 * height + 1.2), dpi=100, layout="constrained")
     axes.set(xlim=(0, 12.8), ylim=(-height - 0.3, 0.9), title=web.drawn(title))
@@ -102,16 +97,31 @@ def draw(model: onnx.ModelProto, title: str, stem: Path) -> list[Path]:
         if i:
             axes.annotate("", (6.4, -i + 0.36), (6.4, -i + 0.64), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     _branches(axes, branches, -len(trunk) - 0.3)
-    for x, (label, colour) in zip((2.4, 6.6), (("integer products", "quantized"), ("floating point", "float")),
-                                  strict=True):
-        axes.add_patch(pyplot.Rectangle((x, 0.56), 0.35, 0.22, color=COLOURS[colour]))
-        axes.text(x + 0.5, 0.67, label, va="center", fontsize=13)
+    _legend(axes)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
     for path in paths:
         with files.atomic(path) as temporary:
             figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
     pyplot.close(figure)
     return paths
+
+
+def _trunk_and_branches(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
+    """The blocks one below the other, and the cross caches beside them. Layers are alike: of many, two and the last."""
+    trunk = [block for block in blocks if not block.name.startswith("cross cache")]
+    branches = [block for block in blocks if block.name.startswith("cross cache")]
+    if len(trunk) > 12:
+        layers = [block for block in trunk if block.name.startswith("layer ")]
+        trunk = [block for block in trunk if block not in layers[2:-1]]
+    return trunk, branches
+
+
+def _legend(axes) -> None:
+    from matplotlib.patches import Rectangle
+
+    for x, label, colour in ((2.4, "integer products", "quantized"), (6.6, "floating point", "float")):
+        axes.add_patch(Rectangle((x, 0.56), 0.35, 0.22, color=COLOURS[colour]))
+        axes.text(x + 0.5, 0.67, label, va="center", fontsize=13)
 
 
 def _box(axes, block: Block, x: float, y: float, width: float, small: bool = False) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from whisper_lab import audio, console, files
 from whisper_lab.console import LabError
-from whisper_lab.record import door, examples, facts, picture
+from whisper_lab.record import examples, facts, middleware, picture
 from whisper_lab.record.listener import Listener
 from whisper_lab.record.save import Saved
 from whisper_lab.record.serve import KEEP_S
@@ -114,13 +114,13 @@ class Recorder:
         import gradio
 
         try:
-            door.check_room(self.folder, examples.size(label))
+            middleware.check_room(self.folder, examples.size(label))
             return str(examples.copy(label, self._place()))
         except LabError as error:
             raise gradio.Error(f"{error.problem}: {error.remedy}") from error
 
     def _keep(self, arrived: str | None) -> Mine:
-        door.check_room(self.folder, LARGEST_COPY)
+        middleware.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
         place = self._place()
         audio.write_wav(place / "speech.wav", samples)
@@ -178,20 +178,28 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
             gradio.Markdown(WAYS)
         results = [mine, *shown]
         save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        transcribe_button.click(None, None, None, js=LOOK)
-        opened = transcribe_button.click(recorder.open, [sound, mine, choice], answer, api_visibility="private",
-                                         show_progress="minimal", show_progress_on=answer[1])
-        opened.then(recorder.transcribe, [sound, mine, choice, language], [*results, *answer], api_name="transcribe",
-                    show_progress="minimal", show_progress_on=answer[1])
+        _listen_on_click(recorder, transcribe_button, [sound, mine, choice, language], results, answer)
         for button in clips:
             button.click(functools.partial(recorder.example, button.value), None, sound, api_visibility="private",
                          show_progress="hidden")
-        buttons = [save_button, transcribe_button]
-        sound.start_recording(None, None, buttons, js=REST)
-        for arrival in (sound.change, sound.clear):
-            arrival(None, None, buttons, js=WAKE)
+        _rest_while_recording(sound, [save_button, transcribe_button])
         page.load(None, None, insecure, js=INSECURE)
     return page
+
+
+def _listen_on_click(recorder: Recorder, button, given: list, results: list, answer: list) -> None:
+    """Transcribe: first the model is opened, which is shown, and then it hears. given: sound, state, way, language."""
+    button.click(None, None, None, js=LOOK)
+    shown = {"show_progress": "minimal", "show_progress_on": answer[1]}
+    opened = button.click(recorder.open, given[:3], answer, api_visibility="private", **shown)
+    opened.then(recorder.transcribe, given, [*results, *answer], api_name="transcribe", **shown)
+
+
+def _rest_while_recording(sound, buttons: list) -> None:
+    """What is being recorded cannot be saved yet: the buttons wait for it."""
+    sound.start_recording(None, None, buttons, js=REST)
+    for arrival in (sound.change, sound.clear):
+        arrival(None, None, buttons, js=WAKE)
 
 
 def _voice(limit_s: float) -> tuple:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, confidence, console, languages, names, transcripts
+from whisper_lab import checkpoints, confidence, console, languages, names, sessions, transcripts
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, Options
@@ -50,11 +50,10 @@ class Listener:
         self.graphs = names.chosen_name(model, model_dir)
 
     def _precisions(self, name: str) -> list[str]:
-        return [precision for precision in names.PRECISIONS
-                if all(path.is_file() for path in names.pair(self.model_dir, name, precision).values())]
+        return sessions.written(self.model_dir, name)
 
     def choices(self) -> list[str]:
-        """The best first: the exported graphs that are there, then PyTorch, which is always."""
+        """The fastest first: the exported graphs that are there, then PyTorch, which is always."""
         return [*(GRAPHS + precision for precision in self._precisions(self.graphs)), PYTORCH]
 
     def spec(self) -> tuple[FeatureSpec, str]:

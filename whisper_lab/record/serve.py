@@ -21,7 +21,7 @@ from pathlib import Path
 
 from whisper_lab import console, hub, locks, web
 from whisper_lab.console import LabError
-from whisper_lab.record import certificate, door
+from whisper_lab.record import certificate, middleware
 
 LOCAL = ("127.0.0.1", "localhost")
 PORTS = range(7860, 7880)
@@ -112,7 +112,7 @@ def prepare(wanted: Settings, convert: Callable, folder: Path):
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
         "server_name": wanted.host, "auth_message": "The terminal that runs this page shows user and password.",
-        "max_file_size": door.LARGEST_FILE, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
+        "max_file_size": middleware.LARGEST_FILE, "run_history": False, "enable_monitoring": False, "ssr_mode": False,
         "mcp_server": False, "pwa": False, "footer_links": [], "css_paths": app.HERE / "page.css",
         "prevent_thread_lock": True, "quiet": True, "show_error": True,
     }
@@ -137,21 +137,21 @@ def environment(folder: Path) -> None:
         os.environ[name] = ",".join(sorted({*filter(None, os.environ.get(name, "").split(",")), *here}))
 
 
-def rules(wanted: Settings, uploads: Path | None) -> door.Rules:
+def rules(wanted: Settings, uploads: Path | None) -> middleware.Rules:
     """Under which names this page is known, and where uploads go; None: it takes none."""
     everywhere = wanted.host in ("0.0.0.0", "::", "")
     names = {name.lower() for name in certificate.addresses(wanted.host)} | web.LOCAL
     if everywhere:  # as others on this network may call this machine
         names |= {f"{socket.gethostname().lower()}.local"}
-    return door.Rules(frozenset(names | {name.lower() for name in wanted.allow_host or ()}), everywhere, uploads,
+    return middleware.Rules(frozenset(names | {name.lower() for name in wanted.allow_host or ()}), everywhere, uploads,
                       wanted.share)
 
 
-def launch(page, options: dict, allowed: door.Rules) -> str | None:
+def launch(page, options: dict, allowed: middleware.Rules) -> str | None:
     """Start serving; returns the public address, None where there is none. Raises LabError where it cannot listen."""
     with contextlib.redirect_stdout(io.StringIO()):  # Gradio explains itself at length; `announce` says what matters
         try:
-            public = page.launch(_app=door.application(allowed), **options)[2]
+            public = page.launch(_app=middleware.application(allowed), **options)[2]
             if public:
                 allowed.add_public(public)
             return public
@@ -270,7 +270,7 @@ def _from_file(path: Path) -> str:
 
 
 def checker(user: str, password: str) -> Callable[[str, str], bool]:
-    """Compares in constant time. How often one may try is the door's affair: it knows who asks."""
+    """Compares in constant time. How often one may try is the middleware's affair: it knows who asks."""
     def check(given_user: str, given_password: str) -> bool:
         right = hmac.compare_digest(f"{user}\n{password}".encode(), f"{given_user}\n{given_password}".encode())
         if not right:

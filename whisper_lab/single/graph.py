@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from whisper_lab import console, external_data, files, machine, names, seals
+from whisper_lab import console, external_data, files, machine, names, precisions, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.export import metadata
 from whisper_lab.single.blocks import Block, typed
@@ -25,12 +25,23 @@ def path_of(folder: str | Path, name: str, precision: str, given: str = "samples
     return Path(folder) / names.graph_file(name, PART if given == "samples" else f"{PART}_{given}", precision)
 
 
+def find(folder: str | Path, name: str, asked: str | None, given: str = "samples") -> Path:
+    """The single graph of the precision that is asked for; None: the fastest that is there, else that could be."""
+    if asked:
+        return path_of(folder, name, asked, given)
+    if precision := precisions.fastest(lambda one: [path_of(folder, name, one, given)]):
+        precisions.tell(precision, folder)
+    else:
+        precision = precisions.fastest(lambda one: names.pair(folder, name, one).values()) or sessions.FASTEST_FIRST[0]
+    return path_of(folder, name, precision, given)
+
+
 def command(path: Path) -> str:
     """The command that writes the single graph of this name, as a shell takes it."""
     name, _, rest = path.stem.partition(f"_{PART}")
     precision = rest.rpartition("_")[2]
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
-             *(["--precision", precision] if precision in names.PRECISIONS else []),
+             "--precision", precision if precision in names.PRECISIONS else "fp32",
              *(["--input", "wav"] if rest.startswith("_wav") else []),
              *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
     return shlex.join(words)
@@ -153,7 +164,8 @@ def report(row: dict, name: str, model_dir: str, threads: int | None = None, out
         return "not timed" if row[key] is None else f"{row[key]:.{digits}f}"
 
     over = row["size_bytes"] - row["pair_bytes"]
-    console.table(f"{name} in {model_dir}", ["file", "MB", "over the pair", "operators", "s", "pair s", "ratio"],
+    console.table(f"{name} in {model_dir}",
+                  ["file", "MB", "MB more than the pair", "operators", "time s", "the pair's s", "time, pair = 1"],
                   [[row["file"], f"{row['size_bytes'] / 1e6:.2f}", f"{over / 1e6:+.2f}", row["operators"],
                     seconds("seconds"), seconds("pair_seconds"), seconds("time_ratio", 2)]])
     path = REPORTS / f"single-{name}.json"

@@ -90,7 +90,7 @@ def document_of(heard: Heard, model: dict | None, errors: Errors | None, seconds
 def show_speakers(heard: Heard) -> None:
     """A row for each speaker."""
     spoken = [sum(turn.length for turn in heard.turns if turn.speaker == i) for i in range(len(heard.names))]
-    columns, rows = ["speaker", "s", "% of speech", "turns"], []
+    columns, rows = ["speaker", "s of speech", "% of speech", "turns"], []
     for i, name in enumerate(heard.names):
         share, count = 100 * spoken[i] / sum(spoken), sum(turn.speaker == i for turn in heard.turns)
         rows.append([name, f"{spoken[i]:.1f}", f"{share:.0f}", count])

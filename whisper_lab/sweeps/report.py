@@ -61,7 +61,7 @@ def _clocks(group: dict) -> Section:
              with_interval(one["time_s"]), with_interval(one["rtf"]), with_interval(one["energy_j"]),
              with_interval(one["power_w"]), number(one["edp_js"]["mean"], 4), number(one["ed2p_js2"]["mean"], 4),
              number(one["throttled"])] for one in group["clocks"]]
-    columns = ["clock MHz", "actual", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
+    columns = ["clock MHz", "measured MHz", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
     intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs."
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
@@ -117,15 +117,17 @@ def _balance(name: str, best: dict, limit: float, several: bool) -> str:
 
 def _comparison(factor: str, clusters: list[list[dict]]) -> Section:
     title = f"{FACTORS[factor].capitalize()} against energy"
-    columns = [FACTORS[factor], "parameters", "clock", "RTF", "ratio", "energy J", "J per s of audio", "ratio",
-               "J per token", "power W", "WER"]
     tables, notes = [], []
     for cluster in clusters:
-        rows = [[entry["value"], number(entry["parameters"], 9), clock(entry["freq_mhz"]),
-                 with_interval(entry["rtf"]), number(entry["rtf_ratio"]), with_interval(entry["energy_j"]),
+        clocks = [[clock(entry["freq_mhz"])] for entry in cluster]
+        differ = len({one for one, in clocks}) > 1  # else the column would say nothing
+        columns = [FACTORS[factor], "parameters", *["clock"] * differ, "RTF", "RTF, first = 1", "J per s of sound",
+                   "J, first = 1", "J per token", "power W", "WER"]
+        rows = [[entry["value"], number(entry["parameters"], 9), *mhz * differ,
+                 with_interval(entry["rtf"]), number(entry["rtf_ratio"]),
                  with_interval(entry["j_per_audio_s"]), number(entry["j_per_audio_s_ratio"]),
                  number(entry["j_per_token"]["mean"]), with_interval(entry["power_w"]),
-                 number(entry["wer"]["mean"])] for entry in cluster]
+                 number(entry["wer"]["mean"])] for entry, mhz in zip(cluster, clocks, strict=True)]
         tables.append(Table(title, columns, rows))
         if any(entry["energy_j"]["mean"] is None for entry in cluster):
             notes.append("Where energy is unknown the real-time factor compares, not the joules.")
@@ -140,7 +142,7 @@ def _real_time(groups: list[dict]) -> Section:
             for group in groups for one in group["clocks"] if one["rtf"]["mean"] is not None]
     return Section("Real-time factor against energy", "Below 1, a second of audio takes less than a second.", [],
                    "real-time", [Table("Real-time factor against energy", ["configuration", "clock", "RTF",
-                                       "real time", "J per s of audio", "power W"], rows)])
+                                       "real time", "J per s of sound", "power W"], rows)])
 
 
 def _work(groups: list[dict]) -> Section:
@@ -156,7 +158,7 @@ def _work(groups: list[dict]) -> Section:
                      number(kind["idle_w"])])
     intro = ("Encoding is one dense pass over the sound, as in image models, bound by arithmetic; decoding reads all "
              "weights and caches once a token, as text generation does, bound by memory.")
-    columns = ["configuration", *names, "tokens per s of audio", "memory MiB", "bytes a parameter", "GPU memory GB",
+    columns = ["configuration", *names, "tokens per s of sound", "memory MiB", "bytes a parameter", "GPU memory GB",
                "power W", "idle W"]
     return Section("Workload and memory", intro, [], None, [Table("Workload and memory", columns, rows)])
 
@@ -212,4 +214,4 @@ def show(parts: list, made: dict) -> None:
         for table in part.tables:
             console.table(table.title, table.columns, table.rows)
         for note in part.notes if part.title != "Completeness" else []:
-            console.result(note)
+            console.sentence(note)

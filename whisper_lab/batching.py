@@ -1,4 +1,4 @@
-"""Several clips of one command line at once: their windows are decoded together, their transcripts come in order."""
+"""Batches of clips: those of one command line are decoded together, and their transcripts come in order."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ from whisper_lab.transcribe import Transcript
 Hear = Callable[[list, Callable[[float], object]], list[Transcript]]  # recordings, called with the s done
 
 
-class Together:
+class Batcher:
     """Gives the transcript of one clip after the other; the next few are loaded and heard with it.
 
     ::
 
-        together = Together(clips, hear, batch_size, window_s, results.has)
-        together(clips[0])       # loads and hears some
-        together(clips[1])       # was heard already
+        batcher = Batcher(clips, hear, batch_size, window_s, results.has)
+        batcher(clips[0])       # loads and hears some
+        batcher(clips[1])       # was heard already
     """
 
     def __init__(self, clips: Sequence[Path], hear: Hear, batch_size: int, window_s: float,

@@ -1,7 +1,7 @@
-"""Where a long recording is cut, so that its stretches can be heard side by side: in real pauses, or not at all.
+"""Where a long recording is cut, so that its chunks can be heard side by side: in real pauses, or not at all.
 
 A decoder that writes a token of four windows at once takes less than twice as long as for one, but in a recording each
-window begins where the one before it ended. So the recording is cut into as many stretches as windows are heard at
+window begins where the one before it ended. So the recording is cut into as many chunks as windows are heard at
 once, and each goes on by itself, window after window. A cut through a word would cost that word, and one between two
 words of a phrase may cost both. So around each place that divides the recording evenly the longest pause is looked
 for, by Silero's voice activity detector where it is here, else by the level; where there is none, nothing is cut.
@@ -17,14 +17,14 @@ import numpy as np
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 
-SHORTEST = 3.0  # windows; in a shorter stretch the last window, which is not full, outweighs what is gained
+SHORTEST = 3.0  # windows; in a shorter chunk the last window, which is not full, outweighs what is gained
 NEAR = 6.0  # s on both sides of the even place: someone who reads aloud pauses every three to five
 PAUSE = 0.3  # s; between phrases. Shorter ones are found within words
 Pauses = Callable[[np.ndarray], list[tuple[float, float]]]  # float32 [n] -> (start, end) of each, s
 
 
 def cuts(samples: np.ndarray, rate: int, window: int, most: int, pauses: Pauses | None = None) -> list[int]:
-    """Where float32 [n] at `rate` Hz is cut into at most `most` stretches: positions in samples, in order; [] nowhere.
+    """Where float32 [n] at `rate` Hz is cut into at most `most` chunks: positions in samples, in order; [] nowhere.
 
     window: samples in the model's window. pauses: what finds them in a piece of the recording; None: `finder`.
     """

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.test_transcribe import RATE, ToneListener, hiss, regular_spans, tones
-from whisper_lab import audio, stretches
+from whisper_lab import audio, chunking
+from whisper_lab.batching import Batcher
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import word_errors
-from whisper_lab.together import Together
 from whisper_lab.transcribe import Transcript, side_by_side, transcribe, transcribe_many
 
 MEDIA = Path(__file__).resolve().parent.parent / "media"
@@ -45,10 +45,10 @@ def speech(seconds: float, pause: float = 0.7) -> tuple[np.ndarray, list[tuple[f
 def test_cuts_fall_in_the_longest_pauses_near_the_even_places():
     """Found by the level: no detector is here."""
     samples, _ = speech(150)
-    found = stretches.cuts(samples, RATE, WINDOW, 4)
+    found = chunking.cuts(samples, RATE, WINDOW, 4)
     assert len(found) == 3 and found == sorted(found)
     for i, cut in enumerate(found, 1):
-        assert abs(cut / len(samples) - i / 4) * len(samples) <= stretches.NEAR * RATE
+        assert abs(cut / len(samples) - i / 4) * len(samples) <= chunking.NEAR * RATE
         assert np.abs(samples[cut - RATE // 5:cut + RATE // 5]).max() < 0.01
 
 
@@ -56,32 +56,32 @@ def test_of_several_pauses_the_longest_is_taken_and_of_equals_the_nearest():
     def pauses(piece):  # of 16 s, whose middle is the even place
         return [(1.0, 1.9), (5.0, 5.9), (12.0, 12.2)]
 
-    (cut,) = stretches.cuts(np.zeros(60 * RATE, np.float32), RATE, WINDOW, 2, pauses)
-    assert cut / RATE == pytest.approx(30 - stretches.NEAR + 5.45, abs=0.03)
+    (cut,) = chunking.cuts(np.zeros(60 * RATE, np.float32), RATE, WINDOW, 2, pauses)
+    assert cut / RATE == pytest.approx(30 - chunking.NEAR + 5.45, abs=0.03)
 
 
 def test_what_is_no_speech_to_the_detector_is_cut_where_it_is_quiet():
     """Singing, for one: tones that it calls one long pause."""
     spans = [(start, start + 1.2) for start in np.arange(0, 60, 1.7)]
-    (cut,) = stretches.cuts(tones(*spans, duration=61), RATE, WINDOW, 2, lambda piece: [(0.0, len(piece) / RATE)])
+    (cut,) = chunking.cuts(tones(*spans, duration=61), RATE, WINDOW, 2, lambda piece: [(0.0, len(piece) / RATE)])
     assert all(not start < cut / RATE < end for start, end in spans)
 
 
 @pytest.mark.parametrize("found", [[], [(3.0, 3.1)]])
 def test_without_a_pause_there_is_no_cut(found):
-    assert stretches.cuts(np.zeros(90 * RATE, np.float32), RATE, WINDOW, 3, lambda piece: found) == []
+    assert chunking.cuts(np.zeros(90 * RATE, np.float32), RATE, WINDOW, 3, lambda piece: found) == []
 
 
 @pytest.mark.parametrize(("seconds", "most", "parts"), [(59, 4, 1), (61, 4, 2), (91, 4, 3), (900, 4, 4), (900, 1, 1)])
-def test_a_stretch_is_several_windows_long(seconds, most, parts):
+def test_a_chunk_is_several_windows_long(seconds, most, parts):
     samples = np.zeros(seconds * RATE, np.float32)
-    assert len(stretches.cuts(samples, RATE, WINDOW, most, lambda piece: [(1.0, 2.0)])) == parts - 1
+    assert len(chunking.cuts(samples, RATE, WINDOW, most, lambda piece: [(1.0, 2.0)])) == parts - 1
 
 
 def test_only_sound_near_the_cuts_is_looked_at():
     heard = []
-    stretches.cuts(np.zeros(900 * RATE, np.float32), RATE, WINDOW, 4, lambda piece: heard.append(len(piece)) or [])
-    assert len(heard) == 3 and sum(heard) <= 3 * 2 * stretches.NEAR * RATE
+    chunking.cuts(np.zeros(900 * RATE, np.float32), RATE, WINDOW, 4, lambda piece: heard.append(len(piece)) or [])
+    assert len(heard) == 3 and sum(heard) <= 3 * 2 * chunking.NEAR * RATE
 
 
 def test_silero_is_asked_where_it_is_here_and_never_fetched(monkeypatch):
@@ -90,9 +90,9 @@ def test_silero_is_asked_where_it_is_here_and_never_fetched(monkeypatch):
 
     monkeypatch.setattr(store, "obtain", lambda *_: pytest.fail("fetched"))
     samples, _ = speech(12)
-    level = stretches.finder()(samples)
+    level = chunking.finder()(samples)
     monkeypatch.setattr(models, "here", lambda name: MEDIA / "kitchen.wav")  # no graph: the level serves
-    assert stretches.finder()(samples) == level
+    assert chunking.finder()(samples) == level
 
     class Detector:
         def __init__(self, graph):
@@ -104,7 +104,7 @@ def test_silero_is_asked_where_it_is_here_and_never_fetched(monkeypatch):
             return likely
 
     monkeypatch.setattr(voice, "SpeechDetector", Detector)
-    ((start, end),) = stretches.finder()(samples)
+    ((start, end),) = chunking.finder()(samples)
     assert start == pytest.approx(100 * 0.032 + voice.MARGIN) and end == pytest.approx(150 * 0.032 - voice.MARGIN)
 
 
@@ -148,8 +148,8 @@ def test_text_before_each_window_needs_one_after_the_other(listener):
     assert short.condition
 
 
-def test_all_stretches_have_the_language_of_the_first(listener):
-    """A later stretch sounds Welsh by itself: it is decoded again, in the language of the first."""
+def test_all_chunks_have_the_language_of_the_first(listener):
+    """A later chunk sounds Welsh by itself: it is decoded again, in the language of the first."""
     original, asked, languages = listener.step, [], listener.rules.languages
     spans, duration = regular_spans(70)
 
@@ -211,17 +211,17 @@ def test_clips_are_heard_in_batches_and_handed_out_in_order(tmp_path):
 
     paths = clips(tmp_path, 1, 2, 3, 4, 70, 5, 6)
     (tmp_path / "1.wav").write_text("no sound")
-    together, languages = Together(paths, hear, 3, 10.0, lambda clip: clip == paths[2]), []
+    batcher, languages = Batcher(paths, hear, 3, 10.0, lambda clip: clip == paths[2]), []
     for path in paths:
         if path == paths[1]:
             with pytest.raises(LabError, match="1.wav"):
-                together(path)
+                batcher(path)
         elif path != paths[2]:
-            found = together(path)
+            found = batcher(path)
             languages.append(found.language)
             assert found.seconds > 0
     assert languages == ["1", "4", "70", "5", "6"] and heard == [[1, 4, 70], [5, 6]]
-    assert together(paths[0]).language == "1" and heard[2:] == [[1]]  # named twice
+    assert batcher(paths[0]).language == "1" and heard[2:] == [[1]]  # named twice
 
 
 def test_clips_that_cannot_be_heard_together_are_heard_one_by_one(tmp_path):
@@ -231,11 +231,11 @@ def test_clips_that_cannot_be_heard_together_are_heard_one_by_one(tmp_path):
         return [Transcript(duration=1.0) for _ in recordings]
 
     paths = clips(tmp_path, 1, 2, 3)
-    together = Together(paths, hear, 4, 10.0)
-    together(paths[0])
+    batcher = Batcher(paths, hear, 4, 10.0)
+    batcher(paths[0])
     with pytest.raises(LabError, match="not a number"):
-        together(paths[1])
-    together(paths[2])
+        batcher(paths[1])
+    batcher(paths[2])
 
 
 def test_the_command_line_prints_what_it_prints_one_by_one(call_script, nano, nano_export, tmp_path):

@@ -1,4 +1,4 @@
-"""What stands before a Gradio page: who may ask (web.py), for what, how much may be sent, how often one may guess.
+"""ASGI middleware before a Gradio page: who may ask (web.py), for what, how much may be sent, how often one may guess.
 
 Gradio's own rules are for pages that anyone may embed. These are for a page on a machine that a class shares: it is
 outside Gradio's application, so that nothing is answered, not even the preflight of a foreign site, before it agrees.
@@ -53,8 +53,8 @@ class Rules:
         self.hosts |= {address.partition("://")[2]}
 
 
-class Door:
-    """An ASGI application around another."""
+class Guard:
+    """An ASGI application around another: it passes on what the rules allow."""
 
     def __init__(self, app, rules: Rules):
         self.app, self.rules, self.guesses, self.coming = app, rules, Guesses(), 0
@@ -101,7 +101,7 @@ class Door:
         if wait := self.guesses.wait(address):
             return await _refuse(scope, receive, send, 429, f"too many wrong passwords: wait {wait:.0f} s",
                                  [(b"retry-after", b"%d" % (wait + 1))])
-        self.guesses.add(address)  # before the answer is known: a thousand at once would all find the door open
+        self.guesses.add(address)  # before the answer is known: a thousand at once would all be let in
 
         async def watched(message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -170,12 +170,12 @@ def check_room(folder: Path, expected: int) -> None:
 
 
 def application(rules: Rules):
-    """Gradio's application with a Door before everything else in it, for `launch(_app=...)`."""
+    """Gradio's application with a Guard before everything else in it, for `launch(_app=...)`."""
     from gradio.routes import App, ORJSONResponse
 
     class Guarded(App):
         def build_middleware_stack(self):
-            return Door(super().build_middleware_stack(), rules)
+            return Guard(super().build_middleware_stack(), rules)
 
     return Guarded(default_response_class=ORJSONResponse)
 
