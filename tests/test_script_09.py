@@ -154,7 +154,7 @@ def test_into_a_pipe_go_committed_lines_only(command, tmp_path, references):
     assert times["latency_p50_s"] is None and "real time" in times["reason"]
     assert (tmp_path / "reports" / "stream-whisper-nano.txt").read_text(encoding="utf-8").splitlines() == lines
     notes = done.stderr.decode()
-    for words in ("no int8 pair", "real-time factor", "waited", "against batch", "against the reference", "dropouts"):
+    for words in ("no int8 graphs", "real-time factor", "waited", "against batch", "against the reference", "dropouts"):
         assert words in notes
 
 

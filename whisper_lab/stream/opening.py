@@ -1,5 +1,7 @@
 """Opens what listens: the graphs that are the fastest here, and the detector that says where someone speaks."""
 
+import time
+
 from whisper_lab import audio, confidence, console, names, precisions
 from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
@@ -13,9 +15,10 @@ def open_graphs(model: str | None, folder: str, precision: str | None, threads: 
 
     In a process of its own: it makes the shared pool of threads. Raises LabError as OnnxWhisper.
     """
-    name = names.chosen_name(model, folder)
+    started, name = time.perf_counter(), names.chosen_name(model, folder)
     precision = precisions.choose(folder, name, precision, provider=provider)
     runtime = OnnxWhisper(folder, name, precision, threads, shared_pool=True, provider=provider)
+    console.note("graphs", f"{name} {precision}", f"opened in {time.perf_counter() - started:.2f} s")
     confidence.tell_what_it_knows(name, language)
     return runtime
 
