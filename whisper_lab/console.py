@@ -254,7 +254,7 @@ def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
     """A bar over the seconds of a recording, with the time that is left; yields what is called with the s done.
 
     Nothing is shown for what fits into a window, where it would stand at 0 until all is done; where nobody looks; and
-    where tqdm, which the runtime can do without, is not installed. It takes longer to load than to write a short text.
+    where tqdm, which the runtime can do without, is not installed. Loading it is a part of the time to the first text.
     """
     bar = None
     if seconds > ONE_STEP and sys.stderr.isatty():

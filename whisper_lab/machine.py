@@ -65,7 +65,7 @@ def one_line(card: dict, language: str = "en") -> str:
 
 def version(package: str) -> str | None:
     """The installed version of a package, read from its metadata (the package is not imported), or None."""
-    from importlib import metadata  # 16 ms that a transcript does not need
+    from importlib import metadata  # it loads much that a transcript does not need
 
     try:
         return metadata.version(package)

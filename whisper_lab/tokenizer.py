@@ -1,7 +1,7 @@
 """A checkpoint's tokenizer: tokens to text from a table of bytes, text to tokens with the tokenizers library.
 
 A transcript needs the first direction alone, for a few dozen of some 50,000 tokens, and the library reads 4 MB of JSON
-into its tables for both: more memory than the encoder's weights. So 03 writes a table of all tokens beside the graphs,
+into its tables for both, at every start. So 03 writes a table of all tokens beside the graphs,
 a line each, the token's bytes in base64 and its id. That is the form of openai-whisper's vocabularies (*.tiktoken) and
 of sherpa-onnx's tokens.txt, here with the special tokens. A checkpoint, and graphs of an earlier 03, have
 tokenizer.json alone.
@@ -78,7 +78,7 @@ def write_table(folder: Path, size: int) -> Path:
 
 
 def _from_table(folder: Path) -> Tokenizer:
-    """Lines are found, not cut: as 50,000 objects they would take four times the room."""
+    """Lines are found, not cut: as 50,000 objects they would take much more room."""
     path = folder / TABLE
     try:
         text = files.read_bytes(path)
