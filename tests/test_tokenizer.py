@@ -105,6 +105,17 @@ def test_a_changed_table_is_noticed(graphs):
     assert f"{path} is damaged, or was changed" in caught.value.problem
 
 
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_table_that_is_not_whole_is_noticed_without_seals_too(graphs, keep):
+    """Its missing tokens would be missing in the text."""
+    path = names.runtime_folder(graphs, NAME) / TABLE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:keep] if keep >= 0 else [*lines, lines[-1]]))
+    with pytest.raises(LabError) as caught:
+        OnnxWhisper(graphs, NAME, "int8", threads=1, verify=False)
+    assert str(path.parent) in caught.value.problem and "03-export-encoder-decoder.py" in caught.value.remedy
+
+
 def test_graphs_of_an_earlier_export_have_no_table(graphs, nano_export, noise_features):
     files = names.runtime_folder(graphs, NAME)
     new = OnnxWhisper(graphs, NAME, "int8", threads=1)

@@ -85,6 +85,9 @@ class OnnxWhisper:
         try:
             self.tokenizer = Tokenizer.from_folder(files)
             self.rules, self.spec = TokenRules.from_folder(files, self.tokenizer), FeatureSpec.from_folder(files)
+            if self.tokenizer.lines not in (None, self.rules.vocab_size):  # the rest would be missing in the text
+                raise LabError(f"{files / TABLE} has {self.tokenizer.lines} tokens, the model {self.rules.vocab_size}",
+                               "write it again")
         except LabError as error:
             raise LabError(f"the graphs' runtime files cannot be read: {error.problem}",
                            f"write them again: {self.command}") from error

@@ -1,10 +1,9 @@
 """A checkpoint's tokenizer: tokens to text from a table of bytes, text to tokens with the tokenizers library.
 
 A transcript needs the first direction alone, for a few dozen of some 50,000 tokens, and the library reads 4 MB of JSON
-into its tables for both, at every start. So 03 writes a table of all tokens beside the graphs,
-a line each, the token's bytes in base64 and its id. That is the form of openai-whisper's vocabularies (*.tiktoken) and
-of sherpa-onnx's tokens.txt, here with the special tokens. A checkpoint, and graphs of an earlier 03, have
-tokenizer.json alone.
+into its tables for both, at every start. So 03 writes a table of all tokens beside the graphs, a line each, the
+token's bytes in base64 and its id. That is the form of openai-whisper's vocabularies (*.tiktoken) and of sherpa-onnx's
+tokens.txt, here with the special tokens. A checkpoint, and graphs of an earlier 03, have tokenizer.json alone.
 """
 
 import base64
@@ -26,10 +25,11 @@ AGAIN = "download the checkpoint again"
 class Tokenizer:
     """The tokens of one checkpoint by their ids. Bytes are looked up when they are asked for."""
 
-    def __init__(self, folder: Path, named: Callable[[int], bytes], special: dict[str, int]):
-        """folder: what `encode` reads; named: the bytes of a token; special: ids of tokens like <|en|>, by name."""
+    def __init__(self, folder: Path, named: Callable[[int], bytes], special: dict[str, int], lines: int | None = None):
+        """folder: what `encode` reads; named: the bytes of a token; special: ids of tokens like <|en|>, by name;
+        lines: of the table, one for each id of the model's vocabulary; None: there is no table."""
         self._folder, self._named, self._known, self._encoder = folder, named, {}, None
-        self.special = special
+        self.special, self.lines = special, lines
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "Tokenizer":
@@ -97,7 +97,8 @@ def _from_table(folder: Path) -> Tokenizer:
         except ValueError as error:
             raise LabError(f"{path} is damaged at token {token}", "write the graphs again with 03") from error
 
-    return Tokenizer(folder, named, _special((int(found[1]), named(int(found[1]))) for found in OPENING.finditer(text)))
+    special = _special((int(found[1]), named(int(found[1]))) for found in OPENING.finditer(text))
+    return Tokenizer(folder, named, special, len(ends) - 1)
 
 
 def _from_document(folder: Path, found: dict) -> Tokenizer:
