@@ -63,6 +63,9 @@ class OnnxWhisper:
         encoder, decoder, self.facts = sessions.open_pair(folder, name, precision, optimized, threads, shared_pool,
                                                           checks, provider)
         sessions.check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
+        if self.tokenizer.lines not in (None, self.rules.vocab_size):  # the rest would be missing in the text
+            raise LabError(f"{files / TABLE} has {self.tokenizer.lines} tokens, the model {self.rules.vocab_size}",
+                           f"write it again: {self.command}")
         try:
             self._connect(encoder, decoder)
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -85,9 +88,6 @@ class OnnxWhisper:
         try:
             self.tokenizer = Tokenizer.from_folder(files)
             self.rules, self.spec = TokenRules.from_folder(files, self.tokenizer), FeatureSpec.from_folder(files)
-            if self.tokenizer.lines not in (None, self.rules.vocab_size):  # the rest would be missing in the text
-                raise LabError(f"{files / TABLE} has {self.tokenizer.lines} tokens, the model {self.rules.vocab_size}",
-                               "write it again")
         except LabError as error:
             raise LabError(f"the graphs' runtime files cannot be read: {error.problem}",
                            f"write them again: {self.command}") from error
