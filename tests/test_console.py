@@ -117,11 +117,11 @@ def test_help_shows_what_is_usual_and_help_all_the_rest(capsys):
 
 # In a terminal -------------------------------------------------------------------------------------------------------
 
-def terminal(code: str, columns: int = 80) -> str:
+def terminal(code: str, columns: int = 80, given: dict[str, str] | None = None) -> str:
     """What a Python program writes to a terminal of this width, on stdout and stderr."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")} | (given or {})
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.DEVNULL, stdout=theirs,
                                stderr=theirs, cwd=ROOT, env={**environment, "TERM": "xterm"})
     return re.sub(r"\x1b\[[0-9;]*m", "", pseudo_terminal.shown(process, ours, theirs))
@@ -434,3 +434,12 @@ def test_help_fits_a_screen(script, call_script, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = call_script(script, "--help")
     assert status == 0 and len(out.splitlines()) <= 45 and "--help-all" in out
+
+
+def test_a_width_that_is_none_is_not_taken():
+    for given in ("-5", "0", "abc"):
+        shown = terminal("""
+            from whisper_lab import console
+            console.error(console.LabError("a problem", "a remedy"))
+            """, given={"COLUMNS": given})
+        assert [line.strip() for line in shown.splitlines()] == ["error: a problem", "try: a remedy"], given

@@ -136,7 +136,7 @@ TYPED = re.compile(r"(?:^ *(?:try: )?|(?<=[:;,] )|(?<=or ))(?=(?:[A-Z_]+=\S+ )*(
 def columns_of(stream) -> int | None:
     """How wide the terminal is that a stream writes to; None: it writes to none."""
     try:
-        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns \
+        return max(0, int(os.environ.get("COLUMNS", 0))) or os.get_terminal_size(stream.fileno()).columns or None \
             if stream.isatty() else None
     except (AttributeError, OSError, ValueError):
         return None
