@@ -54,10 +54,9 @@ class Tokenizer:
         if self._encoder is None:
             from tokenizers import Tokenizer as Library
 
+            found = json.dumps(tokenizer_document(self._folder))
             try:
-                self._encoder = Library.from_str(json.dumps(tokenizer_document(self._folder)))
-            except LabError:
-                raise
+                self._encoder = Library.from_str(found)
             except Exception as error:  # a bare Exception for what it cannot read
                 raise LabError(f"the tokenizer in {self._folder} cannot be read: {error}", AGAIN) from error
         return self._encoder.encode(text, add_special_tokens=False).ids

@@ -137,7 +137,7 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
     checkpoint either.
     """
     name = name_for(model or os.environ.get("WHISPER_LAB_MODEL") or DEFAULT)
-    reason, missing = f"no graphs of {name} in {folder}", ""
+    reason = ""
     for precision in [wanted] if wanted else sessions.written(folder, name):
         runtime = OnnxWhisper(folder, name, precision, threads)
         if runtime.has_attention:
@@ -148,8 +148,8 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
         if wanted:
             raise LabError(f"the {precision} graphs of {name} cannot tell when a word was said",
                            f"write graphs that can: {command}")
-        missing = missing or f"the graphs of {name} cannot tell when a word was said; to write some that can: {command}"
-    return _pytorch(model, threads, missing or reason)
+        reason = reason or f"the graphs of {name} cannot tell when a word was said; to write some that can: {command}"
+    return _pytorch(model, threads, reason or f"no graphs of {name} in {folder}")
 
 
 def _pytorch(model: str | None, threads: int | None, reason: str):
