@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, metrics
+from whisper_lab import audio, console, metrics
 from whisper_lab.console import LabError
 from whisper_lab.speakers import turns
 from whisper_lab.speakers.turns import Turn
@@ -264,6 +264,12 @@ def test_the_fastest_graphs_that_know_word_times_are_taken(open_with):
 def test_without_such_graphs_the_words_come_from_pytorch(open_with, nano):
     runtime, facts = open_with(["int8"])
     assert facts["precision"] == "PyTorch, float32" and runtime.rules.vocab_size
+
+
+def test_the_fastest_are_named_and_the_command_is_the_last_word(open_with, capsys):
+    console.set_up_notes(20)
+    open_with(["fp16", "int4", "int8"])
+    assert "to write some that can: python 03 --precision int8 --alignment-heads)\n" in capsys.readouterr().err
 
 
 def test_graphs_that_were_asked_for_and_do_not_know_are_an_error(open_with):
