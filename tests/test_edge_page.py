@@ -3,7 +3,6 @@
 How it loads, and what it loads, is in test_edge_loading.py.
 """
 
-import json
 import re
 import time
 from pathlib import Path
@@ -173,10 +172,3 @@ def test_the_build_says_what_is_missing(graph, tmp_path):
     done = edge_page.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is not an ONNX graph" in done.stderr
     assert edge_page.build("--weights", "x").returncode == 2 and edge_page.build("--ask-above", "ten").returncode == 2
-
-
-def test_the_lock_file_pins_and_names_no_registry():
-    lock = json.loads((edge_page.WEB / "package-lock.json").read_text())
-    wanted = json.loads((edge_page.WEB / "package.json").read_text())["dependencies"]
-    assert {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted} == wanted
-    assert all("integrity" in entry and "resolved" not in entry for path, entry in lock["packages"].items() if path)

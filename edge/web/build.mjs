@@ -2,11 +2,11 @@
 //
 // Nothing is compiled: dist/ holds the files beside this one, onnxruntime-web's WebAssembly, and the graph.
 // Any web server can hand them out; none of them talks to one again once they are loaded.
-import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runtime as installedRuntime } from "./install.mjs";
 import { megabytes } from "./page.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -99,11 +99,7 @@ if (!existsSync(model))
 if (existsSync(`${model}.data`))
   fail(`${model} has its weights in a second file: too large for a page`, "take a smaller precision or model");
 const about = describe(model);
-const runtime = join(here, "node_modules", "onnxruntime-web", "dist");
-if (!existsSync(runtime)) {
-  console.error("onnxruntime-web: installing (first build; pinned in package-lock.json)");
-  execFileSync("npm", ["ci", "--ignore-scripts"], { cwd: here, stdio: "inherit", shell: process.platform === "win32" });
-}
+const runtime = installedRuntime();
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(join(out, "ort"), { recursive: true });
