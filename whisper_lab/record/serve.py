@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, hub, locks, web
+from whisper_lab import console, hub, locks, names, web
 from whisper_lab.console import LabError
 from whisper_lab.record import certificate, middleware
 
@@ -47,7 +47,7 @@ class Settings:
     output: Path = Path("speech.wav")
     limit: float = 5.0  # min of sound; longer recordings are refused
     model: str | None = None  # None: the usual one
-    model_dir: str | Path = "whisper_model_dir"
+    model_dir: str | Path = names.MODEL_DIR
     language: str | None = None  # None: detect
     threads: int | None = None  # None: all cores
     host: str = "127.0.0.1"
