@@ -279,6 +279,12 @@ def stop(number: int, _frame=None) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
 
+def stop_if_asked() -> None:
+    """Ends the program where a signal has asked for it, and a library has swallowed what `stop` raised."""
+    if _asked:
+        stop(*_asked)
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP (kill, scancel, a closed terminal) end the block as Ctrl-C does.
@@ -300,7 +306,7 @@ def _stoppable() -> Iterator[None]:
     except Exception:
         if _asked:
             log.debug("what the signal led to", exc_info=True)
-            stop(*_asked)
+        stop_if_asked()
         raise
     finally:
         for number in numbers:
