@@ -100,15 +100,20 @@ def doubt_table() -> str:
     lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
              "|---|---|---|---|---|---|"]
     for name, found in _measured("doubt")["models"].items():
-        cells = []
-        for kind in ("false_alarms", "caught"):
-            rate = found["rates"]["both"][kind]
-            cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"],
-                                                                                       *rate["interval_95"]))))
+        cells = [_share(found["rates"]["both"][kind]) for kind in ("false_alarms", "caught")]
         auc = found["statistics"]["-text_logprob"]["auc"]
         lines.append(f"| {name} | {found['right']} / {found['invented']} | {found['limit']:.2f} | {cells[0]} | "
                      f"{cells[1]} | {auc:.2f} |")
+        if auto := found.get("beams_auto"):
+            cells = [_share(auto[kind]) for kind in ("false_alarms", "caught")]
+            lines.append(f"| {name}, `--beams auto` | {auto['right']} / {auto['invented']} | {found['limit']:.2f} | "
+                         f"{cells[0]} | {cells[1]} | |")
     return "\n".join(lines)
+
+
+def _share(rate: dict) -> str:
+    """`5 (2 to 8)`, %"""
+    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"], *rate["interval_95"])))
 
 
 def accuracy_table() -> str:
