@@ -248,7 +248,8 @@ def best_sequence(runtime, bias, length, given=()):
             row = runtime.logits[last][None].copy()
             row[0, rules.end] += bias
             logs = rules.apply(log_softmax(row), np.array([tokens], np.int64).reshape(1, -1), False)[0]
-            best = max(best, ((score + logs[rules.end]) / (len(tokens) - len(given) + 1), tokens), key=lambda pair: pair[0])
+            mean = (score + logs[rules.end]) / (len(tokens) - len(given) + 1)
+            best = max(best, (mean, tokens), key=lambda pair: pair[0])
             following += [([*tokens, t], score + logs[t], t) for t in range(7)]
         frontier = following
     return max(best, *(((score / length), tokens) for tokens, score, _ in frontier), key=lambda pair: pair[0])
