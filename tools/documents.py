@@ -153,6 +153,13 @@ def short_windows_table() -> str:
     return _if_measured("short-windows", short_windows.table)
 
 
+def beams_table() -> str:
+    """Which texts are searched again with five beams, from benchmarks/beams.py."""
+    from benchmarks import beams
+
+    return _if_measured("beams", beams.table)
+
+
 def time_spent_table() -> str:
     """The stages of a cold start and the operators of each run, from benchmarks/time_spent.py."""
     from benchmarks import time_spent
@@ -235,7 +242,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
-    "throughput": throughput_table, "short-windows": short_windows_table,
+    "throughput": throughput_table, "short-windows": short_windows_table, "beams": beams_table,
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,
