@@ -103,11 +103,14 @@ def timed(work: Callable) -> tuple:
 
 def rules(rows: list[dict]) -> list[dict]:
     """What each rule does with the same clips: `again` marks those that are searched again."""
-    chosen = {folder: best([row for row in rows if row["folder"] != folder]) for folder in {r["folder"] for r in rows}}
-    elsewhere = [is_below(row, chosen[row["folder"]]) for row in rows]
-    return [judged("greedy", rows, [False] * len(rows)), judged("five beams", rows, [True] * len(rows)),
-            judged("auto", rows, [is_below(row, OURS) for row in rows]) | {"limits": OURS},
-            judged("auto, limits of the other folders", rows, elsewhere) | {"limits": sorted(set(chosen.values()))}]
+    found = [judged("greedy", rows, [False] * len(rows)), judged("five beams", rows, [True] * len(rows)),
+             judged("auto", rows, [is_below(row, OURS) for row in rows]) | {"limits": OURS}]
+    folders = {row["folder"] for row in rows}
+    if len(folders) == 1:  # there are no others
+        return found
+    chosen = {folder: best([row for row in rows if row["folder"] != folder]) for folder in folders}
+    again = [is_below(row, chosen[row["folder"]]) for row in rows]
+    return [*found, judged("auto, limits of the other folders", rows, again) | {"limits": sorted({*chosen.values()})}]
 
 
 def is_below(row: dict, limits: tuple[float, float]) -> bool:

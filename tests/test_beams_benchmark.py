@@ -51,4 +51,4 @@ def test_on_nano(beams, nano_export, tmp_path):
     assert greedy["searched_again"] == 0 and wide["searched_again"] == wide["clips"] == greedy["clips"]
     assert greedy["processor_time"] == 1 < wide["processor_time"]
     lines = beams.table(found).splitlines()
-    assert len(lines) == 2 + 4 + 2 and lines[4].startswith("| auto | -0.3 / -8 |") and "whisper-nano int8" in lines[-1]
+    assert len(lines) == 2 + 3 + 2 and lines[4].startswith("| auto | -0.3 / -8 |") and "whisper-nano int8" in lines[-1]
