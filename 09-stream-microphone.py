@@ -17,6 +17,7 @@ and may still change.
 from whisper_lab import console, flags
 
 TICK = 0.1  # s of new sound between two looks at it
+HOP_S, PAUSE_S = 0.3, 0.6  # what --hop and --pause are when they are not given
 BREATH = 0.3  # s of silence after which a hypothesis need not wait for more sound
 NONE: list = []
 
@@ -186,9 +187,9 @@ def arguments(argv: list[str] | None):
     flags.add_flags(given, "microphone")
     given.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
     more = flags.rare(parser)
-    more.add_argument("--hop", type=flags.between(0.1, 5), default=0.3, metavar="S",
+    more.add_argument("--hop", type=flags.between(0.1, 5), default=HOP_S, metavar="S",
                       help="new speech between two hypotheses (default: %(default)s s)")
-    more.add_argument("--pause", type=flags.between(0.2, 5), default=0.6, metavar="S",
+    more.add_argument("--pause", type=flags.between(0.2, 5), default=PAUSE_S, metavar="S",
                       help="silence that ends an utterance (default: %(default)s s)")
     more.add_argument("--condition-on-previous", action="store_true", help="give the beginning of a sentence that is "
                       "cut as prompt for its rest (default: no; it can lead small models astray)")

@@ -13,7 +13,7 @@
 import time
 from pathlib import Path
 
-from whisper_lab import audio, console, flags
+from whisper_lab import audio, console, flags, names
 from whisper_lab.console import LabError
 
 FORMATS = ("text", "json", "srt", "vtt", "rttm")
@@ -83,7 +83,7 @@ def arguments(argv: list[str] | None):
     parser = flags.parser(__doc__, "model", "model_dir", "language", "fallback", "threads", "output_dir",
                           "output_json", "quiet", "log_level")
     parser.add_argument("sound", type=Path, metavar="CLIP", help="a sound file with one or more people speaking")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
+    parser.add_argument("--precision", choices=names.PRECISIONS,
                         help="of the graphs, which 03 --alignment-heads wrote (default: the fastest of them that "
                         "is there, else PyTorch)")
     parser.add_argument("--speakers", type=flags.whole(1), metavar="N", help="how many there are (default: found)")

@@ -198,8 +198,8 @@ def merged(before: list[dict], rows: list[dict]) -> list[dict]:
     return [found[version] for version in sorted(found, key=lambda text: tuple(map(int, text.split("."))))]
 
 
-def on_arm(pack: Path, reference: dict) -> dict:
-    """The aarch64 wheels, installed by their digests; with them the archive transcribes on an emulated processor.
+def on_arm(pack: Path, reference: dict) -> list[dict]:
+    """The aarch64 wheels, installed by their digests; with them the archive transcribes on emulated processors.
 
     Raises LabError where nothing can be emulated.
     """
@@ -207,9 +207,9 @@ def on_arm(pack: Path, reference: dict) -> dict:
         raise LabError(f"arm64 cannot be emulated: {reason}", "do what it says in brackets, then run this again")
     with tempfile.TemporaryDirectory() as folder:
         if reason := pip_install([sys.executable], pack, *target(Path(folder), arm64)):
-            return {"processor": arm64.CPU, "error": reason}
-        return {"processor": arm64.CPU, "python": arm64.PYTHON, "packages_bytes": size_of(Path(folder)),
-                **compared(hear(arm64.command(), pack, SHORT, Path(folder)), reference)}
+            return [{"processor": arm64.CPU, "error": reason}]
+        return [{"processor": cpu, "python": arm64.PYTHON, "packages_bytes": size_of(Path(folder)),
+                 **compared(hear(arm64.command(cpu=cpu), pack, SHORT, Path(folder)), reference)} for cpu in arm64.CPUS]
 
 
 def on_processors(pack: Path, reference: dict) -> list[dict]:
@@ -261,7 +261,7 @@ def rows_of(found: dict) -> list[tuple[str, dict]]:
     rows = [(f"x86_64, clean environment, Python {row['python']}", row) for row in found.get("pythons", [])]
     if row := found.get("newest"):
         rows.append((f"x86_64, Python {row['python']} of Debian testing, with its own wheels", row))
-    if row := found.get("aarch64"):
+    for row in found.get("aarch64", []):
         rows.append((f"aarch64 (emulated {row['processor']}), Python {row.get('python', '')}, with its "
                      "own wheels", row))
     for row in found.get("processors", []):

@@ -4,6 +4,8 @@
     python benchmarks/doubt.py listen --model nano media corpus work/synthetic --clips work/nano.json
     python benchmarks/doubt.py listen --model base corpus --babble -2 --clips work/base.json
     python benchmarks/doubt.py judge work/nano.json work/base.json     # doubt.json, doubt.png, the library's limits
+    python benchmarks/doubt.py listen --model base corpus --babble -2 --clips work/auto.json --beams auto
+    python benchmarks/doubt.py check work/auto.json                    # the same limit on texts of --beams auto
 
 `listen` transcribes the first window of every clip, as 02 does, and notes what a program can know of the result without
 its reference. `judge` calls a text right where its WER is at most 0.3 and invented where it is above 0.6 (what lies
@@ -11,6 +13,9 @@ between is left out), and asks of each number how well it separates the two: AUC
 text looks worse than a random right one (0.5 is a guess). The limit of the text's log-probability is set so that one
 right text in twenty is beyond it; with a compression ratio above 2.4 it makes the warning. The rates beside
 it come from clips that did not set the limit (two halves, each judged with the limit of the other).
+
+With --beams auto a doubtful text is replaced by that of five beams, and it is still the greedy one that says how
+doubtful it is (decoding.least_wrong). `check` counts what the limit, as it stands, does with the texts that remain.
 """
 
 import json
@@ -25,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from whisper_lab import audio, checkpoints, confidence, console, files, flags, machine, transcripts  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
+from whisper_lab.decoding import AUTO  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.tokens import log_softmax  # noqa: E402
 
@@ -58,7 +64,7 @@ STATISTICS: dict[str, str] = {
 def main(argv: list[str] | None = None) -> int:
     """One of the two steps."""
     args = arguments(argv)
-    return {"listen": listen, "judge": judge}[args.step](args)
+    return {"listen": listen, "judge": judge, "check": check}[args.step](args)
 
 
 # 1. Listen -----------------------------------------------------------------------------------------------------------
@@ -87,8 +93,8 @@ def listen(args) -> int:
             condition = "clean" if decibel is None else f"babble {decibel:g} dB"
             rows += [{"clip": clip, "group": group, "condition": condition, "language": language,
                       "wer": error_rate(reference, found["text"], language), **found}
-                     for found in both_ways(runtime, sound, language)]
-    facts = {"name": checkpoint.name, "decoder_layers": runtime.model.config.decoder_layers}
+                     for found in both_ways(runtime, sound, language, AUTO if args.beams == AUTO else 1)]
+    facts = {"name": checkpoint.name, "decoder_layers": runtime.model.config.decoder_layers, "beams": args.beams}
     files.write_json(args.clips, {"schema": SCHEMA, "model": facts, "rows": rows})
     console.result(f"{args.clips}: {len(rows)} rows")
     return 0
@@ -125,8 +131,11 @@ def _rms(samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(samples))))
 
 
-def both_ways(runtime, samples: np.ndarray, language: str) -> list[dict]:
-    """The text of one window, without and with timestamps, and all STATISTICS of each; samples: float32 [n]."""
+def both_ways(runtime, samples: np.ndarray, language: str, beams: int | str = 1) -> list[dict]:
+    """The text of one window, without and with timestamps, and all STATISTICS of each; samples: float32 [n].
+
+    beams: of both; the log-probability of the text is what the library judges by, that of the first search.
+    """
     from whisper_lab.decoding import Options, decode_encoded, detect_language
 
     rules, spec = runtime.rules, runtime.spec
@@ -138,10 +147,11 @@ def both_ways(runtime, samples: np.ndarray, language: str) -> list[dict]:
     common = {"-language_prob": -max(languages.values())}
     made = []
     for timestamps in (False, True):
-        result = decode_encoded(runtime, cross, 1, replace(options, timestamps=timestamps))[0]
+        result = decode_encoded(runtime, cross, 1, replace(options, timestamps=timestamps, beams=beams))[0]
         disagreement = (error_rate(result.text, again.text, language) or 0.0) if result.text else 0.0
         made.append({"timestamps": timestamps, "text": result.text, **common, "disagreement": disagreement,
-                     **of_result(runtime, cross, result, samples, timestamps)})
+                     **of_result(runtime, cross, result, samples, timestamps), "beams": result.beams,
+                     "-text_logprob": -result.text_logprob})
     return made
 
 
@@ -217,6 +227,39 @@ def judge(args) -> int:
     return 0
 
 
+def check(args) -> int:
+    """Into doubt.json: what the limit that stands there does with the texts of another search."""
+    document, heard = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (args.output, args.file))
+    name, beams = heard["model"]["name"], heard["model"]["beams"]
+    if name not in document["models"]:
+        raise LabError(f"{args.output} has no limit of {name}", "set one: python benchmarks/doubt.py judge --help")
+    rows = [row for row in heard["rows"] if row["wer"] is not None]
+    found = at_limit(rows, document["models"][name]["limit"])
+    document["models"][name][f"beams_{beams}"] = found
+    files.write_json(args.output, document)
+    console.result(f"{name}, --beams {beams}: {found['clips']} clips, {found['right']} right, {found['invented']} "
+                   f"invented texts, {found['searched_again']} searched again; warned of: "
+                   f"{100 * found['false_alarms']['share']:.1f} % of the right, "
+                   f"{100 * found['caught']['share']:.1f} % of the invented")
+    return 0
+
+
+def at_limit(rows: list[dict], limit: float) -> dict:
+    """Shares of right and of invented texts whose log-probability is below a limit, with intervals over clips."""
+    kept = [row for row in rows if not RIGHT < row["wer"] <= INVENTED]
+    table = np.array([(row["clip"], row["wer"] > INVENTED, has_warning(row, "-text_logprob", -limit)) for row in kept])
+    found, drawn = _shares(table), bootstrap(table, _shares)
+    return {"clips": len({row["clip"] for row in rows}), "right": int((table[:, 1] == 0).sum()),
+            "invented": int(table[:, 1].sum()), "searched_again": sum(row["beams"] > 1 for row in rows)} | {
+                kind: {"share": round(found[i], 3), "interval_95": _interval(drawn[:, i])}
+                for i, kind in enumerate(("false_alarms", "caught"))}
+
+
+def _shares(table: np.ndarray) -> list[float]:
+    """Of rows (clip, invented, warned): the shares of right and of invented texts with a warning."""
+    return [float(table[table[:, 1] == kind, 2].mean()) if (table[:, 1] == kind).any() else np.nan for kind in (0, 1)]
+
+
 def of_model(rows: list[dict]) -> dict:
     """All that is said of one checkpoint."""
     right, invented = [row for row in rows if row["wer"] <= RIGHT], [row for row in rows if row["wer"] > INVENTED]
@@ -257,13 +300,7 @@ def rates(rows: list[dict], name: str) -> dict:
         marks += [(row["clip"], row["wer"] > INVENTED, has_warning(row, name, limit)) for row in rows
                   if row["clip"] % 2 == half and not RIGHT < row["wer"] <= INVENTED]
     table = np.array(marks, np.int64)
-
-    def shares(table: np.ndarray) -> list[float]:
-        return [float(table[table[:, 1] == kind, 2].mean()) if (table[:, 1] == kind).any() else np.nan
-                for kind in (0, 1)]
-
-    found = shares(table)
-    drawn = bootstrap(table, shares)
+    found, drawn = _shares(table), bootstrap(table, _shares)
     return {kind: {"share": round(found[i], 3), "interval_95": _interval(drawn[:, i])}
             for i, kind in enumerate(("false_alarms", "caught"))}
 
@@ -387,6 +424,7 @@ def arguments(argv: list[str] | None):
     steps = parser.add_subparsers(dest="step", required=True)
     listening = steps.add_parser("listen", help="transcribe clips, note the numbers")
     flags.add_flags(listening, "model", "threads", "seed")
+    listening.add_argument("--beams", choices=["1", AUTO], default="1", help="as of 02 (default: 1, greedy search)")
     listening.add_argument("corpora", nargs="+", metavar="FOLDER", help="clips with a references.json")
     listening.add_argument("--clips", required=True, metavar="FILE", help="where the numbers go")
     listening.add_argument("--babble", type=float, nargs="*", default=[], metavar="DB",
@@ -397,6 +435,9 @@ def arguments(argv: list[str] | None):
     judging.add_argument("files", nargs="+", metavar="FILE", help="what listen wrote, one for each checkpoint")
     judging.add_argument("--output", default=str(HERE / "doubt.json"), metavar="FILE",
                          help="the picture goes beside it (default: %(default)s)")
+    checking = steps.add_parser("check", help="what the limits do with the texts of --beams auto")
+    checking.add_argument("file", metavar="FILE", help="what listen --beams auto wrote")
+    checking.add_argument("--output", default=str(HERE / "doubt.json"), metavar="FILE", help="(default: %(default)s)")
     return flags.parse(parser, argv)
 
 

@@ -37,7 +37,9 @@ KEPT = HERE / "runtimes.json"
 CLIPS = 24
 LONGEST = 28  # s; sherpa-onnx cuts what is longer than 29.5
 OURS, OWN = "03 --layout", "its own export"
-NAMES = {"optimum": "optimum-onnx", "transformersjs": "transformers.js", "sherpa": "sherpa-onnx"}
+NAMES = {"optimum": "optimum-onnx", "transformersjs": "transformers.js", "chromium": "transformers.js in Chromium",
+         "sherpa": "sherpa-onnx"}
+JAVASCRIPT = {"transformersjs": "hear.mjs", "chromium": "page.html"}  # what asks transformers.js
 DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8", "int4": "q4"}
 
 
@@ -66,14 +68,14 @@ def rows() -> list[Row]:
     lab = {"script": "lab.py", "artefact": "layouts", "packages": ("onnxruntime",)}
     optimum = {"script": "optimum_peer.py", "environment": "optimum",
                "packages": ("optimum-onnx", "transformers", "onnxruntime")}
-    javascript = {"script": "transformersjs_peer.py"}
+    node, chromium = {"script": "transformersjs_peer.py"}, {"script": "transformersjs_browser_peer.py"}
     sherpa = {"script": "sherpa_peer.py", "environment": "sherpa-onnx", "packages": ("sherpa-onnx",)}
     found = [Row("this lab", "03", precision, **lab, setting={"precision": precision, "audio_context": "full"})
              for precision in DTYPES]
-    for kind, layout, more in (("optimum", "optimum", optimum), ("transformersjs", "optimum", javascript),
-                               ("sherpa", "sherpa", sherpa)):
+    for kind, layout, more in (("optimum", "optimum", optimum), ("transformersjs", "optimum", node),
+                               ("chromium", "optimum", chromium), ("sherpa", "sherpa", sherpa)):
         found += [Row(NAMES[kind], f"{OURS} {layout}", precision, artefact="layouts", folder=f"{precision}_{layout}",
-                      setting={"dtype": dtype} if more is javascript else {}, **more)
+                      setting={"dtype": dtype} if kind in JAVASCRIPT else {}, **more)
                   for precision, dtype in DTYPES.items()]
         found += own(kind, more)
     return found
@@ -86,7 +88,7 @@ def own(kind: str, more: dict) -> list[Row]:
                     note="its converter fetches OpenAI's weights; what it writes, made by benchmarks/sherpa_layout.py")]
     where = {"fp32": ("optimum", "fp32"), "int8": ("onnx-asr-int8", "int8")}
     return [Row(NAMES[kind], OWN, precision, artefact=artefact, **more,
-                setting={"dtype": dtype, "subfolder": ""} if kind == "transformersjs" else {},
+                setting={"dtype": dtype, "subfolder": ""} if kind in JAVASCRIPT else {},
                 note="optimum-cli export onnx" + ", then quantize_dynamic" * (precision == "int8"))
             for precision, (artefact, dtype) in where.items()]
 
@@ -171,8 +173,8 @@ def fingerprint(row: Row, graphs: list[Path], args) -> str:
         with path.open("rb") as file:
             parts.append(hashlib.file_digest(file, "sha256").hexdigest())
     program = [HERE / "peers" / row.script, HERE / "peers" / "harness.py"]
-    if row.script == "transformersjs_peer.py":
-        program += [HERE / "transformersjs" / name for name in ("hear.mjs", "package-lock.json")]
+    if asks := [file for kind, file in JAVASCRIPT.items() if row.runtime == NAMES[kind]]:
+        program += [HERE / "transformersjs" / name for name in (*asks, "package-lock.json")]
     return prepare.short_digest("\n".join([*parts, *(path.read_text(encoding="utf-8") for path in program)]))
 
 

@@ -11,7 +11,6 @@ one below which a text is shown with a warning.
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ import corpora  # noqa: E402
 import prepare  # noqa: E402
 import scoring  # noqa: E402
 
-from whisper_lab import audio, checkpoints, confidence, console, files, flags, machine, short_windows  # noqa: E402
+from whisper_lab import audio, confidence, console, files, flags, machine, short_windows  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/short-windows/1"
@@ -38,8 +37,7 @@ LIMITS = (None, 2.0, 1.5, 1.0)
 def main(argv: list[str] | None = None) -> int:
     """Hear every clip twice with every pair, count, show, write."""
     args = arguments(argv)
-    checkpoint = checkpoints.resolve(args.model)
-    folder = Path(args.graphs) if args.graphs else prepare.artefact("graphs", checkpoint.folder)
+    checkpoint, folder = prepare.graphs(args)
     scorer = scoring.Scorer(checkpoint.folder)
     clips, _ = corpora.read(args.corpus, args.limit)
     rows = {graphs: listen(open_graphs(folder, checkpoint.name, graphs), clips, scorer) for graphs in GRAPHS}
@@ -163,9 +161,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="a folder with references.json, or a corpus by name (default: media)")
     parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
     parser.add_argument("--limit", type=flags.whole(1), metavar="N", help="the first N clips (default: all)")
-    args = flags.parse(parser, argv)
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    return args
+    return flags.parse(parser, argv)
 
 
 if __name__ == "__main__":

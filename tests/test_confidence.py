@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.benchmark_files import module
 from whisper_lab import audio, checkpoints, confidence, decoding, flags, transcribe
+from whisper_lab.console import LabError
 from whisper_lab.decoding import Options
 from whisper_lab.metrics import word_errors
 from whisper_lab.spoken import grammar
@@ -222,3 +224,23 @@ def test_read_by_a_synthesizer_they_are_understood(runtime, tmp_path):
             sound = audio.load(spoken(text, tmp_path, {"en": "en-us", "nl": "nl"}[language])).samples
             found = transcribe.transcribe(runtime, sound, Options(language=language))
             assert word_errors(text, found.text).wer == 0, found.text
+
+
+def test_the_limit_is_counted_on_texts_of_another_search(tmp_path, capsys):
+    """`check` sets no limit: right and invented texts against the one that stands in doubt.json."""
+    doubt = module("doubt")
+    rows = [{"clip": i, "wer": wer, "-text_logprob": unlikely, "compression_ratio": 1.0, "beams": beams}
+            for i, (wer, unlikely, beams) in enumerate([(0.0, 0.1, 1), (0.2, 0.6, 5), (0.5, 0.9, 5), (0.9, 0.7, 5),
+                                                        (1.0, 0.2, 1), (None, 0.1, 1)])]
+    heard, kept = tmp_path / "auto.json", tmp_path / "doubt.json"
+    heard.write_text(json.dumps({"model": {"name": "whisper-base", "beams": "auto"}, "rows": rows}))
+    kept.write_text(json.dumps({"models": {"whisper-base": {"limit": -0.5}}}))
+    assert doubt.main(["check", str(heard), "--output", str(kept)]) == 0
+    found = json.loads(kept.read_text())["models"]["whisper-base"]
+    assert found["limit"] == -0.5
+    auto = found["beams_auto"]
+    assert (auto["clips"], auto["right"], auto["invented"], auto["searched_again"]) == (5, 2, 2, 3)
+    assert auto["false_alarms"]["share"] == auto["caught"]["share"] == 0.5
+    heard.write_text(json.dumps({"model": {"name": "whisper-tiny", "beams": "auto"}, "rows": rows}))
+    with pytest.raises(LabError, match="has no limit of whisper-tiny"):
+        doubt.main(["check", str(heard), "--output", str(kept)])

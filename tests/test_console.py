@@ -172,6 +172,14 @@ def test_a_long_note_is_folded_in_a_terminal_and_its_command_stays_whole():
     ("python 02.py " + "a " * 20, "python 02.py " + "a " * 20),  # nothing but a command
     ("  try: python 02.py " + "a " * 10, "  try:\n    python 02.py " + "a " * 10),
     ("a note that says: pip it is", "a note that says:\n  pip it is"), ("a note", "a note"),
+    ("say it as python -m x --help has it, or call", "say it as\n  python -m x --help has it,\n  or call"),
+    ("to WAV (ffmpeg -i a b.wav) first of all", "to WAV\n  (ffmpeg -i a b.wav)\n  first of all"),
+    ("record one with python 01-record.py, or name it", "record one with\n  python 01-record.py,\n  or name it"),
+    ("make one of these: X=1 python 06.py sweep", "make one of these:\n  X=1 python 06.py sweep"),
+    ("run pip install 'a; b' or export PLACE=FOLDER; or",
+     "run\n  pip install 'a; b'\n  or\n  export PLACE=FOLDER;\n  or"),
+    ("make the virtual environment again", "make the virtual\n  environment again"),
+    ("export it again, or name another", "export it again, or\n  name another"),
     ("a name_that_is_longer_than_the_terminal x", "a\n  name_that_is_longer_than_the_terminal\n  x")])
 def test_lines_are_folded_between_words(line, shown):
     assert console.folded(line, 20) == shown and console.folded(line, None) == line

@@ -237,18 +237,19 @@ def windows(*end_bias):
     return np.array(end_bias, np.float32)[:, None, None] * np.ones((1, 1, 1), np.float32)
 
 
-def best_sequence(runtime, bias, length):
-    """The likeliest sequence of at most `length` tokens by mean log-probability, found by trying all of them."""
+def best_sequence(runtime, bias, length, given=()):
+    """The likeliest sequence of at most `length` tokens after those given, by mean log-probability: all are tried."""
     rules, best = runtime.rules, (-np.inf, None)
-    last = rules.prompt("en")[-1]
-    frontier = [([], 0.0, last)]
+    last = [*rules.prompt("en"), *given][-1]
+    frontier = [([*given], 0.0, last)]
     for _ in range(length):
         following = []
         for tokens, score, last in frontier:
             row = runtime.logits[last][None].copy()
             row[0, rules.end] += bias
             logs = rules.apply(log_softmax(row), np.array([tokens], np.int64).reshape(1, -1), False)[0]
-            best = max(best, ((score + logs[rules.end]) / (len(tokens) + 1), tokens), key=lambda pair: pair[0])
+            mean = (score + logs[rules.end]) / (len(tokens) - len(given) + 1)
+            best = max(best, (mean, tokens), key=lambda pair: pair[0])
             following += [([*tokens, t], score + logs[t], t) for t in range(7)]
         frontier = following
     return max(best, *(((score / length), tokens) for tokens, score, _ in frontier), key=lambda pair: pair[0])
@@ -265,13 +266,15 @@ def test_the_largest_are_those_of_a_full_sort(rows, n, count):
     assert (places == expected)[finite].all() and (values == np.take_along_axis(scores, expected, axis=1)).all()
 
 
-def test_a_wide_beam_finds_the_best_sequence(scripted):
-    """With as many beams as there are beginnings, beam search is exhaustive search."""
+@pytest.mark.parametrize("given", [[], [3], [2, 6, 0]])
+def test_a_wide_beam_finds_the_best_sequence(scripted, given):
+    """With as many beams as there are beginnings, beam search is exhaustive search; also of a text that has begun."""
     for bias in (0.0, 1.0, 2.0):
-        score, tokens = best_sequence(scripted, bias, 3)
+        score, tokens = best_sequence(scripted, bias, 3, given)
         options = Options(language="en", beams=343, max_tokens=3, patience=10.0)
-        result = decode(scripted, windows(bias), options)[0]
-        assert result.tokens == tokens and result.avg_logprob == pytest.approx(score, abs=1e-4)
+        result = decode_encoded(scripted, scripted.encode(windows(bias)), 1, options, given=given)[0]
+        assert result.tokens == tokens and result.tokens[:len(given)] == given
+        assert result.avg_logprob == pytest.approx(score, abs=1e-4) and len(result.logprobs) == len(tokens) + 1
 
 
 def test_beams_are_no_worse_than_greedy(scripted):
@@ -336,7 +339,6 @@ def test_the_searches_of_a_window_in_turn():
     assert turns(beams=3, temperatures=(0.0, 0.2)) == [(3, 0.0), (1, 0.2)]
     assert turns(beams=AUTO, temperatures=(0.0, 0.2, 0.4)) == [(1, 0.0), (WIDE, 0.0), (1, 0.2), (1, 0.4)]
     assert turns(beams=AUTO, temperatures=(0.7,)) == [(1, 0.7)]
-    assert [search.beams for search in tries(Options(beams=AUTO), given=[5])] == [1]  # beams begin with nothing given
 
 
 def test_where_every_attempt_looks_wrong_the_likeliest_that_does_not_repeat_itself_is_kept():
@@ -362,8 +364,6 @@ def test_a_text_that_is_given_its_own_beginning_goes_on_as_before(random_runtime
         assert found.tokens == whole.tokens and found.logprobs == pytest.approx(whole.logprobs, abs=1e-4)
         assert found.text_logprob == pytest.approx(whole.text_logprob, abs=1e-4)
         assert found.avg_logprob == pytest.approx(np.mean(whole.logprobs[count:]), abs=1e-4)  # of its own choices
-    with pytest.raises(ValueError):
-        decode_encoded(runtime, cross, 1, replace(options, beams=2), given=whole.tokens[:1])
 
 
 def test_temperatures_as_the_flags_ask():

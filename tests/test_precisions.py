@@ -74,6 +74,35 @@ def test_nothing_there_names_the_command_that_writes_some(tmp_path):
                                    f"--output-dir {shlex.quote(str(tmp_path))}")
 
 
+def test_half_a_pair_is_named(tmp_path):
+    lost = names.pair(empty(tmp_path, "int4"), NAME, "int4")["decoder"]
+    lost.unlink()
+    with pytest.raises(console.LabError, match=f"half of {NAME}'s int4 pair is missing: {lost}") as caught:
+        precisions.choose(tmp_path, NAME, None)
+    assert "--model nano --precision int4 --output-dir" in caught.value.remedy
+
+
+@pytest.mark.parametrize("program, first", [({"optimized": False}, "add --optimized; or write the plain pair: python "),
+                                            ({}, "write the plain pair: python 03-")])
+def test_the_optimized_pair_alone_is_opened_by_its_flag(tmp_path, program, first):
+    for path in names.pair(tmp_path, NAME, "int8", optimized=True).values():
+        path.touch()
+    with pytest.raises(console.LabError, match="nothing but the optimized int8 pair in") as caught:
+        precisions.choose(tmp_path, NAME, None, **program)
+    assert caught.value.remedy.startswith(first)
+
+
+def test_openvino_with_the_optimized_pair_misses_the_encoder_that_it_runs(tmp_path, capsys):
+    """It leaves the optimized decoder aside: its int8 caches are not what a float32 encoder makes."""
+    console.set_up_notes(20)
+    precision = precisions.choose(empty(tmp_path, "fp32"), NAME, None, optimized=True, provider="openvino")
+    assert precision == "fp32" and "--optimize" not in capsys.readouterr().err
+    names.pair(tmp_path, NAME, "fp32")["encoder"].unlink()
+    with pytest.raises(console.LabError, match="no encoder") as caught:
+        sessions.find_pair(tmp_path, NAME, "int8", optimized=True, provider="openvino")
+    assert "--optimize" not in caught.value.remedy and "--model nano" in caught.value.remedy
+
+
 # The programs ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("given, taken", [((), "int8"), (("--precision", "fp32"), "fp32")])

@@ -246,6 +246,7 @@ def open_with(monkeypatch, tmp_path):
     from whisper_lab.speakers import words
 
     monkeypatch.setattr(words, "OnnxWhisper", Graphs)
+    monkeypatch.setattr(names, "MODEL_DIR", str(tmp_path))
 
     def call(present, asked=None):
         for precision in present:
@@ -264,6 +265,17 @@ def test_the_fastest_graphs_that_know_word_times_are_taken(open_with):
 def test_without_such_graphs_the_words_come_from_pytorch(open_with, nano):
     runtime, facts = open_with(["int8"])
     assert facts["precision"] == "PyTorch, float32" and runtime.rules.vocab_size
+
+
+def test_a_folder_that_was_named_and_has_no_graphs_is_an_error(open_with, monkeypatch):
+    monkeypatch.setattr("whisper_lab.names.MODEL_DIR", "elsewhere")
+    with pytest.raises(LabError, match="there are no graphs of whisper-nano in ") as caught:
+        open_with([])
+    assert "--precision int8 --output-dir " in caught.value.remedy and "--alignment-heads; or" in caught.value.remedy
+
+
+def test_without_any_graphs_in_the_usual_folder_pytorch_is_taken(open_with):
+    assert open_with([])[1]["precision"] == "PyTorch, float32"
 
 
 def test_the_fastest_are_named_and_the_command_is_the_last_word(open_with, capsys):

@@ -10,6 +10,8 @@ from whisper_lab.stream import hypothesis
 from whisper_lab.stream.hypothesis import Recognizer
 from whisper_lab.tokens import TokenRules
 
+BEAMS = "beams"
+
 
 class Words:
     """A tokenizer of words: token n is ` wn`."""
@@ -42,12 +44,13 @@ def runtime(nano):
 
 
 def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), **settings):
-    """A Recognizer that finds results[temperature]: (tokens, logprob, compression ratio); the temperatures tried."""
+    """A Recognizer that finds results[temperature]: (tokens, logprob, compression ratio); the searches: temperatures,
+    and BEAMS."""
     tried, warnings = [], []
 
     def search(runtime, cross, prompts, options, given):
         (temperature,) = options.temperatures
-        tried.append(temperature)
+        tried.append(temperature if options.beams == 1 else BEAMS)
         tokens, logprob, ratio = results[temperature]
         tokens = [*given, *tokens]
         return [Result(tokens, "", logprob, 0.1, temperature, ratio, None, None, [], None, [-0.1] * len(tokens))]
@@ -69,7 +72,8 @@ def heard(recognizer, final, given=()):
 
 def test_the_last_hypothesis_is_tried_again_where_it_looks_wrong(runtime, monkeypatch):
     recognizer, tried, warnings = listening(runtime, monkeypatch, {0.0: CIRCLES, 0.2: UNSURE, 0.4: GOOD})
-    assert heard(recognizer, final=True) == ([" w1", " w2"], False) and tried == [0.0, 0.2, 0.4] and not warnings
+    assert heard(recognizer, final=True) == ([" w1", " w2"], False) and not warnings
+    assert tried == [0.0, BEAMS, 0.2, 0.4]
     assert recognizer.encoder_runs == 1  # the sound is heard once
     tried.clear()
     assert heard(recognizer, final=False)[1] is True and tried == [0.0]  # a later one will come
@@ -79,7 +83,7 @@ def test_a_language_that_is_not_spoken_is_written_all_the_same_and_named(runtime
     results = dict.fromkeys(FALLBACK_TEMPERATURES, UNSURE) | {0.6: ([5], -1.2, 1.0), 0.8: CIRCLES}
     recognizer, tried, warnings = listening(runtime, monkeypatch, results)
     assert heard(recognizer, final=True) == ([" w5"], False)  # the likeliest of those that do not repeat themselves
-    assert tried == list(FALLBACK_TEMPERATURES)
+    assert tried == [0.0, BEAMS, *FALLBACK_TEMPERATURES[1:]]
     assert heard(recognizer, final=True)[0] == [" w5"] and len(warnings) == 1  # said once
     assert "unlikely in Dutch" in warnings[0] and "--language en" in warnings[0]
 
@@ -97,9 +101,14 @@ def test_what_goes_in_circles_at_every_temperature_is_left_out_and_said(runtime,
     assert len(warnings) == 1 and "4.0 s are left out" in warnings[0]
 
 
-def test_without_fallback_there_is_one_attempt(runtime, monkeypatch):
+def test_without_fallback_no_higher_temperature_is_tried(runtime, monkeypatch):
     recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: UNSURE}, fallback=False)
-    assert heard(recognizer, final=True) == ([" w3"], False) and tried == [0.0]
+    assert heard(recognizer, final=True) == ([" w3"], False) and tried == [0.0, BEAMS]
+
+
+def test_a_text_that_is_sure_is_not_searched_by_beams(runtime, monkeypatch):
+    recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: GOOD})
+    assert heard(recognizer, final=True) == ([" w1", " w2"], False) and tried == [0.0]
 
 
 def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, monkeypatch):
@@ -119,7 +128,7 @@ def test_the_last_hypothesis_is_heard_again_as_a_whole_before_other_temperatures
     assert heard(recognizer, final=False)[1] is True  # doubtful, and a later one will come
     assert [shape[2] for shape in runtime.shapes] == [600] and tried == [0.0]
     assert heard(recognizer, final=True) == ([" w1", " w2"], False)
-    assert [shape[2] for shape in runtime.shapes] == [600, 600, 1000] and tried == [0.0, 0.0, 0.0, 0.2]
+    assert [shape[2] for shape in runtime.shapes] == [600, 600, 1000] and tried == [0.0, 0.0, BEAMS, 0.0, BEAMS, 0.2]
     assert recognizer.shortened == 2 and recognizer.heard_again == 1
 
 

@@ -93,8 +93,22 @@ def test_a_damaged_table(files, harm):
     lines[300] = harm(lines[300])
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(LabError) as caught:
-        Tokenizer.from_folder(files).decode([299, 300])
-    assert f"{path} is damaged at token 300" in caught.value.problem and "03" in caught.value.remedy
+        Tokenizer.from_folder(files, "write it: python 03.py").decode([299, 300])
+    assert f"{path} is damaged at token 300" in caught.value.problem and caught.value.remedy == "write it: python 03.py"
+
+
+def test_without_seals_damage_is_told_with_the_command_that_mends_it(graphs):
+    """Also what is read no earlier than its token is said, or a prompt given."""
+    folder = names.runtime_folder(graphs, NAME)
+    path = folder / TABLE
+    path.write_bytes(path.read_bytes().replace(b" 300\n", b" 301\n"))
+    (folder / "tokenizer.json").unlink()
+    ours = OnnxWhisper(graphs, NAME, "int8", threads=1, verify=False)
+    for damaged in (lambda: ours.tokenizer.decode([300]), lambda: ours.tokenizer.encode("kitchen")):
+        with pytest.raises(LabError) as caught:
+            damaged()
+        assert caught.value.remedy == f"write them again: {ours.command}"
+        assert "Whisper checkpoint" not in caught.value.problem and str(folder) in caught.value.problem
 
 
 def test_a_changed_table_is_noticed(graphs):

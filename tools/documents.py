@@ -100,15 +100,20 @@ def doubt_table() -> str:
     lines = ["| | texts right / invented | doubtful below | right, warned of, % | invented, warned of, % | AUC |",
              "|---|---|---|---|---|---|"]
     for name, found in _measured("doubt")["models"].items():
-        cells = []
-        for kind in ("false_alarms", "caught"):
-            rate = found["rates"]["both"][kind]
-            cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"],
-                                                                                       *rate["interval_95"]))))
+        cells = [_share(found["rates"]["both"][kind]) for kind in ("false_alarms", "caught")]
         auc = found["statistics"]["-text_logprob"]["auc"]
         lines.append(f"| {name} | {found['right']} / {found['invented']} | {found['limit']:.2f} | {cells[0]} | "
                      f"{cells[1]} | {auc:.2f} |")
+        if auto := found.get("beams_auto"):
+            cells = [_share(auto[kind]) for kind in ("false_alarms", "caught")]
+            lines.append(f"| {name}, `--beams auto` | {auto['right']} / {auto['invented']} | {found['limit']:.2f} | "
+                         f"{cells[0]} | {cells[1]} | |")
     return "\n".join(lines)
+
+
+def _share(rate: dict) -> str:
+    """`5 (2 to 8)`, %"""
+    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * part for part in (rate["share"], *rate["interval_95"])))
 
 
 def accuracy_table() -> str:
@@ -146,6 +151,13 @@ def short_windows_table() -> str:
     from benchmarks import short_windows
 
     return _if_measured("short-windows", short_windows.table)
+
+
+def beams_table() -> str:
+    """Which texts are searched again with five beams, from benchmarks/beams.py."""
+    from benchmarks import beams
+
+    return _if_measured("beams", beams.table)
 
 
 def time_spent_table() -> str:
@@ -230,7 +242,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
-    "throughput": throughput_table, "short-windows": short_windows_table,
+    "throughput": throughput_table, "short-windows": short_windows_table, "beams": beams_table,
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,

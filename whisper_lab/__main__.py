@@ -92,7 +92,7 @@ def find(args, name: str, precision: str) -> None:
         sessions.find_pair(args.model_dir, name, precision, args.optimized and args.provider == "cpu",
                            args.provider)
     except LabError as error:
-        there = sessions.written(args.model_dir, name) if args.provider == "cpu" and not args.optimized else []
+        there = precisions.written(args.model_dir, name) if args.provider == "cpu" and not args.optimized else []
         if not there:
             raise
         raise LabError(error.problem, f"take --precision {there[0]}, which is there; or {error.remedy}") from error

@@ -128,9 +128,14 @@ def sentence(text: str) -> None:
     result(folded(plain(text, one_line=True), columns_of(sys.stdout)))
 
 
-# How a command begins inside a sentence; from there on a line can be copied and typed.
-TYPED = re.compile(r"(?:^ *(?:try: )?|(?<=[:;,] )|(?<=or ))(?=(?:[A-Z_]+=\S+ )*(?:\S*bin/)?"
-                   r"(?:python|pip|make|export|source|cp|cd|ffmpeg|arecord|sbatch|ssh) )")
+# A command inside a sentence: a program with what only a command has behind it, and all to the end of the clause. What
+# stands in quotes belongs to it, whatever it is.
+TYPED = re.compile(r"""(?<![\w./-]) (?:[A-Z_]+=\S+\ )* (?:[\w./-]*/)?
+    (?: python3?\ (?:-[a-z]\ |\S+\.py\b) | pip\ install\b | make\ [a-z-]+(?=\ [A-Z_]+=|$) | export\ [A-Z_]+= |
+        source\ \S+/activate | (?:cp|ls|ffmpeg|arecord|ssh|sbatch)\ (?:-|\S+\.sh\b) | (?:cd|chmod|kill)\ [\w.-]*[/\d] |
+        apt-get\ install\b | git\ checkout\b | npm\ (?:run|ci)\b )
+    (?: '[^']*' | "[^"]*" | (?! [;,)]+(?:\s|$) | \ (?:or|as|and)\ | \ \( ) [^'"] )*""", re.VERBOSE)
+GLUE = "\0"  # for a space at which no line may end
 
 
 def columns_of(stream) -> int | None:
@@ -145,19 +150,14 @@ def columns_of(stream) -> int | None:
 def folded(line: str, width: int | None) -> str:
     """A line that is too long for a terminal, in several: those after the first are indented two more.
 
-    Only between words; a command at its end stays in one piece on a line of its own, so that it can be copied.
+    Only between words; a command stays in one piece, so that it can be copied.
     """
     if width is None or len(line) <= width or "\n" in line:
         return line
     indent = " " * (len(line) - len(line.lstrip()) + 2)
-    found = TYPED.search(line)
-    said, typed = (line[:found.end()], line[found.end():]) if found else (line, "")
-    if not said.strip():
-        return line
-    lines = textwrap.wrap(said, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    if typed and len(lines[-1]) + 1 + len(typed) <= width:
-        return "\n".join([*lines[:-1], f"{lines[-1]} {typed}"])
-    return "\n".join([*lines, indent + typed] if typed else lines)
+    whole = TYPED.sub(lambda found: found[0].replace(" ", GLUE), line)
+    lines = textwrap.wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(GLUE, " ")
 
 
 GAP = 3  # columns between two columns of a table
@@ -279,6 +279,12 @@ def stop(number: int, _frame=None) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
 
+def stop_if_asked() -> None:
+    """Ends the program where a signal has asked for it, and a library has swallowed what `stop` raised."""
+    if _asked:
+        stop(*_asked)
+
+
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """SIGTERM and SIGHUP (kill, scancel, a closed terminal) end the block as Ctrl-C does.
@@ -300,7 +306,7 @@ def _stoppable() -> Iterator[None]:
     except Exception:
         if _asked:
             log.debug("what the signal led to", exc_info=True)
-            stop(*_asked)
+        stop_if_asked()
         raise
     finally:
         for number in numbers:

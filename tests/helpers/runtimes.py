@@ -79,6 +79,8 @@ def heard(runtime: str, artefact: Path, clips: list[dict], **setting: str) -> li
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if runtime == "transformers.js":
         command = ["node", str(transformers_js() / "hear.mjs")]
+    elif runtime == "transformers.js in Chromium":
+        command = [sys.executable, str(transformers_js().parent / "peers" / "transformersjs_browser_peer.py")]
     else:
         peer = {"optimum": "optimum_peer.py", "sherpa-onnx": "sherpa_peer.py"}[runtime]
         command = [sys.executable, str(ROOT / "benchmarks" / "peers" / peer)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, confidence, console, languages, names, sessions, transcripts
+from whisper_lab import checkpoints, confidence, console, languages, names, precisions, transcripts
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, Options
@@ -50,7 +50,7 @@ class Listener:
         self.graphs = names.chosen_name(model, model_dir)
 
     def _precisions(self, name: str) -> list[str]:
-        return sessions.written(self.model_dir, name)
+        return precisions.written(self.model_dir, name)
 
     def choices(self) -> list[str]:
         """The fastest first: the exported graphs that are there, then PyTorch, which is always."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, hub, locks, web
+from whisper_lab import console, hub, locks, names, web
 from whisper_lab.console import LabError
 from whisper_lab.record import certificate, middleware
 
@@ -47,7 +47,7 @@ class Settings:
     output: Path = Path("speech.wav")
     limit: float = 5.0  # min of sound; longer recordings are refused
     model: str | None = None  # None: the usual one
-    model_dir: str | Path = "whisper_model_dir"
+    model_dir: str | Path = names.MODEL_DIR
     language: str | None = None  # None: detect
     threads: int | None = None  # None: all cores
     host: str = "127.0.0.1"
@@ -63,13 +63,12 @@ class Settings:
 def serve(wanted: Settings, convert: Callable) -> None:
     """Serve the page until Ctrl-C. convert: 01's lesson, from an upload to (Saved, samples)."""
     auth, port, share = credentials(wanted), choose_port(wanted.host, wanted.port), wanted.share and reachable()
-    stop, asked = threading.Event(), []
-    on_signals(lambda number, _: _stop_starting(number, asked))
+    stop = threading.Event()
+    on_signals(console.stop)
     with own_folder() as folder:
         page, options = prepare(wanted, convert, folder)
         options |= {"server_port": port, "share": share, "auth": auth and checker(*auth)}
-        if asked:
-            console.stop(*asked)
+        console.stop_if_asked()
         public = launch(page, options, rules(wanted, folder / "sounds"))
         on_signals(lambda *_: stop.set())
         threading.Thread(target=keep_clean, args=(folder / "sounds", stop), daemon=True).start()
@@ -90,12 +89,6 @@ def on_signals(handler: Callable) -> None:
     """What Ctrl-C and a polite kill do from now on."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
-
-
-def _stop_starting(number: int, asked: list[int]) -> None:
-    """Until the page is up both end the program at once; the list is for libraries that swallow what is raised."""
-    asked[:] = [number]
-    console.stop(number)
 
 
 def prepare(wanted: Settings, convert: Callable, folder: Path):

@@ -29,11 +29,10 @@ def find(folder: str | Path, name: str, asked: str | None, given: str = "samples
     """The single graph of the precision that is asked for; None: the fastest that is there, else that could be."""
     if asked:
         return path_of(folder, name, asked, given)
-    if precision := precisions.fastest(lambda one: [path_of(folder, name, one, given)]):
-        precisions.tell(precision, folder)
-    else:
-        precision = precisions.fastest(lambda one: names.pair(folder, name, one).values()) or sessions.FASTEST_FIRST[0]
-    return path_of(folder, name, precision, given)
+    if there := [*precisions.whole(lambda one: [path_of(folder, name, one, given)])]:
+        precisions.tell(there[0], folder)
+    could = there or precisions.written(folder, name) or sessions.FASTEST_FIRST
+    return path_of(folder, name, could[0], given)
 
 
 def command(path: Path) -> str:
@@ -43,7 +42,7 @@ def command(path: Path) -> str:
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
              "--precision", precision if precision in names.PRECISIONS else "fp32",
              *(["--input", "wav"] if rest.startswith("_wav") else []),
-             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+             *([] if path.parent == Path(names.MODEL_DIR) else ["--model-dir", str(path.parent)])]
     return shlex.join(words)
 
 
@@ -51,7 +50,7 @@ def pair_command(path: Path, notes: dict, clip: Path) -> str:
     """The command that transcribes a clip of any length with the pair that a single graph was made of."""
     words = ["python", "-m", "whisper_lab.onnx_whisper", str(clip), "--model", names.given(notes["model"]),
              "--precision", notes["precision"],
-             *([] if path.parent == Path("whisper_model_dir") else ["--model-dir", str(path.parent)])]
+             *([] if path.parent == Path(names.MODEL_DIR) else ["--model-dir", str(path.parent)])]
     return shlex.join(words)
 
 

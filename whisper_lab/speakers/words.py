@@ -5,11 +5,11 @@ import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from whisper_lab import checkpoints, console, sessions, transcripts
+from whisper_lab import checkpoints, console, names, precisions, sessions, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
-from whisper_lab.names import DEFAULT, name_for
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
 from whisper_lab.transcribe import Segment
@@ -133,12 +133,16 @@ def formatted(kind: str, document: dict, turns: Sequence[Turn], found: Sequence[
 def open_runtime(model: str | None, folder: str, wanted: str | None, threads: int | None):
     """(runtime, {name, precision, random_weights}); folder: of the graphs; wanted: their precision, None for the best.
 
-    Raises LabError where the precision that is wanted is not there or knows no word times, and where there is no
-    checkpoint either.
+    Raises LabError where the precision that is wanted is not there or knows no word times, where a folder other than
+    the default was named and has no graphs, and where there is no checkpoint either.
     """
-    name = name_for(model or os.environ.get("WHISPER_LAB_MODEL") or DEFAULT)
-    reason = ""
-    for precision in [wanted] if wanted else sessions.written(folder, name):
+    name = names.name_for(model or os.environ.get("WHISPER_LAB_MODEL") or names.DEFAULT)
+    reason, there = "", [wanted] if wanted else precisions.written(folder, name)
+    if not there and Path(folder) != Path(names.MODEL_DIR):
+        command = sessions.export_command(folder, name, sessions.FASTEST_FIRST[0])
+        raise LabError(f"there are no graphs of {name} in {folder}",
+                       f"write some: {command} --alignment-heads; or leave out --model-dir, for PyTorch")
+    for precision in there:
         runtime = OnnxWhisper(folder, name, precision, threads)
         if runtime.has_attention:
             console.note("graphs", f"{name} {precision}", "--precision asks for it" if wanted else

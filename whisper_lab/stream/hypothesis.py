@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, decoding
 from whisper_lab.alignment import sharpen, token_starts, words_of
 from whisper_lab.decoding import (
     FALLBACK_TEMPERATURES,
@@ -130,12 +130,12 @@ class Recognizer:
         short = frames < features.shape[1]
         cross = self._encode(features[:, :frames])
         result = self._search(cross, prefix, before, seconds, False,
-                              self.temperatures if final and not short else (0.0,))
+                              self.temperatures if final and not short else (0.0,), final)
         self.shortened += short
         if final and short and is_unsafe(result, Options(), limit_of(self.runtime)):
             self.heard_again += 1
             cross = self._encode(features)
-            result = self._search(cross, prefix, before, seconds, False, self.temperatures)
+            result = self._search(cross, prefix, before, seconds, False, self.temperatures, final)
         return cross, result
 
     def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
@@ -158,7 +158,7 @@ class Recognizer:
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
         prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures)
+        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures, final=True)
         pieces, end = split(result.tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
@@ -190,12 +190,14 @@ class Recognizer:
         return cross
 
     def _search(self, cross, given: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                temperatures: Sequence[float]) -> Result:
-        """The text of a window that begins with the tokens `given`."""
+                temperatures: Sequence[float], final: bool) -> Result:
+        """The text of a window that begins with the tokens `given`; a final one that is doubtful is searched again, by
+        beams."""
         rules = self.runtime.rules
         prompt = rules.prompt(self.language.code, timestamps=timestamps, previous=before)
         room = rules.max_positions - len(prompt) - len(given) - 1  # one is left for the end token
         options = Options(language=self.language.code, timestamps=timestamps, temperatures=tuple(temperatures),
+                          beams=decoding.AUTO if final else 1,
                           max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
         result = decode_encoded(self.runtime, cross, 1, options, previous=[before], given=given)[0]
         if len(temperatures) > 1 and looks_wrong(result, options):

@@ -15,21 +15,21 @@ import sys
 import zipfile
 from pathlib import Path
 
-from whisper_lab import console, flags
+from whisper_lab import console, files, flags
 from whisper_lab.console import LabError
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-onnx-lab" / "arm64"
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
-CPU = "cortex-a76"  # that of a Raspberry Pi 5: Armv8.2 with dot product
+# Name of the processor -> its number and features, as /proc/cpuinfo of a Raspberry Pi 5 and 4 has them.
+CPUS = {"cortex-a76": ("0xd0b", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc "
+                                "dcpop asimddp"),  # Armv8.2 with dot product
+        "cortex-a72": ("0xd08", "fp asimd evtstrm crc32 cpuid")}  # Armv8.0
+CPU = "cortex-a76"
 PYTHON = "3.11"  # of Debian 12
 PACKAGES = ["libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libssl3", "libffi8", "libbz2-1.0", "liblzma5",
             "libuuid1", f"python{PYTHON}-minimal", f"libpython{PYTHON}-minimal", f"libpython{PYTHON}-stdlib"]
 WHEELS = ("onnxruntime", "numpy")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-# onnxruntime reads this file to learn what the processor can do; the emulator would show it the host's own.
-CPUINFO = "".join(f"processor\t: {i}\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp "
-                  "cpuid asimdrdm lrcpc dcpop asimddp\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
-                  "CPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n\n" for i in range(2))
 
 
 def emulator() -> str | None:
@@ -46,10 +46,19 @@ def missing() -> str | None:
     return None
 
 
-def command(*arguments: object) -> list[str]:
-    """The emulated Python with these arguments, to be started as any program."""
+def command(*arguments: object, cpu: str = CPU) -> list[str]:
+    """The emulated Python with these arguments, to be started as any program. cpu: of CPUS, one at a time."""
     root = FOLDER / "root"
-    return [emulator(), "-cpu", CPU, "-L", str(root), str(root / f"usr/bin/python{PYTHON}"), *map(str, arguments)]
+    # onnxruntime reads this file to learn what the processor can do; the emulator would show it the host's own.
+    files.write_text(root / "proc" / "cpuinfo", cpuinfo(cpu))
+    return [emulator(), "-cpu", cpu, "-L", str(root), str(root / f"usr/bin/python{PYTHON}"), *map(str, arguments)]
+
+
+def cpuinfo(cpu: str) -> str:
+    """/proc/cpuinfo of a board with two cores of this kind."""
+    part, features = CPUS[cpu]
+    return "".join(f"processor\t: {i}\nFeatures\t: {features}\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+                   f"CPU variant\t: 0x4\nCPU part\t: {part}\nCPU revision\t: 1\n\n" for i in range(2))
 
 
 def run(code: str, *arguments: object, timeout: float = 300) -> str:
@@ -89,7 +98,6 @@ def fetch() -> Path:
                      "--python-version", PYTHON, "-d", str(wheels), *wanted, "flatbuffers", "packaging"], debs)
     for wheel in wheels.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(root / "site")
-    (root / "proc" / "cpuinfo").write_text(CPUINFO, encoding="ascii")
     (root / "ready").touch()
     for folder in ("debs", "wheels", "lists", "archives"):
         shutil.rmtree(FOLDER / folder)

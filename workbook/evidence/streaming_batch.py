@@ -14,7 +14,7 @@ import numpy as np
 from workbook.evidence import common
 
 CUT_S = 2.0  # pieces without overlap
-HOP_S, PAUSE_S = 0.3, 0.6  # as 09 has them
+SCRIPT = importlib.import_module("09-stream-microphone")
 
 
 class VirtualClock:
@@ -76,8 +76,8 @@ def measure(evidence, args) -> None:
     evidence.value("stream_latency_p95_s", float(np.quantile(waits, 0.95)), "s")
     for name, said in (("batch", batch.text), ("stream", " ".join(log.lines)), ("cut", " ".join(pieces))):
         evidence.value(f"wer_{name}_percent", wrong_percent(text, said), "%")
-    evidence.value("chunk_s", HOP_S, "s", stable=True)
-    evidence.value("overlap_s", runtime.spec.window_s - HOP_S, "s", stable=True)
+    evidence.value("chunk_s", SCRIPT.HOP_S, "s", stable=True)
+    evidence.value("overlap_s", runtime.spec.window_s - SCRIPT.HOP_S, "s", stable=True)
     evidence.value("cut_s", CUT_S, "s", stable=True)
     evidence.value("encoder_runs", stream.recognizer.encoder_runs)
     evidence.series = {"shown": [(commit.at - source.arrival(0), i + 1) for i, commit in enumerate(log.commits)],
@@ -87,14 +87,13 @@ def measure(evidence, args) -> None:
 
 def streamed(runtime, sound: np.ndarray):
     """(Stream, source) after the whole recording was spoken to it."""
-    script = importlib.import_module("09-stream-microphone")
     from whisper_lab.stream.hypothesis import Recognizer
     from whisper_lab.stream.sources import Played
 
     clock = VirtualClock()
-    stream = script.Stream(runtime, Recognizer(runtime, "en"), clock, Nowhere(), HOP_S, PAUSE_S)
+    stream = SCRIPT.Stream(runtime, Recognizer(runtime, "en"), clock, Nowhere(), SCRIPT.HOP_S, SCRIPT.PAUSE_S)
     source = Played(sound, True, clock, threading.Event())
-    script.listen(source, stream)
+    SCRIPT.listen(source, stream)
     return stream, source
 
 
