@@ -184,10 +184,11 @@ def profile(args) -> dict:
 
 def prepare(args) -> tuple:
     """(what is to be done, with its models loaded; the clips, in memory)"""
-    from whisper_lab import checkpoints
+    from whisper_lab import checkpoints, names
     from whisper_lab.energy import engine, tasks, workload
 
-    checkpoint = checkpoints.resolve(args.model)
+    only_nano = args.backend == "onnx" and names.chosen_name(args.model, args.model_dir) == "whisper-nano"
+    checkpoint = checkpoints.resolve("nano" if only_nano else args.model)
     clips = workload.load_clips(choose_samples(args, checkpoint.source == "bundled"))
     if args.backend == "onnx":
         whisper = engine.open_graphs(checkpoint, args.model_dir, args.precision, args.threads)

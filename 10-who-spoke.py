@@ -61,12 +61,12 @@ def find_turns(stretches: list, pieces: list, fingerprints, number: int | None) 
 
 # 4. Words: who said which --------------------------------------------------------------------------------------------
 
-def find_words(samples, turns: list, clip: Path, args) -> tuple[list, dict]:
+def find_words(samples, turns: list, clip: Path, whisper: tuple, args) -> tuple[list, dict]:
     """-> (lines: speaker, start, end, words; what is to be known of the model that heard them)."""
     from whisper_lab import confidence, decoding, transcribe, transcripts
     from whisper_lab.speakers import words
 
-    runtime, model = words.open_runtime(args.model, args.model_dir, args.precision, args.threads)
+    runtime, model = whisper
     confidence.tell_what_it_knows(model["name"], args.language)
     options = decoding.Options(language=args.language, beams=decoding.AUTO,
                                temperatures=decoding.temperatures(0.0, args.fallback))
@@ -127,12 +127,14 @@ def deliver(heard, document: dict, errors, args) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The four steps, then what was asked for."""
     args = arguments(argv)
-    from whisper_lab.speakers import report, turns
+    from whisper_lab.speakers import report, turns, words
 
     clip = args.sound
     truth = turns.read_rttm(args.reference) if args.reference else None
     sound = audio.load(clip)
     audio.tell(clip, sound)
+    # Opened first, so that what is missing is said before anything is computed.
+    whisper = words.open_runtime(args.model, args.model_dir, args.precision, args.threads) if args.words else None
     clock, seconds = time.perf_counter, {}
     started = clock()
     stretches, likely = find_speech(sound.samples)
@@ -147,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         seconds["clustering_s"], started = clock() - started, clock()
     names = report.names(found, args.names)
     console.note("speakers", len(names), report.why(args.speakers, names, found))
-    lines, model = find_words(sound.samples, found, clip, args) if found and args.words else ([], None)
+    lines, model = find_words(sound.samples, found, clip, whisper, args) if found and args.words else ([], None)
     seconds["words_s"] = clock() - started
     errors = turns.errors(truth, found) if truth else None
     heard = report.Heard(clip, sound.samples, stretches, likely, pieces, fingerprints, found, lines, names)

@@ -226,6 +226,21 @@ def test_what_is_no_archive(transcribe, tmp_path, make, problem):
     assert status == 1 and problem in err.splitlines()[-2] and err.splitlines()[-1].startswith("  try: ")
 
 
+def test_one_file_is_transcribed_alone_with_the_same_graphs(transcribe, tmp_path):
+    (tmp_path / "it.wav").write_bytes(b"")
+    _, _, err = transcribe("--precision", "int8", folder=tmp_path / "it.wav")
+    typed = shlex.split(err.splitlines()[-1].partition("alone: ")[2])
+    assert typed[:4] == ["python", "-m", "whisper_lab", str(tmp_path / "it.wav")]
+    assert typed[4:6] == ["--model", "nano"] and "--model-dir" in typed and typed[-2:] == ["--precision", "int8"]
+
+
+def test_a_file_in_the_place_of_the_transcripts_is_told_before_graphs_are_opened(transcribe, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    status, _, err = transcribe()
+    assert status == 1 and err.splitlines()[-2].endswith("out is a file") and "graphs:" not in err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])
 def test_a_shard_that_is_none(transcribe, text):
     status, _, err = transcribe(f"--shard={text}")

@@ -143,6 +143,36 @@ def test_notes_stand_above_a_bar_and_never_in_it():
     assert "of 60 s of sound" in shown
 
 
+def test_a_bar_ends_where_the_sound_ends():
+    """A length that is no whole number of seconds took it past its end, and the library warned."""
+    shown = terminal("""
+        from whisper_lab import console, flags
+        flags.parse(flags.parser("", "quiet"), [])
+        with console.sound_bar("clip.wav", 36.42) as done:
+            done(30)
+            done(6.42)
+        """)
+    assert "Warning" not in shown and "of 36 s of sound" in shown and "101 %" not in shown
+
+
+def test_what_to_do_about_a_choice_stands_behind_its_reason(capsys):
+    console.set_up_notes(20)
+    console.note("runtime", "PyTorch", "no graphs", "to write some: python 03.py --model base")
+    assert capsys.readouterr().err == "runtime: PyTorch (no graphs); to write some: python 03.py --model base\n"
+
+
+def test_usage_is_folded_too():
+    shown = terminal("""
+        from whisper_lab import flags
+        parser = flags.parser("", "quiet", prog="python 03.py")
+        parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4", "int8_optimized", "int4_optimized"])
+        flags.parse(parser, ["--precision", "int5"])
+        """, 60)
+    lines = shown.replace("\r\n", "\n").rstrip().split("\n")
+    assert lines[0] == "usage: python 03.py [options]" and lines[1].startswith("error: argument --precision: invalid")
+    assert lines[-1] == "  try: python 03.py --help" and all(len(line) <= 60 for line in lines) and len(lines) > 3
+
+
 SAID = ("a remark that is much too long for one line of a terminal of sixty columns, and goes on; to write it again: "
         "python 03-export-encoder-decoder.py --model base --precision int8")
 
@@ -178,6 +208,9 @@ def test_a_long_note_is_folded_in_a_terminal_and_its_command_stays_whole():
     ("make one of these: X=1 python 06.py sweep", "make one of these:\n  X=1 python 06.py sweep"),
     ("run pip install 'a; b' or export PLACE=FOLDER; or",
      "run\n  pip install 'a; b'\n  or\n  export PLACE=FOLDER;\n  or"),
+    ("its own: cp '/a b' /c && mv /c /d", "its own:\n  cp '/a b' /c && mv /c /d"),
+    ("till then sudo chmod a+r /sys/x", "till then\n  sudo chmod a+r /sys/x"),
+    ("in an own python3.11 -m venv one", "in an own\n  python3.11 -m venv one"),
     ("make the virtual environment again", "make the virtual\n  environment again"),
     ("export it again, or name another", "export it again, or\n  name another"),
     ("a name_that_is_longer_than_the_terminal x", "a\n  name_that_is_longer_than_the_terminal\n  x")])

@@ -46,6 +46,21 @@ def test_builds_at_the_same_time_install_the_runtime_once_and_whole(tmp_path, th
     assert not again.stderr
 
 
+@pytest.mark.parametrize("script, problem", [
+    ("#!/bin/sh\n", "npm has put nothing there"), ("#!/bin/sh\nmkdir node_modules\n", "npm has put nothing there"),
+    (None, "there is no npm here\n  try: apt-get install")])
+def test_an_npm_that_does_nothing_and_none_at_all(tmp_path, script, problem):
+    web = tmp_path / "web"
+    shutil.copytree(edge_page.WEB, web, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    environment = fake_npm(tmp_path / "bin", script or "")
+    if script is None:
+        (tmp_path / "bin" / "npm").unlink()
+        environment["PATH"] = str(tmp_path / "bin")
+    done = subprocess.run([shutil.which("node"), "install.mjs"], cwd=web, env=environment, capture_output=True,
+                          text=True)
+    assert done.returncode == 1 and problem in done.stderr and not list(web.glob(".install-*"))
+
+
 def test_a_registry_out_of_reach_leaves_nothing_behind(tmp_path):
     web = tmp_path / "web"
     shutil.copytree(edge_page.WEB, web, ignore=shutil.ignore_patterns("node_modules", "dist"))

@@ -4,6 +4,8 @@ How it loads, and what it loads, is in test_edge_loading.py.
 """
 
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -154,6 +156,34 @@ def test_a_graph_that_does_not_open_is_told(chromium, graph, tmp_path):
         opened.locator("#trouble", has_text="The graph cannot be used here").wait_for(timeout=60_000)
         assert "NoSuchOperator" in opened.locator("#trouble").inner_text()
         assert opened.locator("#load").inner_text() == "Retry" and opened.locator("#record").is_disabled()
+
+
+def test_a_page_takes_no_place_but_that_of_another_page(graph, tmp_path):
+    """It used to delete whatever --out named."""
+    thesis, file = tmp_path / "own" / "thesis.txt", tmp_path / "file"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    file.write_text("mine")
+    done = edge_page.build("--model", graph, "--out", thesis.parent)
+    assert done.returncode == 1 and "has files in it, and no page" in done.stderr
+    assert "\n  try: name a folder" in done.stderr
+    assert thesis.read_text() == "years of work" and edge_page.build("--model", graph, "--out", file).returncode == 1
+    assert file.read_text() == "mine"
+    page = tmp_path / "page"
+    assert edge_page.build("--model", graph, "--out", page).returncode == 0
+    shutil.copy(graph, page / "mine.onnx")
+    done = edge_page.build("--model", page / "mine.onnx", "--out", page)
+    assert done.returncode == 1 and "which the page replaces" in done.stderr and (page / "mine.onnx").is_file()
+
+
+def test_two_builds_of_one_page_at_once(graph, tmp_path):
+    page = tmp_path / "page"
+    for _ in range(3):
+        builds = [subprocess.Popen(["node", "build.mjs", "--model", graph, "--out", page], cwd=edge_page.WEB,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        assert [(build.communicate()[1], build.returncode) for build in builds] == [("", 0)] * 3
+        assert (page / "manifest.json").is_file() and (page / graph.name).stat().st_size == graph.stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
 
 
 def test_the_build_says_what_is_missing(graph, tmp_path):

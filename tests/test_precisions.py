@@ -48,7 +48,14 @@ def test_the_fastest_that_is_there(tmp_path, capsys, there, taken, reason):
 
 def test_what_is_asked_for_is_taken_without_a_note(tmp_path, capsys):
     console.set_up_notes(20)
-    assert precisions.choose(empty(tmp_path, "int8"), NAME, "fp32") == "fp32" and capsys.readouterr().err == ""
+    assert precisions.choose(empty(tmp_path, "int8", "fp32"), NAME, "fp32") == "fp32" and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("asked", ["fp16", "int8_optimized"])
+def test_what_is_asked_for_and_not_there_is_told_with_what_is(tmp_path, asked):
+    with pytest.raises(console.LabError, match="there is no encoder") as caught:
+        precisions.choose(empty(tmp_path, "fp32", "int4"), NAME, asked)
+    assert caught.value.remedy.startswith("take --precision fp32, which is there; or write it: ") == (asked == "fp16")
 
 
 def test_the_optimized_pair_is_of_int8(tmp_path):

@@ -371,7 +371,8 @@ def test_the_cost_of_half_precision_is_measured():
 
 @pytest.mark.parametrize("arguments", [
     ["--num-samples", "0"], ["--batch-size", "1,0"], ["--batch-size", "two"],
-    ["--backend", "onnx", "--dtype", "float16"], ["--precision", "int8"], ["--audio-file", "a.wav", "--generate-audio"],
+    ["--backend", "onnx", "--dtype", "float16"], ["--precision", "int8"], ["--model-dir", "graphs"],
+    ["--audio-file", "a.wav", "--generate-audio"],
     ["--audio-duration", "5"], ["--reference", "hello"], ["a.wav", "--use-dataset"],
     ["--task", "translate"],
     ["--timestamps", "--tokens", "5"], ["--repeats", "0"], ["--interval-ms", "0"]])

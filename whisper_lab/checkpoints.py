@@ -287,8 +287,8 @@ def import_transformers() -> ModuleType:
             for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
                 del sys.modules[name]  # what the failed import left half done
             sys.modules["torchaudio"] = None  # type: ignore[assignment]
-            console.note("torchaudio", "left out", "its native part does not load beside this torch; "
-                         "`python -m whisper_lab.doctor --fix` mends it")
+            console.note("torchaudio", "left out", "its native part does not load beside this torch",
+                         "to mend it: python -m whisper_lab.doctor --fix")
     import transformers
 
     if console.log.level != logging.DEBUG:

@@ -99,9 +99,12 @@ class _Plain(logging.Formatter):
         return plain(super().format(record))
 
 
-def note(what: str, choice: object, reason: str) -> None:
-    """A choice the program made, with its reason, on stderr: `device: cpu (no CUDA device found)`."""
-    log.info("%s: %s (%s)", *(plain(part, one_line=True) for part in (what, choice, reason)))
+def note(what: str, choice: object, reason: str, then: str = "") -> None:
+    """A choice the program made, with its reason, on stderr: `device: cpu (no CUDA device found)`.
+
+    then: what the user may do about it, a command last; it stands behind the bracket, so that it can be copied.
+    """
+    log.info("%s: %s (%s)%s", *(plain(part, one_line=True) for part in (what, choice, reason, then and f"; {then}")))
 
 
 def warn(message: str) -> None:
@@ -130,9 +133,10 @@ def sentence(text: str) -> None:
 
 # A command inside a sentence: a program with what only a command has behind it, and all to the end of the clause. What
 # stands in quotes belongs to it, whatever it is.
-TYPED = re.compile(r"""(?<![\w./-]) (?:[A-Z_]+=\S+\ )* (?:[\w./-]*/)?
-    (?: python3?\ (?:-[a-z]\ |\S+\.py\b) | pip\ install\b | make\ [a-z-]+(?=\ [A-Z_]+=|$) | export\ [A-Z_]+= |
-        source\ \S+/activate | (?:cp|ls|ffmpeg|arecord|ssh|sbatch)\ (?:-|\S+\.sh\b) | (?:cd|chmod|kill)\ [\w.-]*[/\d] |
+TYPED = re.compile(r"""(?<![\w./-]) (?:[A-Z_]+=\S+\ )* (?:sudo\ )? (?:[\w./-]*/)?
+    (?: python[\d.]*\ (?:-[a-z]\ |\S+\.py\b) | pip\ install\b | make\ [a-z-]+(?=\ [A-Z_]+=|$) | export\ [A-Z_]+= |
+        source\ \S+/activate | (?:ls|ffmpeg|arecord|ssh|sbatch)\ (?:-|\S+\.sh\b) | cp\ [-'"/.~] |
+        (?:cd|kill)\ [\w.-]*[/\d] | chmod\ [ugoa\d]*[+\d] |
         apt-get\ install\b | git\ checkout\b | npm\ (?:run|ci)\b )
     (?: '[^']*' | "[^"]*" | (?! [;,)]+(?:\s|$) | \ (?:or|as|and)\ | \ \( ) [^'"] )*""", re.VERBOSE)
 GLUE = "\0"  # for a space at which no line may end
@@ -259,7 +263,7 @@ def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
     bar = None
     if seconds > ONE_STEP and sys.stderr.isatty():
         with contextlib.suppress(ImportError):
-            bar = progress(description=name, total=max(1, round(seconds)), unit="s", bar_format=
+            bar = progress(description=name, total=seconds, unit="s", bar_format=
                            "{desc}: {percentage:3.0f} % {bar} {n:.0f} of {total:.0f} s of sound, {remaining} left")
     if bar is None:
         yield lambda done: None

@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -316,9 +315,9 @@ def print_checks(checks: list[Check], only_trouble: bool) -> None:
     for check in checks:
         if only_trouble and check.status == OK:
             continue
-        console.result(f"{'[' + check.status + ']':<7}{check.name:<{width}}  {check.found}")
-        if check.fix:
-            console.result(textwrap.indent(f"fix: {check.fix}", " " * (width + 9)))
+        console.sentence(f"{'[' + check.status + ']':<7}{check.name:<{width}}  {check.found}")
+        for line in f"fix: {check.fix}".splitlines() if check.fix else ():
+            console.sentence(f"{'':{width + 9}}{line}")
     count = {status: sum(check.status == status for check in checks) for status in (OK, WARN, FAIL)}
     console.result(f"{count[OK]} OK, {count[WARN]} WARN, {count[FAIL]} FAIL")
 

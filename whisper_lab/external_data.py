@@ -93,7 +93,7 @@ def acceptable(graph: Path, location: str) -> Path:
                            "copy both files together, or export again") from error
         if stat.S_ISLNK(found.st_mode):
             raise LabError(f"{graph.name} keeps its weights in {shown}, which is a link to another place",
-                           "put the file itself there: cp -L copies what a link leads to")
+                           "put the file itself there: cp -L LINK FILE")
         if path.name not in os.listdir(path.parent):  # a file system without case has it under another name
             raise LabError(f"{graph.name} keeps its weights in {shown}, which has another name on the disk", MOVE)
     return _plain_file(graph, path, shown, found)

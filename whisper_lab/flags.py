@@ -299,13 +299,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Usage and the two lines of an error. It repeats the argument, which may be any file's name."""
-        problem = console.plain(message, one_line=True)
-        self.exit(2, f"{self.format_usage()}error: {problem}\n  try: {self.prog} --help\n")
+        print(self.format_usage(), end="", file=sys.stderr)
+        console.error(console.LabError(message, f"{self.prog} --help"))
+        self.exit(2)
 
 
 def _meant(text: str, names: list[str]) -> str:
     """`; did you mean --beams?`, or nothing where no name is near."""
-    near = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 
 

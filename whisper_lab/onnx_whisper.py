@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import names, openvino, seals, sessions
+from whisper_lab import console, names, openvino, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.int8_step import Blocks, int8_step
@@ -64,7 +64,8 @@ class OnnxWhisper:
                                                           checks, provider)
         sessions.check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         if self.tokenizer.lines not in (None, self.rules.vocab_size):  # the rest would be missing in the text
-            raise LabError(f"{files / TABLE} has {self.tokenizer.lines} tokens, the model {self.rules.vocab_size}",
+            raise LabError(f"{files / TABLE} has {console.count(self.tokenizer.lines, 'token')}, the model "
+                           f"{self.rules.vocab_size}",
                            f"write it again: {self.command}")
         try:
             self._connect(encoder, decoder)

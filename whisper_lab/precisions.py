@@ -12,19 +12,34 @@ def choose(folder: str | Path, name: str, asked: str | None, optimized: bool | N
     """The precision of the pair to open, with a note where none was asked for. optimized: as of OnnxWhisper, None where
     the program has no --optimized; provider: as of OnnxWhisper.
 
-    Raises LabError, with the command that writes them, where none was asked for and no whole pair is there. Whether the
-    one that was asked for is there is said where it is opened.
+    Raises LabError, with the command that writes them, where the one that was asked for is not there (and names one
+    that is), or none was asked for and no whole pair is there.
     """
     if asked:
+        require(folder, name, asked, bool(optimized), provider)
         return asked
     if optimized and provider == "cpu":
         console.note("precision", "int8", "03 --optimize makes no other pair")
         return "int8"
     found = [*written(folder, name, provider), *written(folder, name)]
     if not found:
-        raise _none(Path(folder), name, provider, "--optimized" if optimized is not None else None)
+        flag = "--optimized" if optimized is False and provider == "cpu" else None
+        raise none_whole(Path(folder), name, provider, flag)
     tell(found[0], folder)
     return found[0]
+
+
+def require(folder: str | Path, name: str, asked: str, optimized: bool, provider: str) -> None:
+    """Raises LabError where a pair is not there. asked: also int8_optimized, as 06 has it."""
+    plain = asked.removesuffix("_optimized")
+    optimized = (optimized or plain != asked) and provider == "cpu"
+    try:
+        sessions.find_pair(folder, name, plain, optimized, provider)
+    except LabError as error:
+        there = [] if optimized or provider != "cpu" else written(folder, name)
+        if not there:
+            raise
+        raise LabError(error.problem, f"take --precision {there[0]}, which is there; or {error.remedy}") from error
 
 
 def written(folder: str | Path, name: str, provider: str = "cpu") -> list[str]:
@@ -38,7 +53,7 @@ def whole(files: Callable[[str], Iterable[Path]]) -> Iterator[str]:
     return (one for one in sessions.FASTEST_FIRST if all(path.is_file() for path in files(one)))
 
 
-def _none(folder: Path, name: str, provider: str, flag: str | None) -> LabError:
+def none_whole(folder: Path, name: str, provider: str = "cpu", flag: str | None = None) -> LabError:
     """The error where no pair is whole: what there is instead, half a pair or the optimized one, which `flag` opens."""
     if folder.is_file():
         return LabError(f"{folder} is a file, not the folder where 03 wrote the graphs", "name the folder")

@@ -62,7 +62,7 @@ class Tokenizer:
             try:
                 self._encoder = Library.from_str(json.dumps(tokenizer_document(self._folder)))
             except LabError as error:
-                raise LabError(f"a prompt needs the tokenizer in {self._folder}, which is missing or damaged",
+                raise LabError(f"a prompt needs tokenizer.json in {self._folder}, which is missing or damaged",
                                self._again) from error
             except Exception as error:  # a bare Exception for what it cannot read
                 raise LabError(f"the tokenizer in {self._folder} cannot be read: {error}", self._again) from error

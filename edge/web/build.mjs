@@ -3,8 +3,9 @@
 // Nothing is compiled: dist/ holds the files beside this one, onnxruntime-web's WebAssembly, and the graph.
 // Any web server can hand them out; none of them talks to one again once they are loaded.
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync,
+         statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runtime as installedRuntime } from "./install.mjs";
 import { megabytes } from "./page.js";
@@ -33,6 +34,32 @@ function options(argv) {
     found[name] = number ? Number(value) : resolve(process.env.INIT_CWD ?? ".", value);
   }
   return found;
+}
+
+// --out may be a new folder, an empty one, or a page that was built before: nothing else is ever deleted.
+function refuseForeign(out, model) {
+  const elsewhere = "name a folder of its own: npm run build -- --out DIR";
+  if (!existsSync(out)) return mkdirSync(dirname(out), { recursive: true });
+  if (!statSync(out).isDirectory()) fail(`${out} is a file, and a page is a folder`, elsewhere);
+  if (readdirSync(out).length && !["manifest.json", "sw.js", "ort"].every((name) => existsSync(join(out, name))))
+    fail(`${out} has files in it, and no page that was built here`, elsewhere);
+  if (!relative(realpathSync(out), realpathSync(model)).startsWith(".."))
+    fail(`the graph ${model} is in ${out}, which the page replaces`, elsewhere);
+}
+
+// Another build may put its page there at the same moment: the last one stays.
+function replace(out, made) {
+  for (let attempt = 1; ; attempt += 1) {
+    const before = join(made, "..", `${basename(made)}-before-${attempt}`);
+    try {
+      if (existsSync(out)) renameSync(out, before);
+      renameSync(made, out);
+      return rmSync(before, { recursive: true, force: true });
+    } catch (problem) {
+      rmSync(before, { recursive: true, force: true });
+      if (attempt === 5) fail(`the page cannot be put in ${out}: ${problem.message}`, "choose another folder: npm run build -- --out DIR");
+    }
+  }
 }
 
 // A graph's metadata_props, field 14 of ModelProto: the file is a row of (tag, length, bytes), and only those are read.
@@ -101,20 +128,23 @@ if (existsSync(`${model}.data`))
 const about = describe(model);
 const runtime = installedRuntime();
 
-rmSync(out, { recursive: true, force: true });
-mkdirSync(join(out, "ort"), { recursive: true });
-for (const file of PAGE) copyFileSync(join(here, file), join(out, file));
-for (const file of RUNTIME) copyFileSync(join(runtime, file), join(out, "ort", file));
-copyFileSync(model, join(out, basename(model)));
+refuseForeign(out, model);
+const made = mkdtempSync(`${out}.build-`); // whole before it takes the place of an earlier one
+process.on("exit", () => rmSync(made, { recursive: true, force: true }));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
+mkdirSync(join(made, "ort"), { recursive: true });
+for (const file of PAGE) copyFileSync(join(here, file), join(made, file));
+for (const file of RUNTIME) copyFileSync(join(runtime, file), join(made, "ort", file));
+copyFileSync(model, join(made, basename(model)));
 const graph = basename(model), runtimeFiles = RUNTIME.map((file) => `ort/${file}`);
-const bytesOf = (file) => statSync(join(out, file)).size;
+const bytesOf = (file) => statSync(join(made, file)).size;
 const load = { graph: bytesOf(graph), runtime: runtimeFiles.reduce((sum, file) => sum + bytesOf(file), 0) };
-writeFileSync(join(out, "index.html"), fillIn(readFileSync(join(here, "index.html"), "utf8"), about, load));
+writeFileSync(join(made, "index.html"), fillIn(readFileSync(join(here, "index.html"), "utf8"), about, load));
 const everything = [...PAGE, ...runtimeFiles, graph];
 const digest = createHash("sha256");
 const sizes = {};
 for (const file of everything) {
-  const bytes = readFileSync(join(out, file));
+  const bytes = readFileSync(join(made, file));
   digest.update(bytes);
   sizes[file] = bytes.length;
 }
@@ -122,14 +152,15 @@ for (const file of everything) {
 const knows = JSON.parse(readFileSync(KNOWS, "utf8"))[about.name] ?? null;
 // What the page has to know, and the version under which the browser keeps it all.
 const wasm = "ort/ort-wasm-simd-threaded.wasm";
-const sha256 = (file) => createHash("sha256").update(readFileSync(join(out, file))).digest("hex");
+const sha256 = (file) => createHash("sha256").update(readFileSync(join(made, file))).digest("hex");
 const manifest = { ...about, version: digest.digest("hex").slice(0, 16), graph, wasm, load, knows, sizes,
                    asksFirst: load.graph > askAbove * 1e6, digests: { [graph]: sha256(graph), [wasm]: sha256(wasm) } };
-writeFileSync(join(out, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
+writeFileSync(join(made, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
 const shell = ["./", ...everything.filter((file) => file !== manifest.graph && file !== manifest.wasm), "manifest.json"];
-writeFileSync(join(out, "sw.js"), readFileSync(join(here, "sw.js"), "utf8")
+writeFileSync(join(made, "sw.js"), readFileSync(join(here, "sw.js"), "utf8")
   .replace('"@VERSION@"', JSON.stringify(manifest.version)).replace('"@SHELL@"', JSON.stringify(shell)));
 const total = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+replace(out, made);
 console.log(`${out}: ${about.name} ${about.precision}, ${(total / 1e6).toFixed(1)} MB in ${everything.length + 2} files`);
 if (manifest.asksFirst) console.log(`the page asks before it loads the graph: ${megabytes(load.graph)} (--ask-above ${askAbove})`);
 console.log(`look at it: python3 -m http.server --bind 127.0.0.1 --directory ${out} 8000   then open http://127.0.0.1:8000`);

@@ -23,8 +23,13 @@ export function runtime() {
   if (!complete()) {
     console.error("onnxruntime-web: installing (first build of this version; pinned in package-lock.json)");
     const folder = mkdtempSync(join(here, ".install-"));
-    const failed = attempt(() => install(folder));
-    rmSync(folder, { recursive: true, force: true });
+    process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
+    const failed = attempt(() => install(folder)) ?? (complete() ? null : new Error("npm has put nothing there"));
+    if (failed?.code === "ENOENT" && failed.path === "npm") {
+      console.error("error: there is no npm here\n  try: apt-get install nodejs npm");
+      process.exit(1);
+    }
     if (failed) {
       console.error(`error: onnxruntime-web is not installed: ${failed.message.split("\n")[0]}\n` +
                     "  try: go online, or point npm at a registry within reach " +

@@ -21,7 +21,7 @@ import stat
 import time
 from pathlib import Path
 
-from whisper_lab import audio, console, flags, machine, transcribe, transcripts
+from whisper_lab import audio, console, flags, machine, names, transcribe, transcripts
 from whisper_lab.archive import collect, find
 from whisper_lab.archive.claims import LEASE_S, Worker
 from whisper_lab.archive.run import Counts, Run
@@ -41,7 +41,7 @@ def main(argv: list[str], open_runtime) -> int:
     again = f"{PROG} {shlex.join(word for word in argv if word not in ('--replace', '--retry-failed'))}"
     root, output = Path(args.folder), Path(args.output_dir)
     share, place = (Share(path, args.patience, again) for path in (root, output))
-    check_folder(share)
+    check_folders(share, output, args)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
     # batch_size too: it decides into how many chunks a long recording is cut, and in int8 how near ties fall.
@@ -73,8 +73,9 @@ def cannot_write(output: Path, again: str):
                        f"free some disk space, or see to its permissions, then go on: {again}") from error
 
 
-def check_folder(share: Share) -> None:
-    """Raises LabError where the recordings' folder is none; a share that says something else is waited for."""
+def check_folders(share: Share, output: Path, args: argparse.Namespace) -> None:
+    """Raises LabError where the recordings' folder is none, or the other cannot be one; a share that says something
+    else is waited for."""
     root = share.root
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
@@ -84,7 +85,17 @@ def check_folder(share: Share) -> None:
         is_folder = stat.S_ISDIR(share.patiently(lambda: os.stat(root), root).st_mode)
     if not is_folder:
         raise LabError(f"{root} is a file, and an archive is a folder",
-                       f"transcribe it alone: python -m whisper_lab {shlex.quote(str(root))}")
+                       f"transcribe it alone: {alone(root, args)}")
+    if part := next((part for part in (output, *output.parents) if part.exists() and not part.is_dir()), None):
+        raise LabError(f"the transcripts cannot be in {output}: {part} is a file", "name a folder: --output-dir OUT")
+
+
+def alone(sound: Path, args: argparse.Namespace) -> str:
+    """The command that transcribes one file with the same graphs."""
+    given = {"--model": args.model, "--model-dir": args.model_dir, "--precision": args.precision,
+             "--language": args.language}
+    words = [word for name, value in given.items() if value not in (None, names.MODEL_DIR) for word in (name, value)]
+    return shlex.join(["python", "-m", "whisper_lab", str(sound), *words])
 
 
 def mine(share: Share, output: Path, shard: int, shards: int) -> tuple[list[find.Recording], dict[str, str]]:
@@ -115,14 +126,15 @@ def who() -> str:
 def tell(counts: Counts, seconds: float, retry: str) -> int:
     """Print what became of the shard and what failed; returns the exit status."""
     for name, reason in counts.failures.items():
-        console.result(f"failed: {console.plain(name, one_line=True)}: {reason}")
+        console.result(f"failed: {console.plain(name, one_line=True)}: {reason.removeprefix(f'{name}: ')}")
     rate = f" ({counts.sound_s / seconds:.1f} times real time)" if counts.sound_s else ""
-    console.result(f"{console.count(counts.transcribed, 'recording')} transcribed, {counts.sound_s:.0f} s of sound in "
-                   f"{seconds:.1f} s{rate}; {counts.done_before} done before, {len(counts.failures)} failed")
+    console.sentence(f"{console.count(counts.transcribed, 'recording')} transcribed, {counts.sound_s:.0f} s of sound "
+                     f"in {seconds:.1f} s{rate}; {counts.done_before} done before, {len(counts.failures)} failed")
     if counts.busy:
         console.note("left", console.count(counts.busy, "recording"), "another process is at work on them")
     if counts.failed_before:
-        console.note("not tried again", console.count(counts.failed_before, "recording"), f"{retry} does")
+        console.note("not tried again", console.count(counts.failed_before, "recording"), "they failed before",
+                     f"to try them again: {retry}")
     return 1 if counts.failures else 0
 
 

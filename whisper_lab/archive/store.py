@@ -243,7 +243,7 @@ def go_on(noted: dict, recipe: dict, again: str) -> str:
 
 
 def _short(value: object) -> str:
-    return str(value)[:40]
+    return "not given" if value is None else str(value)[:40]
 
 
 def has_renamed(made: Path, place: Path) -> bool:

@@ -62,5 +62,5 @@ def present_and_missing(folder: str | Path, model: str, wanted: list[str] | None
         raise LabError(f"there is no {sought} pair of {model} in {folder} to compare with {BASELINE}",
                        f"write one: {missing[0].command}")
     for variant in missing:
-        console.note(f"no {variant.name}", "left out", f"to write it: {variant.command}")
+        console.note(f"no {variant.name}", "left out", "it was not written", f"to write it: {variant.command}")
     return present, missing

@@ -2,7 +2,7 @@
 
 import argparse
 
-from whisper_lab import console, flags
+from whisper_lab import console, flags, names
 
 DEFAULT_SAMPLES = {"benchmark": 3, "single": 1}
 TASKS = ("transcribe", "diarize")
@@ -136,6 +136,8 @@ def _check_model(parser: argparse.ArgumentParser, args) -> None:
                      "--dtype")
     if args.backend == "torch" and args.precision:
         parser.error("--precision is that of graphs: add --backend onnx, or choose --dtype")
+    if args.backend == "torch" and args.model_dir != names.MODEL_DIR:
+        parser.error("--model-dir is where graphs are: add --backend onnx, or leave it out")
     if args.timestamps and args.tokens:
         parser.error("with --tokens the texts mean nothing, and so would their --timestamps")
 

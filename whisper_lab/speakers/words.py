@@ -1,13 +1,12 @@
 """Whisper's words laid over the turns: each word belongs to the speaker in whose turn it was said."""
 
 import json
-import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, names, precisions, sessions, transcripts
+from whisper_lab import checkpoints, console, names, precisions, transcripts
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
@@ -136,12 +135,11 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
     Raises LabError where the precision that is wanted is not there or knows no word times, where a folder other than
     the default was named and has no graphs, and where there is no checkpoint either.
     """
-    name = names.name_for(model or os.environ.get("WHISPER_LAB_MODEL") or names.DEFAULT)
-    reason, there = "", [wanted] if wanted else precisions.written(folder, name)
+    name = names.chosen_name(model, folder)
+    reason, then, there = "", "", [wanted] if wanted else precisions.written(folder, name)
     if not there and Path(folder) != Path(names.MODEL_DIR):
-        command = sessions.export_command(folder, name, sessions.FASTEST_FIRST[0])
-        raise LabError(f"there are no graphs of {name} in {folder}",
-                       f"write some: {command} --alignment-heads; or leave out --model-dir, for PyTorch")
+        problem = precisions.none_whole(Path(folder), name)
+        raise LabError(problem.problem, f"leave out --model-dir, for PyTorch; or {problem.remedy} --alignment-heads")
     for precision in there:
         runtime = OnnxWhisper(folder, name, precision, threads)
         if runtime.has_attention:
@@ -152,15 +150,17 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
         if wanted:
             raise LabError(f"the {precision} graphs of {name} cannot tell when a word was said",
                            f"write graphs that can: {command}")
-        reason = reason or f"the graphs of {name} cannot tell when a word was said; to write some that can: {command}"
-    return _pytorch(model, threads, reason or f"no graphs of {name} in {folder}")
+        if not reason:
+            reason = f"the graphs of {name} cannot tell when a word was said"
+            then = f"to write some that can: {command}"
+    return _pytorch(model, threads, reason or f"no graphs of {name} in {folder}", then)
 
 
-def _pytorch(model: str | None, threads: int | None, reason: str):
+def _pytorch(model: str | None, threads: int | None, reason: str, then: str):
     from whisper_lab.torch_whisper import TorchWhisper
 
     checkpoint = checkpoints.resolve(model)
-    console.note("runtime", "PyTorch", reason)
+    console.note("runtime", "PyTorch", reason, then)
     runtime = TorchWhisper.load(checkpoint)
     if threads:
         import torch

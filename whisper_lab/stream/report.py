@@ -193,8 +193,8 @@ def in_words(entry: dict) -> list[tuple[str, str, str]]:
                          ("waited", "the same in sound heard, computing not counted")):
         if times[f"{what}_p50_s"] is not None:
             lines.append((what, f"p50 {times[f'{what}_p50_s']:.2f} s, p95 {times[f'{what}_p95_s']:.2f} s",
-                          f"{remark}; {console.count(times['words'], 'word')}, "
-                          f"their ends from {times['word_ends_from']}"))
+                          f"{remark}; {console.count(times['words'], 'word')}; "
+                          f"word ends from {times['word_ends_from']}"))
     lines.append(("against batch", f"WER {percent(entry['batch']['wer'])}",
                   f"and {percent(entry['batch_by_utterance']['wer'])} against batch transcripts of its utterances"))
     if reference := entry["reference"]:

@@ -77,7 +77,7 @@ def show() -> None:
              for repository, folder in hub.cached_whispers().items() if checkpoints.problem_with(folder) is None]
     rows.append(["whisper-nano", f"{_megabytes(checkpoints.BUNDLED):.0f}", "this lab's", "ships with this lab"])
     console.table("Checkpoints on this machine", ["checkpoint", "MB", "licence", "from"], rows)
-    console.result(f"fetched and converted ones are in {store.folder()} ({store.PLACE} names another folder)")
+    console.sentence(f"fetched and converted ones are in {store.folder()} ({store.PLACE} names another folder)")
     here = {row[0] for row in rows}
     from whisper_lab.speakers import models
 

