@@ -195,10 +195,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = flags.parser(__doc__, "model", "output_dir", "quiet", "log_level", output_dir=str(HERE))
     flags.add_flags(parser, "precision")
     parser.set_defaults(precision="int8")
-    parser.add_argument("--corpus", default=str(HERE.parent / "media"), metavar="FOLDER|NAME",
-                        help="a folder with references.json, or a corpus by name (default: media)")
-    parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
-    parser.add_argument("--limit", type=flags.whole(1), metavar="N", help="the first N clips (default: all)")
+    prepare.add_clips_and_graphs(parser)
     return flags.parse(parser, argv)
 
 

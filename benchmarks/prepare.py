@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 ROOT, ENVIRONMENTS, WORK = HERE.parent, HERE / ".envs", HERE / "work"
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import checkpoints, console  # noqa: E402
+from whisper_lab import checkpoints, console, flags  # noqa: E402
 from whisper_lab.checkpoints import name_of  # noqa: E402
 
 IDLE = 0.5  # load; above it times are too long
@@ -182,6 +182,14 @@ def load_before() -> float:
     if (load := os.getloadavg()[0]) > IDLE:
         console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
     return load
+
+
+def add_clips_and_graphs(parser) -> None:
+    """The clips that a benchmark hears, and the graphs that it hears them with."""
+    parser.add_argument("--corpus", default=str(ROOT / "media"), metavar="FOLDER|NAME",
+                        help="a folder with references.json, or a corpus by name (default: media)")
+    parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
+    parser.add_argument("--limit", type=flags.whole(1), metavar="N", help="the first N clips (default: all)")
 
 
 def graphs(args) -> tuple:
