@@ -3,11 +3,13 @@
     python benchmarks/beams.py --corpus my/corpus --model base       # beams.json here
     python benchmarks/beams.py --graphs whisper_model_dir --model nano --output-dir /tmp/trial
 
-Every clip that fits the window is heard twice, greedily and with five beams: at temperature 0, without timestamps, with
-its language given. From both texts follows what any pair of limits would have done (decoding.is_doubtful: the mean
-log-probability of a token, and that of the whole text): a text below one of them is searched again, and the beams' text
-counts. The last row has limits that its clips did not choose: for each folder of the corpus those that are the best on
-all the other folders. Seconds are of the processor, one thread; the encoder runs once.
+Every clip that fits the window is heard twice, greedily and with five beams, both as the transcribers do: a short
+window first, higher temperatures for what goes round in a loop, which beams find more often than greedy search does. No
+timestamps, the language given. From both texts follows what any pair of limits would have done (decoding.is_doubtful:
+the mean log-probability of a token, and that of the whole text): a text below one of them is searched again, and the
+beams' text counts. The last row has limits that its clips did not choose: for each folder of the corpus those that are
+the best on all the other folders. Seconds are of the processor, one thread, the encoder's in both searches; the
+transcribers run it once.
 """
 
 import argparse
@@ -76,20 +78,17 @@ def listen(runtime, clips: list[corpora.Clip], scorer: scoring.Scorer) -> list[d
 
 
 def hear(runtime, samples, clip: corpora.Clip, scorer: scoring.Scorer) -> dict:
-    """One clip: one run of the encoder, both searches."""
-    from whisper_lab.features import log_mel
-    from whisper_lab.short_windows import heard_frames
+    """One clip, by both searches."""
+    from whisper_lab.short_windows import hear as hear_windows
 
-    seconds, started = len(samples) / runtime.spec.sampling_rate, time.process_time()
-    cross = runtime.encode(log_mel(samples, runtime.spec, heard_frames(runtime, seconds))[None])
-    encoder_s = time.process_time() - started
-    search = decoding.Options(language=clip.language if runtime.rules.languages else None, temperatures=(0.0,))
-    (greedy, greedy_s), (wide, wide_s) = (timed(lambda beams=beams: decoding.decode_encoded(
-        runtime, cross, 1, replace(search, beams=beams))[0]) for beams in (1, decoding.WIDE))
+    language = clip.language if runtime.rules.languages else None
+    search = decoding.Options(language=language, temperatures=decoding.FALLBACK_TEMPERATURES)
+    (greedy, greedy_s), (wide, wide_s) = (timed(lambda beams=beams: hear_windows(
+        runtime, [samples], replace(search, beams=beams), [language], [()])[0].result) for beams in (1, decoding.WIDE))
     tokens = len(runtime.rules.text_tokens(greedy.tokens)) + 1  # the end is a token too
     token = greedy.text_logprob or 0.0
-    return {"folder": clip.folder, "language": clip.language, "seconds": seconds, "token": token,
-            "text": token * tokens, "greedy_s": encoder_s + greedy_s, "wide_s": wide_s,
+    return {"folder": clip.folder, "language": clip.language, "seconds": len(samples) / runtime.spec.sampling_rate,
+            "token": token, "text": token * tokens, "greedy_s": greedy_s, "wide_s": wide_s,
             "greedy_counts": scorer(clip, greedy.text), "wide_counts": scorer(clip, wide.text)}
 
 
