@@ -193,7 +193,7 @@ def test_a_document_that_is_not_whole_is_made_again(transcribe, tmp_path):
     assert transcribe()[1].startswith("1 recording transcribed") and texts(tmp_path / "out")["kitchen.wav"] == KITCHEN
 
 
-@pytest.mark.parametrize("option, name, before, now", [("--language", "language", None, "en"),
+@pytest.mark.parametrize("option, name, before, now", [("--language", "language", "not given", "en"),
                                                        ("--batch-size", "batch_size", 4, 2)])
 def test_other_settings_are_refused_and_the_remedy_makes_all_again(transcribe, archive, tmp_path, option, name, before,
                                                                    now):
@@ -293,7 +293,7 @@ def test_failures_are_listed_and_tried_again_when_asked_for_or_changed(transcrib
     monkeypatch.setattr(audio, "load", lambda path: loaded.append(path.name) or load(path))
     status, out, err = transcribe()
     assert status == 1 and "failed: bad.wav" in out and loaded == []
-    assert "not tried again: 2 recordings" in err and "--retry-failed does" in err
+    assert "not tried again: 2 recordings" in err and "; to try them again: python -m whisper_lab archive " in err
     shutil.copy(MEDIA / "digits.wav", archive / "bad.wav")
     status, out, _ = transcribe()
     assert loaded == ["bad.wav"] and "1 recording transcribed" in out and "failed: bad.wav" not in out

@@ -166,7 +166,10 @@ def test_usage_is_folded_too():
         from whisper_lab import flags
         parser = flags.parser("", "quiet", prog="python 03.py")
         parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4", "int8_optimized", "int4_optimized"])
-        flags.parse(parser, ["--precision", "int5"])
+        try:
+            flags.parse(parser, ["--precision", "int5"])
+        except SystemExit as end:
+            assert end.code == 2
         """, 60)
     lines = shown.replace("\r\n", "\n").rstrip().split("\n")
     assert lines[0] == "usage: python 03.py [options]" and lines[1].startswith("error: argument --precision: invalid")

@@ -135,7 +135,7 @@ def sentence(text: str) -> None:
 # stands in quotes belongs to it, whatever it is.
 TYPED = re.compile(r"""(?<![\w./-]) (?:[A-Z_]+=\S+\ )* (?:sudo\ )? (?:[\w./-]*/)?
     (?: python[\d.]*\ (?:-[a-z]\ |\S+\.py\b) | pip\ install\b | make\ [a-z-]+(?=\ [A-Z_]+=|$) | export\ [A-Z_]+= |
-        source\ \S+/activate | (?:ls|ffmpeg|arecord|ssh|sbatch)\ (?:-|\S+\.sh\b) | cp\ [-'"/.~] |
+        source\ \S+/activate | (?:ls|ffmpeg|arecord|ssh|sbatch)\ (?:-|\S+\.sh\b) | cp\ (?=[-'"/.~]) |
         (?:cd|kill)\ [\w.-]*[/\d] | chmod\ [ugoa\d]*[+\d] |
         apt-get\ install\b | git\ checkout\b | npm\ (?:run|ci)\b )
     (?: '[^']*' | "[^"]*" | (?! [;,)]+(?:\s|$) | \ (?:or|as|and)\ | \ \( ) [^'"] )*""", re.VERBOSE)

@@ -44,6 +44,7 @@ function install(folder) {
   for (const file of ["package.json", "package-lock.json"]) copyFileSync(join(here, file), join(folder, file));
   execFileSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
                { cwd: folder, stdio: "inherit", shell: process.platform === "win32" });
+  if (!existsSync(join(folder, "node_modules"))) throw new Error("npm has put nothing there");
   put(join(folder, "node_modules"), folder);
 }
 
