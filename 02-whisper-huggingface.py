@@ -218,6 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     clips = audio.find(args.audio)
     references = transcripts.read_reference(args.reference, clips) if args.reference else {}
+    if len(clips) == 1:  # what is no sound is told before the model is loaded
+        audio.check(clips[0])
     whisper, windows = load_whisper(args), {}
     options = transcripts.options(args)
     prompt = whisper.runtime.rules.checked_prompt(whisper.runtime.tokenizer, args.prompt, args.language, args.task)

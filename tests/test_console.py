@@ -487,3 +487,10 @@ def test_a_width_that_is_none_is_not_taken():
             console.error(console.LabError("a problem", "a remedy"))
             """, given={"COLUMNS": given})
         assert [line.strip() for line in shown.splitlines()] == ["error: a problem", "try: a remedy"], given
+
+
+def test_an_example_whose_remark_goes_above_it_is_measured_again():
+    line = "    python -m whisper_lab archive recordings --shard 2/8      # the second of eight tasks"
+    made = flags._folded(line, 50)
+    assert made == ["    # the second of eight tasks", "    python -m whisper_lab archive recordings \\",
+                    "        --shard 2/8"]

@@ -346,3 +346,12 @@ def test_a_long_recording_is_understood(script, references, nano):
     assert np.mean(near) >= 0.75
     words = [word for segment in made["segments"] for word in segment["words"]]
     assert all(a["start_s"] <= b["start_s"] for a, b in zip(words, words[1:], strict=False))
+
+
+def test_what_is_no_sound_is_told_before_a_model_is_loaded(call_script, tmp_path, monkeypatch):
+    import importlib
+
+    monkeypatch.setattr(importlib.import_module("02-whisper-huggingface"), "load_whisper", lambda args: 1 / 0)
+    (tmp_path / "text.wav").write_text("hello")
+    status, _, err = call_script("02-whisper-huggingface.py", tmp_path / "text.wav", "--model", "nano")
+    assert status == 1 and "is not sound that can be read" in err and err.count("\n") == 2

@@ -244,7 +244,7 @@ def _folded(line: str, width: int) -> list[str]:
     indent = line[:len(line) - len(line.lstrip())]
     command, mark, remark = line.partition("  # ")
     if mark:
-        return [f"{indent}# {remark.strip()}", command.rstrip()]
+        return [f"{indent}# {remark.strip()}", *_folded(command.rstrip(), width)]
     command = COMMAND.match(line.strip()) is not None
     parts = textwrap.wrap(line.strip(), width - 2 * command, initial_indent=indent, break_long_words=False,
                           subsequent_indent=indent and f"{indent}    ", break_on_hyphens=False)
