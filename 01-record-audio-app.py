@@ -156,13 +156,12 @@ def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     from whisper_lab.record import serve
 
-    parser = flags.parser(__doc__, "quiet", "log_level", "output_json")
+    parser = flags.parser(__doc__, "model", "quiet", "log_level", "output_json")
     parser.add_argument("--output", type=Path, default=Path("speech.wav"), metavar="FILE",
                         help="where the recording goes; the one before it to recordings/ (default: %(default)s)")
     page, more = parser.add_argument_group("the page"), flags.rare(parser)
-    flags.add_flags(page, "model", "language", "threads")
-    more.add_argument("--model-dir", default="whisper_model_dir", metavar="DIR",
-                      help="where 03 wrote the graphs (default: %(default)s)")
+    flags.add_flags(page, "language", "threads")
+    flags.add_flags(more, "model_dir")
     more.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
                       help="the page refuses longer recordings (default: %(default)g)")
     page.add_argument("--port", type=int, metavar="N",

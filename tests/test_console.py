@@ -471,7 +471,8 @@ def test_a_command_in_the_help_can_be_copied(script, call_script, monkeypatch):
     assert examples and [command for command in map(str.strip, examples) if f"    {command}" not in lines] == []
 
 
-@pytest.mark.parametrize("script", ("02-whisper-huggingface", "03-export-encoder-decoder", "04-compare-precisions",
+@pytest.mark.parametrize("script", ("01-record-audio-app", "02-whisper-huggingface", "03-export-encoder-decoder",
+                                    "04-compare-precisions", "05-explore-in-netron", "06-profile-energy",
                                     "07-explore-architecture", "08-single-onnx-model", "09-stream-microphone",
                                     "10-who-spoke", "whisper_lab.__main__"))
 def test_help_fits_a_screen(script, call_script, monkeypatch):
