@@ -189,6 +189,8 @@ def arguments(argv: list[str] | None):
     args = flags.parse(parser, argv)
     if args.run and (args.run[0] != "run" or not 2 <= len(args.run) <= 3):
         parser.error("run needs one sound file: run FILE [GRAPH.onnx]; without run the graph is written")
+    if args.run and Path(args.run[1]).suffix == ".onnx":
+        parser.error(f"{args.run[1]} is a graph, and the sound comes first: run FILE [GRAPH.onnx]")
     if len(args.run) == 3 and Path(args.run[2]).suffix != ".onnx":
         parser.error(f"run takes one sound file, and {args.run[2]} is no graph (.onnx)")
     return args

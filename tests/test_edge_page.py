@@ -3,8 +3,8 @@
 How it loads, and what it loads, is in test_edge_loading.py.
 """
 
+import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -165,15 +165,30 @@ def test_a_page_takes_no_place_but_that_of_another_page(graph, tmp_path):
     thesis.write_text("years of work")
     file.write_text("mine")
     done = edge_page.build("--model", graph, "--out", thesis.parent)
-    assert done.returncode == 1 and "has files in it, and no page" in done.stderr
+    assert done.returncode == 1 and "has thesis.txt in it, which is no part of a page" in done.stderr
     assert "\n  try: name a folder" in done.stderr
     assert thesis.read_text() == "years of work" and edge_page.build("--model", graph, "--out", file).returncode == 1
     assert file.read_text() == "mine"
-    page = tmp_path / "page"
-    assert edge_page.build("--model", graph, "--out", page).returncode == 0
-    shutil.copy(graph, page / "mine.onnx")
-    done = edge_page.build("--model", page / "mine.onnx", "--out", page)
-    assert done.returncode == 1 and "which the page replaces" in done.stderr and (page / "mine.onnx").is_file()
+    page, link = tmp_path / "page", tmp_path / "link"
+    page.mkdir(mode=0o750)
+    link.symlink_to(page)
+    assert edge_page.build("--model", graph, "--out", link).returncode == 0
+    assert link.is_symlink() and (page / "manifest.json").is_file() and page.stat().st_mode & 0o777 == 0o750
+    done = edge_page.build("--model", page / graph.name, "--out", page)
+    assert done.returncode == 1 and "which the page replaces" in done.stderr and (page / graph.name).is_file()
+    (page / "note.txt").write_text("mine")
+    done = edge_page.build("--model", graph, "--out", page)
+    assert done.returncode == 1 and "has note.txt in it" in done.stderr and (page / "note.txt").is_file()
+    for place in (file / "below", "/proc/nowhere"):
+        done = edge_page.build("--model", graph, "--out", place)
+        assert done.returncode == 1 and done.stderr.startswith("error: cannot write ") and done.stderr.count("\n") == 2
+
+
+def test_others_may_read_a_new_page(graph, tmp_path):
+    assert edge_page.build("--model", graph, "--out", tmp_path / "page").returncode == 0
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "page").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_two_builds_of_one_page_at_once(graph, tmp_path):

@@ -439,4 +439,4 @@ def test_wrong_usage(call_script):
 def test_a_file_that_08_never_named_is_not_to_be_written_by_it(call_script, tmp_path):
     status, _, err = call_script("08-single-onnx-model.py", "run", MEDIA / "kitchen.wav", tmp_path / "nope.onnx")
     assert status == 1 and "there is no graph" in err and "--model nope" not in err
-    assert err.rstrip().endswith("python 08-single-onnx-model.py --help")
+    assert err.rstrip().endswith("python 08-single-onnx-model.py --model nano --precision int8")

@@ -3,7 +3,7 @@
 // Nothing is compiled: dist/ holds the files beside this one, onnxruntime-web's WebAssembly, and the graph.
 // Any web server can hand them out; none of them talks to one again once they are loaded.
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync,
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync,
          statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -39,12 +39,53 @@ function options(argv) {
 // --out may be a new folder, an empty one, or a page that was built before: nothing else is ever deleted.
 function refuseForeign(out, model) {
   const elsewhere = "name a folder of its own: npm run build -- --out DIR";
-  if (!existsSync(out)) return mkdirSync(dirname(out), { recursive: true });
-  if (!statSync(out).isDirectory()) fail(`${out} is a file, and a page is a folder`, elsewhere);
-  if (readdirSync(out).length && !["manifest.json", "sw.js", "ort"].every((name) => existsSync(join(out, name))))
-    fail(`${out} has files in it, and no page that was built here`, elsewhere);
-  if (!relative(realpathSync(out), realpathSync(model)).startsWith(".."))
+  const found = attempt(() => statSync(out));
+  if (!found) return;
+  if (!found.isDirectory()) fail(`${out} is a file, and a page is a folder`, elsewhere);
+  const foreign = foreignIn(out);
+  if (foreign) fail(`${out} has ${foreign} in it, which is no part of a page`, elsewhere);
+  if (!relative(real(out), real(model)).startsWith(".."))
     fail(`the graph ${model} is in ${out}, which the page replaces`, elsewhere);
+}
+
+// What a link leads to; the path itself where there is nothing, as while another build replaces it.
+function real(path) {
+  return attempt(() => realpathSync(path)) ?? path;
+}
+
+// What a step returns; undefined where it fails.
+function attempt(step) {
+  try {
+    return step();
+  } catch {
+    return undefined;
+  }
+}
+
+// A name in a page's folder that is no part of the page; undefined where all are. Looked for again, because another
+// build may replace the folder between two looks.
+function foreignIn(out) {
+  for (let look = 1; ; look += 1) {
+    const names = attempt(() => readdirSync(out)) ?? [];
+    const manifest = attempt(() => JSON.parse(readFileSync(join(out, "manifest.json"), "utf8")));
+    const known = [...PAGE, "ort", "sw.js", "manifest.json", manifest?.graph];
+    const foreign = names.find((name) => !known.includes(name));
+    if (!foreign || look === 5) return foreign;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50); // ms
+  }
+}
+
+// A folder beside the page's, with the rights that the page will have.
+function folderBeside(out) {
+  try {
+    mkdirSync(dirname(out), { recursive: true });
+    const made = mkdtempSync(`${out}.build-`);
+    const mode = attempt(() => statSync(out).mode) ?? 0o777 & ~process.umask();
+    chmodSync(made, mode & 0o7777);
+    return made;
+  } catch (problem) {
+    return fail(`cannot write ${out}: ${problem.message}`, "name a folder that you may write to: npm run build -- --out DIR");
+  }
 }
 
 // Another build may put its page there at the same moment: the last one stays.
@@ -120,7 +161,8 @@ function fillIn(page, about, sizes) {
   return page.replace(/@(ABOUT|SIZE)@/g, (_, key) => escaped(said[key]));
 }
 
-const { model, out, "ask-above": askAbove } = options(process.argv.slice(2));
+const { model, out: asked, "ask-above": askAbove } = options(process.argv.slice(2));
+const out = real(asked);
 if (!existsSync(model))
   fail(`there is no graph ${model}`, "write it in the lab's folder: python 08-single-onnx-model.py --model nano --precision int8");
 if (existsSync(`${model}.data`))
@@ -129,7 +171,7 @@ const about = describe(model);
 const runtime = installedRuntime();
 
 refuseForeign(out, model);
-const made = mkdtempSync(`${out}.build-`); // whole before it takes the place of an earlier one
+const made = folderBeside(out); // whole before it takes the place of an earlier one
 process.on("exit", () => rmSync(made, { recursive: true, force: true }));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
 mkdirSync(join(made, "ort"), { recursive: true });

