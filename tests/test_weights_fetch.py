@@ -553,7 +553,7 @@ def test_the_default_is_printed_as_model_takes_it(base, monkeypatch, capsys):
 def test_names_and_paths_that_are_wrong(base, tmp_path, monkeypatch):
     with pytest.raises(LabError, match="'small' is neither a file nor") as caught:
         command.main(["small"])
-    assert caught.value.remedy.endswith("python 02-whisper-huggingface.py --model small")
+    assert caught.value.remedy.endswith("python 02-whisper-huggingface.py media/kitchen.wav --model small")
     (tmp_path / "there").mkdir()
     with pytest.raises(LabError, match="exists already"):
         command.main([str(tmp_path / "x"), "--to", str(tmp_path / "there")])
