@@ -233,10 +233,6 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return "\n".join(lines) + "\n"
 
 
-# How a line begins that can be typed.
-COMMAND = re.compile(r"([A-Z_]+=\S+ )*(python|pip|make|export|cp|cd|ffmpeg|arecord|sbatch|ssh) ")
-
-
 def _folded(line: str, width: int) -> list[str]:
     """A line that is too long, in several: a command's remark goes above it, and it can still be typed as it is."""
     if len(line) <= width:
@@ -245,7 +241,7 @@ def _folded(line: str, width: int) -> list[str]:
     command, mark, remark = line.partition("  # ")
     if mark:
         return [f"{indent}# {remark.strip()}", *_folded(command.rstrip(), width)]
-    command = COMMAND.match(line.strip()) is not None
+    command = console.TYPED.match(line.strip()) is not None
     parts = textwrap.wrap(line.strip(), width - 2 * command, initial_indent=indent, break_long_words=False,
                           subsequent_indent=indent and f"{indent}    ", break_on_hyphens=False)
     return (" \\\n" if command else "\n").join(parts).split("\n")

@@ -74,4 +74,3 @@ def tell(precision: str, folder: str | Path) -> None:
     best = sessions.FASTEST_FIRST[0]
     console.note("precision", precision, f"the fastest in {folder}" if precision == best else
                  f"no {best} graphs in {folder}, which would be faster")
-
