@@ -245,6 +245,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=22)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """An option's help; what is typed, as $WHISPER_LAB_PACKAGE_INDEX, is never broken."""
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
         for indented, group in itertools.groupby(text.strip().splitlines(), lambda line: line[:1] in ("", " ")):
