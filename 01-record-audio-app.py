@@ -162,9 +162,9 @@ def arguments(argv: list[str] | None):
     page, more = parser.add_argument_group("the page"), flags.rare(parser)
     flags.add_flags(page, "language", "threads")
     flags.add_flags(more, "model_dir")
-    more.add_argument("--limit", type=float, default=5.0, metavar="MINUTES",
+    more.add_argument("--limit", type=flags.between(0.01, 60), default=5.0, metavar="MINUTES",
                       help="the page refuses longer recordings (default: %(default)g)")
-    page.add_argument("--port", type=int, metavar="N",
+    page.add_argument("--port", type=flags.between(0, 65535, int), metavar="N",
                       help="of the page (default: 7860 or the next free; 0: any)")
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
@@ -176,18 +176,17 @@ def arguments(argv: list[str] | None):
     local.add_argument("--cli", action="store_true", help="record here, without a page")
     local.add_argument("--list-devices", action="store_true", help="show the microphones, and end")
     flags.add_flags(local, "microphone")
-    local.add_argument("--seconds", type=float, metavar="S", help="stop after this long (default: Enter or Ctrl-C)")
+    local.add_argument("--seconds", type=flags.above(0), metavar="S",
+                       help="stop after this long (default: Enter or Ctrl-C)")
     more.add_argument("--latency", type=_latency, default="high", metavar="low|high|S",
                        help="how much sound PortAudio may hold back, or in seconds (default: %(default)s)")
-    more.add_argument("--blocksize", type=int, default=0, metavar="FRAMES",
+    more.add_argument("--blocksize", type=flags.whole(0), default=0, metavar="FRAMES",
                        help="in each callback; 0 leaves it to the device (default: %(default)s)")
     args = flags.parse(parser, argv)
     if args.output.suffix.lower() != ".wav" or args.output.is_dir():
         parser.error("--output names a .wav file")
-    if args.port is not None and not 0 <= args.port <= 65535:
-        parser.error("--port is a number from 0 to 65535")
-    if not 0 < args.limit <= 60 or not (args.seconds is None or args.seconds > 0) or args.blocksize < 0:
-        parser.error("--limit is above 0 and at most 60, --seconds above 0, --blocksize at least 0")
+    if not args.cli and (args.seconds or args.microphone is not None):
+        parser.error("--seconds and --microphone are about a microphone on this machine: add --cli")
     if args.cli and (args.share or args.https):
         parser.error("--cli records on this machine: it serves no page to --share")
     if args.share and args.https:

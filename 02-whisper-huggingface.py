@@ -161,7 +161,10 @@ def transcribe(whisper: Whisper, path: Path, options, prompt: list[int], conditi
 
 def load_whisper(args) -> Whisper:
     """The checkpoint on the chosen device."""
+    from whisper_lab.tokens import TokenRules
+
     checkpoint = checkpoints.resolve(args.model)
+    TokenRules.from_folder(checkpoint.folder).prompt(args.language, args.task)  # what it cannot do is told at once
     transformers = checkpoints.import_transformers()
     import torch
 

@@ -1,6 +1,6 @@
 """Steps 4 and 6: Whisper's encoder and decoder as two ONNX graphs, in four precisions, each checked against PyTorch.
 
-    python 03-export-encoder-decoder.py                          # float32 -> whisper_model_dir/
+    python 03-export-encoder-decoder.py                          # float32 -> whisper_model_dir/; its table -> reports/
     python 03-export-encoder-decoder.py --precision int8         # a quarter of the size
     python 03-export-encoder-decoder.py --model nano --precision all
 

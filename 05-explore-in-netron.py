@@ -160,14 +160,12 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--show", choices=["precisions", "parts"], default="precisions",
                         help=argparse.SUPPRESS)  # --parts by its first name
     parser.add_argument("--graphs", nargs=2, metavar=("A", "B"), help="show two ONNX files instead")
-    parser.add_argument("--port", type=int, metavar="N",
+    parser.add_argument("--port", type=flags.between(0, 65535, int), metavar="N",
                         help="of the page; 0 takes any free one (default: 8090, or the next free one)")
     parser.add_argument("--slim", action="store_true", help="leave the weights' numbers out: opens at once everywhere")
     parser.add_argument("--picture", action="store_true", help="write SVG and PNG of the blocks, and end")
     parser.add_argument("--browse", action="store_true", help="open the page in a browser")
     args = flags.parse(parser, argv)
-    if args.port is not None and not 0 <= args.port <= 65535:
-        parser.error("--port is a number from 0 to 65535")
     args.precision = args.precision or ("fp32" if args.show == "parts" else "int8")  # 03 alone writes fp32
     return args
 

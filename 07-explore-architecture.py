@@ -173,9 +173,8 @@ def explore(args) -> dict:
     from whisper_lab import machine
     from whisper_lab.speech_llm import ASRModel, blueprints, tables
 
-    before, config = blueprints.find(
-        PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
-        audio_downsample_rate=args.downsample_rate, projector_type=args.projector)
+    before, config = blueprints.find(PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
+                                     audio_downsample_rate=args.downsample_rate, projector_type=args.projector)
     model = ASRModel.blueprint(config)
     show_configuration(config)
     show_modules(model)
@@ -205,11 +204,11 @@ def arguments(argv: list[str] | None):
                         help="pair of encoder and decoder; nano is the trained miniature (default: %(default)s)")
     parser.add_argument("--swap-encoder", metavar="ID", help="another Whisper: Hub id or folder")
     parser.add_argument("--swap-decoder", metavar="ID", help="another language model: Hub id or folder")
-    parser.add_argument("--projector", metavar="NAME",
-                        help="linear, mlp, swiglu, moe or qformer (default: linear, or the miniature's)")
+    parser.add_argument("--projector", metavar="NAME", choices=["linear", "mlp", "swiglu", "moe", "qformer"],
+                        help="%(choices)s (default: linear, or the miniature's)")
     more = flags.rare(parser)
-    more.add_argument("--downsample-rate", type=int, metavar="N", help="frames to a vector (default: 5)")
-    more.add_argument("--seconds", type=float, default=3.0, metavar="S",
+    more.add_argument("--downsample-rate", type=flags.whole(1), metavar="N", help="frames to a vector (default: 5)")
+    more.add_argument("--seconds", type=flags.above(0), default=3.0, metavar="S",
                       help="length of the clip in step 4 (default: 3)")
     more.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
                       help="folder of the miniature (default: the bundled one)")
@@ -226,7 +225,9 @@ def main(argv: list[str] | None = None) -> int:
     """Explore a blueprint, or put the miniature to work."""
     args = arguments(argv)
     from whisper_lab import adapters, audio, files
-    from whisper_lab.speech_llm import ASRError
+
+    clips = audio.find(args.audio) if args.audio else []
+    from whisper_lab.speech_llm import ASRError  # with PyTorch
 
     for folder in filter(None, (args.swap_encoder, args.swap_decoder, args.speech_llm)):
         adapters.refuse(folder)
@@ -236,9 +237,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     try:
         document = {"schema": "whisper-lab/architecture/1"}
-        document |= explore(args) if not args.audio else {"clips": run_miniature(
-            audio.find(args.audio), args.speech_llm, args.untrained, args.seed,
-            Path(args.output_dir) if args.trace else None)}
+        document |= explore(args) if not clips else {"clips": run_miniature(
+            clips, args.speech_llm, args.untrained, args.seed, Path(args.output_dir) if args.trace else None)}
     except ASRError as error:  # the modules that travel with a saved model do not know LabError
         raise LabError(error.problem, error.remedy) from error
     if args.output_json:

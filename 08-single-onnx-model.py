@@ -1,6 +1,6 @@
 """The next labs: the whole of Whisper in one ONNX graph, from samples to text; onnxruntime alone runs it.
 
-    python 08-single-onnx-model.py --model nano --precision int8      # needs what 03 wrote; -> whisper_model_dir/
+    python 08-single-onnx-model.py --model nano --precision int8      # from 03's graphs; its table -> reports/
     python 08-single-onnx-model.py run media/kitchen.wav --model nano --precision int8
     python 08-single-onnx-model.py --input wav                        # the graph takes a WAV file, not samples
 

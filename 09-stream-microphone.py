@@ -1,13 +1,13 @@
 """The next labs: text while someone speaks, with the two graphs of 03: no word waits for the end of the sentence.
 
-    python 09-stream-microphone.py                                            # your microphone; Enter or Ctrl-C ends it
+    python 03-export-encoder-decoder.py --precision int8    # once: the graphs that this needs
+    python 09-stream-microphone.py                          # your microphone; Enter or Ctrl-C ends it
     python 09-stream-microphone.py media/kitchen.wav --model nano --realtime
     ffmpeg -i talk.mp3 -f s16le -ar 16000 -ac 1 - | python 09-stream-microphone.py --stdin
 
 A Whisper hears windows, not streams. So the same growing window is transcribed again and again, and text is committed
 as soon as two successive hypotheses agree on it (LocalAgreement-2: Liu et al. 2020; Machacek et al. 2023, arXiv
-2307.14743); a word of which the model is not sure has to wait. Committed text stays; the rest is shown in grey
-and may still change.
+2307.14743); a word of which the model is not sure has to wait. Committed text stays; the rest, in grey, may change.
 
     1. the policy             what two successive hypotheses both begin with
     2. sound to hypotheses    the model is asked only where someone speaks and there is something new to hear
@@ -218,6 +218,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.list_devices:
         microphone.list_devices()
         return 0
+    failed: list = []  # one bad file does not take the others with it
+    raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
+    sounds = sources.asked(args.audio, args.realtime, raw, args.microphone, failed)
     runtime = opening.open_graphs(args.model, args.model_dir, args.precision, args.threads, args.provider,
                                   args.language)
     settings = {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
@@ -225,9 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     results = report.Report(runtime, settings, args.output_dir, args.output_json,
                             report.references(args.reference, args.audio), args.batch, args.threads)
     detector = opening.detector(runtime.spec)
-    failed: list = []  # one bad file does not take the others with it
-    raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
-    for label, open_source in sources.asked(args.audio, args.realtime, raw, args.microphone, failed):
+    for label, open_source in sounds:
         clock, screen = sources.Clock(), Screen(model=runtime.facts["model"])
         recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback, args.audio_context)
         stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)

@@ -1,6 +1,7 @@
 """The next labs: who said what, and when. Two more models, one of them exported to ONNX here, and Whisper's words.
 
-    python 10-who-spoke.py meeting.wav                                   # speakers found, a line for each turn
+    python -m whisper_lab.weights silero-vad campplus  # or 10 fetches both
+    python 10-who-spoke.py meeting.wav                 # a line for each turn
     python 10-who-spoke.py meeting.wav --speakers 2 --names "Ann,Bob" --page
     python 10-who-spoke.py meeting.wav --explain --reference meeting.rttm
 

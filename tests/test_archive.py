@@ -237,7 +237,7 @@ def test_one_file_is_transcribed_alone_with_the_same_graphs(transcribe, tmp_path
 def test_a_file_in_the_place_of_the_transcripts_is_told_before_graphs_are_opened(transcribe, tmp_path):
     (tmp_path / "out").write_text("mine")
     status, _, err = transcribe()
-    assert status == 1 and err.splitlines()[-2].endswith("out is a file") and "graphs:" not in err
+    assert status == 1 and err.splitlines()[-2].endswith("out is a file, not a folder") and "graphs:" not in err
     assert (tmp_path / "out").read_text() == "mine"
 
 

@@ -481,6 +481,12 @@ def test_help_fits_a_screen(script, call_script, monkeypatch):
     assert status == 0 and len(out.splitlines()) <= 45 and "--help-all" in out
 
 
+def test_what_is_typed_is_whole_in_a_narrow_help(call_script, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    _, out, _ = call_script("02-whisper-huggingface", "--help-all")
+    assert "$WHISPER_LAB_PACKAGE_INDEX" in out and "generation_config.json" in out and "speech.wav" in out
+
+
 def test_a_width_that_is_none_is_not_taken():
     for given in ("-5", "0", "abc"):
         shown = terminal("""

@@ -216,4 +216,8 @@ def test_the_build_says_what_is_missing(graph, tmp_path):
     (tmp_path / "cut.onnx").write_bytes(graph.read_bytes()[:5000])
     done = edge_page.build("--model", tmp_path / "cut.onnx", "--out", tmp_path / "dist")
     assert done.returncode == 1 and "is not an ONNX graph" in done.stderr
+    done = edge_page.build("--model", tmp_path, "--out", tmp_path / "dist")
+    assert done.returncode == 1 and "is a folder, not a graph" in done.stderr and "--model GRAPH.onnx" in done.stderr
+    done = edge_page.build("--help")
+    assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in ("--model", "--out", "--ask-above"))
     assert edge_page.build("--weights", "x").returncode == 2 and edge_page.build("--ask-above", "ten").returncode == 2

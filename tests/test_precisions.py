@@ -55,7 +55,7 @@ def test_what_is_asked_for_is_taken_without_a_note(tmp_path, capsys):
 def test_what_is_asked_for_and_not_there_is_told_with_what_is(tmp_path, asked):
     with pytest.raises(console.LabError, match="there is no encoder") as caught:
         precisions.choose(empty(tmp_path, "fp32", "int4"), NAME, asked)
-    assert caught.value.remedy.startswith("take --precision fp32, which is there; or write it: ") == (asked == "fp16")
+    assert caught.value.remedy.startswith("take --precision fp32, which is there; or write them: ") == (asked == "fp16")
 
 
 def test_the_optimized_pair_is_of_int8(tmp_path):
@@ -66,6 +66,13 @@ def test_openvino_takes_a_decoder_beside_the_float32_encoder(tmp_path):
     assert precisions.choose(empty(tmp_path, "fp32", "int8"), NAME, None, provider="openvino") == "int8"
     names.pair(tmp_path, NAME, "int8")["decoder"].unlink()
     assert precisions.choose(tmp_path, NAME, None, provider="openvino") == "fp32"
+
+
+def test_a_pair_of_which_neither_graph_is_there_misses_both(tmp_path):
+    with pytest.raises(console.LabError) as caught:
+        sessions.find_pair(tmp_path, NAME, "int8")
+    assert caught.value.problem.endswith(f"{NAME}_encoder_int8.onnx and no {NAME}_decoder_int8.onnx")
+    assert caught.value.remedy.startswith("write them: python 03-export-encoder-decoder.py --model nano")
 
 
 def test_openvino_without_a_float32_encoder_misses_that(tmp_path):

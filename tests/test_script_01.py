@@ -455,8 +455,17 @@ def test_help_in_under_a_second(run_script):
     assert len(rare) == 6 and all(flag in everything for flag in rare)
 
 
+def test_what_is_said_to_a_terminal_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    console.set_up_notes(20)
+    serve.announce(Settings(), 7860, None, None)
+    said = capsys.readouterr().err
+    assert max(map(len, said.splitlines())) <= 80 and "ssh -L 7860:127.0.0.1:7860 user@this-machine" in said
+
+
 @pytest.mark.parametrize("arguments", [
-    ("--output", "speech.mp3"), ("--output", "."), ("--port", "70000"), ("--limit", "0"), ("--limit", "nan"),
+    ("--output", "speech.mp3"), ("--port", "70000"), ("--limit", "0"), ("--limit", "nan"),
     ("--cli", "--seconds", "-1"), ("--cli", "--seconds", "nan"), ("--cli", "--share"), ("--share", "--https"),
     ("--cli", "--latency", "soon"), ("--cli", "--blocksize", "-1")])
 def test_wrong_usage(call_script, arguments):

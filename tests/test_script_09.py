@@ -239,7 +239,7 @@ def test_neither_torch_nor_transformers_is_imported(graphs, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, status, words", [
-    (["--model", "nano", "--model-dir", "nowhere", "x.wav"], 1, "03-export-encoder-decoder.py --model nano"),
+    (["--model", "nano", "--model-dir", "nowhere", "media/digits.wav"], 1, "03-export-encoder-decoder.py --model nano"),
     (["nowhere.wav"], 1, "no such file"),
     (["media/digits.wav", "--language", "xx"], 1, "does not know the language"),
     (["--realtime"], 2, "name one"),

@@ -130,6 +130,12 @@ def test_where_no_one_speaks_it_says_so(who, tmp_path, name):
         assert who(tmp_path / "x.wav", "--model", "nano", "--format", kind)[1].strip() == expected
 
 
+def test_fewer_names_than_speakers_is_said(who):
+    status, out, err = who(ROOT / "media" / "long.flac", "--no-words", "--speakers", "2", "--names", "Ann")
+    assert status == 0 and "Ann" in out and "Speaker 2" in out
+    assert "names: 1 for 2 speakers (the others are called by their number)" in err
+
+
 def test_a_second_of_one_voice_is_one_speaker(who, tmp_path):
     spoken = audio.load(ROOT / "media" / "kitchen.wav").samples[8000:24000]
     audio.write_wav(tmp_path / "second.wav", spoken)

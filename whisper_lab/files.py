@@ -20,8 +20,11 @@ def _umask() -> int:
 PREFIX = ".write-"
 LARGEST_TEXT = 64 << 20  # bytes; the largest tokenizer.json in use has 17 MB
 NO_FOLDER = "a part of that path is a file, not a folder: choose another"
-REMEDIES = {errno.EISDIR: "that is a folder: name a file in it, or another",
-            errno.EEXIST: NO_FOLDER, errno.ENOTDIR: NO_FOLDER}
+ELSEWHERE = "choose another folder, one that you may write to"
+NO_ROOM = "free some disk space, or choose a folder on another disk"
+REMEDIES = {errno.EISDIR: "that is a folder: name a file in it, or another", errno.EEXIST: NO_FOLDER,
+            errno.ENOTDIR: NO_FOLDER, errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM,
+            errno.ENAMETOOLONG: "choose a shorter name"}
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
 
@@ -49,8 +52,35 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
                 temporary.chmod(0o666 & ~UMASK)  # a report is not private
             os.replace(temporary, path)
     except OSError as error:
-        raise LabError(f"cannot write {named}: {error.strerror or error}", REMEDIES.get(
-            error.errno, "free some disk space or choose another folder that you may write to")) from error
+        raise _unwritable(named, error) from error
+
+
+def require_place(path: str | Path) -> None:
+    """Raises LabError where a file at `path` could not be written, and makes nothing: to be told before any work.
+
+    Folders that are not there yet are made when the file is.
+    """
+    if os.path.isdir(path):
+        raise _unwritable(Path(path), IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    _require_folder(str(path), Path(path).absolute().parent)
+
+
+def require_folder(folder: str | Path) -> None:
+    """The same for files in a folder, which need not be there yet."""
+    _require_folder(f"into {folder}", Path(folder).absolute())
+
+
+def _require_folder(what: str, folder: Path) -> None:
+    nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    if not os.path.isdir(nearest):
+        raise LabError(f"cannot write {what}: {nearest} is a file, not a folder", "choose another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise LabError(f"cannot write {what}: you may not write in {nearest}", ELSEWHERE)
+
+
+def _unwritable(path: Path, error: OSError) -> LabError:
+    return LabError(f"cannot write {path}: {error.strerror or error}",
+                    REMEDIES.get(error.errno, ELSEWHERE))
 
 
 def _is_private(path: Path) -> bool:

@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from whisper_lab import __version__, console, languages, names
+from whisper_lab import __version__, console, files, languages, names
 
 # What an option may be -----------------------------------------------------------------------------------------------
 
@@ -48,6 +48,16 @@ def between(least: float, most: float, kind: type = float) -> Callable[[str], fl
     return number
 
 
+def above(least: float) -> Callable[[str], float]:
+    """The argparse type of a number above `least`."""
+    def number(text: str) -> float:
+        if not float("inf") > (value := float(text)) > least:
+            raise argparse.ArgumentTypeError(f"above {least:g}")
+        return value
+
+    return number
+
+
 def number_or_name(text: str) -> int | str:
     """The argparse type of a device: a number is one in a list, anything else a name."""
     return int(text) if text.isdigit() else text
@@ -60,6 +70,16 @@ def pattern(text: str) -> str:
     except re.error as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def language(text: str) -> str:
+    """The argparse type of a spoken language: its code. What has a code's form may be one that a checkpoint has of its
+    own; it is for the checkpoint to refuse."""
+    code = languages.code(text)
+    if code not in languages.NAMES and not re.fullmatch("[a-z]{2,3}", code):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a language's code nor its name"
+                                         f"{_meant(code, [*languages.CODES])}")
+    return code
 
 
 def audio_context(text: str) -> str | float:
@@ -96,7 +116,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "provider": (("--provider",), {"choices": ["cpu", "openvino"], "default": "cpu", "help": "openvino: the fp32 "
                                    "encoder on OpenVINO's kernels, where onnxruntime-openvino is installed (default: "
                                    "cpu, onnxruntime's own)"}),
-    "language": (("--language",), {"metavar": "NAME", "type": languages.code, "help": "language spoken: a code "
+    "language": (("--language",), {"metavar": "NAME", "type": language, "help": "language spoken: a code "
                                        "or a name, such as nl, Dutch or Nederlands (default: detect)"}),
     "task": (("--task",), {"choices": ["transcribe", "translate"], "default": "transcribe",
                            "help": "translate writes English whatever is spoken (default: %(default)s)"}),
@@ -141,6 +161,7 @@ SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_pre
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "microphone": ("--device", "--microphone", {}), "output_json": ("--output-json", "--json", {})}
+PLACES = ("output", "output_dir", "output_file", "output_json")  # what is to be written
 MORE = "more options"
 SCREEN = 45  # lines
 LAB = Path(__file__).resolve().parent.parent
@@ -224,6 +245,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=22)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """An option's help; what is typed, as $WHISPER_LAB_PACKAGE_INDEX, is never broken."""
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
         for indented, group in itertools.groupby(text.strip().splitlines(), lambda line: line[:1] in ("", " ")):
@@ -282,7 +307,7 @@ class _Parser(argparse.ArgumentParser):
         found, rest = self.parse_known_args(args, namespace)
         if rest and (rest[0].startswith("-") or not isinstance(getattr(found, "audio", None), list)):
             known = [name for action in self._actions for name in action.option_strings]
-            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0].partition('=')[0], known)}")
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0].partition('=')[0], known, 0.8)}")
         if rest:
             found.audio = [*found.audio, *rest]
         return found
@@ -300,9 +325,10 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
-def _meant(text: str, names: list[str]) -> str:
-    """`; did you mean --beams?`, or nothing where no name is near."""
-    near = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
+def _meant(text: str, names: list[str], cutoff: float = 0.7) -> str:
+    """`; did you mean --beams?`, or nothing where no name is near. Options need a higher cutoff: all begin alike, and
+    --precision is not --version."""
+    near = difflib.get_close_matches(text, names, n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -314,7 +340,16 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argpa
     quiet = getattr(args, "quiet", False)
     console.set_up_notes(logging.ERROR if quiet else getattr(logging, getattr(args, "log_level", "INFO")))
     _take_former(args)
+    _require_places(made, args)
     return args
+
+
+def _require_places(made: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises LabError where what was asked for could not be written: before the work, not after it."""
+    for name in {action.dest for action in made._actions if action.option_strings and action.dest in PLACES}:
+        place = getattr(args, name, None)
+        if place is not None and (name == "output" or place != made.get_default(name)):
+            (files.require_folder if name == "output_dir" else files.require_place)(place)
 
 
 def _take_former(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from whisper_lab import adapters, console
 from whisper_lab.console import LabError
 
 REACH_TIMEOUT = 3.0  # seconds, name look-up included: a lab machine without internet must not feel stuck
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # what forbids connections
 CONFIG_FILES = [
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
@@ -35,10 +36,15 @@ def prepare_environment() -> None:
 
 def offline() -> str | None:
     """The environment variable that forbids connections to the Hub, as NAME=value, or None."""
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    for name in OFFLINE:
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name}={os.environ[name]}"
     return None
+
+
+def go_online() -> str:
+    """What ends `offline`, to be typed."""
+    return f"allow the Hub: unset {' '.join(name for name in OFFLINE if os.environ.get(name))}"
 
 
 @functools.cache

@@ -66,17 +66,19 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
                        "add --precision int8, or leave out --optimized")
     on_openvino = provider == "openvino"
     paths = openvino.pair(folder, name, precision) if on_openvino else names.pair(folder, name, precision, optimized)
-    for part, path in paths.items():
-        if not path.is_file():
-            made = "fp32" if on_openvino and part == "encoder" else precision
-            raise _missing(part, path, export_command(folder, name, made, optimized and not on_openvino))
+    missing = [part for part, path in paths.items() if not path.is_file()]
+    if missing:
+        made = "fp32" if on_openvino and missing[0] == "encoder" else precision
+        raise _missing(missing, paths, export_command(folder, name, made, optimized and not on_openvino))
     return paths
 
 
-def _missing(part: str, path: Path, command: str) -> LabError:
+def _missing(parts: list[str], paths: dict[str, Path], command: str) -> LabError:
+    path = paths[parts[0]]
     if path.parent.exists() and not path.parent.is_dir():
         return LabError(f"{path.parent} is a file, not the folder where 03 wrote the graphs", "name the folder")
-    return LabError(f"there is no {part} {path}", f"write it: {command}")
+    both = f" and no {paths[parts[1]].name}" if len(parts) > 1 else ""
+    return LabError(f"there is no {parts[0]} {path}{both}", f"write {'them' if both else 'it'}: {command}")
 
 
 def check_version(graphs: str) -> None:

@@ -5,6 +5,7 @@ time, never a whole file that a header promises: read, mix down, resample, keep.
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,8 +28,13 @@ LONGEST_S = 8 * 3600.0  # s; a working day: 1.8 GB of samples
 LOUDEST = 1e10  # times full scale: 32-bit whole numbers as floats reach 2e9; what is beyond is not sound
 CANCELLED = 0.01  # of the channels' mean power is left in their average: 20 dB less; two strangers leave half
 
-OTHER_FORMAT = "play it to see whether it is sound at all; if so, convert it to WAV (ffmpeg -i FILE speech.wav)"
 RECORD_AGAIN = "record it again with python 01-record-audio-app.py, or name another file"
+
+
+def other_format(path: Path) -> str:
+    """The remedy for a file that is not sound as far as anybody here can tell."""
+    return ("play it to see whether it is sound at all; if so, convert it to WAV: "
+            f"ffmpeg -i {shlex.quote(str(path))} speech.wav")
 
 
 class Mono:
@@ -56,7 +62,7 @@ class Mono:
         """Say what the blocks are, in Hz and channels, before the first. Raises LabError for an unlikely rate."""
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise LabError(f"{self.path} claims {rate} samples a second: speech needs {LOWEST_RATE} at least, and no "
-                           f"converter makes more than {HIGHEST_RATE}", OTHER_FORMAT)
+                           f"converter makes more than {HIGHEST_RATE}", other_format(self.path))
         self.rate, self.channels = rate, channels
         self._power = np.zeros(channels)
         if self.channel is not None:
@@ -232,7 +238,7 @@ def _read_with_pyav(opened: Patched, mono: Mono, why: str, ends: containers.Ends
         if ends.inside:
             raise LabError(f"{path} is cut short, and what tells how to read it is in the part that is missing",
                            RECORD_AGAIN) from error
-        raise LabError(f"{path} is not sound that can be read ({why.split(': ')[-1]})", OTHER_FORMAT) from error
+        raise LabError(f"{path} is not sound that can be read ({why.split(': ')[-1]})", other_format(path)) from error
 
 
 def _first_track(container, mono: Mono):
@@ -241,7 +247,7 @@ def _first_track(container, mono: Mono):
     if not tracks:
         raise LabError(f"{mono.path} has no sound track", "name a file with sound in it")
     if tracks[0].codec_context is None:
-        raise LabError(f"{mono.path} is in a codec that neither libsndfile nor FFmpeg knows", OTHER_FORMAT)
+        raise LabError(f"{mono.path} is in a codec that neither libsndfile nor FFmpeg knows", other_format(mono.path))
     mono.notes.append(f"{tracks[0].codec_context.name} decoded by FFmpeg")
     mono.source_format = f"{container.format.long_name}, {tracks[0].codec_context.name}"
     if len(tracks) > 1:

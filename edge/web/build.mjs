@@ -25,12 +25,21 @@ function fail(problem, remedy, status = 1) {
   process.exit(status);
 }
 
+const USAGE = "npm run build -- --model GRAPH.onnx --out DIR --ask-above MB";
+
 function options(argv) {
   const found = { model: DEFAULT, out: join(here, "dist"), "ask-above": ASK_ABOVE };
+  if (argv.includes("--help") || argv.includes("-h")) {
+    console.log(`usage: ${USAGE}\n\n` +
+                "  --model      a single graph that 08 wrote (default: whisper-nano's in int8)\n" +
+                "  --out        the page's folder; it replaces a page that is there (default: dist)\n" +
+                `  --ask-above  MB of a graph above which the page asks before it loads (default: ${ASK_ABOVE})`);
+    process.exit(0);
+  }
   for (let i = 0; i < argv.length; i += 2) {
     const name = argv[i].replace(/^--/, ""), value = argv[i + 1], number = name === "ask-above";
     if (!(name in found) || value === undefined || (number && !(Number(value) >= 0)))
-      fail(`cannot understand ${argv.slice(i).join(" ")}`, "npm run build -- --model GRAPH.onnx --out DIR --ask-above MB", 2);
+      fail(`cannot understand ${argv.slice(i).join(" ")}`, USAGE, 2);
     found[name] = number ? Number(value) : resolve(process.env.INIT_CWD ?? ".", value);
   }
   return found;
@@ -165,6 +174,8 @@ const { model, out: asked, "ask-above": askAbove } = options(process.argv.slice(
 const out = real(asked);
 if (!existsSync(model))
   fail(`there is no graph ${model}`, "write it in the lab's folder: python 08-single-onnx-model.py --model nano --precision int8");
+if (statSync(model).isDirectory())
+  fail(`${model} is a folder, not a graph`, "name the graph in it: npm run build -- --model GRAPH.onnx");
 if (existsSync(`${model}.data`))
   fail(`${model} has its weights in a second file: too large for a page`, "take a smaller precision or model");
 const about = describe(model);

@@ -42,6 +42,7 @@ def main(argv: list[str], open_runtime) -> int:
     root, output = Path(args.folder), Path(args.output_dir)
     share, place = (Share(path, args.patience, again) for path in (root, output))
     check_folders(share, output, args)
+    recordings, unreadable = mine(share, output, *args.shard)
     runtime = open_runtime(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
     # batch_size too: it decides into how many chunks a long recording is cut, and in int8 how near ties fall.
@@ -55,7 +56,6 @@ def main(argv: list[str], open_runtime) -> int:
 
     with cannot_write(output, again), Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
         store.note(worker, args.replace, again)
-        recordings, unreadable = mine(share, output, *args.shard)
         head = {"schema": transcripts.SCHEMA, "machine": machine.card(args.threads), **recipe}
         run = Run(store, share, place, worker, work, head, args.batch_size, args.check_content, args.retry_failed)
         counts = run.run(recordings)

@@ -15,6 +15,7 @@ import contextlib
 import csv
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,8 +43,8 @@ def main(argv: list[str]) -> int:
     args = arguments(argv)
     folder = Path(args.output)
     if not (folder / store.STATE).is_dir():
-        raise LabError(f"{folder} is not the output folder of an archive",
-                       "name what was --output-dir: python -m whisper_lab archive --help")
+        raise LabError(f"{folder} is not the output folder of an archive", "name what was --output-dir, or make one: "
+                       f"python -m whisper_lab archive RECORDINGS --output-dir {shlex.quote(str(folder))}")
     both = not args.csv and not args.parquet
     targets = {"csv": args.csv or both and folder / "archive.csv",
                "parquet": args.parquet or both and folder / "archive.parquet"}

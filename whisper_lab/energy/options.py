@@ -37,7 +37,7 @@ def _add_work(made) -> None:
     made.add_argument("--batch-size", type=_sizes, default=[1], metavar="N,N",
                       help="clips decoded together; several sizes in turn (default: 1)")
     made.add_argument("--repeats", type=int, default=5, metavar="N", help="timed passes (default: %(default)s)")
-    made.add_argument("--assume-watts", metavar="W",
+    made.add_argument("--assume-watts", type=_watts, metavar="W",
                       help="estimate with this power, or a range (10-25), where there is no meter")
 
 
@@ -88,6 +88,16 @@ def _add_energy(more) -> None:
     more.add_argument("--trace", metavar="CSV", help="write every reading: time, power, clocks, temperature, load")
     more.add_argument("--cross-check", action="store_true",
                       help="let zeus and codecarbon, where installed, measure the same window")
+
+
+def _watts(text: str) -> str:
+    from whisper_lab.energy.meters import AssumedPower
+
+    try:
+        AssumedPower(text)
+    except console.LabError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of watts: {error.remedy}") from error
+    return text
 
 
 def _sizes(text: str) -> list[int]:

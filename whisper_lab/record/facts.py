@@ -1,6 +1,7 @@
 """What was saved, in words: the same rows on the terminal and on the page."""
 
 import html
+import shlex
 
 from whisper_lab import console
 from whisper_lab.audio import SAMPLE_RATE
@@ -62,9 +63,11 @@ def warning(text: str) -> str:
 
 def trouble(error: LabError, arrived: str | None = None) -> str:
     """An error for the page, without the name that the upload has on this machine."""
-    problem = error.problem.replace(arrived, "this recording") if arrived else error.problem
+    problem, remedy = error.problem, error.remedy
+    if arrived:
+        problem, remedy = problem.replace(arrived, "this recording"), remedy.replace(shlex.quote(arrived), "FILE")
     return (f'<p class="lab-advice"><b>{html.escape(problem)}</b><br>'
-            f"{html.escape(error.remedy)}</p>")
+            f"{html.escape(remedy)}</p>")
 
 
 def _decibels(dbfs: float | None) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_lab import console, hub, locks, names, web
+from whisper_lab import checkpoints, console, hub, locks, names, web
 from whisper_lab.console import LabError
 from whisper_lab.record import certificate, middleware
 
@@ -101,6 +101,8 @@ def prepare(wanted: Settings, convert: Callable, folder: Path):
     from whisper_lab.record.listener import Listener
 
     listener = Listener(wanted.model, wanted.model_dir, wanted.language, wanted.threads)
+    if len(listener.choices()) == 1:  # no graphs: the checkpoint alone can transcribe
+        checkpoints.require(wanted.model)
     console.note("transcription", listener.choices()[0], "the page also has: " + "; ".join(listener.choices()[1:])
                  if listener.choices()[1:] else "03 writes graphs, which are faster")
     options = {
@@ -171,7 +173,8 @@ def announce(wanted: Settings, port: int, public: str | None, auth: tuple[str, s
         if not wanted.https:
             console.warn("over plain http the browsers of others keep their microphones shut, and the password can be "
                          "read on the way: add --https")
-    console.log.info(WAYS.format(port=port))
+    for line in WAYS.format(port=port).splitlines():
+        console.log.info(line)
 
 
 def reachable() -> bool:

@@ -41,6 +41,8 @@ def names(found: list[Turn], given: list[str]) -> list[str]:
     count = len({turn.speaker for turn in found})
     if len(given) > count:
         console.warn(f"{len(given)} names for {count} speaker{'s' * (count != 1)}: {', '.join(given[count:])} left out")
+    if given and len(given) < count:
+        console.note("names", f"{len(given)} for {count} speakers", "the others are called by their number")
     made = list(given[:count])
     for number in range(len(made) + 1, count + 1):
         name = f"Speaker {number}"

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -177,18 +178,23 @@ Open = Callable[[Clock, threading.Event], Played | Live]
 def asked(paths: list[str], realtime: bool, raw: tuple[int, int] | None, wanted: int | str | None, failed: list
           ) -> Iterable[tuple[str, Open]]:
     """What to listen to: (label, how to open it). Files, else raw samples (Hz, channels) on standard input, else the
-    microphone that is wanted, None for the system's. Of several files those that cannot be read go into `failed`."""
+    microphone that is wanted, None for the system's. Of several files those that cannot be read go into `failed`.
+
+    Raises LabError at once where there is nothing to listen to: no such file, one that is no sound, no microphone.
+    """
     if paths:
-        return files(paths, realtime, failed)
+        found = audio.find(paths)
+        if len(found) == 1:
+            audio.check(found[0])
+        return files(found, realtime, failed)
     return [standard_input(*raw) if raw else microphone(wanted)]
 
 
-def files(paths: list[str], realtime: bool, failed: list) -> Iterator[tuple[str, Open]]:
+def files(found: list[Path], realtime: bool, failed: list) -> Iterator[tuple[str, Open]]:
     """Sound files one after the other: (label, how to open it).
 
     Of several files those that cannot be read are named, put into `failed` and left out.
     """
-    found = audio.find(paths)
     for path in found:
         try:
             sound = audio.stream(path)  # played once: an hours-long recording takes no memory
@@ -205,9 +211,13 @@ def files(paths: list[str], realtime: bool, failed: list) -> Iterator[tuple[str,
 def standard_input(rate: int, channels: int) -> tuple[str, Open]:
     """Raw 16-bit samples: (label, how to open it)."""
     blocks = pcm(rate, channels)
-    console.note("listening", f"standard input, {rate} Hz, {console.count(channels, 'channel')}, 16 bit",
-                 "Ctrl-C ends it")
-    return "standard input", lambda clock, stop: Live(blocks, clock, stop)
+
+    def open_source(clock: Clock, stop: threading.Event) -> Live:
+        console.note("listening", f"standard input, {rate} Hz, {console.count(channels, 'channel')}, 16 bit",
+                     "Ctrl-C ends it")
+        return Live(blocks, clock, stop)
+
+    return "standard input", open_source
 
 
 def microphone(wanted: int | str | None) -> tuple[str, Open]:
