@@ -227,6 +227,17 @@ def test_beams_that_hear_the_wrong_recording_are_seen_by_the_sweep(tiny, broken)
     assert "recordings" in next(gate for gate in gates if not gate.passed).detail
 
 
+def test_random_weights_need_not_tell_recordings_apart(tiny):
+    """Their words hardly depend on the sound: in a batch int8's noise is as loud as what another sound changes. That no
+    recording hears another's, the gate on their order still says."""
+    from whisper_lab.export.pair import open_runtime
+    pair = open_runtime(*tiny.pairs["int8"].values(), threads=1, like=tiny.runtime)
+    names = {trained: [gate.name for gate in parity.shapes(pair, tiny.long_run, tiny.sounds, "int8", trained=trained)]
+             for trained in (True, False)}
+    assert set(names[True]) - set(names[False]) == {"recordings in a batch = alone"}
+    assert "recordings in another order" in names[False]
+
+
 def test_a_cache_that_forgets_is_seen(tiny, broken):
     """The new keys alone, the past dropped: right for the prompt, wrong for every later step."""
     def forget(model):

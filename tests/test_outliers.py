@@ -141,6 +141,29 @@ def test_what_was_smoothed_is_not_split_as_well(tiny, sounds):
         assert (layer in [each.layer for each in outliers.split(model, heard)]) != smoothed
 
 
+def test_channels_that_no_weight_in_front_can_order_are_ordered_while_it_runs(tiny, sounds, tmp_path):
+    """out_proj's come out of the mixing of heads: a Gather brings them into order, and the function stays."""
+    source, value = tiny.pairs["fp32"]["encoder"], "encoder.layers.0.self_attn/Reshape_3"
+    model, heard = graphs.load(source), listen(source, sounds)
+    heard[value].high[5] = 100
+    done = outliers.split(model, {value: heard[value]})
+    graphs.save(model, tmp_path / "split.onnx")
+    assert [each.layer for each in done] == ["encoder.layers.0.self_attn.out_proj"] and 5 in done[0].channels
+    assert f"{done[0].layer}/outliers/ordered" in {node.name for node in model.graph}
+    assert sqnr_db(hidden(source, sounds[0]), hidden(tmp_path / "split.onnx", sounds[0])) > 40
+
+
+def test_the_order_costs_no_node_and_the_bias_in_front_is_known_again(tiny, planted, written):
+    """Loud channels last: the layer in front has its columns so; the gate on biases follows the recipe, and no more."""
+    path = written / names.graph_file(tiny.checkpoint.name, "encoder", "int8")
+    types = graphs.node_types(graphs.load(path))
+    assert types["Split"] == 1 and types["Gather"] == graphs.node_types(graphs.load(planted))["Gather"]
+    right = structure.vectors(graphs.load(planted))
+    assert structure.kept(path, "encoder", right)[0].passed
+    swapped = right | {f"{LAYER[:-1]}1.bias": np.roll(right[f"{LAYER[:-1]}1.bias"], 1)}
+    assert not structure.kept(path, "encoder", swapped)[0].passed
+
+
 @pytest.mark.parametrize("loud,found", [(1.9, False), (2.1, True)])
 def test_the_rule_compares_with_the_loudest_of_the_others(loud, found):
     largest = np.linspace(0.5, 1, 128).astype(np.float32)
@@ -187,7 +210,7 @@ def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
     for optimized in (False, True):
         path = written / names.graph_file(name, "encoder", "int8", optimized)
         nodes = {node.name for node in graphs.load(path).graph}
-        assert {f"{LAYER}/outliers/{what}" for what in ("silenced", "loud", "MatMul", "Add")} <= nodes
+        assert {f"{LAYER}/outliers/{what}" for what in ("Split", "MatMul", "Add")} <= nodes
         assert f"{LAYER}/MatMul_quant" in nodes  # the rest of the layer is int8
         recipe = json.loads(metadata.read(path)["recipe"])
         assert CHANNEL in recipe["outliers"][LAYER] and recipe["smoothed"][NORM] > 0

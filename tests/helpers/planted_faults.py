@@ -34,7 +34,7 @@ class Fault:
 # Tools ---------------------------------------------------------------------------------------------------------------
 
 def value(model: ir.Model, name: str) -> ir.Value:
-    names = (name, f"{name}_smoothed")  # smoothing gives what it scales a name of its own
+    names = (name, f"{name}_smoothed", f"{name}_ordered")  # what is scaled, or in another order, has a name of its own
     return next(output for node in model.graph for output in node.outputs if output.name in names)
 
 

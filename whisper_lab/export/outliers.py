@@ -15,6 +15,7 @@ There are two remedies, and both leave the float32 graph the same function of it
 Which channels are large is measured by running the graph (calibration.py).
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,10 +131,12 @@ def multiply(weight: ir.Value, factors: np.ndarray) -> None:
 
 # 2. Split ------------------------------------------------------------------------------------------------------------
 
-# LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339). Mul by 0 silences the large channels in the 8-bit path, Gather
-# picks them for a float path beside it, Add joins both. The float path is a product of 32 channels: nothing beside
-# 2,048. Its weights are stored in int8, as those of the convolutions are.
+# LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339). The large channels go behind all others: their order is that of
+# the columns of the weight in front, so that this costs nothing while the graph runs. Split then hands out both parts,
+# the 8-bit product takes the quiet channels, a float product beside it the loud ones, and Add joins them. The float
+# product is one of 32 channels: nothing beside 2,048. Its weights are stored in int8, as those of the convolutions are.
 
+ORDERED = "_ordered"
 SHARE = 64  # one channel in 64 may be computed in float: 32 of whisper-base's 2,048
 # How many times the largest of the other channels an outlier has to be: the steps become finer by as much. The decoder
 # asks for more, because beside its product of a single row even four small nodes cost time.
@@ -187,20 +190,67 @@ def outlier_channels(layer: str, inputs: Activations, loud: float) -> Outliers |
 
 
 def _compute_beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
-    """x -> Mul(0 or 1) -> MatMul, plus x -> Gather -> MatMul with the channels' own rows of the weight."""
-    x, path, weight, chosen = node.inputs[0], f"{outliers.layer}/outliers", node.inputs[1], outliers.channels
-    keep = np.ones(int(weight.shape[0]), np.float32)
-    keep[chosen] = 0
-    silenced = graphs.insert(model, node, "Mul", [x, graphs.constant(model, f"{path}/silence_scale", keep)],
-                             f"{path}/silenced", dtype=FLOAT)
-    silenced.shape = x.shape
-    channels = graphs.constant(model, f"{path}/channels", np.array(chosen))
-    loud = graphs.insert(model, node, "Gather", [x, channels], f"{path}/loud", dtype=FLOAT, axis=-1)
-    rows = int8.store_rows(model, node, f"{path}.weight", f"{path}/MatMul_weight", weight.const_value.numpy()[chosen])
+    """x, its large channels last -> Split -> MatMul of the others, plus a MatMul of the large ones with their rows."""
+    path, weight, count = f"{outliers.layer}/outliers", node.inputs[1], len(outliers.channels)
+    order = loud_last(outliers.channels, int(weight.shape[0]))
+    x = _in_order(model, node, order, path)
+    parts = graphs.constant(model, f"{path}/parts", np.array([len(order) - count, count]))
+    quiet, loud = graphs.insert(model, node, "Split", [x, parts], f"{path}/Split", outputs=2, axis=-1)
+    for value, name, channels in ((quiet, "quiet", len(order) - count), (loud, "loud", count)):
+        value.name, value.type = f"{path}/{name}", ir.TensorType(FLOAT)
+        value.shape = ir.Shape([*x.shape[:-1], channels])
+    rows = int8.store_rows(model, node, f"{path}.weight", f"{path}/MatMul_weight",
+                           weight.const_value.numpy()[order[-count:]])
     beside = graphs.insert(model, node, "MatMul", [loud, rows], f"{path}/MatMul", dtype=FLOAT)
-    multiply(weight, keep[:, None])  # rows of silenced channels become 0, or they would widen their columns' steps
-    node.replace_input_with(0, silenced)
+    take(weight, order[:-count], axis=0)
+    node.replace_input_with(0, quiet)
     _add(model, node, beside, path)
+
+
+def loud_last(channels: list[int], count: int) -> np.ndarray:
+    """The order of `count` channels, int [count]: all others, then these."""
+    return np.array([*(channel for channel in range(count) if channel not in set(channels)), *channels])
+
+
+def in_front(layer: str) -> str:
+    """The layer whose columns `split` brings into that order: encoder.layers.3.fc2 -> encoder.layers.3.fc1."""
+    return re.sub("fc2$", "fc1", layer)
+
+
+def _in_order(model: ir.Model, node: ir.Node, order: np.ndarray, path: str) -> ir.Value:
+    """The node's input with its channels in this order: from the weight and bias in front, or by a Gather behind what
+    has none. Values get new names because they are new values, as in `_fold`."""
+    x = node.inputs[0]
+    if (front := _linear_before(x)) is None:
+        places = graphs.constant(model, f"{path}/order", order)
+        made = graphs.insert(model, node, "Gather", [x, places], f"{path}/ordered", dtype=FLOAT, axis=-1)
+        made.shape = x.shape
+        return made
+    add = front.outputs[0].uses()[0].node
+    take(front.inputs[1], order, axis=1)
+    take(add.inputs[1], order, axis=0)
+    for value in (front.outputs[0], add.outputs[0], x):
+        value.name = f"{value.name}{ORDERED}"
+    return x
+
+
+def _linear_before(x: ir.Value) -> ir.Node | None:
+    """The MatMul of a linear layer, its bias added, behind which there is nothing but a Gelu that makes x."""
+    gelu = x.producer()
+    add = gelu.inputs[0].producer() if gelu is not None and gelu.op_type == "Gelu" else None
+    product = add.inputs[0].producer() if add is not None and add.op_type == "Add" else None
+    alone = product is not None and product.op_type == "MatMul" and all(
+        value.is_initializer() and len(value.uses()) == 1 for value in (product.inputs[1], add.inputs[1]))
+    return product if alone and len(product.outputs[0].uses()) == len(add.outputs[0].uses()) == 1 else None
+
+
+def take(weight: ir.Value, places: np.ndarray, axis: int) -> None:
+    """Keep these rows or columns of an initializer, in this order; computed only while it is written, as `multiply`."""
+    old = weight.const_value
+    shape = ir.Shape([len(places) if i == axis else size for i, size in enumerate(old.shape)])
+    weight.const_value = ir.LazyTensor(lambda: ir.tensor(old.numpy().take(places, axis), name=weight.name),
+                                       dtype=old.dtype, shape=shape, name=weight.name)
+    weight.shape = shape
 
 
 def _add(model: ir.Model, node: ir.Node, beside: ir.Value, path: str) -> None:

@@ -153,8 +153,11 @@ def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> di
 
 
 def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: str,
-           encoder: dict[str, Pool] | None = None) -> list[Gate]:
-    """The verdict over all shapes, pooled, the worst one named; encoder: what sweep_encoder found, if it was asked."""
+           encoder: dict[str, Pool] | None = None, trained: bool = True) -> list[Gate]:
+    """The verdict over all shapes, pooled, the worst one named; encoder: what sweep_encoder found, if it was asked.
+
+    trained: the words depend on the sound. With random weights they hardly do, and `batch` has nothing to compare with.
+    """
     gates = []
     for part, places in (("encoder", encoder or sweep_encoder(graphs.encoder, sounds)),
                          ("decoder", sweep_decoder(graphs, long, sounds))):
@@ -166,7 +169,9 @@ def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: s
                                f"{detail}; off by {pool.error:.1e}, PyTorch by {own:.1e}", part, TIMES))
         else:
             gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
-    return gates if precision in ARITHMETIC else [*gates, batch(graphs, long, sounds), order(graphs, long, sounds)]
+    if precision in ARITHMETIC:
+        return gates
+    return [*gates, *([batch(graphs, long, sounds)] if trained else []), order(graphs, long, sounds)]
 
 
 def batch(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:

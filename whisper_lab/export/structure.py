@@ -1,12 +1,13 @@
 """Gates on what a graph is made of: nothing stored twice, nothing left large, every node of the right kind."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8_cache, naming
+from whisper_lab.export import graphs, int8_cache, naming, outliers
 from whisper_lab.export.gates import Gate, below
 
 # Bytes of the matrices against float32; int4 keeps its embedding in 8 bits. The rest of a file (fixed_bytes; names and
@@ -39,14 +40,24 @@ def vectors(model: ir.Model) -> dict[str, np.ndarray]:
 def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:
     """Quantization leaves biases and LayerNorms as they are: a lost one drowns in its noise, so they are looked up.
 
-    A value may be multiplied by a power of two: what smoothing moves from an activation into the next weight.
+    A value may be multiplied by a power of two: what smoothing moves from an activation into the next weight. A layer
+    in front of one with outlier channels has these last.
     """
-    found = {name: value.const_value.numpy() for name, value in graphs.load(path).graph.initializers.items()
+    model = graphs.load(path)
+    right = right | _in_order(json.loads(model.metadata_props.get("recipe", "{}")), right)
+    found = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()
              if value.dtype == ir.DataType.FLOAT and len(value.shape) == 1}
     wrong = [name for name, array in right.items()
              if not _scaled(array, found.get(name, found.get(f"{name}_smoothed")))]
     seen = f"{len(right) - len(wrong)} of {len(right)} as in float32" + (f"; first not: {wrong[0]}" if wrong else "")
     return [Gate("biases and LayerNorms", not wrong, len(wrong), 0, seen, part)]
+
+
+def _in_order(recipe: dict, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The biases whose channels the graph has in another order: the one that its recipe says."""
+    biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in recipe.get("outliers", {}).items()}
+    return {name: right[name][outliers.loud_last(channels, len(right[name]))]
+            for name, channels in biases.items() if name in right}
 
 
 def _scaled(right: np.ndarray, test: np.ndarray | None) -> bool:

@@ -45,7 +45,7 @@ def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds:
     graphs = OnnxWhisper.of_sessions(encoder, session(pair["decoder"], threads), runtime)
     return [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
-            lambda: parity.shapes(graphs, long_run, sounds, precision, wide),
+            lambda: parity.shapes(graphs, long_run, sounds, precision, wide, trained),
             lambda: end_to_end.text(graphs, sounds, precision, trained)]
 
 
