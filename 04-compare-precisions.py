@@ -17,7 +17,7 @@ Writes a table here, and reports/compare-<model>.json, .md, .html and pictures.
 from pathlib import Path
 
 from whisper_lab import console, flags
-from whisper_lab.compare.variants import BASELINE, PYTORCH
+from whisper_lab.compare.variants import BASELINE, PYTORCH, known
 
 # 1. The graphs -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,6 @@ def compare_files(first: Path, second: Path) -> dict:
 def arguments(argv: list[str] | None):
     """The command line."""
     from whisper_lab.compare import limits
-    from whisper_lab.compare.variants import known
 
     parser = flags.parser(__doc__, "audio", "model", "model_dir", "language", "threads", "output_dir", "output_json",
                           "quiet", "log_level", "audio_context")
@@ -211,6 +210,8 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--fail-if", metavar="TEST", help="exit 1 where it holds, such as 'wer_delta>0.02 or "
                         "int8.size_ratio>0.3'; the word list shows what can be tested")
     args = flags.parse(parser, argv)
+    if args.graphs and args.audio != parser.get_default("audio"):
+        parser.error("--graphs looks at two files and hears nothing: leave out CLIP")
     if args.fail_if == "list":
         console.table("--fail-if can test", ["metric", "is"], list(map(list, limits.METRICS.items())))
         parser.exit()
@@ -231,8 +232,7 @@ def condition(args, parser, names: list[str]):
         parser.error(f"--fail-if: {error}")
     compared = [name for name in args.precisions or names if name != BASELINE]
     if unknown := read.precisions - set(compared):
-        parser.error(f"--fail-if: no precision {', '.join(sorted(unknown))} is compared with {BASELINE}; there "
-                     f"are {', '.join(compared)}")
+        parser.error(f"--fail-if: {', '.join(sorted(unknown))} is not compared here, only {', '.join(compared)}")
     return read
 
 

@@ -154,7 +154,7 @@ def arguments(argv: list[str] | None):
                         help="where 03 wrote the graphs (default: %(default)s)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8", "int4"],
                         help="what to show beside fp32 (default: int8); with --parts, of both (default: fp32)")
-    parser.add_argument("--part", choices=["encoder", "decoder"], default="encoder", help="(default: %(default)s)")
+    parser.add_argument("--part", choices=["encoder", "decoder"], help="(default: encoder)")
     parser.add_argument("--parts", dest="show", action="store_const", const="parts", default="precisions",
                         help="show encoder beside decoder instead of one part in two precisions")
     parser.add_argument("--show", choices=["precisions", "parts"], default="precisions",
@@ -166,6 +166,11 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--picture", action="store_true", help="write SVG and PNG of the blocks, and end")
     parser.add_argument("--browse", action="store_true", help="open the page in a browser")
     args = flags.parse(parser, argv)
+    if args.picture and (args.port is not None or args.browse):
+        parser.error("--picture writes files and serves no page: leave out --port and --browse")
+    if args.part and (args.show == "parts" or args.graphs):
+        parser.error("--part chooses between encoder and decoder, and here both graphs are chosen: leave it out")
+    args.part = args.part or "encoder"
     args.precision = args.precision or ("fp32" if args.show == "parts" else "int8")  # 03 alone writes fp32
     return args
 

@@ -173,7 +173,8 @@ def explore(args) -> dict:
     from whisper_lab import machine
     from whisper_lab.speech_llm import ASRModel, blueprints, tables
 
-    before, config = blueprints.find(PRESETS[args.preset], args.speech_llm, args.swap_encoder, args.swap_decoder,
+    swapped = args.swap_encoder, args.swap_decoder
+    before, config = blueprints.find(PRESETS[args.preset or "class"], args.speech_llm, *swapped,
                                      audio_downsample_rate=args.downsample_rate, projector_type=args.projector)
     model = ASRModel.blueprint(config)
     show_configuration(config)
@@ -200,8 +201,8 @@ def arguments(argv: list[str] | None):
     parser.add_argument("--trace", nargs="?", const=True, metavar="CLIP",
                         help="draw the journey of the clips through the miniature")
     parser.add_argument("--untrained", action="store_true", help="the control: the miniature before any training")
-    parser.add_argument("--preset", choices=list(PRESETS), default="class",
-                        help="pair of encoder and decoder; nano is the trained miniature (default: %(default)s)")
+    parser.add_argument("--preset", choices=list(PRESETS),
+                        help="pair of encoder and decoder; nano is the trained miniature (default: class)")
     parser.add_argument("--swap-encoder", metavar="ID", help="another Whisper: Hub id or folder")
     parser.add_argument("--swap-decoder", metavar="ID", help="another language model: Hub id or folder")
     parser.add_argument("--projector", metavar="NAME", choices=["linear", "mlp", "swiglu", "moe", "qformer"],
@@ -210,13 +211,12 @@ def arguments(argv: list[str] | None):
     more.add_argument("--downsample-rate", type=flags.whole(1), metavar="N", help="frames to a vector (default: 5)")
     more.add_argument("--seconds", type=flags.above(0), default=3.0, metavar="S",
                       help="length of the clip in step 4 (default: 3)")
-    more.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR",
-                      help="folder of the miniature (default: the bundled one)")
+    more.add_argument("--speech-llm", type=Path, default=MINIATURE, metavar="DIR", help="the miniature's folder")
     args = flags.parse(parser, argv)
     args.audio += [args.trace] if isinstance(args.trace, str) else []
     if (args.untrained or args.trace) and not args.audio:
         parser.error("--untrained and --trace are about the miniature at work: name a clip")
-    if args.audio and (args.preset not in ("class", "nano") or args.swap_encoder or args.swap_decoder):
+    if args.audio and (args.preset not in (None, "nano") or args.swap_encoder or args.swap_decoder):
         parser.error("clips are for the miniature: they go with no other preset and no swap")
     return args
 

@@ -199,12 +199,13 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> int:
     """Write the graph, or use it."""
     args = arguments(argv)
-    from whisper_lab import precisions
+    from whisper_lab import audio, precisions
     from whisper_lab.names import chosen_name
     from whisper_lab.single import graph
 
     if args.run:
         clip, *given = map(Path, args.run[1:])
+        audio.check(clip)
         model = given[0] if given else graph.find(args.model_dir, chosen_name(args.model, args.model_dir),
                                                   args.precision, args.input)
         return use(clip, model, show=not args.quiet)

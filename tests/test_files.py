@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,3 +67,49 @@ def test_what_cannot_be_written_because_of_its_name_says_so(tmp_path):
             files.write_text(tmp_path / path, "y")
         assert remedy in caught.value.remedy and "disk space" not in caught.value.remedy
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.json").symlink_to("far/report.json")
+    for text in ("first", "second"):  # to what is not there yet, and to what is
+        files.write_text(tmp_path / "link.json", text)
+        assert (tmp_path / "link.json").is_symlink() and (tmp_path / "far" / "report.json").read_text() == text
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["far", "link.json", "report.json"]
+
+
+def test_a_pipe_is_given_the_whole(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    read = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    files.write_json(tmp_path / "pipe", {"a": 1})
+    reader.join(10)
+    assert json.loads(read[0]) == {"a": 1} and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_nothing_half_done_goes_into_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ZeroDivisionError), files.atomic(tmp_path / "pipe") as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_standard_output_is_a_place_to_write_to(tmp_path):
+    code = ("from whisper_lab import files\nprint('before')\nfiles.require_place('/dev/stdout')\n"
+            "files.write_text('/dev/stdout', 'the report')\nfiles.write_text('/dev/null', 'x')")
+    for out in (subprocess.PIPE, (tmp_path / "file").open("w")):
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, timeout=60,
+                              cwd=Path(files.__file__).parent.parent)
+        said = done.stdout if out == subprocess.PIPE else (tmp_path / "file").read_text()
+        assert done.returncode == 0 and said == "before\nthe report", done.stderr
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and os.path.islink("/dev/stdout")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_device_without_room_says_so(tmp_path):
+    os.symlink("/dev/full", tmp_path / "full")
+    with pytest.raises(files.LabError, match="cannot write .*full: No space left"):
+        files.write_text(tmp_path / "full", "x")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)

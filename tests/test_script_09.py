@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -291,3 +292,29 @@ def test_help_is_fast(run_script):
     started = time.perf_counter()
     assert run_script(SCRIPT.name, "--help").returncode == 0
     assert time.perf_counter() - started < 5  # a second on a machine that does nothing else
+
+
+def test_the_text_of_an_earlier_run_stays(tmp_path, capsys):
+    from whisper_lab import console
+    from whisper_lab.stream import report
+
+    console.set_up_notes(20)
+    path = tmp_path / "stream-whisper-nano.txt"
+    report.keep_earlier(path, "new\n")  # there is none
+    path.write_text("what was said\n")
+    os.utime(path, (0, 0))
+    report.keep_earlier(path, "what was said\n")  # the same once more
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    report.keep_earlier(path, "new\n")
+    (kept,) = tmp_path.iterdir()
+    assert re.fullmatch(r"stream-whisper-nano-(19691231|19700101)-\d{6}\.txt", kept.name)
+    assert kept.read_text() == "what was said\n" and "the text of an earlier run" in capsys.readouterr().err
+
+
+def test_where_no_sound_came_the_text_of_an_earlier_run_is_left_alone(graphs, tmp_path):
+    (tmp_path / "stream-whisper-nano.txt").write_text("what was said\n")
+    done = subprocess.run([sys.executable, str(SCRIPT), "--stdin", "--model", "nano", "--model-dir", str(graphs),
+                           "--output-dir", str(tmp_path)], input=b"", capture_output=True, cwd=ROOT, timeout=120)
+    assert b"no sound came from standard input" in done.stderr
+    assert (tmp_path / "stream-whisper-nano.txt").read_text() == "what was said\n"
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["stream-whisper-nano.txt"]

@@ -1,13 +1,18 @@
 """What is wrong with a command is told before a model is opened: nobody should wait for it."""
 
+import errno
 import os
 import re
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from whisper_lab import checkpoints, files, onnx_whisper, torch_whisper
+from whisper_lab import audio, checkpoints, console, onnx_whisper, torch_whisper
 from whisper_lab.console import LabError
 
+ROOT = Path(__file__).resolve().parent.parent
 CLIP = "media/digits.wav"
 TWO_LINES = re.compile(r"(usage: .*\n|checkpoint: .*\n)?error: .*\n  try: .*\n")
 
@@ -47,7 +52,7 @@ def call(no_model, call_script, capsys, monkeypatch, tmp_path):
 
 
 SCRIPTS = ("01-record-audio-app.py", "02-whisper-huggingface.py", "03-export-encoder-decoder.py",
-           "04-compare-precisions.py", "06-profile-energy.py", "07-explore-architecture.py",
+           "04-compare-precisions.py", "05-explore-in-netron.py", "06-profile-energy.py", "07-explore-architecture.py",
            "08-single-onnx-model.py", "09-stream-microphone.py", "10-who-spoke.py")
 
 
@@ -64,7 +69,20 @@ SCRIPTS = ("01-record-audio-app.py", "02-whisper-huggingface.py", "03-export-enc
     ("10 nowhere.wav --model nano", "no such file"),
     ("lab nowhere.wav --model nano", "no such file"),
     ("lab archive {t}/empty --output-dir {t}/out --model nano", "no sound file in"),
-    ("lab archive collect {t}/empty", "python -m whisper_lab archive RECORDINGS --output-dir {t}/empty"),
+    ("lab archive collect {t}/empty", "{t}/empty has no transcripts of an archive"),
+    ("lab archive collect {t}/file", "is a file"), ("lab archive collect {t}/nowhere", "there is no folder"),
+    (f"02 {CLIP} --model nano --reference nofile.txt", "there is no reference file nofile.txt"),
+    (f"02 {CLIP} --model nano --reference {{t}}/nofile", "there is no reference file {t}/nofile"),
+    (f"02 {CLIP} --model nano --reference {{t}}/empty", "{t}/empty is a folder"),
+    (f"02 {CLIP} {CLIP} --model nano --reference hallo", "--reference is one text, and there are 2 clips"),
+    (f"02 {CLIP} --model nano --threads 9999", "--threads: 1 to "),
+    (f"04 {CLIP} --graphs a.onnx b.onnx", "leave out CLIP"),
+    (f"04 {CLIP} --precisions int8 --fail-if fp16.wer>1", "fp16 is not compared here, only int8"),
+    ("05 --picture --port 99", "leave out --port"), ("05 --parts --part decoder", "leave it out"),
+    (f"07 {CLIP} --preset class", "no other preset"),
+    ("08 run nowhere.wav --model nano", "no such file"), ("08 --model foo", "there is no checkpoint called 'foo'"),
+    (f"lab {CLIP} --model foo", "there is no checkpoint called 'foo'"),
+    ("09 nowhere.wav --model foo", "no such file"),
     ("01 --model nosuch", "there is no checkpoint called 'nosuch'"),
     ("01 --model ./nowhere", "there is no folder"), ("01 --model tinny", "did you mean tiny?"),
     ("01 --model large-v3", "unset HF_HUB_OFFLINE"),
@@ -102,10 +120,11 @@ def test_a_recording_that_cannot_be_kept_is_told_before_it_is_made(call):
 
 
 def test_a_page_with_graphs_needs_no_checkpoint(call, tmp_path, monkeypatch):
-    from whisper_lab import precisions
     from whisper_lab.record import app
 
-    monkeypatch.setattr(precisions, "written", lambda folder, name: ["int8"])
+    (tmp_path / "graphs").mkdir()
+    for part in ("encoder", "decoder"):
+        (tmp_path / "graphs" / f"nosuch_{part}_int8.onnx").touch()
 
     class Built(Exception):
         pass
@@ -129,16 +148,59 @@ def test_an_option_of_another_script_is_not_taken_for_one_that_looks_alike(call)
     assert "did you mean --beams?" in call("02 --bems 3")[1]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_yours_is_told_before_the_work(call, tmp_path):
-    (tmp_path / "empty").chmod(0o500)
-    status, err = call(f"02 {CLIP} --model nano --json {{t}}/empty/x.json")
-    assert status == 1 and "you may not write in" in err and "one that you may write to" in err
+def test_what_may_not_be_written_is_told_by_trying(call, monkeypatch, tmp_path):
+    def no(*arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", no)  # root, as in a container, may write nearly everywhere
+    status, err = call(f"02 {CLIP} --model nano --json {{t}}/new/x.json")
+    assert status == 1 and f"{tmp_path}: Permission denied" in err and "one that you may write to" in err
 
 
-def test_what_may_not_be_written_is_told_without_its_owner(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    for require, what in ((files.require_place, tmp_path / "x.json"), (files.require_folder, tmp_path / "new")):
-        with pytest.raises(LabError, match="you may not write in") as caught:
-            require(what)
-        assert "disk space" not in caught.value.remedy
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="Linux has it")
+def test_a_file_system_that_takes_nothing_is_told_before_the_work(call):
+    for option in ("--json /proc/nowhere/x.json", "--output-dir /proc/nowhere"):
+        status, err = call(f"02 {CLIP} --model nano {option}")
+        assert status == 1 and "cannot write" in err and "disk space" not in err, err
+
+
+@pytest.mark.parametrize("command", ["02 {t}/own.wav --model nano --json {t}/own.wav",
+                                     "lab {t}/own.wav --model nano --json {t}/link.wav",
+                                     "10 {t}/own.wav --model nano --json {t}/own.wav",
+                                     "09 {t}/own.wav --model nano --reference {t}/text.wav --json {t}/text.wav"])
+def test_a_report_never_replaces_what_is_to_be_read(call, tmp_path, command):
+    shutil.copyfile(ROOT / CLIP, tmp_path / "own.wav")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "own.wav")
+    status, err = call(command)
+    assert status == 1 and "which is to be read" in err and TWO_LINES.fullmatch(err)
+    assert (tmp_path / "own.wav").read_bytes() == (ROOT / CLIP).read_bytes()
+
+
+def test_a_dash_is_no_file(call):
+    status, err = call(f"02 {CLIP} --model nano --json -")
+    assert status == 1 and "to print it: --json /dev/stdout" in err
+
+
+def test_a_missing_clip_among_others_is_told_before_they_are_heard(call, capsys, monkeypatch):
+    console.set_up_notes(20)
+    audio.find([CLIP, "nowhere.wav"])
+    assert "warning: no such file: nowhere.wav; the other clips are heard all the same" in capsys.readouterr().err
+    with pytest.raises(LabError, match="name of a sound file is empty"):
+        audio.find([""])
+
+
+@pytest.mark.parametrize("kind, said", [("text", True), ("srt", False)])
+def test_a_folder_that_text_does_not_go_to_is_told(tmp_path, capsys, kind, said):
+    from whisper_lab import flags, transcripts
+
+    parser = flags.parser("x", "audio", "format", "timestamps", "beams", "temperature", "output_dir")
+    transcripts.check(parser, flags.parse(parser, ["--format", kind, "--output-dir", str(tmp_path)]))
+    assert ("--output-dir: not used" in capsys.readouterr().err) == said
+
+
+def test_a_name_is_no_file_to_convert(capsys):
+    from whisper_lab.weights import __main__ as weights
+
+    with pytest.raises(SystemExit) as end:
+        weights.main(["base", "--to", "somewhere"])
+    assert end.value.code == 2 and "leave out --to to fetch it" in capsys.readouterr().err

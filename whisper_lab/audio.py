@@ -133,10 +133,13 @@ def find(paths: list[str | Path]) -> list[Path]:
     """Sound files for what a user named: files as they are, folders as the sound files directly in them.
 
     Raises LabError where a folder cannot be read or holds no sound, where nothing was named, or where none of the files
-    can be opened. Where some can, the others are among what is returned: each is told in its turn, by `load`.
+    can be opened. Where some can, there is a warning about the others, which are among what is returned: each is told
+    in its turn, by `load`.
     """
     found: list[Path] = []
     wrong: list[LabError] = []
+    if not all(map(str, paths)):
+        raise LabError("the name of a sound file is empty", "name one; in a script, look whether its variable is set")
     for path in map(Path, paths):
         if os.path.isdir(path):  # unlike Path.is_dir, never raises
             found += _sounds_in(path)
@@ -150,6 +153,8 @@ def find(paths: list[str | Path]) -> list[Path]:
         raise LabError("no sound file was named", RECORD)
     if len(wrong) == len(found):
         raise wrong[0]
+    for error in wrong:
+        console.warn(f"{error.problem}; the other clips are heard all the same")
     return found
 
 

@@ -6,12 +6,10 @@
 `import_transformers()` is the only way this lab imports transformers: see there.
 """
 
-import difflib
 import functools
 import json
 import logging
 import os
-import re
 import stat
 import struct
 import sys
@@ -21,7 +19,17 @@ from types import ModuleType
 
 from whisper_lab import adapters, console, external_data, files, hub
 from whisper_lab.console import LabError
-from whisper_lab.names import DEFAULT, HUB_ID, PUBLISHED, WEIGHT_FILES, name_of, plain_name, remember, repository_name
+from whisper_lab.names import (
+    DEFAULT,
+    PUBLISHED,
+    WEIGHT_FILES,
+    is_path,
+    name_of,
+    plain_name,
+    remember,
+    repository_name,
+    require_known,
+)
 from whisper_lab.weights import package_index, store
 
 BUNDLED = Path(__file__).resolve().parent.parent / "whisper_model_dir" / "whisper-nano"
@@ -90,14 +98,10 @@ def _place(wanted: str) -> Path | str:
         return BUNDLED
     if size in PUBLISHED:
         return PUBLISHED[size]
-    path = Path(wanted).expanduser()
-    if path.exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", wanted):
-        return path
-    if HUB_ID.fullmatch(wanted):
-        return wanted
-    near = difflib.get_close_matches(size, ["nano", *PUBLISHED], n=1)
-    raise LabError(f"there is no checkpoint called '{wanted}'" + (f"; did you mean {near[0]}?" if near else ""),
-                   f"choose from nano, {', '.join(PUBLISHED)}, a Hub id such as openai/whisper-base, or a folder")
+    if is_path(wanted):
+        return Path(wanted).expanduser()
+    require_known(wanted)
+    return wanted
 
 
 def _find_default() -> Checkpoint:

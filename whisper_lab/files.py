@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,11 +36,17 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     What a killed program left half written in that folder is removed first.
 
     private: only you may read it, as somebody's voice; otherwise the umask says who may. A private file stays private.
-    Raises LabError where the folder cannot be written or the disk is full.
+    A link stays, and what it leads to is replaced. A device or a pipe, as /dev/stdout, cannot be replaced: it is given
+    the whole when that is there. Raises LabError where the folder cannot be written or the disk is full.
     """
     from whisper_lab import locks
 
     path = Path(path)
+    if _is_stream(path):
+        with _into_stream(path) as temporary:
+            yield temporary
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     named = path.parent.parent / path.name if path.parent.name.startswith(PREFIX) else path  # within another such block
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +62,26 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
         raise _unwritable(named, error) from error
 
 
+def _is_stream(path: Path) -> bool:
+    """Something to write into that is no file in a folder: a device, a pipe, what a program has open (/proc, /dev)."""
+    return path.exists() and (not path.is_file() or path.absolute().parts[1:2] in (("dev",), ("proc",)))
+
+
+@contextlib.contextmanager
+def _into_stream(path: Path) -> Iterator[Path]:
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        yield (temporary := Path(folder) / path.name)
+        try:
+            sys.stdout.flush()  # what was printed before comes first, where this is the same place
+            with temporary.open("rb") as whole, path.open("ab") as out:
+                shutil.copyfileobj(whole, out)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
 def require_place(path: str | Path) -> None:
     """Raises LabError where a file at `path` could not be written, and makes nothing: to be told before any work.
 
@@ -62,7 +89,8 @@ def require_place(path: str | Path) -> None:
     """
     if os.path.isdir(path):
         raise _unwritable(Path(path), IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    _require_folder(str(path), Path(path).absolute().parent)
+    if not _is_stream(Path(path)):
+        _require_folder(str(path), Path(os.path.realpath(path)).parent)
 
 
 def require_folder(folder: str | Path) -> None:
@@ -74,8 +102,13 @@ def _require_folder(what: str, folder: Path) -> None:
     nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
     if not os.path.isdir(nearest):
         raise LabError(f"cannot write {what}: {nearest} is a file, not a folder", "choose another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise LabError(f"cannot write {what}: you may not write in {nearest}", ELSEWHERE)
+    import tempfile  # here: with random, which it needs, a part of every program's time to start
+
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()  # has no name, so that nobody sees it
+    except OSError as error:
+        raise LabError(f"cannot write {what}: {nearest}: {error.strerror or error}",
+                       REMEDIES.get(error.errno, ELSEWHERE)) from error
 
 
 def _unwritable(path: Path, error: OSError) -> LabError:

@@ -12,22 +12,25 @@ import argparse
 import difflib
 import itertools
 import logging
+import math
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from whisper_lab import __version__, console, files, languages, names
 
 # What an option may be -----------------------------------------------------------------------------------------------
 
-def whole(least: int) -> Callable[[str], int]:
-    """The argparse type of a whole number that is at least `least`."""
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """The argparse type of a whole number that is at least `least`; at most `most`, where the machine sets a limit."""
     def number(text: str) -> int:  # argparse says its name: invalid number value
         if (value := int(text)) < least:
             raise argparse.ArgumentTypeError(f"starts at {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{least} to {most} on this machine")
         return value
 
     return number
@@ -51,7 +54,7 @@ def between(least: float, most: float, kind: type = float) -> Callable[[str], fl
 def above(least: float) -> Callable[[str], float]:
     """The argparse type of a number above `least`."""
     def number(text: str) -> float:
-        if not float("inf") > (value := float(text)) > least:
+        if not math.inf > (value := float(text)) > least:
             raise argparse.ArgumentTypeError(f"above {least:g}")
         return value
 
@@ -77,8 +80,8 @@ def language(text: str) -> str:
     own; it is for the checkpoint to refuse."""
     code = languages.code(text)
     if code not in languages.NAMES and not re.fullmatch("[a-z]{2,3}", code):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a language's code nor its name"
-                                         f"{_meant(code, [*languages.CODES])}")
+        near = _meant(code, [*languages.CODES]) or ", such as nl, Dutch or Nederlands"
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a language's code nor its name{near}")
     return code
 
 
@@ -93,6 +96,8 @@ def audio_context(text: str) -> str | float:
 
 
 # The flags -----------------------------------------------------------------------------------------------------------
+
+MOST_THREADS = 8 * (os.cpu_count() or 1)  # thousands would only wait for one another
 
 # One definition for each flag that more than one script takes.
 COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
@@ -145,7 +150,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "batch_size": (("--batch-size",), {
         "type": whole(1), "default": 4, "metavar": "N", "help": "windows heard at once: of several clips, or of a long "
         "one, cut at pauses (default: %(default)s; 1: one after the other)"}),
-    "threads": (("--threads",), {"type": whole(1), "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "threads": (("--threads",), {"type": whole(1, MOST_THREADS), "metavar": "N", "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
                                        "help": "where files are written (default: %(default)s)"}),
@@ -307,7 +312,9 @@ class _Parser(argparse.ArgumentParser):
         found, rest = self.parse_known_args(args, namespace)
         if rest and (rest[0].startswith("-") or not isinstance(getattr(found, "audio", None), list)):
             known = [name for action in self._actions for name in action.option_strings]
-            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest[0].partition('=')[0], known, 0.8)}")
+            meant = (f"; the file of that name is ./{rest[0]}" if os.path.exists(rest[0])
+                     else _meant(rest[0].partition("=")[0], known, 0.8))
+            self.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
         if rest:
             found.audio = [*found.audio, *rest]
         return found
@@ -346,10 +353,33 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None = None) -> argpa
 
 def _require_places(made: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raises LabError where what was asked for could not be written: before the work, not after it."""
-    for name in {action.dest for action in made._actions if action.option_strings and action.dest in PLACES}:
+    options = {action.dest: action.option_strings[0] for action in made._actions
+               if action.option_strings and action.dest in PLACES and action.help != argparse.SUPPRESS}
+    for name, option in options.items():
         place = getattr(args, name, None)
-        if place is not None and (name == "output" or place != made.get_default(name)):
-            (files.require_folder if name == "output_dir" else files.require_place)(place)
+        if place is None or (name != "output" and place == made.get_default(name)):
+            continue
+        if name == "output_dir":
+            files.require_folder(place)
+        else:
+            _require_file(option, place, _files_in(args, options))
+
+
+def _require_file(option: str, place: str | Path, read: Iterator[str]) -> None:
+    """read: the files that are to be read, and so not to be written."""
+    if str(place) == "-":
+        raise console.LabError(f"{option} takes a file's name", f"to print it: {option} /dev/stdout")
+    files.require_place(place)
+    if os.path.exists(place) and (lost := next((one for one in read if os.path.samefile(one, place)), None)):
+        raise console.LabError(f"{option} {place} would replace {lost}, which is to be read", "name another file")
+
+
+def _files_in(args: argparse.Namespace, but: Collection[str]) -> Iterator[str]:
+    """The files that exist among the values of the arguments, without those of the options `but`."""
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, list) else [value]:
+            if name not in but and isinstance(one, str | Path) and os.path.isfile(one):
+                yield str(one)
 
 
 def _take_former(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 The runtime needs no more than this; where a checkpoint is, and whether it is whole, is asked of checkpoints.py.
 """
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -54,12 +55,30 @@ def chosen_name(model: str | None, folder: str | Path) -> str:
     """
     asked = model or os.environ.get("WHISPER_LAB_MODEL")
     name = name_for(asked or DEFAULT)
-    if asked or any(Path(folder).glob(f"{name}_*.onnx")):
+    if any(Path(folder).glob(f"{name}_*.onnx")):
+        return name
+    if asked:
+        require_known(asked)
         return name
     if not any(Path(folder).glob("whisper-nano_*.onnx")) and was_fetched(name):
         return name  # whoever fetched base wants to be told how to export base
     console.note("graphs", "of whisper-nano", f"no graphs of {name}, the default, in {folder}")
     return "whisper-nano"
+
+
+def require_known(model: str) -> None:
+    """Raises LabError for what can be no checkpoint: no published one, no path, no Hub id."""
+    size = model.removeprefix("whisper-")
+    if size == "nano" or size in PUBLISHED or HUB_ID.fullmatch(model) or is_path(model):
+        return
+    near = difflib.get_close_matches(size, ["nano", *PUBLISHED], n=1)
+    raise LabError(f"there is no checkpoint called '{model}'" + (f"; did you mean {near[0]}?" if near else ""),
+                   f"choose from nano, {', '.join(PUBLISHED)}, a Hub id such as openai/whisper-base, or a folder")
+
+
+def is_path(model: str) -> bool:
+    """Whether --model is a file or folder, or was meant as one."""
+    return Path(model).expanduser().exists() or re.match(r"[./~\\]|[A-Za-z]:[\\/]", model) is not None
 
 
 def was_fetched(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -209,15 +210,16 @@ def show_errors(errors) -> None:
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
     """--reference for each clip: a text, a text file, or a JSON file such as media/references.json.
 
-    Forms and encodings are those of `read_references`. Raises LabError for a file that
-    cannot be read and for a clip that it does not name.
+    Forms and encodings are those of `read_references`. Raises LabError for a file that is not there or cannot be read,
+    for a clip that it does not name, and for one text where there are several clips.
     """
     path = Path(argument)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a sentence may be too long for a file name
-        is_file = False
-    if not is_file:
+    if not os.path.isfile(path):  # a sentence may be too long for a file name: false then, too
+        _require_text(argument)
+    if len(clips) > 1 and path.suffix.lower() != ".json":
+        raise LabError(f"--reference is one text, and there are {len(clips)} clips",
+                       "name one clip; or a JSON file with a text for each, as media/references.json is")
+    if not os.path.isfile(path):
         return dict.fromkeys(clips, argument)
     if path.suffix.lower() != ".json":
         return dict.fromkeys(clips, read_reference_text(path).strip())
@@ -228,6 +230,14 @@ def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
             raise LabError(f"{path} has no reference for '{clip.name}'", "add it, or leave out that clip")
         found[clip] = text
     return found
+
+
+def _require_text(argument: str) -> None:
+    """Raises LabError for what was to be a file: one word that has a place or the ending of a text, or is a folder."""
+    if os.path.isdir(argument):
+        raise LabError(f"--reference {argument} is a folder", "name a file in it, or write what was said")
+    if not re.search(r"\s", argument) and re.search(r"[/\\]|\.(txt|json|md|csv|tsv|srt|vtt|trans)$", argument, re.I):
+        raise LabError(f"there is no reference file {argument}", "name one that is there, or write what was said")
 
 
 def _segment(segment: Segment, model: str) -> dict:
@@ -251,6 +261,9 @@ def _percent(rate: float | None) -> str:
 
 def check(parser, args) -> None:
     """What the options cannot have together ends with status 2; subtitles get their timestamps."""
+    if args.format == "text" and args.output_dir != parser.get_default("output_dir") and not getattr(
+            args, "explain", False):
+        console.note("--output-dir", "not used", "text is printed; srt and vtt of several clips are written there")
     if not 0 <= args.temperature < float("inf"):
         parser.error("--temperature is a number that starts at 0")
     if args.beams not in (1, AUTO) and args.temperature > 0:

@@ -15,7 +15,6 @@ import contextlib
 import csv
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +42,10 @@ def main(argv: list[str]) -> int:
     args = arguments(argv)
     folder = Path(args.output)
     if not (folder / store.STATE).is_dir():
-        raise LabError(f"{folder} is not the output folder of an archive", "name what was --output-dir, or make one: "
-                       f"python -m whisper_lab archive RECORDINGS --output-dir {shlex.quote(str(folder))}")
+        raise LabError(f"{folder} has no transcripts of an archive" if folder.is_dir() else
+                       f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}",
+                       "name what was --output-dir, or make one: python -m whisper_lab archive RECORDINGS --output-dir "
+                       "transcripts")
     both = not args.csv and not args.parquet
     targets = {"csv": args.csv or both and folder / "archive.csv",
                "parquet": args.parquet or both and folder / "archive.parquet"}

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +39,19 @@ class Report:
             console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
 
     def save_text(self, label: str, stream) -> None:
-        """What was committed so far, to <output-dir>/stream-<model>.txt; before anything else can go wrong."""
+        """What was committed so far, to <output-dir>/stream-<model>.txt; before anything else can go wrong.
+
+        The text of an earlier run stays, under the time at which it was written: what was said live is not said again.
+        """
+        if not stream.log.count:
+            return
         self._texts.append((label, stream.log.lines))
         several = len(self._texts) > 1
         blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts]
-        path = files.write_text(self.folder / f"{self.stem}.txt", "\n\n".join(blocks) + "\n")
-        console.note("saved", path, "the committed text")
+        path, text = self.folder / f"{self.stem}.txt", "\n\n".join(blocks) + "\n"
+        if len(self._texts) == 1:
+            keep_earlier(path, text)
+        console.note("saved", files.write_text(path, text), "the committed text")
 
     def add(self, label: str, source, stream) -> None:
         """Compare with the batch transcript and say what was measured."""
@@ -131,6 +139,23 @@ class Report:
         for path in filter(None, (self.folder / f"{self.stem}.json", self.copy)):
             files.write_json(path, document)
             console.note("report", path, "every commit with its time")
+
+
+def keep_earlier(path: Path, text: str) -> None:
+    """Rename what is in the place of `path`, unless it is this text or nothing: stream-whisper-base-20261127-1430.txt.
+
+    The number is the time at which it was written.
+    """
+    try:
+        before = path.stat()
+        if not before.st_size or (before.st_size < files.LARGEST_TEXT and files.read_text(path, "replace") == text):
+            return
+        written = time.strftime("%Y%m%d-%H%M%S", time.localtime(before.st_mtime))
+        kept = path.with_name(f"{path.stem}-{written}{path.suffix}")
+        os.replace(path, kept)
+        console.note("kept", kept, "the text of an earlier run")
+    except (OSError, ValueError):  # there is none, or it is no file of ours
+        return
 
 
 def references(argument: str | None, paths: list[str]) -> dict[str, str]:

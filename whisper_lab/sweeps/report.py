@@ -175,7 +175,8 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     for folder, one in zip(folders, experiments, strict=True):
         if not one["runs"]:
             raise LabError(f"{folder} contains no run whose file names are known",
-                           "A100_freq_510_run_01_profile.csv or run_01_freq_510_profile.csv would be one")
+                           "make some: python 06-profile-energy.py sweep --help (A100_freq_510_run_01_profile.csv or "
+                           "run_01_freq_510_profile.csv would be one)")
     made = analysis.analyze(experiments, threshold_percent, time_limit_s, drop_first)
     for number, group in enumerate(made["groups"], 1):
         group["number"] = number

