@@ -150,7 +150,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "batch_size": (("--batch-size",), {
         "type": whole(1), "default": 4, "metavar": "N", "help": "windows heard at once: of several clips, or of a long "
         "one, cut at pauses (default: %(default)s; 1: one after the other)"}),
-    "threads": (("--threads",), {"type": whole(1, MOST_THREADS), "metavar": "N", "help": "processor threads (default: all cores)"}),
+    "threads": (("--threads",), {"type": whole(1, MOST_THREADS), "metavar": "N",
+                                 "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),
     "output_dir": (("--output-dir",), {"default": "reports", "metavar": "DIR",
                                        "help": "where files are written (default: %(default)s)"}),
