@@ -224,6 +224,7 @@ def arguments(argv: list[str] | None):
 
     parser = options.parser(__doc__)
     args = flags.parse(parser, argv)
+    flags.refuse_mistyped(parser, args.audio, COMMANDS)
     options.check(parser, args)
     return args
 

@@ -105,6 +105,9 @@ def arguments(argv: list[str] | None):
         parser.error(f"--names has {len(args.names)} names for {args.speakers} speakers")
     if args.explain and args.format != "text":
         parser.error("--explain prints tables: it goes with --format text only")
+    if args.words and args.format == "rttm" and not (args.page or args.output_json):
+        args.words = False
+        console.note("words", "left out", "--format rttm says who speaks when, not what")
     if not args.words and args.format in ("srt", "vtt"):
         parser.error(f"--format {args.format} is made of words: leave out --no-words")
     return args

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def test_a_row_for_each_recording_with_text_language_times_and_factor(collected,
     assert columns[0] == {
         "file": "a.wav", "status": "done", "text": TEXT, "language": "en", "language_probability": 0.9,
         "duration_s": 10.0, "transcribe_s": 0.5, "real_time_factor": 0.05, "first_s": 0.5, "last_s": 1.75,
-        "doubtful_segments": 0, "model": "whisper-nano", "precision": "int8", "error": None, "remedy": None,
-        "bytes": 100, "sha256": "ab", "document": "a.wav.json",
+        "doubtful_segments": 0, "noticed": None, "model": "whisper-nano", "precision": "int8", "error": None,
+        "remedy": None, "bytes": 100, "sha256": "ab", "document": "a.wav.json",
         "segments": [{"start_s": 0.5, "end_s": 1.75, "text": TEXT}]}
     assert columns[1]["text"] == "" and columns[1]["first_s"] is None and columns[1]["segments"] == []
     for row, made in zip(rows, columns, strict=True):
@@ -118,6 +119,16 @@ def test_failures_are_rows_too(collected, folder):
     assert len(rows) == 3 and rows["a.wav"]["status"] == "done"
 
 
+def test_what_was_noticed_about_a_sound_is_in_the_table_and_counted(collected, folder):
+    notes = ["44100 Hz -> 16000 Hz (soxr HQ)", "warning: it is cut short: 0.6 of 3.2 s"]
+    write(folder, "cut.wav", sound={"format": "WAV", "notes": notes})
+    write(folder, "whole.wav", sound={"format": "WAV", "notes": notes[:1]})
+    write(folder, "odd.wav", sound={"notes": [1]})
+    status, out, _ = collected()
+    assert [row["noticed"] for row in tables(folder)[1]] == ["it is cut short: 0.6 of 3.2 s", None, None]
+    assert status == 0 and re.search(r"damaged or unusual \(noticed\)\s+1\s", out)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"clips": []}', '{"schema": "other", "clips": [{}]}',
                                      '{"schema": "whisper-onnx-lab/transcripts/1", "clips": [{"file": "a.wav"}]}'])
 def test_a_damaged_document_is_named(collected, folder, content):
@@ -125,7 +136,7 @@ def test_a_damaged_document_is_named(collected, folder, content):
     write(folder, "b.wav")
     status, out, _ = collected()
     rows = {row["file"]: row for row in tables(folder)[1]}
-    assert status == 1 and "failed: a.wav: this document is not whole" in out
+    assert status == 1 and "failed: a.wav: this document is not whole; run the archive again" in out
     assert rows["a.wav"]["status"] == "damaged" and rows["b.wav"]["status"] == "done"
 
 
@@ -150,4 +161,4 @@ def test_one_of_the_two_and_without_pyarrow(collected, folder, tmp_path, monkeyp
 
 def test_a_folder_that_is_none_of_an_archive(call_script, tmp_path):
     status, _, err = call_script("whisper_lab.__main__", "archive", "collect", tmp_path)
-    assert status == 1 and "is not the output folder of an archive" in err and "  try: " in err
+    assert status == 1 and "has no transcripts of an archive" in err and "  try: " in err

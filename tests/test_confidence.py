@@ -244,3 +244,10 @@ def test_the_limit_is_counted_on_texts_of_another_search(tmp_path, capsys):
     heard.write_text(json.dumps({"model": {"name": "whisper-tiny", "beams": "auto"}, "rows": rows}))
     with pytest.raises(LabError, match="has no limit of whisper-tiny"):
         doubt.main(["check", str(heard), "--output", str(kept)])
+
+
+def test_a_number_and_its_limit_never_look_the_same(monkeypatch):
+    monkeypatch.setattr(confidence, "limit_of", lambda model: -0.2204)
+    assert confidence.figures(-0.5, "x") == "mean log-probability -0.50, doubtful below -0.22"
+    assert confidence.figures(-0.2235, "x") == "mean log-probability -0.224, doubtful below -0.220"
+    assert confidence.figures(-0.2206, "x") == "mean log-probability -0.221, doubtful below -0.220"

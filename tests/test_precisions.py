@@ -176,6 +176,7 @@ def test_an_archive_goes_on_in_the_precision_that_it_has(both, call_script, tmp_
     status, _, err = call_script("whisper_lab.__main__", *given)
     assert status == 1 and "has transcripts made with precision fp32, not int8" in err
     typed = shlex.split(err.splitlines()[-1].partition("to add to those: ")[2].partition(";")[0])
+    assert typed.count("--precision") == 1
     assert typed[-2:] == ["--precision", "fp32"]
     done = subprocess.run([sys.executable, *typed[1:]], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "1 done before" in done.stdout, done.stderr

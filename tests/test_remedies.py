@@ -371,7 +371,7 @@ def test_the_precision_that_is_there_is_named(nano_export, space, call_script):
              "fp32")
     status, _, err = call_script("whisper_lab.__main__", *given)
     remedy = remedy_of(err)
-    assert status == 1 and remedy.startswith("take --precision int8, which is there; or write it: python 03-")
+    assert status == 1 and remedy.startswith("take --precision int8, which is there; or write them: python 03-")
     words = [sys.executable, "-m", "whisper_lab", *map(str, given), *remedy.partition(",")[0].split()[1:]]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "turn on the lights in the kitchen\n", done.stderr

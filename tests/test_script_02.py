@@ -192,7 +192,11 @@ def test_silence_is_no_text(script, tmp_path, seconds):
 
 
 def test_one_bad_file_among_several(script, clip, tmp_path):
-    status, out, err = script(clip, bad_file("text", tmp_path), "--quiet")
+    status, out, err = script(clip, bad_file("text", tmp_path), "--quiet", "--json", tmp_path / "said.json")
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert [one["file"].rpartition("/")[2] for one in said["clips"]] == ["hum.wav"]
+    (failed,) = said["failed"]
+    assert failed["file"].endswith("text.wav") and "not sound" in failed["error"] and "ffmpeg" in failed["remedy"]
     assert status == 1 and out.startswith("hum.wav\n\nTranscription:\n") and "text.wav" not in out
     assert err.startswith("error: ") and err.count("\n") == 2
 

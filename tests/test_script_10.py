@@ -130,6 +130,11 @@ def test_where_no_one_speaks_it_says_so(who, tmp_path, name):
         assert who(tmp_path / "x.wav", "--model", "nano", "--format", kind)[1].strip() == expected
 
 
+def test_words_that_rttm_has_no_place_for_are_not_looked_for(who):
+    status, out, err = who(ROOT / "media" / "long.flac", "--model", "nosuch", "--format", "rttm")
+    assert status == 0 and out.startswith("SPEAKER") and "words: left out" in err
+
+
 def test_fewer_names_than_speakers_is_said(who):
     status, out, err = who(ROOT / "media" / "long.flac", "--no-words", "--speakers", "2", "--names", "Ann")
     assert status == 0 and "Ann" in out and "Speaker 2" in out

@@ -34,6 +34,8 @@ def call(no_model, call_script, capsys, monkeypatch, tmp_path):
     (tmp_path / "text.wav").write_text("this is no sound")
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    shutil.copyfile(ROOT / "whisper_model_dir" / "whisper-nano" / "config.json", tmp_path / "half" / "config.json")
 
     def run(command: str) -> tuple[int, str]:
         script, *words = command.format(t=tmp_path).split()
@@ -83,6 +85,10 @@ SCRIPTS = ("01-record-audio-app.py", "02-whisper-huggingface.py", "03-export-enc
     ("08 run nowhere.wav --model nano", "no such file"), ("08 --model foo", "there is no checkpoint called 'foo'"),
     (f"lab {CLIP} --model foo", "there is no checkpoint called 'foo'"),
     ("09 nowhere.wav --model foo", "no such file"),
+    (f"lab {CLIP} --model {CLIP}", "media/digits.wav is not a Whisper"),
+    (f"lab {CLIP} --model {{t}}/half", "half has no tokenizer"), ("08 --model {t}/half", "half has no tokenizer"),
+    ("lab archiv {t}", "there is no file archiv; did you mean archive?"),
+    ("06 analyse --model nano", "there is no file analyse; did you mean analyze?"),
     ("01 --model nosuch", "there is no checkpoint called 'nosuch'"),
     ("01 --model ./nowhere", "there is no folder"), ("01 --model tinny", "did you mean tiny?"),
     ("01 --model large-v3", "unset HF_HUB_OFFLINE"),
@@ -139,7 +145,7 @@ def test_a_page_with_graphs_needs_no_checkpoint(call, tmp_path, monkeypatch):
 
 def test_nothing_is_made_where_a_place_is_only_looked_at(call, tmp_path):
     status, _ = call("02 nowhere.wav --model nano --json {t}/new/folder/x.json --output-dir {t}/other")
-    assert status == 1 and sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "text.wav"]
+    assert status == 1 and sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "half", "text.wav"]
 
 
 def test_an_option_of_another_script_is_not_taken_for_one_that_looks_alike(call):

@@ -93,6 +93,7 @@ def arguments(argv: list[str] | None):
                           prog="python -m whisper_lab")
     add_graph_flags(parser)
     args = flags.parse(parser, argv)
+    flags.refuse_mistyped(parser, args.audio, ["archive"])
     transcripts.check(parser, args)
     return args
 

@@ -71,8 +71,10 @@ def of_text(text_logprob: float, model: str) -> str:
 
 
 def figures(text_logprob: float, model: str) -> str:
-    """`mean log-probability -0.52, doubtful below -0.15`"""
-    return f"mean log-probability {text_logprob:.2f}, doubtful below {limit_of(model):.2f}"
+    """`mean log-probability -0.52, doubtful below -0.15`, with as many digits as tell the two apart, up to four."""
+    both = text_logprob, limit_of(model)
+    digits = next((count for count in (2, 3) if f"{both[0]:.{count}f}" != f"{both[1]:.{count}f}"), 4)
+    return f"mean log-probability {both[0]:.{digits}f}, doubtful below {both[1]:.{digits}f}"
 
 
 # From log-probabilities to one number --------------------------------------------------------------------------------

@@ -333,6 +333,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
+def refuse_mistyped(made: argparse.ArgumentParser, words: list[str], commands: Collection[str]) -> None:
+    """`archiv FOLDER` ends with status 2: a first word that is no file, and nearly one of the commands."""
+    if words and not os.path.exists(words[0]) and (meant := _meant(words[0], list(commands), 0.8)):
+        made.error(f"there is no file {words[0]}{meant}")
+
+
 def _meant(text: str, names: list[str], cutoff: float = 0.7) -> str:
     """`; did you mean --beams?`, or nothing where no name is near. Options need a higher cutoff: all begin alike, and
     --precision is not --version."""

@@ -66,7 +66,22 @@ def none_whole(folder: Path, name: str, provider: str = "cpu", flag: str | None 
     if all(path.is_file() for path in names.pair(folder, name, "int8", optimized=True).values()):
         return LabError(f"of {name} there is nothing but the optimized int8 pair in {folder}",
                         (f"add {flag}; or " if flag else "") + f"write the plain pair: {command}")
-    return LabError(f"there are no graphs of {name} in {folder}", f"write them: {command}")
+    return no_checkpoint(name) or LabError(f"there are no graphs of {name} in {folder}", f"write them: {command}")
+
+
+def no_checkpoint(name: str) -> LabError | None:
+    """What keeps the path that --model named from being a checkpoint, of which graphs could be made. None: nothing, or
+    it is no path."""
+    try:
+        from whisper_lab import checkpoints
+    except ImportError:  # a small device has graphs alone
+        return None
+    try:
+        if names.is_path(names.given(name)):
+            checkpoints.require(names.given(name))
+        return None
+    except LabError as error:
+        return error
 
 
 def tell(precision: str, folder: str | Path) -> None:

@@ -70,14 +70,13 @@ class Results:
         if self.subtitles and len({self.target(clip) for clip in clips}) < len(clips):
             raise LabError(f"two of the clips have the same name, so their .{output.format} files would overwrite each "
                            "other", "rename one, or transcribe them one at a time")
-        self.ledger = Path(output.folder) / LEDGER
+        self.ledger, self.failed = Path(output.folder) / LEDGER, []
 
     def run(self, work: Callable[[Path], Transcript], then: Callable[[Path], None] = lambda clip: None) -> int:
         """`work` makes the transcript of each clip, `then` comes after it was shown. Returns the exit status.
 
         Of several clips those that cannot be transcribed are named and left out; a single one raises its LabError.
         """
-        failed = 0
         for clip in self.paths:
             try:
                 if not self.keeps(clip):
@@ -88,10 +87,10 @@ class Results:
             except LabError as error:
                 if not self.several:
                     raise
-                failed += 1
+                self.failed.append({"file": str(clip), "error": error.problem, "remedy": error.remedy})
                 console.error(error)
         self.write()
-        return 1 if failed else 0
+        return 1 if self.failed else 0
 
     def target(self, clip: Path) -> Path:
         """Where a clip's subtitles go."""
@@ -169,11 +168,11 @@ class Results:
             console.result(json.dumps(self.document(), indent=2, ensure_ascii=False, allow_nan=False))
 
     def document(self) -> dict:
-        """What ran, on what, with which settings, and the clips."""
+        """What ran, on what, with which settings, the clips, and those that failed, if any, with the reason."""
         from whisper_lab import machine
 
         return {"schema": SCHEMA, "machine": machine.card(self.threads), "model": self.model,
-                "settings": self.settings, "clips": self.clips}
+                "settings": self.settings, "clips": self.clips} | ({"failed": self.failed} if self.failed else {})
 
 
 def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:

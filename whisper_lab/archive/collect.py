@@ -25,14 +25,16 @@ from whisper_lab.console import LabError
 
 PROG = "python -m whisper_lab archive collect"
 COMPUTED = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # with their full-width forms, which some spreadsheets take too
+WARNING = "warning: "  # how such a note begins
 ROWS = 500  # of the Parquet file written at once: memory is that of a group
 
 # Column -> how Parquet calls its type; `segments` is a list of start_s, end_s and text.
 COLUMNS = {
     "file": "string", "status": "string", "text": "string", "language": "string", "language_probability": "float64",
     "duration_s": "float64", "transcribe_s": "float64", "real_time_factor": "float64", "first_s": "float64",
-    "last_s": "float64", "doubtful_segments": "int64", "model": "string", "precision": "string", "error": "string",
-    "remedy": "string", "bytes": "int64", "sha256": "string", "document": "string", "segments": "segments"}
+    "last_s": "float64", "doubtful_segments": "int64", "noticed": "string", "model": "string", "precision": "string",
+    "error": "string", "remedy": "string", "bytes": "int64", "sha256": "string", "document": "string",
+    "segments": "segments"}
 # What a column of each type contains in Python.
 TYPES = {"string": str | None, "float64": int | float | None, "int64": int | None, "segments": list}
 
@@ -129,7 +131,7 @@ def row_of(place: Path, folder: Path) -> dict:
         pass
     return dict.fromkeys(COLUMNS) | {
         "file": relative.removesuffix(".json"), "status": "damaged", "document": relative,
-        "error": "this document is not whole", "remedy": "delete it and run the archive again"}
+        "error": "this document is not whole", "remedy": "run the archive again, which makes it anew"}
 
 
 def _row(found: dict) -> dict:
@@ -143,8 +145,19 @@ def _row(found: dict) -> dict:
         "status": "done", "first_s": segments[0]["start_s"] if segments else None,
         "last_s": segments[-1]["end_s"] if segments else None,
         "doubtful_segments": sum(bool(segment["doubtful"]) for segment in clip["segments"]),
+        "noticed": noticed(clip.get("sound")),
         "model": model["name"], "precision": model["precision"], "bytes": source["bytes"], "sha256": source["sha256"],
         "segments": segments}
+
+
+def noticed(sound: object) -> str | None:
+    """What was said about a recording's sound that may cost words, such as that it is cut short; None: nothing.
+
+    sound: of a document; not every version of this lab wrote it.
+    """
+    notes = sound.get("notes") if isinstance(sound, dict) else None
+    found = [note.removeprefix(WARNING) for note in notes or [] if isinstance(note, str) and note.startswith(WARNING)]
+    return "; ".join(found) or None
 
 
 class Totals:
@@ -154,18 +167,20 @@ class Totals:
         self.status: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.sound_s = self.seconds = 0.0
-        self.doubtful = 0
+        self.doubtful = self.noticed = 0
         self.failed: list[tuple[str, str]] = []
 
     def add(self, row: dict) -> None:
         self.status[row["status"]] += 1
         if row["status"] != "done":
-            self.failed.append((row["file"], row["error"]))
+            more = f"; {row['remedy']}" if row["status"] == "damaged" else ""
+            self.failed.append((row["file"], row["error"] + more))
             return
         self.languages[row["language"] or "no speech"] += 1
         self.sound_s += row["duration_s"] or 0.0
         self.seconds += row["transcribe_s"] or 0.0
         self.doubtful += bool(row["doubtful_segments"])
+        self.noticed += bool(row["noticed"])
 
     def show(self) -> None:
         """A table on stdout, and a line for each recording without a transcript."""
@@ -176,6 +191,7 @@ class Totals:
             ["recordings", sum(self.status.values())], ["transcribed", self.status["done"]],
             ["failed", self.status["failed"] + self.status["damaged"]],
             ["with segments that are doubtful", self.doubtful],
+            ["whose sound is damaged or unusual (noticed)", self.noticed],
             ["hours of sound", f"{self.sound_s / 3600:.2f}"], ["real-time factor", factor],
             ["languages", ", ".join(f"{code} {number}" for code, number in self.languages.most_common())]])
 

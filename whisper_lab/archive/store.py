@@ -239,7 +239,10 @@ def go_on(noted: dict, recipe: dict, again: str) -> str:
     before, now = noted.get("model"), recipe["model"]
     precision = before.get("precision") if isinstance(before, dict) else None
     same = precision in names.PRECISIONS and {**noted, "model": {**before, "precision": now["precision"]}} == recipe
-    return f"to add to those: {again} --precision {precision}; else " if same else ""
+    if not same:
+        return ""
+    plain = re.sub(r" --precision[ =]\S+", "", again)
+    return f"to add to those: {plain} --precision {precision}; else "
 
 
 def _short(value: object) -> str:

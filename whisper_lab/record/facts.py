@@ -27,7 +27,7 @@ def rows(saved: Saved) -> list[tuple[str, str]]:
     if saved.dropouts is not None:
         made.append(("dropouts", str(saved.dropouts)))
     if saved.previous:
-        made.append(("before it", f"kept as {KEPT}/{saved.previous.name}"))
+        made.append(("previous", f"kept as {KEPT}/{saved.previous.name}"))
     return made
 
 

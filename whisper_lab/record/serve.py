@@ -82,7 +82,8 @@ def serve(wanted: Settings, convert: Callable) -> None:
         finally:
             with contextlib.redirect_stdout(io.StringIO()):
                 page.close()
-    console.note("ended", "asked to stop", f"{wanted.output} stays, uploads are deleted")
+    stays = f"{wanted.output} stays, " if wanted.output.exists() else ""
+    console.note("ended", "asked to stop", f"{stays}uploads are deleted")
 
 
 def on_signals(handler: Callable) -> None:
