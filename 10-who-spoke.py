@@ -125,7 +125,7 @@ def deliver(heard, document: dict, errors, args) -> None:
         report.save_page(heard, Path(args.output_dir))
     if args.explain:
         limits = {"ON": voice.ON, "OFF": voice.OFF, "APART": clusters.APART}
-        report.explain(heard, limits, Path(args.output_dir))
+        report.explain(heard, limits, Path(args.output_dir), args.speakers)
 
 
 def main(argv: list[str] | None = None) -> int:

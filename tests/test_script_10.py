@@ -104,6 +104,8 @@ def test_without_words_there_are_turns(who, truth, tmp_path):
 
 
 def test_explain_shows_the_shapes_and_draws(who, tmp_path):
+    asked = who(LONG, "--no-words", "--explain", "--speakers", "2", "--output-dir", tmp_path)[1]
+    assert "as many as --speakers asks for" in asked and "apart (1 - cosine)" not in asked
     status, out, _ = who(LONG, "--no-words", "--explain")
     pieces, vectors = re.search(r"2 pieces of .*\[(\d+), 148, 80\]", out)[1], re.search(r"\[(\d+), 192\]", out)[1]
     assert status == 0 and pieces == vectors and re.search(r"3 clustering: .*\[2\]", out)

@@ -114,10 +114,12 @@ def in_words(errors: Errors) -> str:
 
 # --explain -----------------------------------------------------------------------------------------------------------
 
-def explain(heard: Heard, limits: dict, folder: Path) -> None:
-    """Print the shapes of every step, and draw who-CLIP.png."""
+def explain(heard: Heard, limits: dict, folder: Path, asked: int | None) -> None:
+    """Print the shapes of every step, and draw who-CLIP.png. asked: --speakers, None where they were found."""
     from whisper_lab.speakers import encoder
 
+    voices = ("as many as --speakers asks for" if asked else
+              f"whose pieces are more than {limits['APART']:g} apart (1 - cosine)")
     written = sum(len(line.words) for line in heard.lines)
     shape = lambda array: "none" if array is None else list(array.shape)  # noqa: E731
     rows = [["sound: samples in -1..1, 16,000 a second", list(heard.samples.shape)],
@@ -126,8 +128,7 @@ def explain(heard: Heard, limits: dict, folder: Path) -> None:
             [f"2 pieces of {encoder.SECONDS:.1f} s, as frames of log-mel energies",
              [sum(map(len, heard.pieces)), encoder.FRAMES, 80]],
             ["  fingerprints: one vector of length 1 for each piece", shape(heard.fingerprints)],
-            [f"3 clustering: speakers whose pieces are more than {limits['APART']:g} apart (1 - cosine)",
-             [len(heard.names)]],
+            [f"3 clustering: speakers, {voices}", [len(heard.names)]],
             ["  turns: speaker, start, end", [len(heard.turns), 3]],
             *([["4 words, each with the speaker of its turn", [written]]] if written else [])]
     console.table("Shapes and units", ["what comes out of each step", "shape"], rows)
