@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -105,6 +106,14 @@ def test_standard_output_is_a_place_to_write_to(tmp_path):
         said = done.stdout if out == subprocess.PIPE else (tmp_path / "file").read_text()
         assert done.returncode == 0 and said == "before\nthe report", done.stderr
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and os.path.islink("/dev/stdout")
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="Linux has it")
+def test_a_file_in_shared_memory_is_a_file():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for text in ("first", "second"):
+            files.write_text(Path(folder) / "x.json", text)
+        assert (Path(folder) / "x.json").read_text() == "second"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")

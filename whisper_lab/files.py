@@ -24,7 +24,7 @@ NO_FOLDER = "a part of that path is a file, not a folder: choose another"
 ELSEWHERE = "choose another folder, one that you may write to"
 NO_ROOM = "free some disk space, or choose a folder on another disk"
 REMEDIES = {errno.EISDIR: "that is a folder: name a file in it, or another", errno.EEXIST: NO_FOLDER,
-            errno.ENOTDIR: NO_FOLDER, errno.ENOSPC: NO_ROOM, errno.EDQUOT: NO_ROOM,
+            errno.ENOTDIR: NO_FOLDER, errno.ENOSPC: NO_ROOM, getattr(errno, "EDQUOT", errno.ENOSPC): NO_ROOM,
             errno.ENAMETOOLONG: "choose a shorter name"}
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
@@ -63,8 +63,9 @@ def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Something to write into that is no file in a folder: a device, a pipe, what a program has open (/proc, /dev)."""
-    return path.exists() and (not path.is_file() or path.absolute().parts[1:2] in (("dev",), ("proc",)))
+    """Something to write into that is no file in a folder: a device, a pipe, what a program has open (/dev/stdout)."""
+    opened = path.is_symlink() and path.absolute().parts[1:2] in (("dev",), ("proc",))
+    return path.exists() and (opened or not path.is_file())
 
 
 @contextlib.contextmanager
@@ -112,8 +113,7 @@ def _require_folder(what: str, folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> LabError:
-    return LabError(f"cannot write {path}: {error.strerror or error}",
-                    REMEDIES.get(error.errno, ELSEWHERE))
+    return LabError(f"cannot write {path}: {error.strerror or error}", REMEDIES.get(error.errno, ELSEWHERE))
 
 
 def _is_private(path: Path) -> bool:
