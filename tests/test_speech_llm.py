@@ -365,9 +365,7 @@ def test_a_swap_of_one_part_leaves_the_other_alone(call_script, tmp_path, pieces
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("--swap-decoder", "nobody/nothing"), "text part 'nobody/nothing' is not known"),
-    (("--projector", "magic"), "choose from linear, mlp, swiglu, moe, qformer"),
-    (("--downsample-rate", "0"), "use 1 or more"), (("--seconds", "31"), "window of 30 s"),
-    (("--seconds", "0"), "window of 30 s"), (("--speech-llm", "/nowhere", "--preset", "nano"), "train it: python -m"),
+    (("--seconds", "31"), "window of 30 s"), (("--speech-llm", "/nowhere", "--preset", "nano"), "train it: python -m"),
     (("--speech-llm", "/nowhere", "media/kitchen.wav"), "miniature is not in /nowhere")])
 def test_bad_wishes_get_two_lines(call_script, arguments, words):
     status, out, err = call_script("07-explore-architecture.py", *arguments)
@@ -420,3 +418,13 @@ def test_no_code_of_a_checkpoint_runs_even_where_y_is_piped_in(tmp_path, what):
     assert not mark.exists() and "[y/N]" not in done.stdout + done.stderr
     assert done.returncode == 1 and "needs code of its own, which is never run here" in done.stderr
     assert not list(tmp_path.glob("cache/modules/**/evil.py"))
+
+
+@pytest.mark.parametrize("kind, rate, remedy", [("magic", 5, "choose from linear, mlp, swiglu, moe, qformer"),
+                                                ("linear", 0, "use 1 or more")])
+def test_a_projector_that_there_is_not(kind, rate, remedy):
+    from whisper_lab.speech_llm import ASRError, projectors
+
+    with pytest.raises(ASRError) as caught:
+        projectors.make_projector(kind, 64, 64, rate)
+    assert remedy in caught.value.remedy
