@@ -53,7 +53,7 @@ def test_without_graphs_it_says_how_to_make_them(classroom, tmp_path):
     with pytest.raises(LabError, match="there is no encoder .*whisper-nano_encoder_int8.onnx") as raised:
         classroom.main(["--model", "nano", "--model-dir", str(tmp_path), "--quiet"])
     command = "python 03-export-encoder-decoder.py --model nano --precision int8 --output-dir"
-    assert raised.value.remedy.startswith(f"write it: {command}")
+    assert raised.value.remedy.startswith(f"write them: {command}")
 
 
 def test_a_busy_machine_is_refused_with_its_own_command(classroom, nano_export, monkeypatch):

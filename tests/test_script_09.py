@@ -294,21 +294,29 @@ def test_help_is_fast(run_script):
     assert time.perf_counter() - started < 5  # a second on a machine that does nothing else
 
 
-def test_the_text_of_an_earlier_run_stays(tmp_path, capsys):
-    from whisper_lab import console
+@pytest.mark.parametrize("links", [True, False])
+def test_the_text_of_an_earlier_run_stays(tmp_path, capsys, monkeypatch, links):
+    from whisper_lab import console, files
     from whisper_lab.stream import report
 
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *names: os.open(tmp_path / "nowhere", os.O_RDONLY))
     console.set_up_notes(20)
     path = tmp_path / "stream-whisper-nano.txt"
-    report.keep_earlier(path, "new\n")  # there is none
-    path.write_text("what was said\n")
+    for text in ("what was said\n", "what was said\n"):  # there is none; then the same once more
+        with report.keeping_earlier(path, text):
+            files.write_text(path, text)
+        assert [one.name for one in tmp_path.iterdir()] == [path.name]
     os.utime(path, (0, 0))
-    report.keep_earlier(path, "what was said\n")  # the same once more
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
-    report.keep_earlier(path, "new\n")
-    (kept,) = tmp_path.iterdir()
+    with pytest.raises(ZeroDivisionError), report.keeping_earlier(path, "new\n"):
+        1 / 0  # noqa: B018
+    assert [one.name for one in tmp_path.iterdir()] == [path.name] and path.read_text() == "what was said\n"
+    with report.keeping_earlier(path, "new\n"):
+        files.write_text(path, "new\n")
+    (kept,) = set(tmp_path.iterdir()) - {path}
     assert re.fullmatch(r"stream-whisper-nano-(19691231|19700101)-\d{6}\.txt", kept.name)
-    assert kept.read_text() == "what was said\n" and "the text of an earlier run" in capsys.readouterr().err
+    assert kept.read_text() == "what was said\n" and path.read_text() == "new\n"
+    assert "the text of an earlier run" in capsys.readouterr().err
 
 
 def test_where_no_sound_came_the_text_of_an_earlier_run_is_left_alone(graphs, tmp_path):

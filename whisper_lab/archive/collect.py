@@ -131,7 +131,7 @@ def row_of(place: Path, folder: Path) -> dict:
         pass
     return dict.fromkeys(COLUMNS) | {
         "file": relative.removesuffix(".json"), "status": "damaged", "document": relative,
-        "error": "this document is not whole", "remedy": "run the archive again, which makes it anew"}
+        "error": "this document is not whole", "remedy": "run the archive again, which makes a whole one"}
 
 
 def _row(found: dict) -> dict:

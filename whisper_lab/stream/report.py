@@ -49,9 +49,9 @@ class Report:
         several = len(self._texts) > 1
         blocks = ["\n".join([f"# {name}"] * several + lines) for name, lines in self._texts]
         path, text = self.folder / f"{self.stem}.txt", "\n\n".join(blocks) + "\n"
-        if len(self._texts) == 1:
-            keep_earlier(path, text)
-        console.note("saved", files.write_text(path, text), "the committed text")
+        with keeping_earlier(path, text) if len(self._texts) == 1 else contextlib.nullcontext():
+            files.write_text(path, text)
+        console.note("saved", path, "the committed text")
 
     def add(self, label: str, source, stream) -> None:
         """Compare with the batch transcript and say what was measured."""
@@ -141,21 +141,36 @@ class Report:
             console.note("report", path, "every commit with its time")
 
 
-def keep_earlier(path: Path, text: str) -> None:
-    """Rename what is in the place of `path`, unless it is this text or nothing: stream-whisper-base-20261127-1430.txt.
+@contextlib.contextmanager
+def keeping_earlier(path: Path, text: str) -> Iterator[None]:
+    """Around the writing of `text`: what was in its place, unless that is this text or nothing, gets another name.
 
-    The number is the time at which it was written.
+    stream-whisper-base-20261127-143000.txt: the time at which it was written. Where the writing fails, all is as before.
     """
-    try:
+    kept = None
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is no file of ours
         before = path.stat()
-        if not before.st_size or (before.st_size < files.LARGEST_TEXT and files.read_text(path, "replace") == text):
-            return
-        written = time.strftime("%Y%m%d-%H%M%S", time.localtime(before.st_mtime))
-        kept = path.with_name(f"{path.stem}-{written}{path.suffix}")
-        os.replace(path, kept)
+        if before.st_size and not (before.st_size < files.LARGEST_TEXT and files.read_text(path, "replace") == text):
+            written = time.strftime("%Y%m%d-%H%M%S", time.localtime(before.st_mtime))
+            kept = second_name(path, path.with_name(f"{path.stem}-{written}{path.suffix}"))
+    try:
+        yield
+    except BaseException:
+        if kept:
+            kept.unlink(missing_ok=True)
+        raise
+    if kept:
         console.note("kept", kept, "the text of an earlier run")
-    except (OSError, ValueError):  # there is none, or it is no file of ours
-        return
+
+
+def second_name(path: Path, name: Path) -> Path:
+    """A second name for a file, which is written whole and never changed; a copy where the disk has no hard links."""
+    try:
+        name.unlink(missing_ok=True)
+        os.link(path, name)
+    except OSError:
+        files.write_text(name, files.read_text(path, "replace"))
+    return name
 
 
 def references(argument: str | None, paths: list[str]) -> dict[str, str]:
