@@ -145,7 +145,7 @@ class Report:
 def keeping_earlier(path: Path, text: str) -> Iterator[None]:
     """Around the writing of `text`: what was in its place, unless that is this text or nothing, gets another name.
 
-    stream-whisper-base-20261127-143000.txt: the time at which it was written. Where the writing fails, all is as before.
+    stream-whisper-base-20261127-143000.txt: the time at which it was written. Where that fails, all is as before.
     """
     kept = None
     with contextlib.suppress(OSError, ValueError):  # there is none, or it is no file of ours
