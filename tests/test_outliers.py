@@ -150,6 +150,10 @@ def test_channels_that_no_weight_in_front_can_order_are_ordered_while_it_runs(ti
     graphs.save(model, tmp_path / "split.onnx")
     assert [each.layer for each in done] == ["encoder.layers.0.self_attn.out_proj"] and 5 in done[0].channels
     assert f"{done[0].layer}/outliers/ordered" in {node.name for node in model.graph}
+    saved = graphs.load(tmp_path / "split.onnx")  # its biases stand as they stood, and the gate knows it
+    saved.metadata_props["recipe"] = json.dumps({"outliers": {done[0].layer: done[0].channels}})
+    graphs.save(saved, tmp_path / "told.onnx")
+    assert structure.kept(tmp_path / "told.onnx", "encoder", structure.vectors(graphs.load(source)))[0].passed
     assert sqnr_db(hidden(source, sounds[0]), hidden(tmp_path / "split.onnx", sounds[0])) > 40
 
 

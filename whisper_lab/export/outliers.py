@@ -193,7 +193,7 @@ def _compute_beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
     """x, its large channels last -> Split -> MatMul of the others, plus a MatMul of the large ones with their rows."""
     path, weight, count = f"{outliers.layer}/outliers", node.inputs[1], len(outliers.channels)
     order = loud_last(outliers.channels, int(weight.shape[0]))
-    x = _in_order(model, node, order, path)
+    x = _in_order(model, node, order, outliers.layer)
     parts = graphs.constant(model, f"{path}/parts", np.array([len(order) - count, count]))
     quiet, loud = graphs.insert(model, node, "Split", [x, parts], f"{path}/Split", outputs=2, axis=-1)
     for value, name, channels in ((quiet, "quiet", len(order) - count), (loud, "loud", count)):
@@ -217,13 +217,18 @@ def in_front(layer: str) -> str:
     return re.sub("fc2$", "fc1", layer)
 
 
-def _in_order(model: ir.Model, node: ir.Node, order: np.ndarray, path: str) -> ir.Value:
+def gather_of(layer: str) -> str:
+    """The node that orders a layer's channels while the graph runs, where nothing in front of it could be ordered."""
+    return f"{layer}/outliers/ordered"
+
+
+def _in_order(model: ir.Model, node: ir.Node, order: np.ndarray, layer: str) -> ir.Value:
     """The node's input with its channels in this order: from the weight and bias in front, or by a Gather behind what
     has none. Values get new names because they are new values, as in `_fold`."""
     x = node.inputs[0]
     if (front := _linear_before(x)) is None:
-        places = graphs.constant(model, f"{path}/order", order)
-        made = graphs.insert(model, node, "Gather", [x, places], f"{path}/ordered", dtype=FLOAT, axis=-1)
+        places = graphs.constant(model, f"{layer}/outliers/order", order)
+        made = graphs.insert(model, node, "Gather", [x, places], gather_of(layer), dtype=FLOAT, axis=-1)
         made.shape = x.shape
         return made
     add = front.outputs[0].uses()[0].node

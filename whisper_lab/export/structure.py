@@ -44,7 +44,7 @@ def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:
     in front of one with outlier channels has these last.
     """
     model = graphs.load(path)
-    right = right | _in_order(json.loads(model.metadata_props.get("recipe", "{}")), right)
+    right = right | _in_order(model, right)
     found = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()
              if value.dtype == ir.DataType.FLOAT and len(value.shape) == 1}
     wrong = [name for name, array in right.items()
@@ -53,9 +53,13 @@ def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:
     return [Gate("biases and LayerNorms", not wrong, len(wrong), 0, seen, part)]
 
 
-def _in_order(recipe: dict, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The biases whose channels the graph has in another order: the one that its recipe says."""
-    biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in recipe.get("outliers", {}).items()}
+def _in_order(model: ir.Model, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The biases whose channels the graph has in another order, the one that its recipe says: not those in front of a
+    layer whose channels are ordered while the graph runs."""
+    split = json.loads(model.metadata_props.get("recipe", "{}")).get("outliers", {})
+    running = {node.name for node in model.graph}
+    biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in split.items()
+              if outliers.gather_of(layer) not in running}
     return {name: right[name][outliers.loud_last(channels, len(right[name]))]
             for name, channels in biases.items() if name in right}
 
