@@ -314,7 +314,7 @@ def test_the_text_of_an_earlier_run_stays(tmp_path, capsys, monkeypatch, links):
     with report.keeping_earlier(path, "new\n"):
         files.write_text(path, "new\n")
     (kept,) = set(tmp_path.iterdir()) - {path}
-    assert re.fullmatch(r"stream-whisper-nano-(19691231|19700101)-\d{6}\.txt", kept.name)
+    assert re.fullmatch(r"stream-whisper-nano-(1969-12-31|1970-01-01)-\d{6}\.txt", kept.name)
     assert kept.read_text() == "what was said\n" and path.read_text() == "new\n"
     assert "the text of an earlier run" in capsys.readouterr().err
 

@@ -123,6 +123,41 @@ def _is_private(path: Path) -> bool:
         return False
 
 
+def keep(path: Path, named: Path, private: bool = False) -> Path:
+    """Give a file a second name: speech-2026-11-21-091530.wav for speech.wav, after when it was written.
+
+    named: the folder of that name, and what it begins with. Raises LabError where all such names are taken, and OSError
+    where there is no file or it cannot be kept.
+    """
+    from datetime import datetime
+
+    made = datetime.fromtimestamp(path.stat().st_mtime)
+    for number in range(1, 10_000):  # two within a second
+        more = "" if number == 1 else f"-{number}"
+        kept = named.with_name(f"{named.stem}-{made:%Y-%m-%d-%H%M%S}{more}{named.suffix}")
+        if kept.exists() and kept.samefile(path):  # killed between keeping and renaming: kept already
+            return kept
+        with contextlib.suppress(FileExistsError):
+            _second_name(path, kept, private)
+            return kept
+    raise LabError(f"{named.parent} is full of files of that second", "move some of them elsewhere")
+
+
+def _second_name(path: Path, kept: Path, private: bool) -> None:
+    """A hard link; a copy where the file system has none. Raises FileExistsError where the name is taken."""
+    import shutil
+
+    try:
+        os.link(path, kept)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT, some network drives
+        if kept.exists():
+            raise FileExistsError(kept) from None
+        with atomic(kept, private) as temporary:
+            shutil.copy2(path, temporary)
+
+
 def inside(folder: Path, name: object) -> Path:
     """The file that a list in `folder` names: in that folder or below it, by its name. Raises ValueError otherwise."""
     parts = str(name).replace("\\", "/").split("/")

@@ -6,12 +6,9 @@ machine that a class shares a voice is its owner's alone: speech.wav is 0600, re
 """
 
 import contextlib
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from whisper_lab import files, locks
@@ -83,24 +80,14 @@ def keep(path: Path, named: Path | None = None) -> Path | None:
     recordings/ cannot be written.
     """
     named = named or path
-    try:
-        made = datetime.fromtimestamp(path.stat().st_mtime)
-    except FileNotFoundError:
+    if not path.exists():
         return None
     folder = named.parent / KEPT
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         _only_mine(folder, 0o700)
         _only_mine(path, 0o600)  # of a version of before, or of another program; its second name with it
-        for number in range(1, 10_000):  # two recordings within a second
-            more = "" if number == 1 else f"-{number}"
-            kept = folder / f"{named.stem}-{made:%Y-%m-%d-%H%M%S}{more}{named.suffix}"
-            if kept.exists() and kept.samefile(path):  # killed between keeping and renaming: kept already
-                return kept
-            with contextlib.suppress(FileExistsError):
-                _second_name(path, kept)
-                return kept
-        raise LabError(f"{folder} is full of recordings of that second", "move some of them elsewhere")
+        return files.keep(path, folder / named.name, private=True)
     except OSError as error:
         raise LabError(f"cannot keep the previous recording in {folder}: {error.strerror or error}",
                        "make room, or choose another place with --output") from error
@@ -110,16 +97,3 @@ def _only_mine(path: Path, mode: int) -> None:
     """No one else may look; on a file system without such rights it stays as it is."""
     with contextlib.suppress(OSError):
         path.chmod(mode)
-
-
-def _second_name(path: Path, kept: Path) -> None:
-    """A hard link; a copy where the file system has none. Raises FileExistsError where the name is taken."""
-    try:
-        os.link(path, kept)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT, some network drives
-        if kept.exists():
-            raise FileExistsError(kept) from None
-        with files.atomic(kept, private=True) as temporary:
-            shutil.copy2(path, temporary)

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,14 +144,13 @@ class Report:
 def keeping_earlier(path: Path, text: str) -> Iterator[None]:
     """Around the writing of `text`: what was in its place, unless that is this text or nothing, gets another name.
 
-    stream-whisper-base-20261127-143000.txt: the time at which it was written. Where that fails, all is as before.
+    It is the one that files.keep gives. Where the writing fails, all is as before.
     """
     kept = None
     with contextlib.suppress(OSError, ValueError):  # there is none, or it is no file of ours
         before = path.stat()
         if before.st_size and not (before.st_size < files.LARGEST_TEXT and files.read_text(path, "replace") == text):
-            written = time.strftime("%Y%m%d-%H%M%S", time.localtime(before.st_mtime))
-            kept = second_name(path, path.with_name(f"{path.stem}-{written}{path.suffix}"))
+            kept = files.keep(path, path)
     try:
         yield
     except BaseException:
@@ -161,16 +159,6 @@ def keeping_earlier(path: Path, text: str) -> Iterator[None]:
         raise
     if kept:
         console.note("kept", kept, "the text of an earlier run")
-
-
-def second_name(path: Path, name: Path) -> Path:
-    """A second name for a file, which is written whole and never changed; a copy where the disk has no hard links."""
-    try:
-        name.unlink(missing_ok=True)
-        os.link(path, name)
-    except OSError:
-        files.write_text(name, files.read_text(path, "replace"))
-    return name
 
 
 def references(argument: str | None, paths: list[str]) -> dict[str, str]:
