@@ -44,11 +44,15 @@ def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Bl
               ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The decoder's inputs by name -> logits float32 [batch, sequence, vocabulary], self caches longer by sequence.
 
-    onnxruntime's operator takes several queries for one recording, or one query each for several. Beams and the tokens
-    of a prompt are queries, so with those the recordings of a batch are run in turn.
+    onnxruntime's operator takes several queries for one recording, or one query each for several; and no more queries
+    than the recording has positions. Beams and the tokens of a prompt are queries, so with those the recordings of a
+    batch are run in turn, and a prompt that is longer than a short window in pieces.
     """
     ids = feeds["input_ids"]
-    audios = next(len(array) for name, array in feeds.items() if is_cross(name))
+    audios, _, positions, _ = next(array.shape for name, array in feeds.items() if is_cross(name))
+    most = max(1, positions * audios // len(ids))  # tokens of a row at once
+    if ids.shape[1] > most:
+        return _in_pieces(session, feeds, vocabulary, most)
     if audios == 1 or ids.size == audios:
         return _run(session, feeds, vocabulary, blocks)
     beams, found = len(ids) // audios, []
@@ -58,6 +62,17 @@ def int8_step(session, feeds: dict[str, np.ndarray], vocabulary: int, blocks: Bl
         found.append(_run(session, part, vocabulary))
     logits, caches = zip(*found, strict=True)
     return np.concatenate(logits), [np.concatenate(arrays) for arrays in zip(*caches, strict=True)]
+
+
+def _in_pieces(session, feeds: dict[str, np.ndarray], vocabulary: int, size: int
+               ) -> tuple[np.ndarray, list[np.ndarray]]:
+    """So many tokens of each row at a time, each piece behind the caches of those before it."""
+    ids, names, found = feeds["input_ids"], [name for name in feeds if "_self_" in name], []
+    for start in range(0, ids.shape[1], size):
+        logits, caches = int8_step(session, feeds | {"input_ids": ids[:, start:start + size]}, vocabulary)
+        feeds = feeds | dict(zip(names, caches, strict=True))
+        found.append(logits)
+    return np.concatenate(found, axis=1), caches
 
 
 def is_cross(name: str) -> bool:

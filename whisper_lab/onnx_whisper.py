@@ -128,11 +128,6 @@ class OnnxWhisper:
             "revision", "random_weights", "weights_sha256", "precision", "optimized", "provider")}}
 
     @property
-    def fewest_positions(self) -> int:
-        """How many positions a window has at least: as many as a text has tokens, for the operator that reads int8."""
-        return self.rules.max_positions + 2 if self.int8_cross else 1
-
-    @property
     def has_attention(self) -> bool:
         """Whether the decoder was exported with --alignment-heads, which word timestamps need."""
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
@@ -198,7 +193,13 @@ class OnnxWhisper:
         if not self.has_attention:
             raise LabError("this decoder has no output cross_attention, which word timestamps are made of",
                            f"write it with one: {self.command} --alignment-heads")
-        return self.decoder.run(["cross_attention"], self.feeds(input_ids, cross, None))[0][0]
+        size = cross[0].shape[2] if self.int8_cross else input_ids.shape[1]  # int8_step: no more queries than positions
+        cache, found = None, []
+        for start in range(0, input_ids.shape[1], size):
+            weights, *cache = self.decoder.run(["cross_attention", *self._self_outputs],
+                                               self.feeds(input_ids[:, start:start + size], cross, cache))
+            found.append(weights[0])
+        return np.concatenate(found, axis=1)
 
 
 def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:

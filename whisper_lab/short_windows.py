@@ -1,10 +1,10 @@
-"""Windows that are not full: the encoder hears the sound and some silence, or all where that is not safe.
+"""Windows that are not full: the encoder hears the sound, a little silence, and the rest of the window thinned.
 
 A Whisper was trained on whole windows, mostly padding, and its encoder spends most of its time there. It hears the same
-in the beginning of a window, but it needs some silence behind the sound: with too little it does not notice that the
-speech has ended, and repeats its last words. How much is enough was found when the graphs were written
-(export/silence.py), and is noted in them. What that misses shows in the text, and costs a second look: `heard_frames`
-says how much is heard, `is_unsafe` what speaks against the text, and `hear` asks both.
+in the beginning of a window where a few positions stand for the rest (thinning.py), and some silence lies between: with
+too little it does not notice that the speech has ended, and repeats its last words. How much is enough was found when
+the graphs were written (export/silence.py), and is noted in them. What that misses shows in the text, and costs a
+second look: `heard_frames` says how much is heard, `is_unsafe` what speaks against the text, and `hear` asks both.
 """
 
 import math
@@ -19,6 +19,7 @@ from whisper_lab.features import log_mel
 
 GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
 AUTO, FULL = "auto", "full"
+LEAST_S = 0.2  # s of silence behind any sound: the last position but one has to hear nothing else (thinning.py)
 # Times as doubtful as a text that is shown with a warning (confidence.limit_of). With a nearer limit more texts are
 # heard twice, and in all there are no fewer errors: benchmarks/short_windows.py.
 HEARD_AGAIN = 1.5
@@ -35,8 +36,7 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
     if silence_s is None or not getattr(runtime, "takes_short_windows", False):
         return spec.n_frames
-    fewest_s = 2 * getattr(runtime, "fewest_positions", 0) * spec.hop_length / spec.sampling_rate
-    steps = math.ceil(max(seconds + silence_s, fewest_s) / GRID_S)
+    steps = math.ceil((seconds + max(silence_s, LEAST_S)) / GRID_S)
     frames = math.ceil(steps * GRID_S * spec.sampling_rate / spec.hop_length)
     return min(spec.n_frames, frames + frames % 2)
 

@@ -61,12 +61,14 @@ class TorchWhisper:
         return cls(load_model(checkpoint, **kwargs), checkpoint.folder)
 
     def encode(self, features: np.ndarray) -> Any:
-        """float32 [audio, n_mels, frames] -> encoder states, torch [audio, frames / 2, d_model].
+        """float32 [audio, n_mels, frames] -> encoder states, torch [audio, positions, d_model].
 
         frames: even, up to the window's. transformers' own forward insists on the whole window: of a shorter one its
-        layers are run here, over the beginning of the table of positions.
+        layers are run here, over its positions and those that stand for the rest of the window (thinning.py).
         """
         import torch
+
+        from whisper_lab import thinning
 
         encoder = self.model.model.encoder
         with torch.inference_mode():
@@ -75,9 +77,10 @@ class TorchWhisper:
                 return encoder(inputs).last_hidden_state
             gelu = torch.nn.functional.gelu
             states = gelu(encoder.conv2(gelu(encoder.conv1(inputs)))).transpose(1, 2)
-            states = states + encoder.embed_positions(torch.arange(states.shape[1], device=states.device))
+            states, places, weights = thinning.thin(states, encoder.embed_positions.weight)
+            states = states + places
             for layer in encoder.layers:
-                states = layer(states, None)
+                states = layer(states, weights[None, None, None])  # transformers adds this mask to the scores
                 states = states[0] if isinstance(states, tuple) else states  # as transformers 4 returns it
             return encoder.layer_norm(states)
 

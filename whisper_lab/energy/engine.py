@@ -115,7 +115,6 @@ class Watched:
         self.rules, self.spec, self.tokenizer = runtime.rules, runtime.spec, runtime.tokenizer
         self.takes_short_windows = getattr(runtime, "takes_short_windows", False)
         self.silence_s = getattr(runtime, "silence_s", None)
-        self.fewest_positions = getattr(runtime, "fewest_positions", 0)
         self.synchronize = synchronize or (lambda: None)
         self.begin()
 

@@ -18,7 +18,7 @@ from whisper_lab.export import graphs
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 IN_FLOAT32 = {"LayerNormalization", "Softmax", "Gelu"}
 RESIDUAL = re.compile(r"(encoder|decoder)(\.layers\.\d+)?/Add(_\d+)?$")  # sums made by a layer, not inside a module
-SHAPE_ONLY = {"Shape"}  # takes any type and gives integers
+OF_ANY_TYPE = {"Shape", "Cast"}  # take any type; give integers, or integers as float32
 
 
 def to_half(array: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def convert(model: ir.Model) -> int:
     count = 0
     for node in list(model.graph):
         wanted = FLOAT if node.op_type in IN_FLOAT32 or RESIDUAL.match(node.name) else HALF
-        if node.op_type in SHAPE_ONLY or not any(_is_float(value) for value in [*node.inputs, *node.outputs]):
+        if node.op_type in OF_ANY_TYPE or not any(_is_float(value) for value in [*node.inputs, *node.outputs]):
             continue
         for i, value in enumerate(node.inputs):
             if value is not None and _is_float(value):

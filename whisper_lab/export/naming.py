@@ -74,11 +74,14 @@ def name_after_modules(model) -> None:
 
 
 def name_positions(model) -> None:
-    """Call the encoder's positions `positions`, as the decoder does; the exporter has `((frames - 1)//2) + 1`."""
+    """Call the encoder's positions `positions`, as the decoder does, and `heard` those that the sound has itself.
+
+    The exporter has `(frames - 1)//2 + 1` for these, and adds a Min to it for the others.
+    """
     for value in [*(value for node in model.graph for value in node.outputs), *model.graph.outputs]:
         for axis, size in enumerate(value.shape or ()):
             if "frames" in str(getattr(size, "value", "")) and "//" in str(size.value):
-                value.shape[axis] = "positions"
+                value.shape[axis] = "positions" if "Min" in str(size.value) else "heard"
 
 
 def _is_size(node) -> bool:

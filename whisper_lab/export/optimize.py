@@ -69,8 +69,8 @@ class _Fusion:
         self.nodes = {node.name: node for node in model.graph}
 
     def plain(self, path: str, heads: int) -> None:
-        """All positions see all others."""
-        self._insert(path, heads, [self._query(path), self._value(f"{path}.k_proj/MatMul"),
+        """All positions see all others; in the keys is what each counts."""
+        self._insert(path, heads, [self._query(path), self._value(f"{path}/Add"),
                                    self._value(f"{path}.v_proj/Add")])
 
     def cached(self, path: str, heads: int) -> None:

@@ -22,7 +22,7 @@ from whisper_lab.export import reference
 from whisper_lab.features import log_mel
 from whisper_lab.short_windows import heard_frames
 
-CANDIDATES = (4.0, 6.0, 8.0, 10.0, 12.0)  # s of silence; the first that passes is not taken, but the one after it
+CANDIDATES = (0.5, 1.0, 2.0, 4.0, 8.0)  # s of silence; the first that passes is not taken, but the one after it
 PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
 SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from whisper_lab import thinning
 from whisper_lab.console import LabError
 
 MASKED = -1e9  # added to a score that must not be seen; exp(-1e9 - max) is exactly 0 in float32
@@ -26,6 +27,14 @@ class Linear(nn.Module):
         weight, bias = source.weight.detach(), source.bias
         self.weight = nn.Parameter(weight.t() if factor == 1 else (weight * factor).t(), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach() * factor, requires_grad=False)
+
+    def add_channel(self, heads: int, value: float) -> None:
+        """Let every head have a channel more, which is `value` (0 where the layer has no bias) whatever it is given."""
+        wider = nn.functional.pad(self.weight.reshape(len(self.weight), heads, -1), (0, 1))
+        self.weight = nn.Parameter(wider.flatten(1), requires_grad=False)
+        if self.bias is not None:
+            wider = nn.functional.pad(self.bias.reshape(heads, -1), (0, 1), value=value)
+            self.bias = nn.Parameter(wider.flatten(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         product = torch.matmul(x, self.weight)
@@ -48,7 +57,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor, rows: int) -> Tensor:
         """[B, S, d] -> [rows, heads, B S / rows, d_h]"""
-        return x.reshape(rows, -1, self.heads, self.head_dim).transpose(1, 2)
+        return x.reshape(rows, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
     def attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [B, S, d], key and value [A, heads, K, d_h] -> mixed values [B, S, d], weights [A, heads, B S / A, K]"""
@@ -62,18 +71,36 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Attention of the tokens (or sound positions) to each other; with a cache, also to those before them."""
+    """Attention of the tokens to each other and to those before them, which are in the cache."""
 
     def __init__(self, source: nn.Module):
         super().__init__(source)
         self.k_proj, self.v_proj = Linear(source.k_proj), Linear(source.v_proj)
 
-    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None):
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor], mask: Tensor):
         """x [B, S, d], past two [B, heads, T, d_h], mask [S, T + S] -> [B, S, d], two caches [B, heads, T + S, d_h]"""
-        caches = tuple(self.split(project(x), x.shape[0]) for project in (self.k_proj, self.v_proj))
-        if past is not None:
-            caches = tuple(torch.cat(pair, dim=2) for pair in zip(past, caches, strict=True))
+        new = (self.split(project(x), x.shape[0]) for project in (self.k_proj, self.v_proj))
+        caches = tuple(torch.cat(pair, dim=2) for pair in zip(past, new, strict=True))
         return self.attend(x, *caches, mask)[0], caches
+
+
+class SoundAttention(Attention):
+    """Attention of the sound's positions to each other, of which some stand for many (thinning.py).
+
+    What is to be added to a position's scores comes in through one more channel of each head: queries are 1 there, keys
+    are it. Added to the scores themselves it would cost as much as softmax: of a whole window they are 72 MB a layer.
+    """
+
+    def __init__(self, source: nn.Module):
+        super().__init__(source)
+        self.k_proj, self.v_proj = Linear(source.k_proj), Linear(source.v_proj)
+        self.q_proj.add_channel(self.heads, 1 / self.scaling)
+        self.k_proj.add_channel(self.heads, 0)  # Whisper's keys have no bias
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """x [A, P, d], weights [P, d + heads]: of the channels that are more, the others 0 -> [A, P, d]"""
+        key, value = self.k_proj(x) + weights, self.v_proj(x)
+        return self.attend(x, self.split(key, x.shape[0]), self.split(value, x.shape[0]))[0]
 
 
 class CrossAttention(Attention):
@@ -90,31 +117,50 @@ class EncoderLayer(nn.Module):
     def __init__(self, source: nn.Module):
         super().__init__()
         self.self_attn_layer_norm, self.final_layer_norm = source.self_attn_layer_norm, source.final_layer_norm
-        self.self_attn = SelfAttention(source.self_attn)
+        self.self_attn = SoundAttention(source.self_attn)
         self.fc1, self.activation_fn, self.fc2 = Linear(source.fc1), source.activation_fn, Linear(source.fc2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[A, P, d] -> [A, P, d]"""
-        x = x + self.self_attn(self.self_attn_layer_norm(x))[0]
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """[A, P, d], [P, d + heads] -> [A, P, d]"""
+        x = x + self.self_attn(self.self_attn_layer_norm(x), weights)
         return x + self.fc2(self.activation_fn(self.fc1(self.final_layer_norm(x))))
 
 
+class Thinning(nn.Module):
+    """thinning.thin, and the weights where SoundAttention reads them: in the channel that each head has more."""
+
+    def __init__(self, heads: int, width: int):
+        super().__init__()
+        is_last = torch.arange(heads * (width + 1)) % (width + 1) == width
+        self.last_channels = nn.Parameter(is_last.float(), requires_grad=False)
+
+    def forward(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[A, H, d], [W, d] -> [A, P, d], [P, d], [P, d + heads]; H positions of the sound, W of a whole window"""
+        x, places, weights = thinning.thin(x, table)
+        return x, places, weights[:, None] * self.last_channels
+
+
 class Encoder(nn.Module):
-    """Two convolutions (the second halves the frames), positions, the layers, and the last LayerNorm."""
+    """Two convolutions (the second halves the frames), positions, the layers, and the last LayerNorm.
+
+    A shorter window is the beginning of the whole one, and a few positions that stand for its rest (thinning.py).
+    """
 
     def __init__(self, source: nn.Module):
         super().__init__()
         self.conv1, self.conv2, self.layer_norm = source.conv1, source.conv2, source.layer_norm
         self.embed_positions = nn.Parameter(source.embed_positions.weight.detach(), requires_grad=False)
         self.layers = nn.ModuleList(EncoderLayer(layer) for layer in source.layers)
+        self.thinning = Thinning(self.layers[0].self_attn.heads, self.layers[0].self_attn.head_dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[A, n_mels, 2 P] -> [A, P, d], for any P up to the checkpoint's"""
+        """[A, n_mels, frames] -> [A, P, d]; of a whole window P = frames / 2, of a shorter one more: thinning.py"""
         x = nn.functional.gelu(self.conv1(features))
         x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
-        x = x + self.embed_positions[:x.shape[1]]  # a shorter window is the beginning of the whole one
+        x, places, weights = self.thinning(x, self.embed_positions)
+        x = x + places
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, weights)
         return self.layer_norm(x)
 
 
@@ -144,7 +190,7 @@ class EncoderGraph(nn.Module):
             layer.encoder_attn = CrossCache(source.encoder_attn)
 
     def forward(self, input_features: Tensor) -> tuple[Tensor, ...]:
-        """[A, n_mels, 2 P] -> [A, P, d], then key, value [A, heads, P, d_h] for each decoder layer"""
+        """[A, n_mels, frames] -> [A, P, d], then key, value [A, heads, P, d_h] for each decoder layer"""
         hidden = self.encoder(input_features)
         return hidden, *(cache for layer in self.decoder.layers for cache in layer.encoder_attn(hidden))
 
