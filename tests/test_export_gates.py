@@ -174,7 +174,8 @@ def test_a_graph_that_outgrew_its_precision_is_seen(tiny, broken):
     assert "size against fp32" in failed(gates_of(tiny, broken("int8", "encoder", pad), "int8"))
 
 
-@pytest.mark.parametrize("fault", [planted_faults.short_one_off, planted_faults.short_from_the_end])
+@pytest.mark.parametrize("fault", [planted_faults.short_one_off, planted_faults.short_from_the_end,
+                                   planted_faults.rest_counts_once, planted_faults.rest_is_the_beginning])
 @pytest.mark.parametrize("precision", names.PRECISIONS)
 def test_positions_that_are_wrong_in_short_windows_alone_are_seen(tiny, broken, precision, fault):
     """In a whole window these graphs say what sound ones say."""

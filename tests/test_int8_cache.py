@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_lab import audio, features, metrics, names
+from whisper_lab import audio, features, metrics, names, thinning
 from whisper_lab.decoding import Options, decode
 from whisper_lab.export import int8_cache
 from whisper_lab.int8_step import Blocks
@@ -126,7 +126,8 @@ def test_caches_of_any_length(exported, plain, small, mel, positions):
     """Primes cannot be folded into several rows, other lengths can: the scales are exact either way."""
     cross = small.encode(mel[:, :, :2 * positions])
     *caches, scales = cross
-    assert all(cache.shape[2] == positions for cache in caches)
+    rest = min(small.spec.n_frames // 2 // thinning.EACH, small.spec.n_frames // 2 - positions)
+    assert all(cache.shape[2] == positions + rest for cache in caches)
     assert all((np.abs(cache.astype(int)).max(axis=2) == 127).all() for cache in caches)
     for ours, theirs in zip(int8_cache.pack(int8_cache.unpack(cross)), cross, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
@@ -136,16 +137,24 @@ def test_caches_of_any_length(exported, plain, small, mel, positions):
     assert np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std() < 0.15
 
 
-def test_a_short_window_has_room_for_the_longest_text(small):
-    """onnxruntime's operator takes no more queries at once than there are positions."""
-    from whisper_lab.short_windows import heard_frames
+@pytest.mark.parametrize("rows, audios", [(1, 1), (3, 1), (4, 2), (2, 2)])
+def test_a_text_may_have_more_tokens_than_a_short_window_has_positions(small, plain, mel, rows, audios):
+    """onnxruntime's operator takes no more queries at once than there are positions: a long prompt goes in pieces."""
+    ids = np.random.default_rng(0).integers(0, 300, (rows, small.rules.max_positions))
+    cross, whole = (small.encode(mel[:audios, :, :frames]) for frames in (40, small.spec.n_frames))
+    assert cross[0].shape[2] < ids.shape[1] * rows // audios
+    logits, cache = small.step(ids, cross, None)
+    assert logits.shape[:2] == ids.shape and np.isfinite(logits).all() and cache[0].shape[2] == ids.shape[1]
+    right, _ = plain.step(ids, plain.encode(mel[:audios, :, :40]), None)
+    assert np.sqrt(np.mean((logits - right) ** 2)) / right.std() < 0.15
+    assert small.step(ids[:, :5], whole, None)[0].shape[1] == 5
 
-    frames = heard_frames(small, 0.1, 0.0)
-    assert frames < small.spec.n_frames
-    features = np.zeros((1, small.spec.n_mels, frames), np.float32)
-    longest = np.full((1, small.rules.max_positions), small.rules.start, np.int64)
-    logits, _ = small.step(longest, small.encode(features), None)
-    assert logits.shape[1] == small.rules.max_positions and np.isfinite(logits).all()
+
+def test_the_attention_of_a_long_text_in_a_short_window(small, plain, mel):
+    ids = np.random.default_rng(0).integers(0, 300, (1, small.rules.max_positions))
+    ours, theirs = (runtime.attention(ids, runtime.encode(mel[:1, :, :40])) for runtime in (small, plain))
+    assert ours.shape == theirs.shape and ours.shape[2] < ours.shape[1]
+    assert np.abs(ours - theirs).sum(axis=-1).mean() < 0.2
 
 
 def test_a_silent_channel_is_no_nan():

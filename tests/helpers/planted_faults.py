@@ -130,16 +130,16 @@ def short_only(model: ir.Model, shift: Callable) -> None:
 
     With a whole window nothing is different.
     """
-    node = next(node for node in model.graph if node.op_type == "Slice" and "embed_positions" in node.inputs[0].name)
+    node = next(node for node in model.graph if node.op_type == "Gather" and "embed_positions" in node.inputs[0].name)
     table = next(each for name, each in model.graph.initializers.items() if name.startswith("encoder.embed_positions"))
-    whole = graphs.constant(model, "fault/whole", np.array([table.shape[0]], np.int64))
+    whole, last = (graphs.constant(model, f"fault/{name}", np.array([number], np.int64))
+                   for name, number in (("whole", table.shape[0]), ("last", table.shape[0] - 1)))
 
     def insert(op: str, inputs: list, name: str) -> ir.Value:
         return graphs.insert(model, node, op, inputs, f"fault/{name}", dtype=ir.DataType.INT64)
 
-    by = shift(insert, insert("Sub", [whole, node.inputs[2]], "missing"))
-    for place, name in ((1, "start"), (2, "end")):
-        node.replace_input_with(place, insert("Add", [node.inputs[place], by], name))
+    by = shift(insert, insert("Sub", [whole, insert("Shape", [node.inputs[1]], "given")], "missing"))
+    node.replace_input_with(1, insert("Min", [insert("Add", [node.inputs[1], by], "shifted"), last], "places"))
 
 
 def short_one_off(model: ir.Model, facts) -> None:
@@ -151,6 +151,19 @@ def short_one_off(model: ir.Model, facts) -> None:
 def short_from_the_end(model: ir.Model, facts) -> None:
     """A shorter window gets the end of the table of positions, not its beginning."""
     short_only(model, lambda insert, missing: missing)
+
+
+def rest_counts_once(model: ir.Model, facts) -> None:
+    """The positions that stand for the rest of a shorter window count as one each."""
+    zero(model, "encoder.thinning.last_channels")
+
+
+def rest_is_the_beginning(model: ir.Model, facts) -> None:
+    """What stands for the rest of a shorter window is the first position, which heard something, not silence."""
+    node = next(node for node in model.graph if node.name == "encoder.thinning/Gather")
+    first = graphs.constant(model, "fault/first", np.array(0, np.int64))
+    where = node.inputs[1].producer().inputs[0].producer()
+    where.replace_input_with(2, first)
 
 
 def no_bias(name: str) -> Callable:
@@ -233,6 +246,8 @@ FAULTS = [
     Fault("sound positions one off", "encoder", one_off_sound),
     Fault("positions of short windows one off", "encoder", short_one_off),
     Fault("positions of short windows from the wrong end", "encoder", short_from_the_end),
+    Fault("the rest of short windows counts once", "encoder", rest_counts_once),
+    Fault("the rest of short windows from the beginning", "encoder", rest_is_the_beginning),
     Fault("a bias missing in the encoder", "encoder", no_bias("encoder.layers.{last}.fc2.bias")),
     Fault("a bias missing in the decoder", "decoder", no_bias("decoder.layers.{middle}.fc1.bias")),
     Fault("a bias missing in the cross cache", "encoder", no_bias("decoder.layers.{middle}.encoder_attn.v_proj.bias")),

@@ -1,8 +1,9 @@
 """How much silence a checkpoint needs behind a sound: found by letting it hear the same sounds in shorter windows.
 
-A Whisper was trained on windows of 30 s that mostly end in silence. In a shorter window it hears the same; but where
-the silence is too short it does not notice that the speech has ended, and says its last words again and again. How much
-is enough is written nowhere, and checkpoints differ: one that was trained on whole windows alone may need all of it.
+A Whisper was trained on windows of 30 s that mostly end in silence. In a shorter window, whose rest a few positions
+stand for (thinning.py), it hears the same; but where too little of the silence is heard as it is, it does not notice
+that the speech has ended, and says its last words again and again. How much is enough is written nowhere, and
+checkpoints differ: one that was trained on whole windows alone may need all of it.
 
 So the float32 graphs hear the clips of media/, whole and in pieces of 1.5 and 2 s (the short ones need the most), in
 noise and among other voices too, in whole windows and in shorter ones. A shorter window passes where hardly a text
@@ -22,7 +23,8 @@ from whisper_lab.export import reference
 from whisper_lab.features import log_mel
 from whisper_lab.short_windows import heard_frames
 
-CANDIDATES = (0.5, 1.0, 2.0, 4.0, 8.0)  # s of silence; the first that passes is not taken, but the one after it
+# s of silence; the first that passes is not taken, but the one after it
+CANDIDATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
 SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said

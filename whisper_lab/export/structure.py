@@ -32,9 +32,10 @@ def check(path: Path, part: str, precision: str, config, fp32_bytes: int, exclud
 
 
 def vectors(model: ir.Model) -> dict[str, np.ndarray]:
-    """Name -> every bias and every LayerNorm weight of a float32 graph."""
+    """Name -> every bias, every LayerNorm weight and the channels for the thinned rest, of a float32 graph."""
+    ours = (".bias", ".weight", ".last_channels")
     return {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()
-            if len(value.shape) == 1 and value.dtype == ir.DataType.FLOAT and name.endswith((".bias", ".weight"))}
+            if len(value.shape) == 1 and value.dtype == ir.DataType.FLOAT and name.endswith(ours)}
 
 
 def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:

@@ -12,7 +12,7 @@ NumPy's whole log-mel takes 7.9 ms.
 import numpy as np
 
 from whisper_lab.features import DYNAMIC_RANGE, POWER_FLOOR, FeatureSpec, hann, mel_filters
-from whisper_lab.short_windows import GRID_S
+from whisper_lab.short_windows import GRID_S, LEAST_S
 from whisper_lab.single.blocks import FLOAT, INT64, Block, graph_input
 
 
@@ -53,6 +53,7 @@ def heard_frames(block: Block, given, touched, spec: FeatureSpec, silence_s: flo
     """
     silence = graph_input(block.model, "audio_context", FLOAT, [1], spec.window_s if silence_s is None else silence_s)
     grid, hop, rate = round(GRID_S * spec.sampling_rate), spec.hop_length, float(spec.sampling_rate)
+    silence = block("Max", silence, [LEAST_S])
     wanted = block("Add", given, block("Cast", block("Ceil", block("Mul", silence, rate)), to=INT64))
     wanted = block("Mul", block("Div", block("Add", wanted, [grid - 1]), [grid]), [grid])  # whole steps
     frames = block("Max", block("Div", block("Add", wanted, [hop - 1]), [hop]), touched)
