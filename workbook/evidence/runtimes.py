@@ -6,6 +6,7 @@ in float32 and int8; the time to load, and the memory of a fresh process. TFLite
 
 import importlib.metadata
 import warnings
+from unittest import mock
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class TracedWhisper:
     def __init__(self, runtime):
         import torch
 
+        from whisper_lab import thinning
         from whisper_lab.export import torch_export
         from whisper_lab.export.wrappers import DecoderGraph, EncoderGraph
 
@@ -26,7 +28,9 @@ class TracedWhisper:
                                           runtime.model.config.decoder_attention_heads)
         self.width = runtime.model.config.d_model // self.shapes[1]
         sound, text = torch_export.example_inputs(runtime.model.config)
-        with warnings.catch_warnings(), torch.no_grad(), torch_export.quiet():
+        # TorchScript knows no symbolic sizes; here it hears whole windows, which are not thinned.
+        whole = mock.patch.object(thinning, "thin", lambda states, table: (states, table, states.new_zeros(len(table))))
+        with warnings.catch_warnings(), torch.no_grad(), torch_export.quiet(), whole:
             warnings.simplefilter("ignore")  # TracerWarning, and that TorchScript is deprecated
             self.encoder = torch.jit.trace(EncoderGraph(runtime.model).eval(), sound, check_trace=False)
             self.decoder = torch.jit.trace(DecoderGraph(runtime.model, None).eval(), text, check_trace=False)
