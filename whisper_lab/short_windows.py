@@ -22,7 +22,7 @@ AUTO, FULL = "auto", "full"
 LEAST_S = 0.2  # s of silence behind any sound: the last position but one has to hear nothing else (thinning.py)
 # Times as doubtful as a text that is shown with a warning (confidence.limit_of). With a nearer limit more texts are
 # heard twice, and in all there are no fewer errors: benchmarks/short_windows.py.
-HEARD_AGAIN = 1.5
+HEARD_AGAIN = 2.0
 
 
 def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:

@@ -31,7 +31,7 @@ FEWEST = 6  # sounds that have to be understood, or nothing can be said
 TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
 MOST_LOOPS = 0.03  # share of the sounds
 # Nats by which the whole window's text may be less likely in the shorter, a token, and its end; means over what is
-# understood. whisper-base: 0.019 and 0.13 with 6 s, 0.004 and 0.04 with 8 s; with 4 s texts loop.
+# understood. whisper-base: 0.046 and 0.23 with 1 s, 0.034 and 0.16 with 1.5 s, 0.027 and 0.10 with 2 s.
 LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
 
 
