@@ -42,6 +42,8 @@ def test_the_counts_of_a_pair_are_those_of_its_sizes(nano_export, tmp_path):
     blocks = config["encoder_layers"] * (4 * width * width + 2 * width * config["encoder_ffn_dim"])
     cross, convolutions = 2 * layers * width * width, 3 * width * (2 * config["num_mel_bins"] + width)
     encoder = positions * (blocks + cross + convolutions + config["encoder_layers"] * 2 * width * positions)
+    more = config["encoder_attention_heads"] * (2 * width + positions)  # the channel that tells what a position counts
+    encoder += positions * config["encoder_layers"] * more
     assert found["encoder"]["float_multiply_adds"] == encoder
 
 

@@ -65,13 +65,15 @@ class Architecture:
     def _feed_forward(self, width: int) -> int:
         return 2 * self.d_model * width + width + self.d_model
 
-    def encoder_operations(self, positions: int | None = None) -> int:
+    def encoder_operations(self, positions: int | None = None, frames: int | None = None) -> int:
         """For one window, with the keys and values that the decoder's cross-attention takes from it.
 
-        positions: half as many as were heard frames; None: the whole window.
+        positions: of its layers; frames: of its convolutions, which do not see the thinned rest of a short window.
+        None: the whole window.
         """
         d, n = self.d_model, self.max_source_positions if positions is None else positions
-        convolutions = 2 * (2 * n * 3 * self.num_mel_bins * d + n * 3 * d * d)  # the first at twice the positions
+        heard = self.max_source_positions if frames is None else frames // 2
+        convolutions = 2 * (2 * heard * 3 * self.num_mel_bins * d + heard * 3 * d * d)  # the first at all frames
         layer = 2 * (4 * n * d * d + 2 * n * n * d + 2 * n * d * self.encoder_ffn_dim)
         return convolutions + self.encoder_layers * layer + self.decoder_layers * 2 * (2 * n * d * d)
 
@@ -132,8 +134,9 @@ class Watched:
         self._lap("encoder")
         self.tally.windows += len(features)
         self.tally.calls += 1
-        self._positions = features.shape[2] // 2
-        self.tally.operations += len(features) * self.architecture.encoder_operations(self._positions)
+        self._positions = cross[0].shape[2] if isinstance(cross, list) else cross.shape[1]  # caches, or states
+        counted = self.architecture.encoder_operations(self._positions, features.shape[2])
+        self.tally.operations += len(features) * counted
         return cross
 
     def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
