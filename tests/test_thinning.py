@@ -42,7 +42,7 @@ def test_the_rest_is_spread_over_what_is_left():
     assert rows[:100] == list(range(100)) and set(steps) == {20} and rows[100] == 110 and rows[-1] == 490
 
 
-def test_whispers_layer_hears_in_the_thinned_rest_what_it_hears_in_the_whole(nano):
+def test_whispers_layer_hears_in_the_thinned_rest_what_it_hears_in_the_whole():
     """Where the rest has no positions of its own, thinning is exact: each stands for others that are equal to it."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
