@@ -12,7 +12,7 @@ PyTorch's reference and the module that becomes the graph take it from here, so 
 import torch
 from torch import Tensor
 
-EACH = 25  # of the whole window's positions there is one for the rest: 60 of 1500. With 32 base's texts loop more often
+EACH = 25  # of the whole window's positions there is one for the rest: 60 of 1500
 
 
 def thin(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
