@@ -170,6 +170,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
         source, fused = (source, "") if config is None else optimize.write_fused(source, target, config)
         done[part] = fused + ("nothing" if precision == "fp32"
                               else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
+                              else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"
                               else to_int8(source, target, excluded, recipe["reduce_range"]) if precision == "int8"
                               else to_int4(source, target, recipe["reduce_range"]))
         kept[part] = len(excluded)

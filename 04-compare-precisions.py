@@ -81,13 +81,11 @@ def distance(right, test) -> dict[str, float]:
             "largest": float(np.abs(x - y).max()), "mean": float(np.abs(x - y).mean())}
 
 
-def layer_inputs(runtime, heard, names: list[str], cross: list) -> dict[str, dict]:
+def layer_inputs(runtime, heard, cross: list) -> dict[str, dict]:
     """What encoder and decoder of a pair are given, so that their layers can be set beside fp32's.
 
-    names, cross: of the cross caches that fp32's encoder made of the sound that was heard.
+    cross: the caches that fp32's encoder made of the sound that was heard, so that a decoder's own noise shows.
     """
-    # The decoders get fp32's cross caches, so that their own noise shows; int8 caches only their own encoder makes.
-    cross = cross if runtime.cross_outputs == names else runtime.encode(heard.features)
     return {"encoder": {runtime.encoder.get_inputs()[0].name: heard.features},
             "decoder": runtime.feeds(heard.forced, cross, None)}
 
@@ -112,13 +110,13 @@ def run_pairs(present: list, clips: list, said, threads: int | None, context="au
     from whisper_lab.compare import texts
     from whisper_lab.compare.heard import choices
 
-    written, measured, inputs, known = {PYTORCH: said.texts}, {}, {}, None
+    written, measured, inputs, cross = {PYTORCH: said.texts}, {}, {}, None
     for variant in console.progress(present, description="comparing", unit="precision"):
         runtime = variant.open(threads)
-        known = known or (runtime.cross_outputs, runtime.encode(said.sounds[0].features))
+        cross = cross or runtime.encode(said.sounds[0].features)
         rights = [choices(runtime.rules, heard, heard.logits) for heard in said.sounds]
         measured[variant.name] = compare_numbers(runtime, said.sounds, rights)
-        inputs[variant.name] = layer_inputs(runtime, said.sounds[0], *known)
+        inputs[variant.name] = layer_inputs(runtime, said.sounds[0], cross)
         written[variant.name] = [one.text for one in texts.hear(runtime, clips, context)]
         del runtime
         machine.give_back_memory()

@@ -177,7 +177,7 @@ def listen(source, stream: Stream) -> None:
 def arguments(argv: list[str] | None):
     """The command line; wrong usage ends here with exit status 2."""
     parser = flags.parser(__doc__, "model", "language", "threads", "output_dir", "output_json", "quiet", "log_level",
-                          "model_dir", "precision", "provider", "fallback", "audio_context")
+                          "model_dir", "precision", "optimized", "provider", "fallback", "audio_context")
     parser.add_argument("--reference", metavar="TEXT|FILE", help="what is said in the files; a text or JSON file")
     parser.add_argument("--realtime", action="store_true", help="play files as fast as they were spoken, not faster")
     given = parser.add_argument_group("the sound (default: a microphone)")
@@ -221,8 +221,8 @@ def main(argv: list[str] | None = None) -> int:
     failed: list = []  # one bad file does not take the others with it
     raw = (args.rate or 16_000, args.channels or 1) if args.stdin else None
     sounds = sources.asked(args.audio, args.realtime, raw, args.microphone, failed)
-    runtime = opening.open_graphs(args.model, args.model_dir, args.precision, args.threads, args.provider,
-                                  args.language)
+    runtime = opening.open_graphs(args.model, args.model_dir, args.precision, args.optimized, args.threads,
+                                  args.provider, args.language)
     settings = {"hop_s": args.hop, "pause_s": args.pause, "language": args.language,
                 "condition_on_previous": args.condition_on_previous, "audio_context": args.audio_context}
     results = report.Report(runtime, settings, args.output_dir, args.output_json,

@@ -158,7 +158,7 @@ def floors(document: dict, found: dict) -> list[str]:
             continue
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
         read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
-        read += cross * (1 if document["cross_types"][key] == "int8" else 4)
+        read += 4 * cross
         encoder = encoder_floor(config, limits, precision)
         beaten += [precision] if one["encode_s"] < encoder else []
         least, most = (encoder + document["settings"]["tokens"] * read / rate for rate in (fast, slow))

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
                 "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
-                "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values()),
+                "graph_bytes": graph_sizes(source), "peers": list(rows.values()),
                 **heard}
     files.write_json(Path(args.output_dir) / "results.json", document)
     report.write(document, Path(args.output_dir))
@@ -242,14 +242,6 @@ def model_config(source: Path) -> dict:
 def graphs_of(source: Path) -> list[Path]:
     """The graphs that this lab made of the checkpoint."""
     return sorted((prepare.home(source) / "graphs").glob("*.onnx"))
-
-
-def cross_types(source: Path) -> dict[str, str]:
-    """Element type of the cross caches that each decoder reads, such as {"decoder_int8": "float32"}."""
-    from whisper_lab.export import metadata
-
-    return {path.stem.removeprefix(f"{source.name}_"): json.loads(metadata.read(path)["cache_types"])["cross"]
-            for path in graphs_of(source) if "_decoder" in path.stem}
 
 
 def graph_sizes(source: Path) -> dict[str, int]:

@@ -40,7 +40,6 @@ def document() -> dict:
                        "read_bytes_per_s": {str(32 << 20): 54e9, str(512 << 20): 31e9}},
             "model": {"name": "whisper-base", "random_weights": False, "config": config}, "settings": {
                 "rounds": 3, "repeats": 2, "tokens": 10, "threads": 2},
-            "cross_types": {"decoder": "float32", "decoder_int8": "int8"},
             "graph_bytes": {"encoder": 1000, "decoder": 200, "encoder_int8": 264, "decoder_int8": 60}}
 
 

@@ -106,11 +106,12 @@ def test_the_optimized_pair_alone_is_opened_by_its_flag(tmp_path, program, first
     assert caught.value.remedy.startswith(first)
 
 
-def test_openvino_with_the_optimized_pair_misses_the_encoder_that_it_runs(tmp_path, capsys):
-    """It leaves the optimized decoder aside: its int8 caches are not what a float32 encoder makes."""
-    console.set_up_notes(20)
-    precision = precisions.choose(empty(tmp_path, "fp32"), NAME, None, optimized=True, provider="openvino")
-    assert precision == "fp32" and "--optimize" not in capsys.readouterr().err
+def test_openvino_with_the_optimized_pair_misses_what_it_runs(tmp_path):
+    """The float32 encoder, and the optimized decoder."""
+    assert precisions.choose(empty(tmp_path, "fp32"), NAME, None, optimized=True, provider="openvino") == "int8"
+    with pytest.raises(console.LabError, match="no decoder .*_optimized") as caught:
+        sessions.find_pair(tmp_path, NAME, "int8", optimized=True, provider="openvino")
+    assert "--precision int8 --optimize" in caught.value.remedy and "--model nano" in caught.value.remedy
     names.pair(tmp_path, NAME, "fp32")["encoder"].unlink()
     with pytest.raises(console.LabError, match="no encoder") as caught:
         sessions.find_pair(tmp_path, NAME, "int8", optimized=True, provider="openvino")

@@ -100,9 +100,8 @@ def arguments(argv: list[str] | None):
 
 def add_graph_flags(parser) -> None:
     """Which graphs `open_runtime` opens."""
-    flags.add_flags(parser, "precision", "model_dir", "provider")
+    flags.add_flags(parser, "precision", "model_dir", "provider", "optimized")
     more = flags.rare(parser)
-    more.add_argument("--optimized", action="store_true", help="the int8 pair that 03 --optimize wrote")
     more.add_argument("--no-verify", action="store_true",
                       help="open graphs and files beside them that have changed since 03 wrote them, or are damaged")
 

@@ -118,6 +118,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                      "help": "where 03 wrote the graphs (default: %(default)s)"}),
     "precision": (("--precision",), {"choices": names.PRECISIONS, "help": "of the graphs (default: the fastest that is "
                                      "there, int8 before fp32 before fp16 before int4)"}),
+    "optimized": (("--optimized",), {"action": "store_true", "help": "the int8 pair that 03 --optimize wrote"}),
     "provider": (("--provider",), {"choices": ["cpu", "openvino"], "default": "cpu", "help": "openvino: the fp32 "
                                    "encoder on OpenVINO's kernels, where onnxruntime-openvino is installed (default: "
                                    "cpu, onnxruntime's own)"}),
@@ -163,7 +164,7 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
 SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "provider", "seed",
-          "force", "log_level", "audio_context", "batch_size"}  # shown by --help-all alone
+          "force", "log_level", "audio_context", "batch_size", "optimized"}  # shown by --help-all alone
 # The former names of common flags, which go on working for a while.
 FORMER = {"audio": ("--audio", "CLIP without a flag", {"nargs": "+", "dest": "former_audio"}),
           "microphone": ("--device", "--microphone", {}), "output_json": ("--output-json", "--json", {})}

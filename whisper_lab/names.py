@@ -163,8 +163,3 @@ def rejected(graph: Path) -> Path:
 def runtime_folder(folder: str | Path, model: str) -> Path:
     """`<folder>/<model>_runtime/`: tokenizer, preprocessor and generation config for a runtime without transformers."""
     return Path(folder) / f"{model}_runtime"
-
-
-def cross_scale(side: str) -> str:
-    """Where the cross caches are int8: the scales of their channels, [audio, 2 x layers, d_model]"""
-    return f"{side}_scale_cross"

@@ -7,8 +7,7 @@
     print(transcribe.transcribe(runtime, audio.load("speech.wav").samples).text)
 
 The same small interface as torch_whisper.py: the token rules, the search and the windows are shared, so what differs
-between the two are the numbers alone. How graphs are opened is in sessions.py, the step with int8 caches in
-int8_step.py.
+between the two are the numbers alone. How graphs are opened is in sessions.py.
 """
 
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 from whisper_lab import console, names, openvino, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
-from whisper_lab.int8_step import Blocks, int8_step
 from whisper_lab.tokenizer import TABLE, Tokenizer
 from whisper_lab.tokens import TokenRules
 
@@ -51,7 +49,6 @@ class OnnxWhisper:
         if provider == "openvino":
             openvino.require()
             openvino.tell(precision, optimized)
-            optimized = False  # its decoder reads int8 caches, and the float32 encoder makes float32 ones
         self.command = sessions.export_command(folder, name, precision, optimized, provider)
         # Found first: without graphs the files beside them say nothing.
         paths = sessions.find_pair(folder, name, precision, optimized, provider)
@@ -104,9 +101,8 @@ class OnnxWhisper:
         self._cross_inputs = [name.replace("present", "past", 1) for name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
-        self.int8_cross = names.cross_scale("past") in inputs  # then the last array of `cross` holds the scales
-        self._blocks = Blocks()
-        self._vocabulary = self.decoder.get_outputs()[0].shape[-1]
+        if unknown := [name for name in past if len(inputs[name].shape) != 4]:  # scales of an older lab's int8 caches
+            raise ValueError(", ".join(unknown))
         self._empty = [((inputs[name].shape[1], 0, inputs[name].shape[3]), NUMPY_TYPES[inputs[name].type])
                        for name in self._self_inputs]
 
@@ -137,7 +133,6 @@ class OnnxWhisper:
 
         One window after the other: several in one run take as long, and as much more memory.
         """
-        self._blocks = Blocks()  # what the last decoding used is free meanwhile
         runs = (self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[i:i + 1])})
                 for i in range(len(features)))
         made = next(runs)
@@ -165,8 +160,6 @@ class OnnxWhisper:
 
         batch = audio x beams; the cross caches are those of the audios, so beams share them.
         """
-        if self.int8_cross:
-            return int8_step(self.decoder, self.feeds(input_ids, cross, cache), self._vocabulary, self._blocks)
         logits, *cache = self.decoder.run(["logits", *self._self_outputs], self.feeds(input_ids, cross, cache))
         return logits, cache
 
@@ -193,13 +186,7 @@ class OnnxWhisper:
         if not self.has_attention:
             raise LabError("this decoder has no output cross_attention, which word timestamps are made of",
                            f"write it with one: {self.command} --alignment-heads")
-        size = cross[0].shape[2] if self.int8_cross else input_ids.shape[1]  # int8_step: no more queries than positions
-        cache, found = None, []
-        for start in range(0, input_ids.shape[1], size):
-            weights, *cache = self.decoder.run(["cross_attention", *self._self_outputs],
-                                               self.feeds(input_ids[:, start:start + size], cross, cache))
-            found.append(weights[0])
-        return np.concatenate(found, axis=1)
+        return self.decoder.run(["cross_attention"], self.feeds(input_ids, cross, None))[0][0]
 
 
 def _rows(arrays: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:

@@ -32,9 +32,10 @@ def require() -> None:
                        f"give it an environment of its own: {INSTALL}; then start with .openvino/bin/python")
 
 
-def pair(folder: str | Path, name: str, precision: str) -> dict[str, Path]:
+def pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
     """{"encoder": the float32 one, "decoder": that of the precision}; both speak float32 caches."""
-    return {"encoder": names.pair(folder, name)["encoder"], "decoder": names.pair(folder, name, precision)["decoder"]}
+    return {"encoder": names.pair(folder, name)["encoder"],
+            "decoder": names.pair(folder, name, precision, optimized)["decoder"]}
 
 
 def multiplies_in() -> tuple[str, str]:
@@ -50,8 +51,8 @@ def tell(precision: str, optimized: bool) -> None:
     kind, reason = multiplies_in()
     console.note("encoder", f"fp32 on OpenVINO, in {kind}",
                  reason + ("" if precision == "fp32" else f"; the {precision} encoder has no such kernels there"))
-    console.note("decoder", f"{precision} on onnxruntime", "the optimized one reads int8 caches, which the fp32 "
-                 "encoder does not make" if optimized else "a token reads more than it computes")
+    console.note("decoder", f"{precision}{' optimized' * optimized} on onnxruntime",
+                 "a token reads more than it computes")
 
 
 def settings(threads: int | None) -> list:

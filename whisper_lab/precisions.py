@@ -18,7 +18,7 @@ def choose(folder: str | Path, name: str, asked: str | None, optimized: bool | N
     if asked:
         require(folder, name, asked, bool(optimized), provider)
         return asked
-    if optimized and provider == "cpu":
+    if optimized:
         console.note("precision", "int8", "03 --optimize makes no other pair")
         return "int8"
     found = [*written(folder, name, provider), *written(folder, name)]
@@ -32,7 +32,7 @@ def choose(folder: str | Path, name: str, asked: str | None, optimized: bool | N
 def require(folder: str | Path, name: str, asked: str, optimized: bool, provider: str) -> None:
     """Raises LabError where a pair is not there. asked: also int8_optimized, as 06 has it."""
     plain = asked.removesuffix("_optimized")
-    optimized = (optimized or plain != asked) and provider == "cpu"
+    optimized = optimized or plain != asked
     try:
         sessions.find_pair(folder, name, plain, optimized, provider)
     except LabError as error:

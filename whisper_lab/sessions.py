@@ -11,10 +11,9 @@ from pathlib import Path
 from whisper_lab import console, external_data, machine, names, openvino, seals
 from whisper_lab.console import LabError
 
-# The first onnxruntime that opens the graphs of a precision; benchmarks/OLD-RUNTIMES.md has what was tried. int4 keeps
-# the embedding in 8 bits, which MatMulNBits knows since 1.22; the optimized pair has an int8 cross cache for
-# GroupQueryAttention, which knows it since 1.30.
-OLDEST = {"fp32": (1, 17), "fp16": (1, 17), "int8": (1, 17), "int4": (1, 22), "int8 optimized": (1, 30)}
+# The first onnxruntime that opens the graphs of a precision; benchmarks/OLD-RUNTIMES.md has what was tried. int4 and
+# the optimized pair have weights of 8 bits in blocks, which MatMulNBits knows since 1.22.
+OLDEST = {"fp32": (1, 17), "fp16": (1, 17), "int8": (1, 17), "int4": (1, 22), "int8 optimized": (1, 22)}
 FASTEST_FIRST = ("int8", "fp32", "fp16", "int4")  # int4 is smaller, and its text not as good
 NEEDED = ("model", "revision", "random_weights", "weights_sha256", "precision", "format", "cache_types")
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -65,11 +64,12 @@ def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
         raise LabError(f"there is no optimized {precision} pair: 03 --optimize makes one of int8",
                        "add --precision int8, or leave out --optimized")
     on_openvino = provider == "openvino"
-    paths = openvino.pair(folder, name, precision) if on_openvino else names.pair(folder, name, precision, optimized)
+    paths = (openvino if on_openvino else names).pair(folder, name, precision, optimized)
     missing = [part for part, path in paths.items() if not path.is_file()]
     if missing:
-        made = "fp32" if on_openvino and missing[0] == "encoder" else precision
-        raise _missing(missing, paths, export_command(folder, name, made, optimized and not on_openvino))
+        plain = on_openvino and missing[0] == "encoder"
+        raise _missing(missing, paths,
+                       export_command(folder, name, *(("fp32",) if plain else (precision, optimized))))
     return paths
 
 
@@ -104,7 +104,7 @@ def export_command(folder: str | Path, name: str, precision: str, optimized: boo
                    ) -> str:
     """The command that writes these graphs, as a shell takes it: --model is what the user gave for this name."""
     if provider == "openvino" and precision != "fp32":  # a float32 encoder and another decoder: one run for each
-        return " && ".join(export_command(folder, name, made) for made in ("fp32", precision))
+        return " && ".join(export_command(folder, name, *made) for made in (("fp32",), (precision, optimized)))
     wanted = "" if precision == "fp32" and not optimized else f" --precision {precision}"
     place = "" if Path(folder) == Path(names.MODEL_DIR) else f" --output-dir {shlex.quote(str(folder))}"
     model = shlex.quote(names.given(name))

@@ -34,9 +34,9 @@ PIPE = "arecord -q -f S16_LE -r 16000 -c 1 -t raw | python -m whisper_lab --list
 def defaults(pack: dict, listening: bool) -> list[str]:
     """The arguments that choose the archive's graphs; what the user gives comes later and counts."""
     chosen = ["--model", pack["model"], "--precision", pack["precision"], "--model-dir", str(ROOT / "graphs")]
-    if listening:
-        return [*chosen, "--no-batch"]  # the whole recording again at the end is a comparison for the lab
-    return [*chosen, "--optimized"] if pack["optimized"] else chosen
+    chosen += ["--optimized"] if pack["optimized"] else []
+    # The whole recording again at the end is a comparison for the lab.
+    return [*chosen, "--no-batch"] if listening else chosen
 
 
 def advice(error: LabError, pack: dict, arguments: list[str]) -> str:
@@ -65,9 +65,6 @@ def main(argv: list[str] | None = None) -> int:
                        "name the folder itself: python -m whisper_lab FOLDER; or use archive where the lab is")
     listening, arguments = "--listen" in given, [word for word in given if word != "--listen"]
     pack = json.loads((HERE / "pack.json").read_text(encoding="utf-8"))
-    if listening and pack["optimized"]:
-        raise LabError("--listen does not take the optimized pair, which is what this archive has",
-                       "where the lab is: make edge-pack without OPTIMIZED=yes")
     # The voice detector came along; nothing is fetched.
     os.environ.setdefault("WHISPER_LAB_WEIGHTS", str(ROOT / "weights"))
     os.environ.setdefault("WHISPER_LAB_PACKAGE_INDEX", "never")

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8_cache, naming, reference
+from whisper_lab.export import graphs, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
 from whisper_lab.export.pair import session_of
 from whisper_lab.export.reference import Sound, yardsticks
-from whisper_lab.names import cross_scale
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
 JUMP = 4  # a place is off where its error is so many times what was to be expected there
@@ -138,6 +137,5 @@ def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:
     heads, width = sound.cross[0].shape[1], sound.cross[0].shape[3]
     empty = np.zeros((1, heads, 0, width), np.float32)
     feeds = {name: empty for name in names if "_self_" in name}
-    cross = int8_cache.pack(sound.cross) if cross_scale("past") in names else sound.cross
-    feeds |= dict(zip([name for name in names if "_cross" in name], cross, strict=True))
+    feeds |= dict(zip([name for name in names if "_cross" in name], sound.cross, strict=True))
     return feeds | {"input_ids": sound.forced}

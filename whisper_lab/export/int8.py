@@ -9,6 +9,7 @@ Weights are signed (int8 x uint8 is what VNNI and AMX multiply fastest), symmetr
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,13 @@ def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return result
 
 
-def shrink_rest(path: Path, reduce_range: bool = False) -> str:
-    """Finish a graph on disk that a quantizer of onnxruntime has written; returns what was quantized, in words."""
+def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Model], list[str]] | None = None) -> str:
+    """Finish a graph on disk that a quantizer of onnxruntime has written; returns what was quantized, in words.
+
+    share: what makes 8 bits of the token embedding; None: `share_embedding`.
+    """
     model = graphs.load(path)
-    embedding = share_embedding(model, REDUCED if reduce_range else LEVELS)
+    embedding = share(model) if share else share_embedding(model, REDUCED if reduce_range else LEVELS)
     convolutions, positions = shrink_convolutions(model), shrink_positions(model)
     graphs.rewrite(model, path)
     types = graphs.node_types(model)

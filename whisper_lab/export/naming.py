@@ -10,8 +10,6 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from whisper_lab.names import cross_scale
-
 PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
 INNER = ("_attn", "coder")  # modules whose last value is not their output
 
@@ -21,24 +19,19 @@ def cache_names(side: str, kind: str, layers: int) -> list[str]:
     return [f"{side}_{what}_{kind}_{layer}" for layer in range(layers) for what in ("key", "value")]
 
 
-def encoder_outputs(layers: int, int8_cross: bool = False) -> list[str]:
+def encoder_outputs(layers: int) -> list[str]:
     """The hidden states first (the end of the encoder in Netron), then the cross caches; `layers` of the decoder."""
-    return ["encoder_hidden_states", *_cross("present", layers, int8_cross)]
+    return ["encoder_hidden_states", *cache_names("present", "cross", layers)]
 
 
-def decoder_inputs(layers: int, int8_cross: bool = False) -> list[str]:
+def decoder_inputs(layers: int) -> list[str]:
     """The new tokens, the self caches, the cross caches."""
-    return ["input_ids", *cache_names("past", "self", layers), *_cross("past", layers, int8_cross)]
+    return ["input_ids", *cache_names("past", "self", layers), *cache_names("past", "cross", layers)]
 
 
-def _cross(side: str, layers: int, int8_cross: bool) -> list[str]:
-    return [*cache_names(side, "cross", layers), *([cross_scale(side)] if int8_cross else [])]
-
-
-def decoder_outputs(layers: int, alignment: bool = False, int8_cross: bool = False) -> list[str]:
-    """The logits, the longer self caches, with --alignment-heads the cross-attention weights, int8 caches as read."""
-    return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else []),
-            *(cache_names("present", "cross", layers) if int8_cross else [])]
+def decoder_outputs(layers: int, alignment: bool = False) -> list[str]:
+    """The logits, the longer self caches, with --alignment-heads the cross-attention weights."""
+    return ["logits", *cache_names("present", "self", layers), *(["cross_attention"] if alignment else [])]
 
 
 def module_outputs(values: Iterable[str]) -> dict[str, str]:

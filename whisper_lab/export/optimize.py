@@ -1,51 +1,56 @@
 """--optimize: a second int8 pair with onnxruntime's own fused operators. Faster, but a graph to run, not to study.
 
 Each attention becomes one MultiHeadAttention node (com.microsoft), which never writes the scores of all heads against
-all positions to memory. The float32 graphs are fused, and then quantized as the plain pair is: weights and self caches
-are the same, and one runtime runs both. The cross caches become int8 (int8_cache.py), read by GroupQueryAttention;
-where the heads have a width that this operator does not take, they stay float32.
+all positions to memory. The float32 graphs are fused, and then quantized: the encoder as the plain pair's is, the
+decoder in blocks (blocks.py). Inputs, outputs and caches are those of the plain pair, so one runtime runs both.
 
-Measured on whisper-base (random weights), two cores of an EPYC with AVX512-VNNI, interleaved: 2.65 ms a token plain,
-2.57 fused, 2.04 with int8 cross caches (four recordings at once 5.90, 5.78, 3.80; five beams 4.73, 4.55, 4.18); on
-one thread 3.99, 4.08, 2.86. The logits' error against float32 is that of the plain pair: 0.0242 and 0.0244.
-
-Tried and left out: MatMulNBits with 8 bits in blocks of 128 for the decoder's linear layers (11.63 ms a token against
-11.63 of DynamicQuantizeMatMul on a loaded EPYC with VNNI: no gain, a larger file).
+Tried and left out: cross caches in int8, read by GroupQueryAttention. They are a quarter of the bytes, and on a machine
+with AMX a token took three quarters of the time; where the cache fits the processor's, its kernel takes longer than
+float32 does, twice as long with four recordings (`python benchmarks/decoder_steps.py`).
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from whisper_lab.export import graphs, int8_cache, torch_export
-from whisper_lab.export.int8_cache import CONTRIB
+from whisper_lab.export import blocks, graphs, int8, torch_export
+from whisper_lab.export.blocks import CONTRIB
 
 FLOAT, INTEGER = ir.DataType.FLOAT, ir.DataType.INT64
 
 
 def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
-    """A float32 graph with fused attention and int8 cross caches, beside `target`; its path, and what was done."""
+    """A float32 graph with fused attention, beside `target`; its path, and what was done."""
     model = graphs.load(source)
     with torch_export.quiet():
-        count = fuse_attention(model, config, int8_cross=True)
+        count = fuse_attention(model, config)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
     return fused, f"{count} attentions fused, "
 
 
-def fuse_attention(model: ir.Model, config, int8_cross: bool = False) -> int:
+def to_blocks(source: Path, target: Path, excluded: list[str], config) -> str:
+    """The decoder of the pair, its weights of 8 bits in blocks; returns what was quantized, in words."""
+    block = blocks.size(config.d_model)
+    with torch_export.quiet():
+        blocks.quantize(source, target, excluded, block)
+    done = int8.shrink_rest(target, share=functools.partial(blocks.share_embedding, block=block))
+    return f"{done}, in blocks of {block}"
+
+
+def fuse_attention(model: ir.Model, config) -> int:
     """Replace scores, softmax and mixing of every attention by one node; returns how many were replaced.
 
-    int8_cross: the graph's cross caches become int8, where the model's heads allow it.
-
     query, key and value of self-attention are [batch, sequence, d_model], the caches [batch, heads, past, head_dim].
-    The scale is 1, because q_proj (or the Mul after it) holds the scaling already.
+    The scale is 1, because q_proj (or the Mul after it) holds the scaling already. An attention whose weights are an
+    output of the graph (--alignment-heads) stays in pieces: the fused one does not give them.
     """
-    attentions = [node.name.rpartition("/")[0] for node in model.graph if node.name.endswith("attn/Softmax")]
-    small, is_encoder = int8_cross and int8_cache.fits(config), model.graph.inputs[0].name == "input_features"
-    fuse = _Fusion(model, int8_cache.Int8Cross(model, config) if small and not is_encoder else None)
+    fuse, is_encoder = _Fusion(model), model.graph.inputs[0].name == "input_features"
+    attentions = [node.name.rpartition("/")[0] for node in model.graph
+                  if node.name.endswith("attn/Softmax") and len(node.outputs[0].uses()) == 1]
     for path in attentions:
         if is_encoder:
             fuse.plain(path, config.encoder_attention_heads)
@@ -53,8 +58,6 @@ def fuse_attention(model: ir.Model, config, int8_cross: bool = False) -> int:
             fuse.cross(path, config.decoder_attention_heads)
         else:
             fuse.cached(path, config.decoder_attention_heads)
-    if small and is_encoder:
-        int8_cache.quantize_outputs(model, config)
     model.opset_imports[CONTRIB] = 1
     RemoveUnusedNodesPass()(model)
     graphs.drop_unused(model)
@@ -64,8 +67,8 @@ def fuse_attention(model: ir.Model, config, int8_cross: bool = False) -> int:
 class _Fusion:
     """The three kinds of attention; `path` is the module's, such as encoder.layers.0.self_attn."""
 
-    def __init__(self, model: ir.Model, int8_cross: int8_cache.Int8Cross | None):
-        self.model, self.mask, self.int8_cross = model, None, int8_cross
+    def __init__(self, model: ir.Model):
+        self.model, self.mask = model, None
         self.nodes = {node.name: node for node in model.graph}
 
     def plain(self, path: str, heads: int) -> None:
@@ -99,22 +102,10 @@ class _Fusion:
         rows = graphs.insert(self.model, out, "Shape", [key], f"{path}/fold_rows", dtype=INTEGER, start=0, end=1)
         shape = graphs.insert(self.model, out, "Concat", [rows, width], f"{path}/fold_shape", dtype=INTEGER, axis=0)
         folded = graphs.insert(self.model, out, "Reshape", [query, shape], f"{path}/fold", dtype=FLOAT)
-        if self.int8_cross is None:
-            fused, *_ = self._insert(path, heads, [folded, key, mixed.inputs[1]], connect=False)
-        else:
-            fused = self._cross_int8(path, folded, out)
+        fused, *_ = self._insert(path, heads, [folded, key, mixed.inputs[1]], connect=False)
         like = graphs.insert(self.model, out, "Shape", [query], f"{path}/unfold_shape", dtype=INTEGER)
         out.replace_input_with(0, graphs.insert(self.model, out, "Reshape", [fused, like], f"{path}/unfold",
                                                 dtype=FLOAT))
-
-    def _cross_int8(self, path: str, query: ir.Value, out: ir.Node) -> ir.Value:
-        weights = self.nodes[f"{path}/Softmax"].outputs[0]
-        others = [use for use in weights.uses() if use.node.name != f"{path}/MatMul_1"]  # of --alignment-heads
-        before = others[0].node if others else out
-        fused, ours = self.int8_cross.attend(path, query, before, bool(others))
-        for node, index in others:
-            node.replace_input_with(index, ours)
-        return fused
 
     def _query(self, path: str) -> ir.Value:
         scaled = self.nodes.get(f"{path}/Mul")  # there where the scaling could not be folded into q_proj

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from whisper_lab import external_data
-from whisper_lab.export import int8_cache
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 
@@ -55,14 +54,9 @@ def open_runtime(encoder: Path, decoder: Path, threads: int | None = None, like:
 
 
 def encode_all(runtime: OnnxWhisper, features: np.ndarray) -> list[np.ndarray]:
-    """The hidden states [audio, positions, d_model], and the cross caches in float32."""
+    """The hidden states [audio, positions, d_model], and the cross caches."""
     hidden, cross = runtime.hidden_and_cross(features)
-    return [hidden, *(int8_cache.unpack(cross) if runtime.int8_cross else cross)]
-
-
-def cross_for(runtime: OnnxWhisper, cross: list[np.ndarray]) -> list[np.ndarray]:
-    """Float32 cross caches, such as PyTorch's, as this decoder reads them: an _optimized one wants int8."""
-    return int8_cache.pack(cross) if runtime.int8_cross else cross
+    return [hidden, *cross]
 
 
 def answer(runtime: OnnxWhisper, ids: np.ndarray, prompt: int, cross: list[np.ndarray]):

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from whisper_lab import console, machine
-from whisper_lab.export import graphs, int8_cache, reference
+from whisper_lab.export import graphs, reference
 from whisper_lab.export.gates import (
     ARITHMETIC,
     BATCH,
@@ -29,9 +29,8 @@ from whisper_lab.export.gates import (
     below,
     relative_error,
 )
-from whisper_lab.export.pair import answer, cross_for, encode_all, session
+from whisper_lab.export.pair import answer, encode_all, session
 from whisper_lab.export.reference import Pool, Sound, own_errors, yardsticks
-from whisper_lab.names import cross_scale
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
@@ -93,9 +92,8 @@ def tensor_errors(graphs: OnnxWhisper, sounds: list[Sound], one_by_one: bool = F
     pools: dict[str, Pool] = defaultdict(Pool)
     for sound in (sound for sound in sounds if sound.cross):
         hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(sound.cross))
-        heard = cross_for(graphs, sound.cross)
-        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, heard, count=2) if one_by_one
-                          else _run(graphs.step, sound.forced, heard, None, count=2))
+        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, sound.cross, count=2) if one_by_one
+                          else _run(graphs.step, sound.forced, sound.cross, None, count=2))
         caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
         pools["hidden states"].add(hidden, sound.hidden)
         pools["logits"].add(logits, sound.logits)
@@ -142,7 +140,6 @@ def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> di
     found = {}
     for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
-        cross = cross_for(graphs, cross)
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
@@ -217,7 +214,7 @@ def _next_word(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], rows: np
     past = sounds[0].prompt_length - 1
     cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
-    return _run(graphs.step, long.ids[rows, past:past + 1], cross_for(graphs, cross), cache, count=2)[0]
+    return _run(graphs.step, long.ids[rows, past:past + 1], cross, cache, count=2)[0]
 
 
 def _ratio_db(one: Pool, other: Pool) -> float:
@@ -318,9 +315,8 @@ def piece_errors(graphs: OnnxWhisper, sounds: list[Sound], seed: int = 0) -> dic
     """Size of the pieces -> relative difference of the logits from those of all tokens at once."""
     sound = sounds[0]
     ids = _long_ids(sounds, graphs.rules, seed)[:1, :PIECE_TOKENS]
-    cross = cross_for(graphs, sound.cross)
-    whole = _run(graphs.step, ids, cross, None, count=2)[0]
-    return {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
+    whole = _run(graphs.step, ids, sound.cross, None, count=2)[0]
+    return {step: relative_error(_in_pieces(graphs, ids, sound.cross, step), whole) for step in (1, PIECE)}
 
 
 def _in_pieces(graphs: OnnxWhisper, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
@@ -394,7 +390,6 @@ def encoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
     pools = {name: Pool() for name in layer_parts(places)}
     compare_layer(pools, list(places), found, {norm: sound.stream[norm] for norm in places})
     made = found[len(places):]
-    made = int8_cache.unpack(made) if cross_scale("present") in cross else made
     for i, (test, right) in enumerate(zip(made, sound.cross, strict=True)):
         pools[f"cross cache, {('key', 'value')[i % 2]} of layer {i // 2}"] = Pool().add(test, right)
     return pools
@@ -404,7 +399,7 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
     """Part -> error of what it adds to the stream, over some tokens of PyTorch's answer; the logits are a part too."""
     inputs = [value.name for value in run.get_inputs()]
     own = [name for name in inputs if "_self_" in name]
-    fixed = _cross_feeds([name for name in inputs if "_cross" in name], sound)
+    fixed = dict(zip([name for name in inputs if "_cross" in name], sound.cross, strict=True))
     news = [name.replace("past", "present") for name in own]
     pools = {name: Pool() for name in [*layer_parts(places), "logits", *news]}
     last = sound.forced.shape[1] - 1
@@ -420,12 +415,6 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
             pools[name].add(test[:, :, -1:], right[:, :, token:token + 1])
         pools["logits"].add(logits, sound.logits[:, token:token + 1])
     return pools
-
-
-def _cross_feeds(names: list[str], sound: Sound) -> dict[str, np.ndarray]:
-    """PyTorch's cross caches as the graph's inputs of these names; in int8 where it asks for their scales."""
-    packed = cross_scale("past") in names
-    return dict(zip(names, int8_cache.pack(sound.cross) if packed else sound.cross, strict=True))
 
 
 def layer_parts(places) -> list[str]:

@@ -1,13 +1,14 @@
 """Gates on what a graph is made of: nothing stored twice, nothing left large, every node of the right kind."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, int8_cache, naming, outliers
+from whisper_lab.export import blocks, graphs, naming, outliers
 from whisper_lab.export.gates import Gate, below
 
 # Bytes of the matrices against float32; int4 keeps its embedding in 8 bits. The rest of a file (fixed_bytes; names and
@@ -15,19 +16,22 @@ from whisper_lab.export.gates import Gate, below
 # Measured for int8, encoder and decoder: base 0.262 and 0.255, nano 0.271 and 0.269.
 RATIO = {"fp32": 1.0, "fp16": 0.502, "int8": 0.253, "int4": 0.253}
 BYTES_PER_NODE = 330
+# The operators that multiply by quantized weights; the first of them makes the logits.
+QUANTIZED = {"int8": ("MatMulInteger",), "int4": ("MatMulInteger", "MatMulNBits"), "blocks": ("MatMulNBits",)}
 
 
 def check(path: Path, part: str, precision: str, config, fp32_bytes: int, excluded: int = 0,
           alignment: bool = False, half_operators: bool = False, optimized: bool = False) -> list[Gate]:
     """All structure gates of one graph. `excluded`: linear layers that --int8-exclude kept in float32."""
     model = graphs.load(path)
-    int8_cross = optimized and int8_cache.fits(config)
-    found = [*_valid(path, part), *_contract(model, part, config, alignment, int8_cross), *_counts(model, part, config),
+    in_blocks = optimized and part == "decoder"
+    found = [*_valid(path, part), *_contract(model, part, config, alignment), *_counts(model, part, config),
              *_tied(model, part, config),
-             *_linear_layers(model, part, precision, config, excluded, half_operators, int8_cross)]
-    found += _fused(model, part, config, int8_cross) if optimized and (int8_cross or not alignment) else []
+             *_linear_layers(model, part, "blocks" if in_blocks else precision, config, excluded, half_operators)]
+    found += _fused(model, part, config) if optimized and not alignment else []
     size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
-    limit = RATIO[precision] + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
+    ratio = RATIO[precision] + (1 / blocks.size(config.d_model) if in_blocks else 0)  # float32 scales beside float32
+    limit = ratio + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
     return [*found, below("size against fp32", size / fp32_bytes, limit, f"{size} of {fp32_bytes} bytes", part)]
 
 
@@ -98,11 +102,11 @@ def _valid(path: Path, part: str) -> list[Gate]:
     return [_equal("valid ONNX", part, problem, "yes")]
 
 
-def _contract(model: ir.Model, part: str, config, alignment: bool, int8_cross: bool) -> list[Gate]:
+def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]:
     """Opset, IR version, names of inputs and outputs and of their dimensions, type of the cross caches."""
     layers = config.decoder_layers
-    names = ([["input_features"], naming.encoder_outputs(layers, int8_cross)] if part == "encoder" else
-             [naming.decoder_inputs(layers, int8_cross), naming.decoder_outputs(layers, alignment, int8_cross)])
+    names = ([["input_features"], naming.encoder_outputs(layers)] if part == "encoder" else
+             [naming.decoder_inputs(layers), naming.decoder_outputs(layers, alignment)])
     types = {str(value.dtype) for value in [*model.graph.inputs, *model.graph.outputs] if "_cross_" in value.name}
     seen = [[value.name for value in values] for values in (model.graph.inputs, model.graph.outputs)]
     dims = {str(dim.value) for value in model.graph.inputs for dim in value.shape if isinstance(dim, ir.SymbolicDim)}
@@ -111,7 +115,7 @@ def _contract(model: ir.Model, part: str, config, alignment: bool, int8_cross: b
                    (graphs.OPSET, graphs.IR_VERSION)),
             Gate("inputs and outputs", seen == names, None, None,
                  "as agreed" if seen == names else f"{seen}, not {names}", part),
-            _equal("cross caches", part, types, {"INT8" if int8_cross else "FLOAT"}),
+            _equal("cross caches", part, types, {"FLOAT"}),
             _equal("free dimensions", part, sorted(dims), sorted(free))]
 
 
@@ -128,21 +132,20 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
     return checks
 
 
-def _fused(model: ir.Model, part: str, config, int8_cross: bool) -> list[Gate]:
-    """In the optimized pair no attention is left in pieces (--alignment-heads keeps those over a float32 cache)."""
-    types, small = graphs.node_types(model), config.decoder_layers * int8_cross
-    expected = (config.encoder_layers, 0, 0) if part == "encoder" else (2 * config.decoder_layers - small, small, 0)
+def _fused(model: ir.Model, part: str, config) -> list[Gate]:
+    """In the optimized pair no attention is left in pieces; --alignment-heads keeps those whose weights it gives."""
+    types = graphs.node_types(model)
+    expected = config.encoder_layers if part == "encoder" else 2 * config.decoder_layers
     return [_equal("fused attentions, and Softmax left", part,
-                   tuple(types[name] for name in ("MultiHeadAttention", "GroupQueryAttention", "Softmax")), expected)]
+                   (types["MultiHeadAttention"], types["Softmax"]), (expected, 0))]
 
 
 def _tied(model: ir.Model, part: str, config) -> list[Gate]:
     """The token embedding is stored once, in whatever type, and not transposed beside itself."""
     if part == "encoder":
         return []
-    shape = [config.d_model, config.vocab_size]
-    copies = [name for name, value in model.graph.initializers.items()
-              if sorted(map(int, value.shape)) == sorted(shape)]
+    copies = [name for name, value in model.graph.initializers.items()  # also cut into blocks, or transposed
+              if config.vocab_size in value.shape and math.prod(value.shape) == config.d_model * config.vocab_size]
     return [Gate("embedding stored once", len(copies) == 1, None, None, ", ".join(copies) or "none found", part)]
 
 
@@ -153,26 +156,25 @@ def linear_layers(part: str, config) -> int:
     return 8 * config.decoder_layers + 1
 
 
-def _quantized(model: ir.Model, part: str, precision: str, expected: int, quantizing: int) -> list[Gate]:
-    """So many linear layers are quantized; no other node quantizes, but `quantizing` of the graph's own."""
-    types = graphs.node_types(model)
-    whole = types["MatMulInteger"] + types["MatMulNBits"] if precision == "int4" else types["MatMulInteger"]
-    leftover = types["DequantizeLinear"] + types["QuantizeLinear"] - quantizing
-    found = [_equal("quantized linear layers", part, whole, expected),
-             _equal("nodes that unpack weights at run time", part, leftover, 0)]
+def _quantized(model: ir.Model, part: str, precision: str, expected: int) -> list[Gate]:
+    """So many linear layers are quantized, each by the operator of its precision; no other node quantizes."""
+    types, kinds = graphs.node_types(model), QUANTIZED[precision]
+    found = [_equal("quantized linear layers", part, sum(types[kind] for kind in kinds), expected),
+             _equal("nodes that unpack weights at run time", part, types["DequantizeLinear"] + types["QuantizeLinear"],
+                    0)]
     if part == "decoder":
-        found.append(_equal("logits in int8", part, types["MatMulInteger"] >= 1, True))
+        head = {node.op_type for node in model.graph if node.name.startswith("proj_out/")} & {*QUANTIZED["int4"]}
+        found.append(_equal("logits in int8", part, head, {kinds[0]}))
     return found
 
 
 def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
-                   half_operators: bool, int8_cross: bool) -> list[Gate]:
-    """Each linear layer computes in the type that the precision promises."""
+                   half_operators: bool) -> list[Gate]:
+    """Each linear layer computes in the type that the precision promises; `blocks`: the optimized decoder's."""
     expected, floats = linear_layers(part, config), [node.name for node in graphs.weight_matmuls(model)]
-    if precision in ("int8", "int4"):
-        own = 2 * config.decoder_layers if int8_cross and part == "encoder" else 0  # those that make the cross caches
+    if precision in QUANTIZED:
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
-                *_quantized(model, part, precision, expected - excluded, own)]
+                *_quantized(model, part, precision, expected - excluded)]
     checks = [_equal("MatMul on a weight", part, len(floats), expected)]
     if precision == "fp16":
         wide = [name for name, value in model.graph.initializers.items()

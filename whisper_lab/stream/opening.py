@@ -9,16 +9,17 @@ from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
 
 
-def open_graphs(model: str | None, folder: str, precision: str | None, threads: int | None, provider: str,
-                language: str | None) -> OnnxWhisper:
+def open_graphs(model: str | None, folder: str, precision: str | None, optimized: bool, threads: int | None,
+                provider: str, language: str | None) -> OnnxWhisper:
     """The runtime over the graphs that `precisions` chooses, with a note where the model is known to be weak.
 
     In a process of its own: it makes the shared pool of threads. Raises LabError as OnnxWhisper.
     """
     started, name = time.perf_counter(), names.chosen_name(model, folder)
-    precision = precisions.choose(folder, name, precision, provider=provider)
-    runtime = OnnxWhisper(folder, name, precision, threads, shared_pool=True, provider=provider)
-    console.note("graphs", f"{name} {precision}", f"opened in {time.perf_counter() - started:.2f} s")
+    precision = precisions.choose(folder, name, precision, optimized, provider)
+    runtime = OnnxWhisper(folder, name, precision, threads, optimized, shared_pool=True, provider=provider)
+    console.note("graphs", f"{name} {precision}{' optimized' * optimized}",
+                 f"opened in {time.perf_counter() - started:.2f} s")
     confidence.tell_what_it_knows(name, language)
     return runtime
 
