@@ -32,7 +32,7 @@ def test_the_operators_are_those_of_each_graph_and_take_no_longer_than_the_run(m
     for name, row in measured["graphs"].items():
         for found in row["operators"].values():
             assert 0 < sum(found["operators"].values()) <= found["seconds"]
-        assert ("GroupQueryAttention" in row["operators"]["decoder"]["operators"]) == (name == "int8 optimized")
+        assert ("MatMulNBits" in row["operators"]["decoder"]["operators"]) == (name == "int8 optimized")
         assert "Conv" in row["operators"]["encoder"]["operators"]
 
 
