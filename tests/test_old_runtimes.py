@@ -84,7 +84,8 @@ def test_what_each_version_is_refused(monkeypatch, here, graphs, refused):
 
 @pytest.mark.parametrize("installed, status, said", [
     ("1.31.1", "OK", "opens all of them (1.17 is the oldest that opens any)"),
-    ("1.22.0", "OK", "opens all of them"), ("1.17.1", "WARN", "int4 needs 1.22, int8 optimized needs 1.22"), ("1.16.3", "FAIL", "fp32 needs 1.17")])
+    ("1.22.0", "OK", "opens all of them"), ("1.17.1", "WARN", "int4 needs 1.22, int8 optimized needs 1.22"),
+    ("1.16.3", "FAIL", "fp32 needs 1.17")])
 def test_the_doctor_says_what_the_installed_one_opens(installed, status, said):
     check = doctor.judge_runtime(installed)
     assert check.status == status and said in check.found

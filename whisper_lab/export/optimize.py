@@ -5,10 +5,10 @@ all positions to memory. The float32 graphs are fused, and then quantized: the e
 decoder in blocks (blocks.py). Inputs, outputs and caches are those of the plain pair, so one runtime runs both.
 
 Measured on whisper-base, two threads of an EPYC with AVX512-VNNI, interleaved, ms a token on 5 s of sound, on 30 s, and
-on four recordings of 30 s: the plain pair 2.5, 3.6, 7.0; fused attention alone 2.4, 3.6, 6.8; with blocks 1.8, 3.0, 6.6.
+on four recordings of 30 s: the plain pair 2.5, 3.6, 7.0; attention fused 2.4, 3.6, 6.8; with blocks 1.8, 3.0, 6.6.
 
-Tried and left out: cross caches in int8, read by GroupQueryAttention. They are a quarter of the bytes, and with AMX that
-pays; here the operator takes as long as the larger caches or longer: 2.5, 3.6, 9.8, and with blocks 1.9, 3.0, 9.2.
+Tried and left out: cross caches in int8, read by GroupQueryAttention. They are a quarter of the bytes, and with AMX
+that pays; here the operator takes as long as the larger caches or longer: 2.5, 3.6, 9.8, with blocks 1.9, 3.0, 9.2.
 """
 
 import functools
