@@ -207,7 +207,7 @@ def cannot_open(graph: Path, error: LabError, command: str) -> LabError:
 
 
 @contextlib.contextmanager
-def _mapped(graph: Path) -> Iterator[mmap.mmap]:
+def mapped(graph: Path) -> Iterator[mmap.mmap]:
     """The bytes of a graph file. Raises OSError where it cannot be read, ValueError where it is empty."""
     with graph.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
@@ -222,8 +222,8 @@ def metadata(graph: Path) -> dict[str, str]:
     Raises LabError where the file cannot be read or is not a protobuf message.
     """
     try:
-        with _mapped(graph) as data:
-            return dict(_entry(data, start, stop) for field, wire, start, stop in _fields(data, 0, len(data))
+        with mapped(graph) as data:
+            return dict(_entry(data, start, stop) for field, wire, start, stop in fields(data, 0, len(data))
                         if field == METADATA and wire == 2)
     except OSError as error:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
@@ -243,7 +243,7 @@ def pieces(graph: Path) -> Iterator[Piece]:
             raise LabError(f"{graph} has {size} bytes, more than a graph can have", "name the .onnx file itself")
         if not size:
             return
-        with _mapped(graph) as data:
+        with mapped(graph) as data:
             yield from _walk(data, 0, size, "model", 0)
     except OSError as error:
         raise LabError(f"cannot read {graph}: {error.strerror or error}", "name an .onnx file that you may read") \
@@ -260,7 +260,7 @@ def names(graph: Path) -> tuple[list[str], list[str]]:
     """
     made, outputs = [], []
     try:
-        with _mapped(graph) as data:
+        with mapped(graph) as data:
             for start, end in _inside(data, 0, len(data), 7):
                 for node in _inside(data, start, end, 1):
                     made += [str(data[slice(*name)], "utf-8") for name in _inside(data, *node, 2)]
@@ -276,7 +276,7 @@ def names(graph: Path) -> tuple[list[str], list[str]]:
 
 def _inside(data, at: int, end: int, wanted: int) -> list[tuple[int, int]]:
     """Where the texts and messages of one field are in a message."""
-    return [(start, stop) for field, wire, start, stop in _fields(data, at, end) if field == wanted and wire == 2]
+    return [(start, stop) for field, wire, start, stop in fields(data, at, end) if field == wanted and wire == 2]
 
 
 def _walk(data, at: int, end: int, kind: str, depth: int) -> Iterator[Piece]:
@@ -288,14 +288,14 @@ def _walk(data, at: int, end: int, kind: str, depth: int) -> Iterator[Piece]:
             yield piece
         return
     children = CHILDREN[kind]
-    for field, wire, start, stop in _fields(data, at, end):
+    for field, wire, start, stop in fields(data, at, end):
         inner = children.get(field)
         # The key `location` is written out before each: a node without the word needs no look inside.
         if inner and wire == 2 and (inner != "node" or data.find(b"location", start, stop) >= 0):
             yield from _walk(data, start, stop, inner, depth + 1)
 
 
-def _fields(data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(field, wire type, start, stop) of a message; of a number, start is its value.
 
     Source: https://protobuf.dev/programming-guides/encoding
@@ -337,7 +337,7 @@ def _number(data, at: int, end: int) -> tuple[int, int]:
 def _piece(data, at: int, end: int) -> Piece | None:
     """A tensor's external data, None where it has its own. Raises ValueError for what is not well formed."""
     dims, kind, name, entries, outside = [], 0, "", {}, False
-    for field, wire, start, stop in _fields(data, at, end):
+    for field, wire, start, stop in fields(data, at, end):
         if field == DIMS:
             dims += [start] if wire == 0 else _packed(data, start, stop)
         elif field == DATA_TYPE and wire == 0:
@@ -366,7 +366,7 @@ def _packed(data, at: int, end: int) -> list[int]:
 
 def _entry(data, at: int, end: int) -> tuple[str, str]:
     texts = {1: "", 2: ""}
-    for field, wire, start, stop in _fields(data, at, end):
+    for field, wire, start, stop in fields(data, at, end):
         if field in texts and wire == 2:
             texts[field] = data[start:stop].decode("utf-8", "surrogateescape")
     return texts[1], texts[2]

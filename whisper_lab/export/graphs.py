@@ -16,11 +16,12 @@ import onnx
 import onnx_ir as ir
 
 from whisper_lab import external_data, machine, names
+from whisper_lab.export import wire
 
 OPSET, IR_VERSION = 20, 9  # opset 20 has Gelu as one node; IR 9 is the oldest that carries it, so old runtimes load it
 SINGLE_FILE_LIMIT = 1_500_000_000  # bytes of weights; protobuf ends at 2^31
 WORKING_LIMIT = 100_000_000  # bytes of weights above which a graph being worked on keeps them in a sidecar: mapped, not
-# held, where protobuf holds a single file up to three times (message, bytes, copy)
+# held, where protobuf holds a single file twice while it reads (message, bytes)
 BIG = 1024  # elements; smaller tensors are not worth a node
 
 
@@ -60,8 +61,7 @@ def save(model: ir.Model, path: Path) -> None:
     sidecar = names.sidecar(path)
     sidecar.unlink(missing_ok=True)  # a stale one would only confuse
     if weight_bytes(model) <= WORKING_LIMIT:
-        ir.external_data.load_to_model(model)  # weights still mapped to the sidecar of a larger graph come along
-        ir.save(model, path)
+        wire.write(model, path)  # weights still mapped to the sidecar of a larger graph come along
     else:
         ir.save(model, path, external_data=sidecar.name, size_threshold_bytes=BIG)
 
@@ -69,8 +69,7 @@ def save(model: ir.Model, path: Path) -> None:
 def join(source: Path, target: Path) -> None:
     """Write a graph and its sidecar as one file, weight by weight, so that no more than one is in memory.
 
-    By hand in protobuf's wire format (https://protobuf.dev/programming-guides/encoding): ModelProto.graph is field 7,
-    GraphProto.initializer 5, TensorProto.raw_data 9, each a tag, a length, and that many bytes.
+    By hand, as wire.py says.
     """
     external_data.check(source)
     model = onnx.load(source, load_external_data=False)
@@ -81,10 +80,10 @@ def join(source: Path, target: Path) -> None:
     del model.graph.initializer[:]
     graph = model.graph.SerializeToString(deterministic=True)
     model.ClearField("graph")
-    heads = [_field(5, len(tensor) + len(raw) + count) + tensor + raw for tensor, raw, _, count in weights]
+    heads = [wire.field(5, len(tensor) + len(raw) + count) + tensor + raw for tensor, raw, _, count in weights]
     length = len(graph) + sum(len(head) + count for head, (*_, count) in zip(heads, weights, strict=True))
     with target.open("wb") as out, names.sidecar(source).open("rb") as data:
-        out.write(model.SerializeToString(deterministic=True) + _field(7, length) + graph)
+        out.write(model.SerializeToString(deterministic=True) + wire.field(7, length) + graph)
         for head, (*_, offset, count) in zip(heads, weights, strict=True):
             data.seek(offset)
             out.write(head + data.read(count))
@@ -108,15 +107,7 @@ def _without_place(tensor: onnx.TensorProto) -> tuple[bytes, bytes, int, int]:
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
     count = int(place["length"])
-    return tensor.SerializeToString(deterministic=True), _field(9, count), int(place.get("offset", 0)), count
-
-
-def _field(number: int, length: int) -> bytes:
-    found = bytearray([number << 3 | 2])  # 2: bytes of a given length
-    while length > 127:
-        found.append(length & 127 | 128)
-        length >>= 7
-    return bytes(found) + bytes([length])
+    return tensor.SerializeToString(deterministic=True), wire.field(9, count), int(place.get("offset", 0)), count
 
 
 def rewrite(model: ir.Model, path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from whisper_lab import seals
+from whisper_lab.export import wire
 from whisper_lab.export.graphs import IR_VERSION, OPSET
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokens import TokenRules
@@ -68,7 +69,7 @@ def _tokens(rules: TokenRules) -> dict[str, object]:
 
 def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe: dict, verified: bool) -> None:
     """Replace a graph's metadata on disk. `recipe` says how it was made; `verified` whether the gates are run on it."""
-    model = onnx.load(path, load_external_data=False)
+    model = wire.skim(path)
     facts = {key: text for key, text in shared.items() if key != seals.KEY} | {
         "part": part, "precision": precision, "recipe": json.dumps(recipe),
         "cache_types": json.dumps(cache_types(model)),
@@ -78,7 +79,7 @@ def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe:
     onnx.helper.set_model_props(model, facts)
     model.producer_name, model.producer_version, model.doc_string = "whisper-onnx-lab", "", ""
     model.ir_version = IR_VERSION
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    wire.write_around(model, path)
 
 
 def cache_types(model: onnx.ModelProto) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from whisper_lab import console, machine
-from whisper_lab.export import graphs, reference
+from whisper_lab.export import graphs, reference, wire
 from whisper_lab.export.gates import (
     ARITHMETIC,
     BATCH,
@@ -374,7 +374,7 @@ def layers_alone(path: Path, threads: int | None = None) -> Iterator[tuple]:
         model.graph.outputs.append(value)
     copy = path.with_name(f"{path.stem}.layers.onnx")  # beside its sidecar
     try:
-        ir.save(model, copy)
+        wire.write(model, copy, inline=False)
         names = {norm: value.name for norm, value in places.items()}
         del model
         yield session(copy, threads), names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import locks, names, seals
+from whisper_lab import external_data, locks, names, seals
 from whisper_lab.console import LabError
 from whisper_lab.export.graphs import SINGLE_FILE_LIMIT, join, size, tensors
 
@@ -106,4 +106,4 @@ def reject(graphs: Iterable[Path], output_dir: Path) -> list[Path]:
 
 
 def _has_external_weights(graph: Path) -> bool:
-    return any(tensor.external_data for tensor in onnx.load(graph, load_external_data=False).graph.initializer)
+    return next(external_data.pieces(graph), None) is not None
