@@ -76,17 +76,16 @@ def prepare(fp32: dict[str, Path], folder: Path, runtime, seed: int, threads: in
     from whisper_lab.export import calibration, graphs, outliers
 
     windows = calibration.windows(runtime.spec, seed)
-    feeds = {"encoder": [{"input_features": window} for window in windows],
-             "decoder": calibration.decoder_inputs(fp32, windows[:2], runtime, threads)}  # noise has no words
-    easier, smoothed, found = {}, {}, []
+    feeds = {"encoder": lambda: [{"input_features": window} for window in windows],
+             "decoder": lambda: calibration.decoder_inputs(fp32, windows[:2], runtime, threads)}  # noise has no words
+    easier, smoothed, found = {part: folder / path.name for part, path in fp32.items()}, {}, []
     folder.mkdir()
     for part, path in fp32.items():
-        seen, model = calibration.activations(path, feeds[part], threads), graphs.load(path)
-        if part == "encoder":
-            smoothed = outliers.smooth(model, seen)
+        seen, model = calibration.activations(path, feeds[part](), threads), graphs.load(path)
+        smoothed |= outliers.smooth(model, seen) if part == "encoder" else {}
         found += outliers.split(model, seen, outliers.LOUD[part])
-        easier[part] = folder / path.name
         graphs.save(model, easier[part])
+        del seen, model  # before the next is opened
     outliers.tell(smoothed, found)
     return easier, {"smoothed": smoothed, "outliers": {each.layer: each.channels for each in found}}
 
@@ -140,6 +139,7 @@ def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
             quantizer.process()
             model = quantizer.model.model
         quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
+    del quantizer, model  # with float32 weights, before the rest is looked at
     return int8.shrink_rest(target, reduce_range)
 
 

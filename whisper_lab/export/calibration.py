@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from whisper_lab import machine
-from whisper_lab.export import graphs
+from whisper_lab.export import graphs, wire
+from whisper_lab.export.pair import Closed, session
 from whisper_lab.export.reference import MEDIA, vowels
 from whisper_lab.features import FeatureSpec, log_mel
 
@@ -56,13 +57,14 @@ def decoder_inputs(pair: dict[str, Path], windows: list[np.ndarray], runtime, th
     runtime: whose token rules to use (TorchWhisper).
     """
     from whisper_lab.decoding import Options, decode_encoded
-    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
 
-    graph, feeds = open_runtime(*pair.values(), threads=threads, like=runtime), []
+    graphs.release_memory()
+    closed, encoded = _encode(pair["encoder"], windows, threads)
+    graph, feeds = OnnxWhisper.of_sessions(closed, session(pair["decoder"], threads, packed=False), runtime), []
     options = Options(language=next(iter(runtime.rules.languages), None), temperatures=(0.0,),
                       max_tokens=min(TOKENS, runtime.rules.max_positions // 2))
-    for window in windows:
-        cross = graph.encode(window)
+    for cross in encoded:
         result = decode_encoded(graph, cross, 1, options)[0]
         feeds.append(graph.feeds(np.array([[*result.prompt, *result.tokens]], np.int64), cross, None))
     del graph
@@ -70,22 +72,39 @@ def decoder_inputs(pair: dict[str, Path], windows: list[np.ndarray], runtime, th
     return feeds
 
 
+def _encode(path: Path, windows: list[np.ndarray], threads: int | None) -> tuple[Closed, list[list[np.ndarray]]]:
+    """What the encoder's session said of itself, and the cross caches of each window: it is closed before a decoder's
+    is opened, as the weights of both would be in memory twice, packed for the processor and not."""
+    run = session(path, threads, packed=False)
+    closed = Closed(run)
+    encoded = []
+    for window in windows:
+        encoded.append(run.run(closed.outputs[1:], {closed.inputs[0]: window}))
+        machine.give_back_memory()
+    del run
+    machine.give_back_memory()
+    return closed, encoded
+
+
 def activations(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | None = None) -> dict[str, Activations]:
     """Run a float32 graph on these inputs; returns, by the name of the value, what its linear layers are fed.
 
     The ranges are made inside the graph: all activations of a large encoder are gigabytes.
     """
-    from whisper_lab.export.pair import session
-
     model = graphs.load(path)
     names = list(dict.fromkeys(node.inputs[0].name for node in graphs.weight_matmuls(model)))
     heard = feeds[0].get("input_features")  # by the encoder: it makes a position of two frames
     outputs = _add_outputs(model, names, 1 if heard is None else max(1, heard.shape[2] // 2 // ROWS))
     copy = path.with_name(f"{path.stem}.calibration.onnx")  # beside it: a sidecar is found
     try:
-        ir.save(model, copy)
-        run = session(copy, threads)
-        found = [run.run(outputs, one) for one in feeds]
+        wire.write(model, copy, inline=False)
+        del model  # with the weights that the session reads again
+        graphs.release_memory()
+        run = session(copy, threads, packed=False)
+        found = []
+        for one in feeds:
+            found.append(run.run(outputs, one))
+            machine.give_back_memory()  # of attention; the next window's is larger by what is kept here
     finally:
         copy.unlink(missing_ok=True)
     del run
@@ -94,13 +113,14 @@ def activations(path: Path, feeds: list[dict[str, np.ndarray]], threads: int | N
 
 
 def _add_outputs(model: ir.Model, names: list[str], step: int) -> list[str]:
-    """Add three outputs for each value: its channels' lowest and highest, and every `step`th of its positions; of a
-    decoder's few tokens all are kept."""
+    """Three outputs for each value, in place of the graph's own: its channels' lowest and highest, and every `step`th
+    of its positions; of a decoder's few tokens all are kept."""
     values = {value.name: value for node in model.graph for value in node.outputs}
     axes = graphs.constant(model, "calibration/axes", np.array([0, 1]))
     first, end, axis = (graphs.constant(model, f"calibration/{what}", np.array([number]))
                         for what, number in (("first", 0), ("end", np.iinfo(np.int64).max), ("axis", 1)))
     every, outputs = graphs.constant(model, "calibration/every", np.array([step])), []
+    model.graph.outputs.clear()  # the logits alone would take the embedding once more, transposed
     for name in names:
         for op, inputs, attributes in (("ReduceMin", [axes], {"keepdims": 0}), ("ReduceMax", [axes], {"keepdims": 0}),
                                        ("Slice", [first, end, axis, every], {})):

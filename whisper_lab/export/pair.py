@@ -1,6 +1,7 @@
 """OnnxWhisper as the gates ask it: over any two files, whether a user could open them or not, and token by token."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,16 @@ from whisper_lab import external_data
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 
-def session(path: Path, threads: int | None = None):
-    """An onnxruntime session on the CPU; `threads` None means all cores. Raises LabError as external_data.check."""
+def session(path: Path, threads: int | None = None, packed: bool = True):
+    """An onnxruntime session on the CPU; `threads` None means all cores. Raises LabError as external_data.check.
+
+    packed: weights are laid out anew for the processor; a graph that is run a few times does without the copy.
+    """
     external_data.check(path)
-    return _open(str(path), _options(threads))
+    options = _options(threads)
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return _open(str(path), options)
 
 
 def session_of(graph: bytes, place: Path, threads: int | None = None):
@@ -45,6 +52,22 @@ def _open(graph: str | bytes, options):
     import onnxruntime
 
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+class Closed:
+    """The names of a session's inputs and outputs, once it is closed: for OnnxWhisper around the other one alone."""
+
+    def __init__(self, run):
+        self.inputs, self.outputs = ([value.name for value in values] for values in (run.get_inputs(),
+                                                                                     run.get_outputs()))
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        """As of an InferenceSession."""
+        return [SimpleNamespace(name=name) for name in self.inputs]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        """As of an InferenceSession."""
+        return [SimpleNamespace(name=name) for name in self.outputs]
 
 
 def open_runtime(encoder: Path, decoder: Path, threads: int | None = None, like: Any = None,
