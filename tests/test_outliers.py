@@ -1,6 +1,7 @@
 """Outlier channels: found by listening, computed in float, and none where there are none; int4's finer layers."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,21 @@ def test_a_decoder_s_outliers_are_found_in_what_it_writes(tiny, tmp_path):
         script().to_int8(graph, tmp_path / f"{name}.onnx", [], reduce_range=False)
         decibels.append(sqnr_db(right, session(tmp_path / f"{name}.onnx", 1).run(["logits"], feeds)[0]))
     assert decibels[1] > decibels[0] + 3, decibels
+
+
+def test_calibration_has_no_two_graphs_open_at_once(tiny, tmp_path, monkeypatch):
+    """Each has its weights in memory twice, as they are stored and packed for the processor."""
+    alive: list = []
+
+    def counted(path, threads=None, packed=True):
+        assert not [one for one in alive if one() is not None], "another session is still open"
+        opened = session(path, threads, packed)
+        alive.append(weakref.ref(opened))
+        return opened
+
+    monkeypatch.setattr(calibration, "session", counted)
+    prepare(tiny, tiny.pairs["fp32"]["encoder"], tmp_path / "prepared")
+    assert len(alive) == 4  # the encoder for its caches and the decoder for its text; then each for its activations
 
 
 def test_smoothing_changes_no_bit_of_the_float_graph(tiny, planted, sounds, tmp_path):
