@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_the_oldest_onnxruntime_hears_the_same(oldest, nano_export, tmp_path, pr
     texts = [hear(folder, graphs, "--precision", precision, "--quiet") for folder in (oldest, None)]
     assert texts[0].returncode == 0, texts[0].stderr
     assert texts[0].stdout == texts[1].stdout == "turn on the lights in the kitchen\n"
+
+
+def test_the_oldest_onnxruntime_listens_too(oldest, nano_export, tmp_path):
+    """09 has graphs of its own besides: it asks Silero's where someone speaks, if it is to be had."""
+    graphs = take(nano_export, tmp_path, "_int8")
+    done = old_runtimes.hear(["09-stream-microphone.py", "media/kitchen.wav", "--model", NAME, "--model-dir",
+                              str(graphs), "--threads", "1", "--quiet", "--output-dir", str(tmp_path / "out")], oldest)
+    assert (done.returncode, done.stdout) == (0, "turn on the lights in the kitchen\n"), done.stderr
+
+
+def test_a_detector_opens_where_sessions_know_no_shared_pool(monkeypatch):
+    """onnxruntime before 1.23."""
+    from whisper_lab.speakers import voice
+
+    options = SimpleNamespace(intra_op_num_threads=4)
+    monkeypatch.setattr("whisper_lab.sessions.session_options", lambda *others, **named: options)
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *others, **named: SimpleNamespace())
+    voice.SpeechDetector(Path("silero.onnx"))
+    assert options.intra_op_num_threads == 1
 
 
 def test_it_really_is_the_oldest(oldest):

@@ -49,7 +49,8 @@ class SpeechDetector:
         from whisper_lab.sessions import session_options
 
         options = session_options("voice activity", None, shared_pool=False)
-        if options.use_per_session_threads:  # not in a process whose sessions share a pool, as in 09
+        # Not in a process whose sessions share a pool, as in 09. onnxruntime before 1.23 has no such pool.
+        if getattr(options, "use_per_session_threads", True):
             options.intra_op_num_threads = 1  # as fast as several: a chunk is little work
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
