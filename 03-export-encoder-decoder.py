@@ -195,7 +195,7 @@ def export(work, args, folder: Path) -> None:
     for precision, optimized in wanted:
         made = recipe(precision, args.fp16_mode, args.int8_exclude, args.reduce_range)
         sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
-        made |= {"fused": "every attention"} if optimized else {}
+        made |= {"fused": "every attention", "decoder": "8 bits in blocks"} if optimized else {}
         pair = work.begin(precision, folder, optimized)
         done, kept = convert(precision, sources, pair, made, work.model.config if optimized else None)
         placed = work.finish(precision, pair, made, done, kept, optimized)  # metadata, gates, then into place

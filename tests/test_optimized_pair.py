@@ -13,7 +13,7 @@ import pytest
 from whisper_lab import audio, features, metrics, names
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode
-from whisper_lab.export import blocks, graphs
+from whisper_lab.export import blocks, graphs, metadata
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 NAME, CLIPS = "whisper-nano", ("hello.wav", "digits.wav", "kitchen.wav")
@@ -43,6 +43,8 @@ def mel(plain) -> np.ndarray:
 
 
 def test_it_says_what_it_is_and_passed_its_gates(exported, small):
+    recipe = metadata.read(names.pair(exported, NAME, "int8", optimized=True)["decoder"])["recipe"]
+    assert json.loads(recipe)["decoder"] == "8 bits in blocks"
     assert small.facts["cache_types"] == {"self": "float32", "cross": "float32"}
     report = json.loads((exported.parent / "reports" / f"export-{NAME}.json").read_text())
     rows = {row["file"]: row for row in report["graphs"]}
