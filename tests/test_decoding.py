@@ -18,6 +18,7 @@ from whisper_lab.decoding import (
     decode,
     decode_encoded,
     detect_language,
+    goes_round,
     is_silence,
     least_wrong,
     looks_wrong,
@@ -329,6 +330,58 @@ def test_a_doubtful_text_is_searched_again_with_beams(scripted):
     greedy = decode(scripted, windows(2.0), replace(auto, beams=1))[0]
     assert doubtful.tokens == alone.tokens and doubtful.text_logprob == greedy.text_logprob
     assert decode(scripted, windows(2.0), replace(auto, temperatures=(0.7,)))[0].beams == 1
+
+
+@pytest.fixture
+def circling(rules, monkeypatch):
+    """Words 1 2 3 1 2 3 ... without an end, unless the window's bias is large; `seen`: the length of each result."""
+    logits = np.full((rules.vocab_size, rules.vocab_size), -50, np.float32)
+    logits[:, 1] = logits[1, 2] = logits[2, 3] = 5
+    logits[1, 1] = logits[2, 1] = -50
+    logits[:, rules.end] = -5
+    runtime, search = Scripted(rules, logits), decoding._search
+    runtime.seen = []
+
+    def noted(*given):
+        results = search(*given)
+        runtime.seen += [len(result.tokens) for result in results]
+        return results
+
+    monkeypatch.setattr(decoding, "_search", noted)
+    return runtime
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_text_that_goes_round_is_left_where_another_search_follows(circling, beams):
+    """And only there: what stands is written to its end. A neighbour is not disturbed."""
+    bias, once = windows(0.0, 60.0), Options("en", beams=beams, temperatures=(0.0,))
+    room = circling.rules.max_positions - 4
+
+    def lengths(**changes):
+        circling.seen = []
+        decode(circling, bias, replace(once, **changes))
+        return circling.seen
+
+    assert lengths() == [room, 0], "nothing follows it"
+    first, neighbour, *_, last = lengths(temperatures=(0.0, 0.2))
+    assert 64 <= first < 80 and neighbour == 0 and last == room
+    assert lengths(temperatures=(0.0, 0.2), compression_ratio_threshold=None) == [room, 0], "nothing is wrong with it"
+    (hopeless,) = decode_encoded(circling, windows(0.0), 1, once, hopeless=lambda result: True)
+    assert 64 <= len(hopeless.tokens) < 80 and hopeless.compression_ratio > 2.4
+
+
+def test_of_what_is_hopeless_no_other_search_is_made(circling):
+    seen = []
+    options = Options("en", beams=AUTO, temperatures=FALLBACK_TEMPERATURES)
+    (found,) = decode_encoded(circling, windows(0.0), 1, options, hopeless=lambda result: not seen.append(result))
+    assert len(seen) == 1 and found.beams == 1 and set(circling.rows) == {1} and len(circling.rows) < 80
+
+
+@pytest.mark.parametrize("tokens, expected", [
+    ([7] * 64, True), ([7] * 63, False), ([*range(16)] * 4, True), ([*range(17)] * 8, False),
+    ([9, *range(100), *[1, 2, 3] * 22], True), ([*[1, 2, 3] * 22, 4], False), ([], False)])
+def test_a_text_goes_round_where_its_last_words_are_one_short_round(tokens, expected):
+    assert goes_round(tokens) is expected
 
 
 def test_the_searches_of_a_window_in_turn():

@@ -48,7 +48,7 @@ def listening(runtime, monkeypatch, results, language="nl", heard=("en", 0.97), 
     and BEAMS."""
     tried, warnings = [], []
 
-    def search(runtime, cross, prompts, options, given):
+    def search(runtime, cross, prompts, options, given, leave):
         (temperature,) = options.temperatures
         tried.append(temperature if options.beams == 1 else BEAMS)
         tokens, logprob, ratio = results[temperature]
@@ -122,13 +122,13 @@ def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, m
     assert recognizer.shortened == 1 and recognizer.heard_again == 0
 
 
-def test_the_last_hypothesis_is_heard_again_as_a_whole_before_other_temperatures_are_tried(runtime, monkeypatch):
+def test_the_last_hypothesis_is_heard_again_as_a_whole_before_other_searches_are_tried(runtime, monkeypatch):
     recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: CIRCLES, 0.2: GOOD})
     runtime.takes_short_windows, runtime.silence_s = True, 2.0
     assert heard(recognizer, final=False)[1] is True  # doubtful, and a later one will come
     assert [shape[2] for shape in runtime.shapes] == [600] and tried == [0.0]
     assert heard(recognizer, final=True) == ([" w1", " w2"], False)
-    assert [shape[2] for shape in runtime.shapes] == [600, 600, 1000] and tried == [0.0, 0.0, BEAMS, 0.0, BEAMS, 0.2]
+    assert [shape[2] for shape in runtime.shapes] == [600, 600, 1000] and tried == [0.0, 0.0, 0.0, BEAMS, 0.2]
     assert recognizer.shortened == 2 and recognizer.heard_again == 1
 
 

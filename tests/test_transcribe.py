@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whisper_lab import short_windows, transcripts
+from whisper_lab import decoding, short_windows, transcripts
 from whisper_lab.console import LabError
-from whisper_lab.decoding import FALLBACK_TEMPERATURES, Options
+from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, WIDE, Options
 from whisper_lab.features import FeatureSpec
 from whisper_lab.short_windows import heard_frames
 from whisper_lab.tokens import TokenRules
@@ -497,6 +497,27 @@ def test_what_is_not_safe_is_heard_again_as_a_whole_and_counted(nano, nonsense):
     found = transcribe(runtime, SPOKEN, PLAIN)
     assert runtime.frames == [400, 1000] and (found.windows, found.shortened, found.heard_again) == (1, 1, 1)
     assert found.text == transcribe(ShortListener(nano), SPOKEN, replace(PLAIN, audio_context="full")).text
+
+
+@pytest.mark.parametrize("nonsense", ["endless", "loop", "nothing"])
+def test_what_is_not_safe_is_heard_again_before_beams_are_tried(nano, nonsense):
+    runtime, rows = ShortListener(nano, needs_s=4.0, nonsense=nonsense), []
+    step, runtime.step = runtime.step, lambda ids, cross, cache: rows.append((len(runtime.frames), len(ids))) or step(
+        ids, cross, cache)
+    found = transcribe(runtime, SPOKEN, replace(PLAIN, beams=AUTO))
+    assert runtime.frames == [400, 1000] and found.heard_again == 1 and found.text
+    assert {count for heard, count in rows if heard == 1} == {1}
+    if nonsense == "endless":  # a text that is not kept is not written to its end
+        assert [heard for heard, _ in rows].count(1) < 80
+
+
+def test_what_is_doubtful_and_safe_is_searched_by_beams_in_the_short_window(nano, monkeypatch):
+    rows, original = [], decoding.is_doubtful
+    monkeypatch.setattr(decoding, "is_doubtful", lambda *given: original(*given) or True)
+    runtime = ShortListener(nano)
+    step, runtime.step = runtime.step, lambda ids, cross, cache: rows.append(len(ids)) or step(ids, cross, cache)
+    found = transcribe(runtime, SPOKEN, replace(PLAIN, beams=AUTO))
+    assert runtime.frames == [400] and WIDE in rows and (found.heard_again, found.searched_again) == (0, 1)
 
 
 def test_what_is_unlikely_is_heard_again_before_other_temperatures(nano, monkeypatch):

@@ -5,8 +5,9 @@ token comes next is here, once. Sources: Radford et al. 2022, section 4.5 (beam 
 no-speech rule); openai-whisper's `transcribe.py` for the thresholds 2.4, -1.0 and 0.6.
 """
 
+import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ AUTO, WIDE = "auto", 5  # greedy first, and this many beams where its text is do
 # A text is doubtful below these: log-probability a token, and of a window in all. A long window may be likely word for
 # word and yet hold errors. What it is worth in words and seconds: benchmarks/accuracy.py, "beams auto".
 DOUBTFUL_TOKEN, DOUBTFUL_TEXT = -0.3, -8.0
+# A text goes round where its last LOOPED tokens are one round of at most LONGEST_ROUND, over and over.
+LOOPED, LONGEST_ROUND, LOOKED = 64, 16, 8  # tokens; LOOKED: between one look and the next
 
 
 class Runtime(Protocol):
@@ -105,11 +108,12 @@ def decode(runtime: Runtime, features: np.ndarray, options: Options | None = Non
 
 def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
                    languages: Sequence[str | None] | None = None, previous: Sequence[Sequence[int]] | None = None,
-                   given: Sequence[int] = ()) -> list[Result]:
+                   given: Sequence[int] = (), hopeless: Callable[[Result], bool] | None = None) -> list[Result]:
     """As `decode`, from a cross cache of `audios` windows.
 
     given: tokens that every answer has to begin with. They are part of the result's tokens and of its text_logprob, not
-    of its avg_logprob: that judges what was decided here.
+    of its avg_logprob: that judges what was decided here. hopeless: says of which results no further search is to be
+    made from this cross cache, because the caller will not keep them.
     """
     spoken = [(runtime.rules.wanted_language(language or options.language), None)
               for language in languages or [None] * audios]
@@ -124,7 +128,8 @@ def decode_encoded(runtime: Runtime, cross: Any, audios: int, options: Options,
     results: list[Result | None] = [None] * audios
     for length in sorted({len(prompt) for prompt in prompts}):  # one cache length per batch: no padding, no mask
         rows = np.array([i for i, prompt in enumerate(prompts) if len(prompt) == length], np.int64)
-        group = _with_fallback(runtime, runtime.select(cross, rows), [prompts[i] for i in rows], options, list(given))
+        group = _with_fallback(runtime, runtime.select(cross, rows), [prompts[i] for i in rows], options, list(given),
+                               hopeless)
         for i, result in zip(rows, group, strict=True):
             result.language, result.language_probability = spoken[i]
             results[i] = result
@@ -163,6 +168,12 @@ def compression_ratio(text: str) -> float:
     """
     raw = text.encode("utf-8")
     return len(raw) / len(zlib.compress(raw))
+
+
+def goes_round(tokens: Sequence[int]) -> bool:
+    """Whether a text ends in one round of words over and over: it will go on like that until there is no room left."""
+    end = list(tokens[-LOOPED:])
+    return len(end) == LOOPED and any(end[length:] == end[:-length] for length in range(1, LONGEST_ROUND + 1))
 
 
 def is_doubtful(result: Result, rules: TokenRules) -> bool:
@@ -223,19 +234,23 @@ def rate(runtime: Runtime, cross: Any, prompt: Sequence[int], tokens: Sequence[i
                   confidence.mean_of_text(rules, each, tokens), beams=search.beams)
 
 
-def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options, given: list[int]
-                   ) -> list[Result]:
-    """Give each window the searches of `tries` in turn, until a result is good enough. Prompts have one length."""
+def _with_fallback(runtime: Runtime, cross: Any, prompts: list[list[int]], options: Options, given: list[int],
+                   hopeless: Callable[[Result], bool] | None) -> list[Result]:
+    """Give each window the searches of `tries` in turn, until a result is good enough. Prompts have one length.
+
+    A text that goes round in a loop is not written to its end where something else follows it.
+    """
     found: list[list[Result]] = [[] for _ in prompts]
-    left = np.arange(len(prompts))
-    for attempt, search in enumerate(tries(options)):
+    left, searches = np.arange(len(prompts)), tries(options)
+    for attempt, search in enumerate(searches):
         if attempt:
-            left = np.array([i for i in left if not is_enough(found[i][-1], search, runtime.rules)], np.int64)
+            left = np.array([i for i in left if not is_enough(found[i][-1], search, runtime.rules)
+                             and not (hopeless and hopeless(found[i][-1]))], np.int64)
         if len(left) == 0:
             break
         rows = cross if len(left) == len(prompts) else runtime.select(cross, left)
         batch = np.array([prompts[i] for i in left], np.int64)
-        results = _search(runtime, rows, batch, search, given)
+        results = _search(runtime, rows, batch, search, given, bool(hopeless) or search is not searches[-1])
         for i, result in zip(left, results, strict=True):
             found[i].append(result)
     return [least_wrong(attempts, options) for attempts in found]
@@ -255,9 +270,12 @@ def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
     return replace(best, text_logprob=attempts[0].text_logprob) if best.beams > attempts[0].beams else best
 
 
-def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int]) -> list[Result]:
-    """One pass at one temperature. prompts: int64 [audio, length]; given: what every answer begins with."""
+def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int], leave: bool
+            ) -> list[Result]:
+    """One pass at one temperature. prompts: int64 [audio, length]; given: what every answer begins with; leave: texts
+    that go round in a loop are left where they are."""
     rules, temperature = runtime.rules, options.temperatures[0]
+    looped = functools.partial(_is_lost, runtime, options.compression_ratio_threshold if leave else None)
     audios, length = prompts.shape
     given = given[:rules.max_positions - length - 1]
     logits, cache = runtime.step(np.concatenate([prompts, np.tile(np.array(given, np.int64), (audios, 1))], axis=1),
@@ -267,9 +285,9 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     room = rules.max_positions - length - len(given)
     room = room if options.max_tokens is None else min(room, options.max_tokens)
     if options.beams > 1:
-        found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, given, prompts.tolist())
+        found = _best_beams(runtime, cross, cache, logits[:, -1], room, options, given, prompts.tolist(), looped)
     else:
-        found = _sample(runtime, cross, cache, logits[:, -1], room, options, given)
+        found = _sample(runtime, cross, cache, logits[:, -1], room, options, given, looped)
     results = []
     for i, (tokens, likely, logprob) in enumerate(found):
         # What was given is judged with the rest of the text, by logits that are there anyway.
@@ -281,22 +299,30 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     return results
 
 
+def _is_lost(runtime: Runtime, threshold: float | None, tokens: list[int]) -> bool:
+    """Whether a text that is being written goes round, and so much that its compression ratio says so by now."""
+    if threshold is None or len(tokens) % LOOKED or not goes_round(runtime.rules.text_tokens(tokens)):
+        return False
+    return compression_ratio(runtime.rules.text(runtime.tokenizer, tokens)) > threshold
+
+
 def _best_beams(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options,
-                given: list[int], prompts: list[list[int]]) -> list[tuple[list[int], list[float], float]]:
+                given: list[int], prompts: list[list[int]], looped: Callable[[list[int]], bool]
+                ) -> list[tuple[list[int], list[float], float]]:
     """As `_sample`, by beam search; the score of a beam is another mean, so its tokens are rated again."""
-    best = beam_search(runtime, cross, cache, logits, room, options, given)
+    best = beam_search(runtime, cross, cache, logits, room, options, given, looped)
     return [(tokens, confidence.logprobs(runtime, runtime.select(cross, np.array([i])), prompts[i], tokens,
                                          options.timestamps).tolist()[len(given):], float(score))
             for i, (tokens, score) in enumerate(best)]
 
 
 def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Options,
-            given: list[int]) -> list[tuple[list[int], list[float], float]]:
+            given: list[int], looped: Callable[[list[int]], bool]) -> list[tuple[list[int], list[float], float]]:
     """Greedy search (temperature 0) or sampling. Returns per window its tokens, `given` included; the log-probability
     of each that was chosen, the end's included; and their mean.
 
-    logits: float32 [audio, vocab] after `given`. The random numbers of a window come from a generator of its own, so
-    that neighbours do not change it; a finished window leaves the batch.
+    logits: float32 [audio, vocab] after `given`; looped: whether a text is to be left as it is. The random numbers of a
+    window come from a generator of its own, so that neighbours do not change it; a finished window leaves the batch.
     """
     rules, temperature = runtime.rules, options.temperatures[0]
     live = np.arange(len(logits))
@@ -313,7 +339,8 @@ def _sample(runtime: Runtime, cross: Any, cache: Any, logits: np.ndarray, room: 
         for i, token, chance in zip(live, chosen.tolist(), chances.tolist(), strict=True):
             tokens[i].append(token)
             likely[i].append(chance)
-        going = np.flatnonzero(chosen != rules.end)
+        going = np.array([row for row, i in enumerate(live) if chosen[row] != rules.end and not looped(tokens[i])],
+                         np.int64)
         if len(going) == 0 or step + 1 == room:
             break
         if len(going) < len(live):
@@ -393,12 +420,14 @@ class _Window:
 
 
 def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: int, options: Any,
-                given: Sequence[int] = ()) -> list[tuple[list[int], float]]:
+                given: Sequence[int] = (), looped: Callable[[list[int]], bool] = lambda tokens: False
+                ) -> list[tuple[list[int], float]]:
     """Returns per window the tokens of the best hypothesis and its score (the mean log-probability at penalty 1, of the
     tokens after `given`, with which every hypothesis begins).
 
     logits: float32 [audio, vocab] after the prompt and `given`, cache of batch = audio; from the second step on the
     batch is audio x beams while the cross cache stays [audio, ...]. room: most new tokens. options: decoding.Options.
+    looped: whether a window's best beginning is to be left as it is.
     """
     windows = [_Window(options.beams, options.length_penalty, options.patience, [*given]) for _ in range(len(logits))]
     live = np.arange(len(windows))
@@ -406,7 +435,7 @@ def beam_search(runtime: Any, cross: Any, cache: Any, logits: np.ndarray, room: 
         batch = [windows[i] for i in live]
         best = _continuations(runtime, logits, batch, options)
         offsets = np.cumsum([0] + [len(window.tokens) for window in batch])  # first row of each window
-        rows = [offsets[i] + window.advance(*best[i], runtime.rules.end, step + 1 == room)
+        rows = [offsets[i] + window.advance(*best[i], runtime.rules.end, step + 1 == room or looped(window.tokens[0]))
                 for i, window in enumerate(batch)]
         going = np.array([i for i, window in enumerate(batch) if not window.is_done(step + 1)], np.int64)
         if len(going) == 0:

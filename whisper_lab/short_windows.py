@@ -7,8 +7,9 @@ the graphs were written (export/silence.py), and is noted in them. What that mis
 second look: `heard_frames` says how much is heard, `is_unsafe` what speaks against the text, and `hear` asks both.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,7 +75,7 @@ class Heard:
 def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Sequence[str | None],
          before: Sequence[Sequence[int]]) -> list[Heard]:
     """Decode windows together, float32 [n] each; of those that are short first the beginning, as long as the longest
-    needs. The fallback to higher temperatures is for what was heard whole.
+    needs. What is not safe in the greedy text is heard whole at once: beams and higher temperatures come after that.
 
     languages: None is detected; before: the tokens that each window's text goes on from.
     """
@@ -83,18 +84,20 @@ def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Seq
     if frames == whole:
         return _decode(runtime, whole, options, sounds, languages, before)
     once = replace(options, temperatures=options.temperatures[:1])
-    found = [replace(heard, shortened=True) for heard in _decode(runtime, frames, once, sounds, languages, before)]
-    again = [i for i, heard in enumerate(found) if is_unsafe(heard.result, options, limit_of(runtime))]
+    unsafe = functools.partial(is_unsafe, options=options, limit=limit_of(runtime))
+    found = [replace(heard, shortened=True)
+             for heard in _decode(runtime, frames, once, sounds, languages, before, unsafe)]
+    again = [i for i, heard in enumerate(found) if unsafe(heard.result)]
     if again:
-        unsafe = ([row[i] for i in again] for row in (sounds, languages, before))
-        for i, heard in zip(again, _decode(runtime, whole, options, *unsafe), strict=True):
+        doubted = ([row[i] for i in again] for row in (sounds, languages, before))
+        for i, heard in zip(again, _decode(runtime, whole, options, *doubted), strict=True):
             found[i] = replace(heard, shortened=True, again=True)
     return found
 
 
 def _decode(runtime, frames: int, options: Options, sounds: Sequence[np.ndarray], languages: Sequence[str | None],
-            before: Sequence[Sequence[int]]) -> list[Heard]:
+            before: Sequence[Sequence[int]], hopeless: Callable[[Result], bool] | None = None) -> list[Heard]:
     features = np.stack([log_mel(sound, runtime.spec, frames) for sound in sounds])
     cross = runtime.encode(features)
-    results = decode_encoded(runtime, cross, len(sounds), options, languages, before)
+    results = decode_encoded(runtime, cross, len(sounds), options, languages, before, (), hopeless)
     return [Heard(result, cross, row) for row, result in enumerate(results)]

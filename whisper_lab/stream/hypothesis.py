@@ -1,7 +1,8 @@
 """One hypothesis: the model's text for a stretch of sound, going on from text that is already fixed."""
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,11 +129,13 @@ class Recognizer:
         """
         frames = heard_frames(self.runtime, seconds, self.context)
         short = frames < features.shape[1]
+        unsafe = functools.partial(is_unsafe, options=Options(), limit=limit_of(self.runtime))
         cross = self._encode(features[:, :frames])
         result = self._search(cross, prefix, before, seconds, False,
-                              self.temperatures if final and not short else (0.0,), final)
+                              self.temperatures if final and not short else (0.0,), final,
+                              unsafe if final and short else None)
         self.shortened += short
-        if final and short and is_unsafe(result, Options(), limit_of(self.runtime)):
+        if final and short and unsafe(result):
             self.heard_again += 1
             cross = self._encode(features)
             result = self._search(cross, prefix, before, seconds, False, self.temperatures, final)
@@ -190,16 +193,17 @@ class Recognizer:
         return cross
 
     def _search(self, cross, given: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                temperatures: Sequence[float], final: bool) -> Result:
+                temperatures: Sequence[float], final: bool, hopeless: Callable[[Result], bool] | None = None
+                ) -> Result:
         """The text of a window that begins with the tokens `given`; a final one that is doubtful is searched again, by
-        beams."""
+        beams, unless it is hopeless."""
         rules = self.runtime.rules
         prompt = rules.prompt(self.language.code, timestamps=timestamps, previous=before)
         room = rules.max_positions - len(prompt) - len(given) - 1  # one is left for the end token
         options = Options(language=self.language.code, timestamps=timestamps, temperatures=tuple(temperatures),
                           beams=decoding.AUTO if final else 1,
                           max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
-        result = decode_encoded(self.runtime, cross, 1, options, previous=[before], given=given)[0]
+        result = decode_encoded(self.runtime, cross, 1, options, None, [before], given, hopeless)[0]
         if len(temperatures) > 1 and looks_wrong(result, options):
             self._explain_doubt(cross)
         return result
