@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import speech_report  # noqa: E402
 
-from whisper_lab import files, machine  # noqa: E402
+from whisper_lab import console, files, machine  # noqa: E402
 
 MEGA, GIGA = 1e6, 1e9
 SMALL = str(32 << 20)  # the key of limits.py for what fits the last cache
@@ -45,8 +45,9 @@ def markdown(document: dict) -> str:
         "# This lab beside its peers", "", *speech_report.section(document), "## One window, token for token", "",
         f"{document['model']['name']}{' (random weights: the text means nothing)' if random else ''}, "
         f"30 s of speech, {settings['tokens']} greedy tokens after a prompt of four, {settings['threads']} threads. "
-        f"{settings['rounds']} rounds of fresh processes in turn, in each one cold and {settings['repeats']} warm "
-        f"transcripts; medians. All made by `make benchmark` in {document['duration_s'] / 60:.0f} minutes.", "",
+        f"{console.count(settings['rounds'], 'round')} of fresh processes in turn, in each one cold and "
+        f"{settings['repeats']} warm transcripts; medians. All made by `make benchmark` in "
+        f"{document['duration_s'] / 60:.0f} minutes.", "",
         machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}"
         + (f", other processes took {others:.2f} cores." if (others := document.get("others_cores")) else "."), "",
         *table(document["peers"], found), "", *agreement(found, random), "",
