@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.onnx_grain import NAME, exported
-from whisper_lab import console, flags, machine, names, seals, sessions, transcribe
+from whisper_lab import console, flags, names, seals, transcribe
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, detect_language
 from whisper_lab.names import chosen_name, name_for
@@ -469,31 +468,3 @@ def test_silence_is_not_asked(graphs, tmp_path):
 def test_options_reach_the_search(fp32, noise_features):
     plain = decode(fp32, noise_features, Options(language="en", max_tokens=8))
     assert decode(fp32, noise_features, replace(Options(language="en"), max_tokens=4))[0].tokens == plain[0].tokens[:4]
-
-
-@pytest.mark.parametrize("cores, together", [(2, True), (1, False)])
-def test_both_graphs_are_opened_at_once_where_there_are_two_cores(graphs, monkeypatch, cores, together):
-    """Opening is work for one core, and a third of the time to the first text."""
-    met, original, both = [], sessions._open, threading.Barrier(2)
-
-    def meet(*given):
-        try:
-            both.wait(5 if together else 0.2)
-            met.append(True)
-        except threading.BrokenBarrierError:
-            met.append(False)
-        return original(*given)
-
-    monkeypatch.setattr(sessions, "_open", meet)
-    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
-    OnnxWhisper(graphs, NAME, "fp32", threads=1)
-    assert met == [together, together]
-
-
-def test_of_two_graphs_that_do_not_open_the_decoders_error_is_told(graphs, tmp_path):
-    folder = shutil.copytree(graphs, tmp_path / "graphs")
-    for path in names.pair(folder, NAME, "fp32").values():
-        path.write_bytes(b"no graph")
-    for verify in (True, False):
-        with pytest.raises(LabError, match="_decoder.onnx"):
-            OnnxWhisper(folder, NAME, "fp32", verify=verify)

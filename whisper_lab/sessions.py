@@ -6,7 +6,6 @@ onnxruntime alone; neither torch nor transformers nor onnx is imported.
 import json
 import re
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from whisper_lab import console, external_data, machine, names, openvino, seals
@@ -33,16 +32,14 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     paths = find_pair(folder, name, precision, optimized, provider)
     command = export_command(folder, name, precision, optimized, provider)
     check_version(f"{precision} optimized" if optimized else precision)
-    checks = begin_checks(paths) if checks is None else checks
-    # First the one that takes more to open, and the other beside it: each is work for one core. OpenVINO compiles its
-    # own copy, which takes the most room: there one after the other.
-    on_openvino = provider == "openvino"
-    with ThreadPoolExecutor(1 if on_openvino else min(2, machine.usable_cores())) as cores:
-        jobs = {part: cores.submit(_open_checked, paths[part], checks.get(part),
-                                   session_options(part, threads, shared_pool), command,
-                                   openvino.settings(threads) if on_openvino and part == "encoder" else CPU)
-                for part in (("encoder", "decoder") if on_openvino else ("decoder", "encoder"))}
-    sessions = {part: job.result() for part, job in jobs.items()}
+    checks, sessions = begin_checks(paths) if checks is None else checks, {}
+    # First the one that takes more to open: meanwhile the other takes no room. OpenVINO compiles its own copy.
+    for part in ("encoder", "decoder") if provider == "openvino" else ("decoder", "encoder"):
+        if part in checks:
+            checks[part].require(command)
+        where = openvino.settings(threads) if (provider, part) == ("openvino", "encoder") else CPU
+        sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command, where)
+        machine.give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command, provider)
     if checks and any(seals.sealed(path) is None for path in paths.values()):
@@ -163,15 +160,6 @@ def _make_pool(threads: int) -> None:
 
 
 CPU = ["CPUExecutionProvider"]
-
-
-def _open_checked(path: Path, check: seals.Check | None, options, command: str, providers: list):
-    """A session on a graph that was found to be as 03 wrote it; check None: nobody asked."""
-    if check:
-        check.require(command)
-    session = _open(path, options, command, providers)
-    machine.give_back_memory()
-    return session
 
 
 def _open(path: Path, options, command: str, providers: list = CPU):
