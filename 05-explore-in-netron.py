@@ -44,8 +44,9 @@ ENCODER = [
              node=r"decoder\.layers\.0\.encoder_attn\.v_proj/MatMul(_quant|_Q4)?"),
 ]
 DECODER = [
-    Landmark("The embedding", "A token id picks a row of the table. In int8 the row is 8-bit and a second Gather "
-             "picks its scale.", node=r"decoder\.embed_tokens/Gather(_quantized)?"),
+    Landmark("The embedding", "A token id picks a row of the table. In int8 the table is 8-bit and lies on its side, "
+             "as the logits read it: the id picks a column, and a second Gather its scale.",
+             node=r"decoder\.embed_tokens/Gather(_quantized)?"),
     Landmark("The causal mask", "No token sees a later one; made from the lengths of input and cache.",
              node=r"decoder/Where"),
     Landmark("The first DynamicQuantizeLinear", "Activations become 8-bit numbers while the graph runs; fp32 has none.",

@@ -190,7 +190,7 @@ def test_scaling_is_folded_only_where_it_is_exact(tiny):
 
 def test_int8_stores_signed_weights_a_scale_per_row_and_survives_an_empty_one(tiny):
     initializers = graphs.load(tiny.pairs["int8"]["decoder"]).graph.initializers
-    table = initializers["decoder.embed_tokens.weight_quantized"].const_value.numpy()
+    table = initializers["decoder.embed_tokens.weight_quantized"].const_value.numpy().T  # as the logits read it
     scales = initializers["decoder.embed_tokens.weight_scale"].const_value.numpy()
     right = tiny.model.model.decoder.embed_tokens.weight.detach().numpy()
     assert table.dtype == np.int8 and table.shape == right.shape and scales.shape == right.shape[:1]
@@ -198,6 +198,15 @@ def test_int8_stores_signed_weights_a_scale_per_row_and_survives_an_empty_one(ti
     assert np.abs(table * scales[:, None] - right).max() <= scales.max() / 2 + 1e-7
     stored = [value.const_value for name, value in initializers.items() if name.endswith("weight_quantized")]
     assert len(stored) == 17 and {tensor.dtype.name for tensor in stored} == {"INT8"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_no_weight_is_turned_when_a_quantized_graph_is_opened(tiny, precision):
+    for path in tiny.pairs[precision].values():
+        model = graphs.load(path)
+        turned = [node.name for node in model.graph if node.op_type == "Transpose"
+                  and node.inputs[0].name in model.graph.initializers]
+        assert turned == []
 
 
 def test_int8_is_fused_by_onnxruntime(tiny, tmp_path):

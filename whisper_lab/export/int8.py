@@ -58,10 +58,13 @@ def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Mode
 
 
 def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
-    """Replace the tied token embedding by one row-wise int8 tensor for both its uses; returns the names quantized.
+    """Replace the tied token embedding by one int8 tensor for both its uses, a scale for each token; returns the names
+    quantized.
 
-    Lookup: Cast(Gather(E_q, ids)) * Gather(scale, ids). Logits: DynamicQuantizeLinear(x), MatMulInteger with the
-    transposed E_q (onnxruntime folds the Transpose), Cast, * x_scale * scale: the pattern it fuses into one kernel.
+    It is stored as the logits read it, [d_model, vocabulary]: else onnxruntime would transpose it whenever it opens the
+    graph, which takes time and the room of a second copy. Lookup: the columns Gather(E_q, ids, axis=1), transposed,
+    Cast, * Gather(scale, ids). Logits: DynamicQuantizeLinear(x), MatMulInteger with E_q, Cast, * x_scale * scale: the
+    pattern that onnxruntime fuses into one kernel.
     """
     head = next((node for node in graphs.weight_matmuls(model) if node.inputs[1].producer() is not None), None)
     if head is None:
@@ -69,7 +72,8 @@ def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
     table = graphs.weight_of(head.inputs[1])
     weight = table.const_value.numpy()
     scales = row_scales(weight, levels)
-    quantized = graphs.constant(model, f"{table.name}_quantized", round_rows(weight, scales))
+    columns = np.ascontiguousarray(round_rows(weight, scales).T)
+    quantized = graphs.constant(model, f"{table.name}_quantized", columns)
     scale = graphs.constant(model, f"{table.name}_scale", scales)
     for use in list(table.uses()):
         if use.node.op_type == "Gather":
@@ -81,7 +85,8 @@ def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
 
 def _lookup(model: ir.Model, gather: ir.Node, quantized: ir.Value, scale: ir.Value) -> None:
     ids, name = gather.inputs[1], gather.name
-    rows = graphs.insert(model, gather, "Gather", [quantized, ids], f"{name}_quantized", dtype=INT8)
+    columns = graphs.insert(model, gather, "Gather", [quantized, ids], f"{name}_quantized", dtype=INT8, axis=1)
+    rows = graphs.insert(model, gather, "Transpose", [columns], f"{name}_rows", dtype=INT8, perm=[1, 2, 0])
     steps = graphs.insert(model, gather, "Gather", [scale, ids], f"{name}_scale", dtype=FLOAT)
     last = graphs.constant(model, f"{name}_axis", np.array([-1]))
     steps = graphs.insert(model, gather, "Unsqueeze", [steps, last], f"{name}_scale_column", dtype=FLOAT)
@@ -93,8 +98,7 @@ def _logits(model: ir.Model, head: ir.Node, quantized: ir.Value, scale: ir.Value
     transpose, name = head.inputs[1].producer(), head.name
     x, x_scale, x_zero = graphs.insert(model, head, "DynamicQuantizeLinear", [head.inputs[0]],
                                        f"{name}_input_quantized", outputs=3)
-    columns = graphs.insert(model, head, "Transpose", [quantized], f"{name}_weight", dtype=INT8, perm=[1, 0])
-    sums = graphs.insert(model, head, "MatMulInteger", [x, columns, x_zero], f"{name}_quant", dtype=ir.DataType.INT32)
+    sums = graphs.insert(model, head, "MatMulInteger", [x, quantized, x_zero], f"{name}_quant", dtype=ir.DataType.INT32)
     sums = graphs.insert(model, head, "Cast", [sums], f"{name}_cast", dtype=FLOAT, to=FLOAT)
     scales = graphs.insert(model, head, "Mul", [x_scale, scale], f"{name}_scales", dtype=FLOAT)
     result = graphs.insert(model, head, "Mul", [sums, scales], f"{name}_scaled", dtype=FLOAT)
