@@ -4,7 +4,8 @@
     python benchmarks/time_spent.py --model nano --rounds 1 --output-dir reports
 
 Operators: onnxruntime's own profiler on a whole window and on single tokens after it. It takes time for each operator,
-so that a token, which has many small ones, takes far longer than without: RESULTS.md has that time.
+so that a token, which has many small ones, takes far longer than without. Tokens without it, the pairs in turn: after a
+short window, after a whole one, and of several recordings at once; medians.
 Cold start: fresh processes, from their start to the text of one clip; medians.
 """
 
@@ -33,6 +34,7 @@ GRAPHS = {"int8": ("int8", False), "int8 optimized": ("int8", True)}
 PARTS = {"encoder": "encoder, a whole window", "decoder": "decoder, a token"}
 SHOWN = 0.04  # share of a run from which on an operator is named
 WARM, WINDOWS = 3, 3  # runs that are not counted, and those of the encoder that are
+SHORT_S, BATCH = 5.0, 4
 TIMEOUT = 300  # s for one process
 
 # A cold start as `python -m whisper_lab` makes it, stage by stage; then again, each alone, what opening consists of.
@@ -81,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     jobs = {name: job | {"precision": precision, "optimized": optimized}
             for name, (precision, optimized) in GRAPHS.items()}
     colds = [(name, cold(one)) for _ in range(args.rounds) for name, one in jobs.items()]
-    rows = {name: {"operators": operators(one, args.tokens),
+    alone = tokens_alone(jobs, args.rounds, args.tokens)
+    rows = {name: {"operators": operators(one, args.tokens), "token": alone[name],
                    **medians([found for other, found in colds if other == name])} for name, one in jobs.items()}
     document = {"schema": SCHEMA, "machine": machine.card(job["threads"]), "load_before": round(load, 2),
                 "duration_s": round(time.time() - started), "model": checkpoint.name,
@@ -111,6 +114,43 @@ def medians(rows: list[dict]) -> dict:
     """One row of several: the median of each stage, in s."""
     return {kind: {name: statistics.median(row[kind][name] for row in rows) for name in rows[0][kind]}
             for kind in ("stages", "opening")}
+
+
+def tokens_alone(jobs: dict[str, dict], rounds: int, tokens: int) -> dict[str, dict[str, float]]:
+    """{graphs: {after what: s of a token}}, without a profiler, the pairs in turn; medians of rounds x tokens."""
+    from whisper_lab.onnx_whisper import OnnxWhisper
+
+    runtimes = {name: OnnxWhisper(job["folder"], job["name"], job["precision"], job["threads"], job["optimized"])
+                for name, job in jobs.items()}
+    found: dict[str, dict[str, float]] = {name: {} for name in jobs}
+    spec = next(iter(runtimes.values())).spec
+    for kind, (frames, rows) in _kinds(spec).items():
+        silence = np.zeros((rows, spec.n_mels, frames), np.float32)
+        crosses = {name: runtime.encode(silence) for name, runtime in runtimes.items()}
+        laps: dict[str, list[float]] = {name: [] for name in jobs}
+        for _ in range(rounds):
+            for name, runtime in runtimes.items():
+                laps[name] += _laps(runtime, crosses[name], rows, tokens)
+        for name, times in laps.items():
+            found[name][kind] = statistics.median(times)
+    return found
+
+
+def _kinds(spec) -> dict[str, tuple[int, int]]:
+    """{after what: (frames of the window, recordings)}"""
+    second, whole = spec.sampling_rate // spec.hop_length, spec.n_frames
+    return {f"{SHORT_S:g} s": (round(SHORT_S * second), 1), f"{whole / second:g} s": (whole, 1),
+            f"{BATCH} x {whole / second:g} s": (whole, BATCH)}
+
+
+def _laps(runtime, cross, rows: int, tokens: int) -> list[float]:
+    """s of each of so many tokens; the prompt and WARM tokens before them are not counted."""
+    cache, token, laps = None, np.full((rows, 1), runtime.rules.start, np.int64), []
+    for _ in range(1 + WARM + tokens):
+        started = time.perf_counter()
+        _, cache = runtime.step(token, cross, cache)
+        laps.append(time.perf_counter() - started)
+    return laps[1 + WARM:]
 
 
 def operators(job: dict, tokens: int) -> dict:
@@ -162,6 +202,9 @@ def table(document: dict) -> str:
             lines.append(_row("**in all**", [sum(row["stages"].values()) for row in graphs.values()]))
         lines += [_row(mark + name, [row[kind][name] for row in graphs.values()])
                   for name in next(iter(graphs.values()))[kind]]
+    lines += ["", f"| a token, ms | {' | '.join(graphs)} |", "|---|" + "---|" * len(graphs)]
+    lines += [_row(f"after {kind}", [row["token"][kind] for row in graphs.values()], 2)
+              for kind in next(iter(graphs.values()))["token"]]
     lines += ["", "| run | ms | of that |", "|---|---|---|"]
     for name, row in graphs.items():
         for part, found in row["operators"].items():
@@ -172,14 +215,15 @@ def table(document: dict) -> str:
                          f"everything else {100 * rest:.0f} % |")
     settings = document["settings"]
     return "\n".join([*lines, "", f"{document['model']}; cold: medians of {settings['rounds']} processes, a clip of "
-                      f"{document['clip_s']:g} s; operators: {WINDOWS} windows and {settings['tokens']} tokens, "
+                      f"{document['clip_s']:g} s; a token: medians of {settings['rounds']} x {settings['tokens']}, the "
+                      f"pairs in turn; operators: {WINDOWS} windows and {settings['tokens']} tokens, "
                       "onnxruntime's profiler on, which makes a token take longer. Load before the start "
                       f"{document['load_before']}. "
                       f"{machine.one_line(document['machine'])}."])
 
 
-def _row(name: str, seconds: list[float]) -> str:
-    return f"| {name} | {' | '.join(f'{1000 * value:.0f}' for value in seconds)} |"
+def _row(name: str, seconds: list[float], digits: int = 0) -> str:
+    return f"| {name} | {' | '.join(f'{1000 * value:.{digits}f}' for value in seconds)} |"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

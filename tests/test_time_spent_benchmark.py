@@ -36,6 +36,11 @@ def test_the_operators_are_those_of_each_graph_and_take_no_longer_than_the_run(m
         assert "Conv" in row["operators"]["encoder"]["operators"]
 
 
+def test_a_token_is_timed_after_a_short_window_a_whole_one_and_of_several(measured):
+    for row in measured["graphs"].values():
+        assert list(row["token"]) == ["5 s", "10 s", "4 x 10 s"] and min(row["token"].values()) > 0
+
+
 def test_the_first_runs_and_what_is_no_operator_do_not_count(time_spent, tmp_path):
     runs = [{"cat": "Session", "name": "model_run", "ts": 1000 * i, "dur": 900 if i < time_spent.WARM else 500}
             for i in range(time_spent.WARM + 2)]
@@ -49,5 +54,6 @@ def test_the_first_runs_and_what_is_no_operator_do_not_count(time_spent, tmp_pat
 def test_the_table_has_every_stage_and_every_run(time_spent, measured):
     lines = time_spent.table(measured).splitlines()
     first = next(iter(measured["graphs"].values()))
-    assert len(lines) == 2 + len(first["stages"]) + 1 + len(first["opening"]) + 1 + 2 + 4 + 2
+    rows = len(first["stages"]) + 1 + len(first["opening"]), len(first["token"]), 4
+    assert len(lines) == sum(2 + count + 1 for count in rows) + 1
     assert "**in all**" in "\n".join(lines) and "everything else" in lines[-3]

@@ -160,6 +160,13 @@ def beams_table() -> str:
     return _if_measured("beams", beams.table)
 
 
+def likelihood_table() -> str:
+    """How likely each precision finds the right text, from benchmarks/likelihood.py."""
+    from benchmarks import likelihood
+
+    return _if_measured("likelihood", likelihood.table)
+
+
 def time_spent_table() -> str:
     """The stages of a cold start and the operators of each run, from benchmarks/time_spent.py."""
     from benchmarks import time_spent
@@ -243,6 +250,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
     "throughput": throughput_table, "short-windows": short_windows_table, "beams": beams_table,
+    "likelihood": likelihood_table,
     "device-sizes": device_sizes, "device-proofs": device_proofs,
     "operations": operations_table, "device-bounds": device_bounds,
     "memory": class_memory, "classroom": classroom_table,

@@ -4,11 +4,11 @@ Each attention becomes one MultiHeadAttention node (com.microsoft), which never 
 all positions to memory. The float32 graphs are fused, and then quantized: the encoder as the plain pair's is, the
 decoder in blocks (blocks.py). Inputs, outputs and caches are those of the plain pair, so one runtime runs both.
 
-Measured on whisper-base, two threads of an EPYC with AVX512-VNNI, interleaved, ms a token on 5 s of sound, on 30 s, and
-on four recordings of 30 s: the plain pair 2.5, 3.6, 7.0; attention fused 2.4, 3.6, 6.8; with blocks 1.8, 3.0, 6.6.
+What that does to a token, after a short window, a whole one and of several recordings: benchmarks/time_spent.py.
 
 Tried and left out: cross caches in int8, read by GroupQueryAttention. They are a quarter of the bytes, and with AMX
-that pays; here the operator takes as long as the larger caches or longer: 2.5, 3.6, 9.8, with blocks 1.9, 3.0, 9.2.
+that pays; with AVX512-VNNI the operator takes as long as float attention on the larger caches, and of several
+recordings longer.
 """
 
 import functools
