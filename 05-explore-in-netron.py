@@ -45,7 +45,7 @@ ENCODER = [
 ]
 DECODER = [
     Landmark("The embedding", "A token id picks a row of the table. In int8 the table is 8-bit and lies on its side, "
-             "as the logits read it: the id picks a column, and a second Gather its scale.",
+             "as the last layer reads it: the id picks a column, and a second Gather its scale.",
              node=r"decoder\.embed_tokens/Gather(_quantized)?"),
     Landmark("The causal mask", "No token sees a later one; made from the lengths of input and cache.",
              node=r"decoder/Where"),
