@@ -100,7 +100,7 @@ def written(runtime, samples: np.ndarray, language: str | None) -> list[Text]:
     from whisper_lab.features import log_mel
     from whisper_lab.transcribe import Recording
 
-    recording, texts = Recording(samples, runtime, Options(language=language)), []
+    recording, texts = Recording(samples, runtime, Options(language=language), condition_on_previous=False), []
     for window in recording.windows:
         (result,) = decode(runtime, log_mel(window.samples, runtime.spec)[None], recording.options)
         if recording.take(result):
@@ -126,19 +126,14 @@ def pooled(found: dict[str, list[np.ndarray]], rows: list[int]) -> dict:
     sums = {graphs: np.array([each[i].sum(dtype=float) for i in rows]) for graphs, each in found.items()}
     return {"tokens": int(counts.sum()), "windows": len(rows),
             "graphs": {graphs: {"logprob": float(each.sum() / counts.sum()),
-                                "difference": None if graphs == FLOAT else interval(each - sums[FLOAT], counts)}
+                                "difference": None if graphs == FLOAT else difference(each - sums[FLOAT], counts)}
                        for graphs, each in sums.items()}}
 
 
-def interval(sums: np.ndarray, counts: np.ndarray, seed: int = 0) -> dict:
+def difference(sums: np.ndarray, counts: np.ndarray) -> dict:
     """The mean of a token, and the interval of a bootstrap over windows; None in fewer than scoring.FEWEST."""
-    found = {"nats": float(sums.sum() / counts.sum()), "low": None, "high": None}
-    if len(counts) < scoring.FEWEST:
-        return found
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), scoring.DRAWS)
-    tails = (1 - scoring.LEVEL) / 2, (1 + scoring.LEVEL) / 2
-    low, high = np.quantile((drawn @ sums) / (drawn @ counts), tails)
-    return found | {"low": float(low), "high": float(high)}
+    low, high = (None, None) if len(counts) < scoring.FEWEST else scoring.interval(sums, counts)
+    return {"nats": float(sums.sum() / counts.sum()), "low": low, "high": high}
 
 
 # Showing --------------------------------------------------------------------------------------------------------------

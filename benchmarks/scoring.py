@@ -158,12 +158,17 @@ def difference(system: Sequence[Counts], reference: Sequence[Counts], draws: int
              "units": len(words), "unequal_clips": unequal}
     if len(words) < FEWEST:
         return found
-    drawn = np.random.default_rng(seed).multinomial(len(words), np.full(len(words), 1 / len(words)), size=draws)
-    heard = drawn @ words
+    low, high = interval(100 * (errors - others), words, draws, seed)
+    return found | {"low": low, "high": high}
+
+
+def interval(sums: np.ndarray, counts: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Between what the pooled mean sum(sums) / sum(counts) lies at LEVEL, by a bootstrap over their rows."""
+    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
+    heard = drawn @ counts
     heard = np.where(heard > 0, heard, np.nan)  # a draw of clips without words says nothing
-    points = 100 * (drawn @ (errors - others)) / heard
-    low, high = np.nanquantile(points, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return found | {"low": float(low), "high": float(high)}
+    low, high = np.nanquantile((drawn @ sums) / heard, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def beyond_chance(found: dict | None) -> bool:

@@ -75,11 +75,11 @@ def test_what_the_model_never_writes_is_left_out(likelihood, fp32, clips, nano_e
 
 def test_the_interval_is_of_windows_and_the_mean_of_tokens(likelihood):
     counts = np.array([1, 3] * 10)
-    found = likelihood.interval(-0.5 * counts, counts)
+    found = likelihood.difference(-0.5 * counts, counts)
     assert (found["nats"], found["low"], found["high"]) == pytest.approx((-0.5, -0.5, -0.5))
-    found = likelihood.interval(np.array([4.0, 0.0] * 10), counts)
+    found = likelihood.difference(np.array([4.0, 0.0] * 10), counts)
     assert found["nats"] == pytest.approx(1.0) and found["low"] < 1 < found["high"]
-    assert likelihood.interval(counts[:9] * 1.0, counts[:9])["low"] is None
+    assert likelihood.difference(counts[:9] * 1.0, counts[:9])["low"] is None
 
 
 def test_the_table_has_a_line_for_each_pair(likelihood, measured):

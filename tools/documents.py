@@ -56,7 +56,8 @@ def base_speed() -> str:
     document = _measured("results")
     found = {row["name"]: report.summary(row) for row in document["peers"]}
     lines = report.table([row for row in document["peers"] if found[row["name"]]], found)
-    card = f"Measured on {machine.one_line(document['machine'])}; {document['settings']['rounds']} rounds, medians."
+    rounds = console.count(document["settings"]["rounds"], "round")
+    card = f"Measured on {machine.one_line(document['machine'])}; {rounds}, medians."
     return "\n".join([*lines[:lines.index("")], "", card])
 
 
