@@ -5,13 +5,17 @@
 
 A search makes another word of a small difference, and in a long recording other windows of another word: two precisions
 that are equally good are a point of WER apart on a few hundred words, either way. Here nothing is searched. The decoder
-is given a text and says how likely it finds each token: of a clip that fits the window what was said in it, of a longer
-recording, window after window, what the fp32 graphs write. Natural logarithms, pooled over tokens; the difference to
-fp32 with the interval of a bootstrap over clips and windows.
+is given a text, the prompt at once and then token by token as in greedy search, and says how likely it finds each: of a
+clip that fits the window what was said in it, of a longer recording, window after window, what the fp32 graphs write.
+
+Two numbers of each pair, in nats (natural logarithms), means over tokens with the interval of a bootstrap over clips
+and windows: how much likelier than fp32 it finds the text, and the Kullback-Leibler divergence of its next-token
+distribution from fp32's, which is 0 where nothing is lost. The second also counts what no text happened to hit.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     checkpoint, folder = prepare.graphs(args)
     clips, _ = corpora.read(args.corpus, args.limit)
-    texts, found = [], {}
-    for graphs in GRAPHS:
-        runtime = open_graphs(folder, checkpoint.name, graphs, args.threads)
-        texts = texts or [text for clip in console.progress(clips, description="texts", unit="clip")
-                          for text in texts_of(runtime, clip)]
-        found[graphs] = [judged(runtime, text) for text in
-                         console.progress(texts, description=graphs, unit="window")]
-    kept = [i for i in range(len(texts)) if all(np.isfinite(row[i]).all() for row in found.values())]
+    runtimes = {graphs: open_graphs(folder, checkpoint.name, graphs, args.threads) for graphs in GRAPHS}
+    texts = [text for clip in console.progress(clips, description="texts", unit="clip")
+             for text in texts_of(runtimes[FLOAT], clip)]
+    heard = [compared(runtimes, text) for text in console.progress(texts, description="listening", unit="window")]
+    kept = [i for i, each in enumerate(heard) if np.isfinite(each[FLOAT].likely).all()]
     if not kept:
         raise LabError(f"{checkpoint.name} can write no text of {args.corpus}", "name another corpus: --corpus media")
     document = {"schema": SCHEMA, "machine": machine.card(args.threads), "model": checkpoint.name,
                 "corpus": {"name": Path(args.corpus).resolve().name, "clips": len(clips),
                            "left_out": len(texts) - len(kept)},
-                "parts": {part: pooled(found, [i for i in kept if texts[i].part == part])
+                "parts": {part: pooled([heard[i] for i in kept if texts[i].part == part])
                           for part in (ENGLISH, OTHERS, LONG) if any(texts[i].part == part for i in kept)}}
     path = files.write_json(Path(args.output_dir) / "likelihood.json", document)
     console.result(f"{table(document)}\n\n{path}")
@@ -108,29 +109,61 @@ def written(runtime, samples: np.ndarray, language: str | None) -> list[Text]:
     return texts
 
 
-def judged(runtime, text: Text) -> np.ndarray:
-    """Log-probability of each token of a text and of its end, float32 [tokens + 1]."""
+@dataclass(frozen=True)
+class Judged:
+    """What a pair says of the tokens of a text and of its end."""
+
+    likely: np.ndarray  # float32 [tokens + 1] log-probabilities, by the rules of the search
+    divergence: np.ndarray  # float32 [tokens + 1] of its next-token distribution from fp32's, nats
+
+
+def compared(runtimes: dict, text: Text) -> dict[str, Judged]:
+    """What every pair says of a text."""
     from whisper_lab import confidence
     from whisper_lab.features import log_mel
+    from whisper_lab.tokens import log_softmax
 
-    cross = runtime.encode(log_mel(text.samples, runtime.spec)[None])
-    prompt = runtime.rules.prompt(text.language, timestamps=text.timestamps)
-    return confidence.logprobs(runtime, cross, prompt, text.tokens, text.timestamps)
+    features, rules = log_mel(text.samples, runtimes[FLOAT].spec)[None], runtimes[FLOAT].rules
+    prompt = rules.prompt(text.language, timestamps=text.timestamps)
+    written = [*text.tokens, rules.end][:rules.max_positions - len(prompt)]
+    right, found = None, {}
+    for graphs, runtime in runtimes.items():
+        logits = given(runtime, runtime.encode(features), prompt, written)
+        logprobs = log_softmax(logits)
+        right = logprobs if right is None else right  # fp32 is the first
+        apart = (np.exp(right) * (right - logprobs)).sum(axis=-1)
+        found[graphs] = Judged(confidence.of_rows(rules, logits, written, text.timestamps),
+                               np.maximum(apart, 0))  # below 0 is rounding
+    return found
+
+
+def given(runtime, cross, prompt: list[int], written: list[int]) -> np.ndarray:
+    """The logits of each token that follows, float32 [len(written), vocab], fed as greedy search feeds them: tokens
+    that go in together may share a scale, and of a whole text that would be one for all."""
+    logits, cache = runtime.step(np.array([prompt], np.int64), cross, None)
+    rows = [logits[0, -1]]
+    for token in written[:-1]:
+        logits, cache = runtime.step(np.array([[token]], np.int64), cross, cache)
+        rows.append(logits[0, -1])
+    return np.stack(rows)
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------
 
-def pooled(found: dict[str, list[np.ndarray]], rows: list[int]) -> dict:
-    """{"tokens", "windows", "graphs": {name: {"logprob": mean of a token, "difference": to fp32 | None}}}"""
-    counts = np.array([len(found[FLOAT][i]) for i in rows])
-    sums = {graphs: np.array([each[i].sum(dtype=float) for i in rows]) for graphs, each in found.items()}
-    return {"tokens": int(counts.sum()), "windows": len(rows),
-            "graphs": {graphs: {"logprob": float(each.sum() / counts.sum()),
-                                "difference": None if graphs == FLOAT else difference(each - sums[FLOAT], counts)}
-                       for graphs, each in sums.items()}}
+def pooled(heard: list[dict[str, Judged]]) -> dict:
+    """{"tokens", "windows", "graphs": {name: {"logprob": mean of a token, "difference" and "divergence": to fp32 or
+    None}}}"""
+    counts = np.array([len(each[FLOAT].likely) for each in heard])
+    likely, apart = ({graphs: np.array([getattr(each[graphs], what).sum(dtype=float) for each in heard])
+                      for graphs in heard[0]} for what in ("likely", "divergence"))
+    return {"tokens": int(counts.sum()), "windows": len(heard),
+            "graphs": {graphs: {"logprob": float(sums.sum() / counts.sum()),
+                                "difference": None if graphs == FLOAT else mean(sums - likely[FLOAT], counts),
+                                "divergence": None if graphs == FLOAT else mean(apart[graphs], counts)}
+                       for graphs, sums in likely.items()}}
 
 
-def difference(sums: np.ndarray, counts: np.ndarray) -> dict:
+def mean(sums: np.ndarray, counts: np.ndarray) -> dict:
     """The mean of a token, and the interval of a bootstrap over windows; None in fewer than scoring.FEWEST."""
     low, high = (None, None) if len(counts) < scoring.FEWEST else scoring.interval(sums, counts)
     return {"nats": float(sums.sum() / counts.sum()), "low": low, "high": high}
@@ -139,11 +172,11 @@ def difference(sums: np.ndarray, counts: np.ndarray) -> dict:
 # Showing --------------------------------------------------------------------------------------------------------------
 
 def table(document: dict) -> str:
-    """Markdown: a line for each pair, a column for each part of the corpus."""
+    """Markdown, twice: a line for each pair, a column for each part of the corpus."""
     parts = document["parts"]
-    lines = [f"| nats a token | {' | '.join(parts)} |", "|---|" + "---|" * len(parts)]
-    lines += [f"| {graphs} | {' | '.join(_cell(part['graphs'][graphs]) for part in parts.values())} |"
-              for graphs in GRAPHS]
+    lines = _lines("how likely, nats a token", document, lambda row: (
+        f"{row['logprob']:.4f}" if row["difference"] is None else _cell(row["difference"], "+.4f")))
+    lines += ["", *_lines("divergence from fp32, nats a token", document, lambda row: _cell(row["divergence"], ".4f"))]
     counts = ", ".join(f"{console.count(part['tokens'], 'token')} of {console.count(part['windows'], 'window')}"
                        for part in parts.values())
     left_out = document["corpus"]["left_out"]
@@ -151,13 +184,20 @@ def table(document: dict) -> str:
                       f"the model never writes; whole windows. {machine.one_line(document['machine'])}."])
 
 
-def _cell(row: dict) -> str:
-    difference = row["difference"]
-    if difference is None:
-        return f"{row['logprob']:.4f}"
-    if difference["low"] is None:
-        return f"{difference['nats']:+.4f}"
-    return f"{difference['nats']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
+def _lines(title: str, document: dict, cell: Callable[[dict], str]) -> list[str]:
+    """A table of one of the two numbers; fp32's divergence from itself has no line."""
+    parts = document["parts"]
+    rows = {graphs: [part["graphs"][graphs] for part in parts.values()] for graphs in GRAPHS}
+    shown = {graphs: [cell(row) for row in cells] for graphs, cells in rows.items()}
+    return [f"| {title} | {' | '.join(parts)} |", "|---|" + "---|" * len(parts),
+            *(f"| {graphs} | {' | '.join(cells)} |" for graphs, cells in shown.items() if any(cells))]
+
+
+def _cell(mean: dict | None, style: str) -> str:
+    if mean is None:
+        return ""
+    interval = "" if mean["low"] is None else f" ({mean['low']:{style}} to {mean['high']:{style}})"
+    return f"{mean['nats']:{style}}{interval}"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.benchmark_files import module
-from whisper_lab import files, transcribe
-from whisper_lab.decoding import Options
+from whisper_lab import confidence, files, transcribe
+from whisper_lab.decoding import Options, decode
+from whisper_lab.features import log_mel
 
 MEDIA = Path(__file__).resolve().parent.parent / "media"
 
@@ -36,6 +37,10 @@ def measured(likelihood, nano_export, tmp_path_factory):
     return files.read_json(folder / "likelihood.json")
 
 
+def judged(likelihood, runtime, text):
+    return likelihood.compared({"fp32": runtime}, text)["fp32"]
+
+
 def test_every_pair_is_given_every_text(likelihood, measured, clips):
     assert list(measured["parts"]) == [likelihood.ENGLISH, likelihood.OTHERS, likelihood.LONG]
     english, dutch, long = measured["parts"].values()
@@ -45,12 +50,27 @@ def test_every_pair_is_given_every_text(likelihood, measured, clips):
         assert -8 < part["graphs"]["fp32"]["logprob"] < 0 and part["graphs"]["fp32"]["difference"] is None
         assert abs(part["graphs"]["fp16"]["difference"]["nats"]) < 0.02
         assert all(row["difference"]["nats"] != 0 for name, row in part["graphs"].items() if name != "fp32")
+        apart = {name: row["divergence"]["nats"] for name, row in part["graphs"].items() if name != "fp32"}
+        assert 0 < apart["fp16"] < min(apart["int8"], apart["int4"]) < 0.2
 
 
 def test_another_text_is_less_likely(likelihood, fp32, clips):
     digits, kitchen = (likelihood.texts_of(fp32, clips[name])[0] for name in ("digits.wav", "kitchen.wav"))
-    right, wrong = (likelihood.judged(fp32, text) for text in (digits, replace(digits, tokens=kitchen.tokens)))
-    assert len(right) == len(digits.tokens) + 1 and right.mean() > -0.3 > wrong.mean()
+    right, wrong = (judged(likelihood, fp32, text) for text in (digits, replace(digits, tokens=kitchen.tokens)))
+    assert len(right.likely) == len(digits.tokens) + 1 and right.likely.mean() > -0.3 > wrong.likely.mean()
+    assert (right.divergence == 0).all()  # from itself
+
+
+def test_tokens_are_given_one_by_one_as_the_search_gives_them(likelihood, nano_export, clips):
+    """Together they would share a scale in int8: each would hear of the loudest."""
+    int8 = likelihood.open_graphs(nano_export / "graphs", "whisper-nano", "int8", 1)
+    text = likelihood.texts_of(int8, clips["digits.wav"])[0]
+    features = log_mel(text.samples, int8.spec)[None]
+    (found,) = decode(int8, features, Options("en", temperatures=(0.0,)))
+    cross = int8.encode(features)
+    logits = likelihood.given(int8, cross, found.prompt, [*found.tokens, int8.rules.end])
+    each = confidence.of_rows(int8.rules, logits, [*found.tokens, int8.rules.end], False)
+    assert confidence.mean_of_text(int8.rules, each, found.tokens) == pytest.approx(found.text_logprob, abs=1e-6)
 
 
 def test_of_a_long_recording_it_is_what_a_transcript_holds(likelihood, fp32, clips):
@@ -59,7 +79,7 @@ def test_of_a_long_recording_it_is_what_a_transcript_holds(likelihood, fp32, cli
                                   Options("en", temperatures=(0.0,), audio_context="full"), batch_size=1,
                                   condition_on_previous=False)
     assert " ".join(fp32.rules.text(fp32.tokenizer, text.tokens) for text in texts).split() == found.text.split()
-    assert all(text.timestamps and likelihood.judged(fp32, text).mean() > -0.5 for text in texts)
+    assert all(text.timestamps and judged(likelihood, fp32, text).likely.mean() > -0.5 for text in texts)
 
 
 def test_what_the_model_never_writes_is_left_out(likelihood, fp32, clips, nano_export, tmp_path, monkeypatch):
@@ -75,14 +95,16 @@ def test_what_the_model_never_writes_is_left_out(likelihood, fp32, clips, nano_e
 
 def test_the_interval_is_of_windows_and_the_mean_of_tokens(likelihood):
     counts = np.array([1, 3] * 10)
-    found = likelihood.difference(-0.5 * counts, counts)
+    found = likelihood.mean(-0.5 * counts, counts)
     assert (found["nats"], found["low"], found["high"]) == pytest.approx((-0.5, -0.5, -0.5))
-    found = likelihood.difference(np.array([4.0, 0.0] * 10), counts)
+    found = likelihood.mean(np.array([4.0, 0.0] * 10), counts)
     assert found["nats"] == pytest.approx(1.0) and found["low"] < 1 < found["high"]
-    assert likelihood.difference(counts[:9] * 1.0, counts[:9])["low"] is None
+    assert likelihood.mean(counts[:9] * 1.0, counts[:9])["low"] is None
 
 
 def test_the_table_has_a_line_for_each_pair(likelihood, measured):
     lines = likelihood.table(measured).splitlines()
-    assert len(lines) == 2 + len(likelihood.GRAPHS) + 2 and lines[2].startswith("| fp32 | -")
+    count = len(likelihood.GRAPHS)
+    assert len(lines) == (2 + count) + 1 + (2 + count - 1) + 2 and lines[2].startswith("| fp32 | -")
+    assert lines[count + 5].startswith("| fp16 | 0.0")
     assert "0 left out" in lines[-1]
