@@ -19,7 +19,7 @@ from pathlib import Path
 
 from whisper_lab import console, flags, names
 
-EIGHT_BITS = r"(v_proj|out_proj)/|^encoder\..*fc2/"  # layers that int4 gives 8 bits
+EIGHT_BITS = r"(v_proj|out_proj|fc2)/|^encoder\..*fc1/"  # layers that int4 gives 8 bits
 
 
 # 1. Trace ------------------------------------------------------------------------------------------------------------
@@ -120,38 +120,33 @@ def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool)
     return int8.shrink_rest(target, reduce_range)
 
 
-def to_int4(source: Path, target: Path, reduce_range: bool) -> str:
-    """Weights of 4 bits in blocks of 32 with a scale each; activations become 8 bits inside the MatMulNBits kernel.
+def to_int4(source: Path, target: Path, recipe: dict) -> str:
+    """Weights of 4 bits in blocks with a scale each; activations become 8 bits inside the MatMulNBits kernel.
 
     The values of attention, and the layers that add to what all later layers read, get 8 bits: an error there stays,
-    where one in a query or key only shifts an average. The decoder's fc2 does with 4: its every byte costs time.
+    where one in a query or key only shifts an average. So does the encoder's fc1; the decoder's is read for each token.
     """
-    import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from whisper_lab.export import blocks, graphs, int8, torch_export
 
-    from whisper_lab.export import graphs, int8, torch_export
-
-    fine, model = graphs.linear_layers(source, EIGHT_BITS), onnx.load(source)
-    with torch_export.quiet():
-        for bits, later in ((4, fine), (8, [])):  # what the first round leaves out, the second takes
-            quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4,
-                                             nodes_to_exclude=["proj_out/MatMul", *later])
-            quantizer.process()
-            model = quantizer.model.model
-        quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
-    del quantizer, model  # with float32 weights, before the rest is looked at
-    return int8.shrink_rest(target, reduce_range)
+    fine, sizes = graphs.linear_layers(source, recipe["eight_bits"]), recipe["block_sizes"]
+    with torch_export.quiet():  # what the first round leaves out, the second takes
+        blocks.quantize(source, target, (4, sizes[4], fine), (8, sizes[8], []))
+    return int8.shrink_rest(target, share=blocks.share_embedding)
 
 
-def recipe(precision: str, fp16_mode: str = "full", exclude: str | None = None, reduce_range: bool = False) -> dict:
+def recipe(precision: str, width: int, fp16_mode: str = "full", exclude: str | None = None,
+           reduce_range: bool = False) -> dict:
     """How a precision is made: `convert` follows it, and the metadata has it, so that anyone can make the same bytes.
 
-    exclude: a regular expression, the linear layers that int8 leaves in float32; None: none of them.
+    width: d_model; exclude: a regular expression, the layers that int8 leaves in float32; None: none of them.
     """
+    from whisper_lab.export import blocks
+
+    if precision == "int4":
+        return {"block_sizes": {4: 32, 8: blocks.size(width)}, "symmetric": True, "accuracy_level": blocks.ACCURACY,
+                "eight_bits": EIGHT_BITS}
     return {"fp32": {}, "fp16": {"mode": fp16_mode},
-            "int8": {"exclude": exclude, "reduce_range": reduce_range, "weights": "int8 per channel"},
-            "int4": {"block_size": 32, "symmetric": True, "accuracy_level": 4, "reduce_range": reduce_range,
-                     "eight_bits": EIGHT_BITS}}[precision]
+            "int8": {"exclude": exclude, "reduce_range": reduce_range, "weights": "int8 per channel"}}[precision]
 
 
 def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe: dict, config=None
@@ -172,7 +167,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
                               else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
                               else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"
                               else to_int8(source, target, excluded, recipe["reduce_range"]) if precision == "int8"
-                              else to_int4(source, target, recipe["reduce_range"]))
+                              else to_int4(source, target, recipe))
         kept[part] = len(excluded)
         graphs.release_memory()
     return done, kept
@@ -193,7 +188,7 @@ def export(work, args, folder: Path) -> None:
     if args.sensitivity or any(precision == "int8" for precision, _ in wanted):
         easier, outliers = prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads)
     for precision, optimized in wanted:
-        made = recipe(precision, args.fp16_mode, args.int8_exclude, args.reduce_range)
+        made = recipe(precision, work.model.config.d_model, args.fp16_mode, args.int8_exclude, args.reduce_range)
         sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
         made |= {"fused": "every attention", "decoder": "8 bits in blocks"} if optimized else {}
         pair = work.begin(precision, folder, optimized)

@@ -127,7 +127,8 @@ def test_no_graph_outlives_its_conversion(tiny, here, monkeypatch, precision):
         return model
 
     monkeypatch.setattr(graphs, "load", watched)
-    target, recipe = names.pair(here, "whisper-tiny-random", precision), script().recipe(precision)
+    target = names.pair(here, "whisper-tiny-random", precision)
+    recipe = script().recipe(precision, tiny.model.config.d_model)
     gc.disable()
     try:
         script().convert(precision, tiny.pairs["fp32"], target, recipe)

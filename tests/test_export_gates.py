@@ -404,7 +404,8 @@ def fused(tiny, tmp_path_factory):
     from tests.helpers.export_tiny import script
 
     pair = names.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
-    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8"), tiny.model.config)
+    config = tiny.model.config
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8", config.d_model), config)
     assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
     return pair
 
@@ -432,7 +433,7 @@ def test_logits_of_the_plain_kind_and_an_embedding_stored_twice_are_seen(tiny, f
 
 def test_an_attention_that_was_not_fused_is_seen(tiny):
     found = failed(gates_of(tiny, tiny.pairs["int8"], "int8", optimized=True))
-    assert {"fused attentions, and Softmax left", "quantized linear layers", "logits in int8"} <= set(found)
+    assert {"fused attentions, and Softmax left", "quantized linear layers", "logits in 8 bits"} <= set(found)
 
 
 def test_scales_of_the_wrong_blocks_are_seen(tiny, fused, tmp_path):

@@ -271,9 +271,9 @@ def _judge(kind: str, uses: list[str], dims: int, name: str) -> tuple[str, str]:
     if any(use in INTEGER for use in uses):
         blocks = any(INTEGER.get(use) == "blocks" for use in uses)
         shared = ", shared with the lookup (Gather)" if "Gather" in uses else ""
-        bits = 8 if name.endswith("_Q8") else 4
-        return "quantized", (f"{bits} bits in blocks with a scale each; the kernel quantizes the activations"
-                             if blocks else f"8 bits times 8 bits in the product{shared}")
+        bits = 4 if name.endswith("_Q4") else 8
+        return "quantized", (f"{bits} bits in blocks with a scale each; the kernel quantizes the activations" if blocks
+                             else "8 bits times 8 bits in the product") + shared
     if kind in SMALL:
         why = "the float convolution is faster than ConvInteger" if "Conv" in uses else "scaled back before use"
         return "stored small", f"stored in {kind}, computed in float: {why}"

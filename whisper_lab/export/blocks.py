@@ -1,4 +1,4 @@
-"""--optimize: the decoder's weights in 8 bits in blocks, a scale for each, multiplied by MatMulNBits (com.microsoft).
+"""Weights of 8 bits in blocks, a scale for each, multiplied by MatMulNBits (com.microsoft): --optimize's decoder, int4.
 
 A token reads every weight once and computes little with it, so what counts is how fast one row of activations is
 multiplied with a matrix. MatMulNBits has a kernel for just that, and MatMulInteger has none. It also quantizes each row
@@ -26,26 +26,32 @@ BITS, ACCURACY = 8, 4  # ACCURACY: activations become int8 as well
 
 
 def size(d_model: int) -> int:
-    """Weights in a block: the largest that a row of the embedding can be cut into. Raises LabError where none can."""
+    """Weights in a block: the most that a row of `d_model` can be cut into. Raises LabError where it can into none."""
     found = next((size for size in SIZES if d_model % size == 0), None)
     if found is None:
-        raise LabError(f"d_model is {d_model}, and --optimize cuts it into blocks of {SIZES[-1]} or a multiple",
-                       "leave out --optimize")
+        raise LabError(f"d_model is {d_model}, and int4 and --optimize cut it into blocks of {SIZES[-1]} or a multiple",
+                       "take --precision int8 without --optimize")
     return found
 
 
-def quantize(source: Path, target: Path, excluded: list[str], block: int) -> None:
-    """Every linear layer of a float32 graph but the logits and `excluded`, as MatMulNBits of 8 bits."""
+def quantize(source: Path, target: Path, *rounds: tuple[int, int, list[str]]) -> None:
+    """Every linear layer of a float32 graph but the logits, as MatMulNBits.
+
+    rounds: bits, weights in a block, and the layers that stay as they are; what one leaves out the next may take.
+    """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=BITS, block_size=block, is_symmetric=True,
-                                     accuracy_level=ACCURACY, nodes_to_exclude=["proj_out/MatMul", *excluded])
-    quantizer.process()
+    model = onnx.load(source)
+    for bits, block, excluded in rounds:
+        quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=block, is_symmetric=True, accuracy_level=ACCURACY,
+                                         nodes_to_exclude=["proj_out/MatMul", *excluded])
+        quantizer.process()
+        model = quantizer.model.model
     quantizer.model.save_model_to_file(str(target), graphs.is_large(source))
 
 
-def share_embedding(model: ir.Model, block: int) -> list[str]:
+def share_embedding(model: ir.Model) -> list[str]:
     """Replace the tied token embedding by blocks of 8 bits for both its uses; returns the names quantized.
 
     Lookup: (Gather(E_q, ids) - 128) * Gather(scale, ids). Logits: MatMulNBits, which reads E_q as it is stored.
@@ -55,6 +61,7 @@ def share_embedding(model: ir.Model, block: int) -> list[str]:
         return []
     table = graphs.weight_of(head.inputs[1])
     rows, width = table.shape
+    block = size(width)
     weight = table.const_value.numpy().reshape(-1, block)
     scales = row_scales(weight)
     small = (round_rows(weight, scales).view(np.uint8) + np.uint8(ZERO)).reshape(rows, -1, block)  # wraps: + 128

@@ -11,7 +11,6 @@ that pays; with AVX512-VNNI the operator takes as long as float attention on the
 recordings longer.
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +37,8 @@ def to_blocks(source: Path, target: Path, excluded: list[str], config) -> str:
     """The decoder of the pair, its weights of 8 bits in blocks; returns what was quantized, in words."""
     block = blocks.size(config.d_model)
     with torch_export.quiet():
-        blocks.quantize(source, target, excluded, block)
-    done = int8.shrink_rest(target, share=functools.partial(blocks.share_embedding, block=block))
+        blocks.quantize(source, target, (blocks.BITS, block, excluded))
+    done = int8.shrink_rest(target, share=blocks.share_embedding)
     return f"{done}, in blocks of {block}"
 
 
