@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     texts = [text for clip in console.progress(clips, description="texts", unit="clip")
              for text in texts_of(runtimes[FLOAT], clip)]
     heard = [compared(runtimes, text) for text in console.progress(texts, description="listening", unit="window")]
-    kept = [i for i, each in enumerate(heard) if np.isfinite(each[FLOAT].likely).all()]
+    kept = [i for i, each in enumerate(heard) if all(np.isfinite(pair.likely).all() for pair in each.values())]
     if not kept:
         raise LabError(f"{checkpoint.name} can write no text of {args.corpus}", "name another corpus: --corpus media")
     document = {"schema": SCHEMA, "machine": machine.card(args.threads), "model": checkpoint.name,

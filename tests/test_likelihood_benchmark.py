@@ -93,6 +93,23 @@ def test_what_the_model_never_writes_is_left_out(likelihood, fp32, clips, nano_e
     assert found["corpus"]["left_out"] == 1 and found["parts"][likelihood.ENGLISH]["windows"] == 2
 
 
+def test_what_one_pair_never_writes_is_left_out_of_all(likelihood, nano_export, tmp_path, monkeypatch):
+    """The rules of timestamps look at the logits: what one pair may write next another may not."""
+    original = likelihood.compared
+
+    def compared(runtimes, text):
+        found = original(runtimes, text)
+        found["int8"].likely[0] = -np.inf if text.samples.size == smallest else found["int8"].likely[0]
+        return found
+
+    smallest = min(likelihood.audio.load(clip.path).samples.size for clip in likelihood.corpora.read(str(MEDIA))[0][:3])
+    monkeypatch.setattr(likelihood, "compared", compared)
+    assert likelihood.main(["--corpus", str(MEDIA), "--model", "nano", "--limit", "3", "--output-dir", str(tmp_path),
+                            "--graphs", str(nano_export / "graphs"), "--quiet"]) == 0
+    found = files.read_json(tmp_path / "likelihood.json")
+    assert found["corpus"]["left_out"] == 1 and found["parts"][likelihood.ENGLISH]["graphs"]["int8"]["logprob"] > -8
+
+
 def test_the_interval_is_of_windows_and_the_mean_of_tokens(likelihood):
     counts = np.array([1, 3] * 10)
     found = likelihood.mean(-0.5 * counts, counts)
