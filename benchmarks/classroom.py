@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         raise LabError("this system does not say what processes share", "measure on Linux, 4.14 or newer")
     sessions.find_pair(args.model_dir, names.name_for(args.model), args.precision)
     checkpoints.resolve(args.model)  # fetched now, not by twenty at once
-    load = os.getloadavg()[0]
+    load = run.settled_load(args.anyway)
     others, started = run.refuse_busy(load, args.anyway, "python benchmarks/classroom.py"), time.monotonic()
     rows: list[dict] = []
     for students in args.students:

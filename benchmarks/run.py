@@ -42,6 +42,7 @@ ALL = (TOKENS, *speech.PARTS)
 SHARES = {"clips": 0.42, "cold": 0.52, "long": 0.84, TOKENS: 1.0}
 BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
 WATCHED = 3  # s
+SETTLING = 180  # s that a load may take to come down, which is a mean of the last minutes
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
     prepare.compile_modules()
-    load = os.getloadavg()[0]
+    load = settled_load(args.anyway)
     refuse_busy(load, args.anyway)
     source, random_weights = checkpoint(args)
     clip = write_clip(prepare.WORK / "clip.wav")
@@ -147,6 +148,16 @@ def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: floa
             break
     console.note(TOKENS, console.count(number + 1, "round"), "of fresh processes, in turn")
     return number + 1
+
+
+def settled_load(anyway: bool) -> float:
+    """The load, waited for while it comes down: where no process is at work it only tells what was done before."""
+    load, began = os.getloadavg()[0], time.monotonic()
+    while not anyway and load > BUSY_LOAD and time.monotonic() - began < SETTLING and busy_cores()[0] <= BUSY_CORES:
+        if time.monotonic() - began < 2 * WATCHED:
+            console.note("waiting", f"until the load of {load:.1f} is down", "nothing else is at work now")
+        load = os.getloadavg()[0]
+    return load
 
 
 def refuse_busy(load: float | None, anyway: bool, command: str = "python benchmarks/run.py") -> float:

@@ -169,6 +169,17 @@ def test_it_refuses_a_busy_machine(monkeypatch, load, others, said):
     assert warned == [caught.value.problem]
 
 
+@pytest.mark.parametrize("loads, others, anyway, found, watched", [
+    ([3.0, 2.0, 0.9], 0.0, False, 0.9, 2), ([3.0, 2.0], 0.0, True, 3.0, 0), ([3.0, 2.0], 1.5, False, 3.0, 1),
+    ([0.4], 0.0, False, 0.4, 0)])
+def test_it_waits_for_what_is_over(monkeypatch, loads, others, anyway, found, watched):
+    """The load is a mean of the last minute: after another measurement it is high, and nothing is at work."""
+    run, asked, following = module("run"), [], iter(loads)
+    monkeypatch.setattr(run, "busy_cores", lambda: asked.append(1) or (others, ""))
+    monkeypatch.setattr(run.os, "getloadavg", lambda: (next(following), 0, 0))
+    assert run.settled_load(anyway) == found and len(asked) == watched
+
+
 def test_it_measures_on_an_idle_one(monkeypatch):
     run = module("run")
     monkeypatch.setattr(run, "busy_cores", lambda: (0.05, ""))

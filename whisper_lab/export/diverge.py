@@ -134,8 +134,9 @@ def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str,
 
 def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:
     names = [value.name for value in run.get_inputs()]
-    heads, width = sound.cross[0].shape[1], sound.cross[0].shape[3]
+    cross = sound.cross
+    heads, width = cross[0].shape[1], cross[0].shape[3]
     empty = np.zeros((1, heads, 0, width), np.float32)
     feeds = {name: empty for name in names if "_self_" in name}
-    feeds |= dict(zip([name for name in names if "_cross" in name], sound.cross, strict=True))
+    feeds |= dict(zip([name for name in names if "_cross" in name], cross, strict=True))
     return feeds | {"input_ids": sound.forced}

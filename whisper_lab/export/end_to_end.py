@@ -28,6 +28,7 @@ from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.tokens import TokenRules, logsumexp
 
 SAME_TIME = 0.2  # seconds that a segment may begin or end earlier or later
+BLOCK = 32  # rows of logits that are compared at once: in float64 those of 128 tokens are 53 MB, several times
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,17 @@ def next_tokens(graphs: OnnxWhisper, cross, spoken: Spoken, one_by_one: bool) ->
     ids = np.array([[*result.prompt, *result.tokens]], np.int64)
     rows = slice(len(result.prompt) - 1, None)
     ours = (answer(graphs, ids, len(result.prompt), cross) if one_by_one else graphs.step(ids, cross, None))[0]
-    test, right = (log_softmax64(logits[0][rows]) for logits in (ours, spoken.logits))
+    ours, theirs = ours[0][rows], spoken.logits[0][rows]
+    found = [_apart(ours[first:first + BLOCK], theirs[first:first + BLOCK]) for first in range(0, len(ours), BLOCK)]
+    divergence, margin = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return divergence, margin
+
+
+def _apart(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of some rows of logits: the divergence, and by how much `theirs` prefers its own choice to the other's."""
+    test, right = log_softmax64(ours), log_softmax64(theirs)
     divergence = np.maximum((np.exp(right) * (right - test)).sum(axis=-1), 0)  # below 0 is rounding
-    row = np.arange(len(right))
-    return divergence, right.max(axis=-1) - right[row, test.argmax(axis=-1)]
+    return divergence, right.max(axis=-1) - right[np.arange(len(right)), test.argmax(axis=-1)]
 
 
 def log_softmax64(logits: np.ndarray) -> np.ndarray:

@@ -90,14 +90,15 @@ def _signal(graphs: OnnxWhisper, sounds: list[Sound], precision: str) -> list[Ga
 def tensor_errors(graphs: OnnxWhisper, sounds: list[Sound], one_by_one: bool = False) -> dict[str, Pool]:
     """Tensor -> the graphs' error over the sounds whose caches are kept; tokens at once or as in a transcription."""
     pools: dict[str, Pool] = defaultdict(Pool)
-    for sound in (sound for sound in sounds if sound.cross):
-        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(sound.cross))
-        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, sound.cross, count=2) if one_by_one
-                          else _run(graphs.step, sound.forced, sound.cross, None, count=2))
+    for sound in (sound for sound in sounds if sound.has_caches):
+        right = sound.cross
+        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(right))
+        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, right, count=2) if one_by_one
+                          else _run(graphs.step, sound.forced, right, None, count=2))
         caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
         pools["hidden states"].add(hidden, sound.hidden)
         pools["logits"].add(logits, sound.logits)
-        for kind, tests, rights in (("cross", cross, sound.cross), ("self", caches, sound.self_caches)):
+        for kind, tests, rights in (("cross", cross, right), ("self", caches, sound.self_caches)):
             for i, (test, right) in enumerate(zip(tests, rights, strict=True)):
                 pools[f"{kind} {('key', 'value')[i % 2]} {i // 2}"].add(test, right)
     return dict(pools)
@@ -313,10 +314,10 @@ def pieces(graphs: OnnxWhisper, sounds: list[Sound], precision: str, seed: int =
 
 def piece_errors(graphs: OnnxWhisper, sounds: list[Sound], seed: int = 0) -> dict[int, float]:
     """Size of the pieces -> relative difference of the logits from those of all tokens at once."""
-    sound = sounds[0]
+    cross = sounds[0].cross
     ids = _long_ids(sounds, graphs.rules, seed)[:1, :PIECE_TOKENS]
-    whole = _run(graphs.step, ids, sound.cross, None, count=2)[0]
-    return {step: relative_error(_in_pieces(graphs, ids, sound.cross, step), whole) for step in (1, PIECE)}
+    whole = _run(graphs.step, ids, cross, None, count=2)[0]
+    return {step: relative_error(_in_pieces(graphs, ids, cross, step), whole) for step in (1, PIECE)}
 
 
 def _in_pieces(graphs: OnnxWhisper, ids: np.ndarray, cross: list[np.ndarray], size: int) -> np.ndarray:
@@ -401,7 +402,7 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
     own = [name for name in inputs if "_self_" in name]
     fixed = dict(zip([name for name in inputs if "_cross" in name], sound.cross, strict=True))
     news = [name.replace("past", "present") for name in own]
-    pools = {name: Pool() for name in [*layer_parts(places), "logits", *news]}
+    pools, wanted = {name: Pool() for name in [*layer_parts(places), "logits", *news]}, sound.logits
     last = sound.forced.shape[1] - 1
     for token in np.unique(np.linspace(min(sound.prompt_length, last), last, TOKENS).astype(int)).tolist():
         here = {norm: sound.stream[norm][:, token:token + 1] for norm in places}
@@ -413,7 +414,7 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
         logits, *presents = found[len(places):]
         for name, test, right in zip(news, presents, sound.self_caches, strict=True):
             pools[name].add(test[:, :, -1:], right[:, :, token:token + 1])
-        pools["logits"].add(logits, sound.logits[:, token:token + 1])
+        pools["logits"].add(logits, wanted[:, token:token + 1])
     return pools
 
 

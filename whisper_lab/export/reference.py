@@ -19,6 +19,7 @@ import numpy as np
 
 from whisper_lab import console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export.on_disk import OnDisk, stored
 from whisper_lab.features import FeatureSpec, log_mel
 
 # Reference in another precision ---------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ class Spoken:
     """PyTorch's greedy answer to one window, and the logits on its way."""
 
     result: Result
-    logits: np.ndarray  # [1, T, vocabulary]: a row per token of the prompt and the answer
+    logits: np.ndarray = OnDisk()  # [1, T, vocabulary]: a row per token of the prompt and the answer
     timestamps: bool
     cut: bool  # the answer was longer than was looked at
 
@@ -201,11 +202,11 @@ class Sound:
     name: str
     features: np.ndarray  # [1, n_mels, frames]; of a short one fewer than the window has
     hidden: np.ndarray  # [1, positions, d_model]
-    cross: list[np.ndarray]  # key, value per decoder layer [1, heads, positions, head_dim]; of the three sounds only
+    cross: list[np.ndarray] = OnDisk()  # key, value per decoder layer [1, heads, positions, head_dim]; may be empty
     forced: np.ndarray  # int64 [1, T]: the prompt and PyTorch's own greedy answer
     prompt_length: int
-    logits: np.ndarray  # [1, T, vocabulary]
-    self_caches: list[np.ndarray]  # key, value per layer [1, heads, T, head_dim]; of the three sounds only
+    logits: np.ndarray = OnDisk()  # [1, T, vocabulary]
+    self_caches: list[np.ndarray]  # key, value per layer [1, heads, T, head_dim]; empty where `cross` is
     result: Result
     timed: Spoken | None = None  # the answer with timestamps; of speech only
     cut: bool = False  # the answer was longer than the gates look at
@@ -220,7 +221,12 @@ class Sound:
     @property
     def spoken(self) -> Spoken:
         """The answer without timestamps."""
-        return Spoken(self.result, self.logits, False, self.cut)
+        return Spoken(self.result, stored(self, "logits"), False, self.cut)
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether PyTorch was asked in float64 too: of the three sounds and the short ones, not of the other clips."""
+        return bool(self.self_caches)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class Export:
         """Quantize one layer at a time; the costliest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
-        three = [sound for sound in self.sounds if sound.cross]  # enough to rank by, and a run for every layer
+        three = [sound for sound in self.sounds if sound.has_caches]  # enough to rank by, and a run for every layer
         self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.settings.threads,
                                        reduce_range)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
