@@ -261,6 +261,7 @@ def long_run(runtime, sounds: list[Sound], seed: int = 0, half: str = "full") ->
             for precision, context in yardsticks(runtime.model, half).items():
                 with context:
                     errors[precision].add(_long_answer(*asked)[0], right[0])
+            machine.give_back_memory()  # what was in float64, before the next row
     logits, *caches = whole
     return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches, dict(errors))
 
