@@ -64,7 +64,7 @@ def _rename(nodes: list[ir.Node], taken: set[str]) -> None:
 
 def _move_weights(decoder: ir.Model, into: ir.Model, nodes: list[ir.Node], taken: set[str]) -> list[ir.Value]:
     """Register the decoder's weights in `into`; returns those of MatMulNBits, which go into the loop's body."""
-    packed = {id(value) for node in nodes if node.op_type == "MatMulNBits" for value in node.inputs[2:]}
+    packed = {id(value) for node in nodes if node.op_type == "MatMulNBits" for value in node.inputs[1:]}
     inside = []
     for name, value in list(decoder.graph.initializers.items()):
         del decoder.graph.initializers[name]
