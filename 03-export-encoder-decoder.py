@@ -124,7 +124,7 @@ def to_int4(source: Path, target: Path, recipe: dict) -> str:
     """Weights of 4 bits in blocks with a scale each; activations become 8 bits inside the MatMulNBits kernel.
 
     The values of attention, and the layers that add to what all later layers read, get 8 bits: an error there stays,
-    where one in a query or key only shifts an average. So does the encoder's fc1; the decoder's is read for each token.
+    where one in a query or key only shifts an average. The encoder's fc1 has 8 bits because there is room for them.
     """
     from whisper_lab.export import blocks, graphs, int8, torch_export
 

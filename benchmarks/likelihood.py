@@ -121,7 +121,7 @@ def compared(runtimes: dict, text: Text) -> dict[str, Judged]:
     """What every pair says of a text."""
     from whisper_lab import confidence
     from whisper_lab.features import log_mel
-    from whisper_lab.tokens import log_softmax
+    from whisper_lab.tokens import kl_divergence, log_softmax
 
     features, rules = log_mel(text.samples, runtimes[FLOAT].spec)[None], runtimes[FLOAT].rules
     prompt = rules.prompt(text.language, timestamps=text.timestamps)
@@ -131,9 +131,8 @@ def compared(runtimes: dict, text: Text) -> dict[str, Judged]:
         logits = given(runtime, runtime.encode(features), prompt, written)
         logprobs = log_softmax(logits)
         right = logprobs if right is None else right  # fp32 is the first
-        apart = (np.exp(right) * (right - logprobs)).sum(axis=-1)
         found[graphs] = Judged(confidence.of_rows(rules, logits, written, text.timestamps),
-                               np.maximum(apart, 0))  # below 0 is rounding
+                               kl_divergence(right, logprobs))
     return found
 
 

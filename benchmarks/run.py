@@ -152,9 +152,11 @@ def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: floa
 
 def settled_load(anyway: bool) -> float:
     """The load, waited for while it comes down: where no process is at work it only tells what was done before."""
-    load, began = os.getloadavg()[0], time.monotonic()
-    while not anyway and load > BUSY_LOAD and time.monotonic() - began < SETTLING and busy_cores()[0] <= BUSY_CORES:
-        if time.monotonic() - began < 2 * WATCHED:
+    load = os.getloadavg()[0]
+    for turn in range(SETTLING // WATCHED):
+        if anyway or load <= BUSY_LOAD or busy_cores()[0] > BUSY_CORES:
+            break
+        if not turn:
             console.note("waiting", f"until the load of {load:.1f} is down", "nothing else is at work now")
         load = os.getloadavg()[0]
     return load

@@ -222,6 +222,11 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     return (scores - logsumexp(scores)[..., None]).astype(np.float32, copy=False)
 
 
+def kl_divergence(right: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence of `test` from `right` over the last axis, nats; both are log-probabilities."""
+    return np.maximum((np.exp(right) * (right - test)).sum(axis=-1), 0)  # below 0 is rounding
+
+
 # The files of a checkpoint --------------------------------------------------------------------------------------------
 
 # What a checkpoint's files say of its tokens: tokenizer.json, generation_config.json, config.json.

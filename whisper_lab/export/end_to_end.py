@@ -25,7 +25,7 @@ from whisper_lab.export.gates import (
 from whisper_lab.export.pair import answer
 from whisper_lab.export.reference import SURE, Sound, Spoken
 from whisper_lab.onnx_whisper import OnnxWhisper
-from whisper_lab.tokens import TokenRules, logsumexp
+from whisper_lab.tokens import TokenRules, kl_divergence, logsumexp
 
 SAME_TIME = 0.2  # seconds that a segment may begin or end earlier or later
 BLOCK = 32  # rows of logits that are compared at once: in float64 those of 128 tokens are 53 MB, several times
@@ -99,8 +99,7 @@ def next_tokens(graphs: OnnxWhisper, cross, spoken: Spoken, one_by_one: bool) ->
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of some rows of logits: the divergence, and by how much `theirs` prefers its own choice to the other's."""
     test, right = log_softmax64(ours), log_softmax64(theirs)
-    divergence = np.maximum((np.exp(right) * (right - test)).sum(axis=-1), 0)  # below 0 is rounding
-    return divergence, right.max(axis=-1) - right[np.arange(len(right)), test.argmax(axis=-1)]
+    return kl_divergence(right, test), right.max(axis=-1) - right[np.arange(len(right)), test.argmax(axis=-1)]
 
 
 def log_softmax64(logits: np.ndarray) -> np.ndarray:

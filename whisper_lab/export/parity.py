@@ -91,14 +91,14 @@ def tensor_errors(graphs: OnnxWhisper, sounds: list[Sound], one_by_one: bool = F
     """Tensor -> the graphs' error over the sounds whose caches are kept; tokens at once or as in a transcription."""
     pools: dict[str, Pool] = defaultdict(Pool)
     for sound in (sound for sound in sounds if sound.has_caches):
-        right = sound.cross
-        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(right))
-        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, right, count=2) if one_by_one
-                          else _run(graphs.step, sound.forced, right, None, count=2))
+        given = sound.cross
+        hidden, *cross = _run(encode_all, graphs, sound.features, count=1 + len(given))
+        logits, caches = (_run(answer, graphs, sound.forced, sound.prompt_length, given, count=2) if one_by_one
+                          else _run(graphs.step, sound.forced, given, None, count=2))
         caches = caches if len(np.shape(caches)) else [np.array(np.nan)] * len(sound.self_caches)
         pools["hidden states"].add(hidden, sound.hidden)
         pools["logits"].add(logits, sound.logits)
-        for kind, tests, rights in (("cross", cross, right), ("self", caches, sound.self_caches)):
+        for kind, tests, rights in (("cross", cross, given), ("self", caches, sound.self_caches)):
             for i, (test, right) in enumerate(zip(tests, rights, strict=True)):
                 pools[f"{kind} {('key', 'value')[i % 2]} {i // 2}"].add(test, right)
     return dict(pools)

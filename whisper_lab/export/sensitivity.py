@@ -15,7 +15,7 @@ from whisper_lab import console, files
 from whisper_lab.export import graphs, int8
 from whisper_lab.export.pair import open_runtime, session
 from whisper_lab.onnx_whisper import OnnxWhisper
-from whisper_lab.tokens import log_softmax
+from whisper_lab.tokens import kl_divergence, log_softmax
 
 SHOWN = 25  # bars
 
@@ -95,8 +95,8 @@ def divergence(pair: OnnxWhisper, sounds: list, encoded: list | None = None) -> 
         reference = log_softmax(sound.logits[0])
         cross = pair.encode(sound.features) if encoded is None else encoded[i]
         test = log_softmax(pair.step(sound.forced, cross, None)[0][0])
-        found.append((np.exp(reference) * (reference - test)).sum(axis=-1))
-    return max(0.0, float(np.concatenate(found).mean()))  # below 0 is rounding
+        found.append(kl_divergence(reference, test))
+    return float(np.concatenate(found).mean())
 
 
 def plot(scores: list[dict], model: str, path: Path) -> Path:
