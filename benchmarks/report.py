@@ -49,8 +49,10 @@ def markdown(document: dict) -> str:
         f"{settings['repeats']} warm transcripts; medians. All made by `make benchmark` in "
         f"{document['duration_s'] / 60:.0f} minutes.", "",
         machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}"
-        + (f", other processes took {others:.2f} cores." if (others := document.get("others_cores")) else "."), "",
-        *table(document["peers"], found), "", *agreement(found, random), "",
+        + (f", other processes took {others:.2f} cores" if (others := document.get("others_cores")) else "")
+        + (f", the host of the virtual machine {100 * stolen:.1f} % of the time" if (stolen := document.get("stolen"))
+           else "") + ".", "",
+        *table(document["peers"], found, bool(document.get("opened_before"))), "", *agreement(found, random), "",
         "### Goals", "",
         "Set before anything was measured here, from a trial on two cores of a Xeon with AVX512-VNNI and AMX.",
         "", *goals(found, document["graph_bytes"]), "",
@@ -58,8 +60,8 @@ def markdown(document: dict) -> str:
     return "\n".join(lines)
 
 
-def table(rows: list[dict], found: dict) -> list[str]:
-    """One line for each peer; one that could not be measured says why."""
+def table(rows: list[dict], found: dict, opened_before: bool = False) -> list[str]:
+    """One line for each peer; one that could not be measured says why. opened_before: this lab's graphs were."""
     lines = ["| | log-mel s | encoder s | ms a token | encoder + tokens s | its range | cold start s | peak RSS MB |",
              "|---|---|---|---|---|---|---|---|"]
     notes, most = [], max((len(row["runs"]) for row in rows), default=0)
@@ -76,7 +78,7 @@ def table(rows: list[dict], found: dict) -> list[str]:
                      f"{one['peak_rss_bytes'] / MEGA:.0f} |")
         notes += [f"- {row['name']}: {text}" for text in (row["note"], row["reason"]) if text]
     return [*lines, "", "Cold start: from the start of the process to the end of its first transcript. Peak RSS: after "
-            "it.", *(["", *notes] if notes else [])]
+            "it." + speech_report.OPENED_BEFORE * opened_before, *(["", *notes] if notes else [])]
 
 
 def agreement(found: dict, random: bool) -> list[str]:

@@ -21,6 +21,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
@@ -42,6 +44,7 @@ ALL = (TOKENS, *speech.PARTS)
 SHARES = {"clips": 0.42, "cold": 0.52, "long": 0.84, TOKENS: 1.0}
 BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
 WATCHED = 3  # s
+STOLEN = 0.05  # of the processor time; from there on the times mean little
 SETTLING = 180  # s that a load may take to come down, which is a mean of the last minutes
 
 
@@ -109,14 +112,15 @@ def main(argv: list[str] | None = None) -> int:
     rows = {peer.name: {**asdict(peer), "runs": []} for peer in chosen}
     ready = [job for peer in chosen if (job := job_of(peer, source, clip, args, rows[peer.name]))]
     others = refuse_busy(None, args.anyway)
-    began = time.monotonic()
+    began, before = time.monotonic(), psutil.cpu_times()
     limits, heard = measure_limits(args.threads), {}
     if works:  # random weights have nothing to say about speech
         heard = {"speech": hear(works, source, ready, args)}
     rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,
                           began + 60 * args.minutes)
     document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
-                "load_before": round(load, 2), "others_cores": others, "duration_s": round(time.monotonic() - began),
+                "load_before": round(load, 2), "others_cores": others, "stolen": stolen_since(before),
+                "duration_s": round(time.monotonic() - began), "opened_before": True,
                 "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
@@ -182,8 +186,6 @@ def refuse_busy(load: float | None, anyway: bool, command: str = "python benchma
 
 def busy_cores() -> tuple[float, str]:
     """Cores that other processes take for WATCHED s, and the busiest of them, in words."""
-    import psutil
-
     known = {one.pid: one for one in psutil.process_iter()}
     for one in known.values():
         with contextlib.suppress(psutil.Error):
@@ -197,6 +199,20 @@ def busy_cores() -> tuple[float, str]:
             shares[one.name()] = shares.get(one.name(), 0) + one.cpu_percent()
     name = max(shares, key=shares.get, default="")
     return round(cores, 2), f", {console.plain(name, one_line=True)} most" if shares.get(name) else ""
+
+
+def stolen_since(before) -> float:
+    """The part of the processor time wanted since `before` (psutil.cpu_times()) that the host of this virtual machine
+    gave to others, with a warning where that is much: nothing shows it before there is work. 0 where nobody counts it.
+    """
+    now = psutil.cpu_times()
+    taken, had = (sum(getattr(now, name, 0) - getattr(before, name, 0) for name in names)
+                  for names in (("steal",), ("user", "nice", "system")))
+    share = taken / (taken + had) if taken + had else 0.0
+    if share > STOLEN:
+        console.warn(f"this machine's host gave {100 * share:.0f} % of the processor time to others: the times are too "
+                     "long, and uneven; measure again when it is quieter")
+    return round(share, 3)
 
 
 def checkpoint(args: argparse.Namespace) -> tuple[Path, bool]:

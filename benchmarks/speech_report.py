@@ -21,6 +21,7 @@ FASTER = [("short", INT8, CT2, 4.5), ("short", FAST, CT2, 5.5), ("short", INT8, 
 COLDER = [(INT8, CT2, 0.5), (INT8, GENAI, 0.6)]  # of the peer's time
 MEMORY = [(INT8, 270), (FAST, 230)]  # MB
 MEGA = 1e6
+OPENED_BEFORE = " What onnxruntime prepared of this lab's graphs was there from an earlier start."
 NAMES = {"short": "short clips", "commands": "commands", "long": "long recording", "cold": "cold start"}
 PANELS = ("short", "long")
 GAP = 0.062  # of a panel's height between two labels
@@ -103,7 +104,8 @@ def described(document: dict) -> str:
         f"{rounds['long']} of the long recording, {rounds['cold']} of the cold start; medians. Greedy everywhere; the "
         "long recording as each system goes through one. Cold start: from the start of the process to the text of a "
         f"clip of {works['cold']['seconds']:.0f} s; peak: "
-        "the most memory of that process.", *([""] + notes if notes else [])])
+        "the most memory of that process." + OPENED_BEFORE * bool(document.get("opened_before")),
+        *([""] + notes if notes else [])])
 
 
 # Goals ---------------------------------------------------------------------------------------------------------------

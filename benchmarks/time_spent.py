@@ -6,7 +6,8 @@
 Operators: onnxruntime's own profiler on a whole window and on single tokens after it. It takes time for each operator,
 so that a token, which has many small ones, takes far longer than without. Tokens without it, the pairs in turn: after a
 short window, after a whole one, and of several recordings at once; medians.
-Cold start: fresh processes, from their start to the text of one clip; medians.
+Cold start: fresh processes, from their start to the text of one clip; medians. What onnxruntime prepared of the graphs
+is there already (whisper_lab/prepared.py); one row says what opening them takes without.
 """
 
 import argparse
@@ -26,7 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import prepare  # noqa: E402
 
-from whisper_lab import audio, console, files, flags, machine  # noqa: E402
+from whisper_lab import audio, console, files, flags, machine, prepared  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/time-spent/1"
@@ -47,11 +48,11 @@ def lap(name):
 lap("Python")
 import numpy, onnxruntime
 lap("NumPy, onnxruntime")
-from whisper_lab import __main__, audio, names, onnx_whisper, seals, sessions, tokenizer, transcribe
+from whisper_lab import __main__, audio, names, onnx_whisper, prepared, sessions, tokenizer, transcribe
 from whisper_lab.decoding import Options
 lap("this lab's modules")
 graphs = job["folder"], job["name"], job["precision"], job["threads"], job["optimized"]
-runtime = onnx_whisper.OnnxWhisper(*graphs, shared_pool=True)
+runtime = onnx_whisper.OnnxWhisper(*graphs, shared_pool=True, keep=True)
 lap("graphs and tokenizer")
 samples = audio.load(job["clip"]).samples
 lap("sound file")
@@ -61,12 +62,14 @@ opening = dict(laps)
 paths = sessions.find_pair(job["folder"], job["name"], job["precision"], job["optimized"])
 laps.clear()
 for path in paths.values():
-    seals.fault(path)
-lap("digests of the graphs, beside other work")
+    kept = prepared.entry(path)
+    [prepared.checksum(kept / name) for name in (prepared.GRAPH, prepared.WEIGHTS) if kept]
+lap("checksums of the graphs, beside other work")
 tokenizer.Tokenizer.from_folder(names.runtime_folder(job["folder"], job["name"]))
 lap("tokenizer")
 for part, path in paths.items():
-    onnxruntime.InferenceSession(str(path), sessions.session_options(part, None, True), ["CPUExecutionProvider"])
+    options, kept = sessions.session_options(part, None, True), prepared.find(path)
+    kept.open(options) if kept else onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     lap(f"{part}'s session")
 print(json.dumps({"stages": opening, "opening": laps, "text": text}))
 """
@@ -82,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
            "threads": args.threads or machine.usable_cores()}
     jobs = {name: job | {"precision": precision, "optimized": optimized}
             for name, (precision, optimized) in GRAPHS.items()}
-    colds = [(name, cold(one)) for _ in range(args.rounds) for name, one in jobs.items()]
+    for one in jobs.values():
+        cold(one)  # the first start here, which keeps what was prepared; on the disk's side, too, it is the first
+    colds = [(name, cold(one) | {"unkept": cold(one, kept=False)["stages"]})
+             for _ in range(args.rounds) for name, one in jobs.items()]
     alone = tokens_alone(jobs, args.rounds, args.tokens)
     rows = {name: {"operators": operators(one, args.tokens), "token": alone[name],
                    **medians([found for other, found in colds if other == name])} for name, one in jobs.items()}
@@ -98,10 +104,14 @@ def main(argv: list[str] | None = None) -> int:
 
 # Measuring -----------------------------------------------------------------------------------------------------------
 
-def cold(job: dict) -> dict:
-    """{"stages": {name: s}, "opening": {name: s}} of a fresh process. Raises LabError where it fails."""
+def cold(job: dict, kept: bool = True) -> dict:
+    """{"stages": {name: s}, "opening": {name: s}} of a fresh process. Raises LabError where it fails.
+
+    kept: it may open what onnxruntime prepared for an earlier one.
+    """
     done = subprocess.run([sys.executable, "-c", COLD, json.dumps(job), str(time.time())], capture_output=True,
-                          text=True, timeout=TIMEOUT, env=os.environ | {"PYTHONPATH": str(HERE.parent)})
+                          text=True, timeout=TIMEOUT, env=os.environ | {"PYTHONPATH": str(HERE.parent)}
+                          | ({} if kept else {prepared.PLACE: prepared.NOT_KEPT}))
     if done.returncode:
         raise LabError(f"a cold start failed: {prepare.last_line(done.stderr)}", "write the graphs again with 03")
     found = json.loads(done.stdout.splitlines()[-1])
@@ -113,7 +123,7 @@ def cold(job: dict) -> dict:
 def medians(rows: list[dict]) -> dict:
     """One row of several: the median of each stage, in s."""
     return {kind: {name: statistics.median(row[kind][name] for row in rows) for name in rows[0][kind]}
-            for kind in ("stages", "opening")}
+            for kind in ("stages", "opening", "unkept")}
 
 
 def tokens_alone(jobs: dict[str, dict], rounds: int, tokens: int) -> dict[str, dict[str, float]]:
@@ -199,7 +209,9 @@ def table(document: dict) -> str:
     lines = [f"| cold start, ms | {' | '.join(graphs)} |", "|---|" + "---|" * len(graphs)]
     for kind, mark in (("stages", ""), ("opening", "of that, each alone: ")):
         if kind == "opening":
-            lines.append(_row("**in all**", [sum(row["stages"].values()) for row in graphs.values()]))
+            lines += [_row("**in all**", [sum(row["stages"].values()) for row in graphs.values()]),
+                      _row("in all, where nothing was prepared by an earlier start",
+                           [sum(row["unkept"].values()) for row in graphs.values()])]
         lines += [_row(mark + name, [row[kind][name] for row in graphs.values()])
                   for name in next(iter(graphs.values()))[kind]]
     lines += ["", f"| a token, ms | {' | '.join(graphs)} |", "|---|" + "---|" * len(graphs)]

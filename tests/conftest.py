@@ -24,6 +24,7 @@ REFERENCES = ROOT / "media" / "references.json"
 os.environ.setdefault("WHISPER_LAB_TEST_WEIGHTS", os.environ.get("WHISPER_LAB_WEIGHTS") or str(ROOT / ".weights"))
 os.environ.setdefault("WHISPER_LAB_TEST_PACKAGE_INDEX", os.environ.get("WHISPER_LAB_PACKAGE_INDEX") or "auto")
 os.environ["WHISPER_LAB_WEIGHTS"] = str(ROOT / "tests" / "no-weights")
+os.environ["WHISPER_LAB_PREPARED"] = "no"  # tests/test_prepared.py has a place of its own
 os.environ["WHISPER_LAB_PACKAGE_INDEX"] = "never"
 
 OUT_OF_REACH = re.compile("does not answer|no answer within|it has no|=never forbids|has no pip")

@@ -331,7 +331,7 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
 
 
 def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
-    """A reader can follow it: no checkpoint, no export, no word errors, nothing that writes files."""
+    """A reader can follow it: no checkpoint, no export, no word errors."""
     clip = write_clip(tmp_path / "clip.wav", 2.4)
     done = python("""
         from whisper_lab import __main__
@@ -343,8 +343,8 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "batching", "chunking", "confidence", "console", "containers",
                       "decoding", "external_data", "features", "files", "flags", "languages", "loudness",
-                      "machine", "names", "onnx_whisper", "openvino", "precisions", "seals", "sessions",
-                      "short_windows", "silence", "sound_files", "tokenizer", "tokens", "transcribe", "transcripts"}
+                      "machine", "names", "onnx_whisper", "openvino", "precisions", "prepared", "seals",
+                      "sessions", "short_windows", "silence", "sound_files", "tokenizer", "tokens", "transcribe", "transcripts"}
 
 
 def test_the_command_is_called_by_its_name(call_script):

@@ -60,6 +60,16 @@ def test_the_report_and_the_file(nano):
     assert sorted(path.name for path in nano.folder.glob("*end_to_end*")) == [row["file"]]
 
 
+def test_a_graph_that_is_much_slower_than_its_pair_gets_a_warning(nano, tmp_path, monkeypatch, caplog):
+    """A kernel that prepares its weights in every turn of the loop writes the same text, seven times as slowly."""
+    monkeypatch.chdir(tmp_path)
+    row = json.loads((nano.place / "single.json").read_text())["graphs"][0]
+    for ratio, warned in ((1.1, False), (6.9, True), (None, False)):
+        caplog.clear()
+        graph.report(row | {"time_ratio": ratio}, "whisper-nano", "somewhere")
+        assert ("takes 6.9 times as long as the pair" in caplog.text) == warned
+
+
 def test_the_signature(nano, session):
     model = onnx.load(nano.path)
     onnx.checker.check_model(model, full_check=True)

@@ -207,6 +207,19 @@ def test_other_processes_are_noticed(monkeypatch):
     assert cores > 0.2 and busiest.endswith(" most")
 
 
+@pytest.mark.parametrize("stolen, share, warned", [(0.0, 0.0, False), (10.0, 0.083, True), (2.0, 0.018, False)])
+def test_time_that_the_host_gave_to_others_is_told(monkeypatch, stolen, share, warned):
+    run, told = module("run"), []
+    times = SimpleNamespace(user=50.0, nice=0.0, system=10.0, idle=100.0, steal=3.0)
+    now = SimpleNamespace(user=150.0, nice=0.0, system=20.0, idle=100.0, steal=3.0 + stolen)
+    monkeypatch.setattr(run.psutil, "cpu_times", lambda: now)
+    monkeypatch.setattr(run.console, "warn", told.append)
+    assert run.stolen_since(times) == share and bool(told) == warned
+    assert not warned or "8 % of the processor time" in told[0]
+    del now.steal, times.steal  # no virtual machine, or not Linux
+    assert run.stolen_since(times) == 0
+
+
 # The report -----------------------------------------------------------------------------------------------------------
 
 def kind(seconds: list[float], errors: int = 10, words: int = 100, loops: int = 0, **more) -> dict:

@@ -16,8 +16,11 @@ def time_spent():
 @pytest.fixture(scope="module")
 def measured(time_spent, nano_export, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spent")
-    assert time_spent.main(["--model", "nano", "--graphs", str(nano_export / "graphs"), "--rounds", "1", "--tokens",
-                            "5", "--output-dir", str(folder), "--quiet"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHISPER_LAB_PREPARED", str(folder / "prepared"))
+        assert time_spent.main(["--model", "nano", "--graphs", str(nano_export / "graphs"), "--rounds", "1",
+                                "--tokens", "5", "--output-dir", str(folder), "--quiet"]) == 0
+        assert len(list(folder.glob("prepared/*/"))) == 4  # two pairs
     return files.read_json(folder / "time-spent.json")
 
 
@@ -25,7 +28,7 @@ def test_stages_follow_each_other_and_each_takes_time(measured):
     for row in measured["graphs"].values():
         assert list(row["stages"])[0] == "Python" and list(row["stages"])[-1] == "the text"
         assert min(row["stages"].values()) > 0 and sum(row["stages"].values()) < 60
-        assert min(row["opening"].values()) > 0
+        assert min(row["opening"].values()) > 0 and list(row["unkept"]) == list(row["stages"])
 
 
 def test_the_operators_are_those_of_each_graph_and_take_no_longer_than_the_run(measured):
@@ -54,6 +57,6 @@ def test_the_first_runs_and_what_is_no_operator_do_not_count(time_spent, tmp_pat
 def test_the_table_has_every_stage_and_every_run(time_spent, measured):
     lines = time_spent.table(measured).splitlines()
     first = next(iter(measured["graphs"].values()))
-    rows = len(first["stages"]) + 1 + len(first["opening"]), len(first["token"]), 4
+    rows = len(first["stages"]) + 2 + len(first["opening"]), len(first["token"]), 4
     assert len(lines) == sum(2 + count + 1 for count in rows) + 1
     assert "**in all**" in "\n".join(lines) and "everything else" in lines[-3]

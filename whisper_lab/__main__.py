@@ -69,7 +69,7 @@ def open_runtime(args) -> OnnxWhisper:
     started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
     precision = precisions.choose(args.model_dir, name, args.precision, args.optimized, args.provider)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, args.optimized, shared_pool=True,
-                          verify=not args.no_verify, provider=args.provider)
+                          verify=not args.no_verify, provider=args.provider, keep=True)
     optimized = " optimized" if runtime.facts["optimized"] else ""
     console.note("graphs", f"{runtime.facts['model']} {precision}{optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, names, openvino, seals, sessions
+from whisper_lab import console, names, openvino, prepared, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokenizer import TABLE, Tokenizer
@@ -38,10 +38,11 @@ class OnnxWhisper:
 
     def __init__(self, folder: str | Path = names.MODEL_DIR, name: str = "whisper-nano", precision: str = "fp32",
                  threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True,
-                 provider: str = "cpu"):
+                 provider: str = "cpu", keep: bool = False):
         """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
         for this whole process, a little faster where nobody else in it uses onnxruntime; verify: refuse files that
-        have changed since 03 wrote them; provider: `openvino` takes the float32 encoder and runs it there.
+        have changed since 03 wrote them; provider: `openvino` takes the float32 encoder and runs it there; keep: what
+        onnxruntime prepares of the graphs, so that the next start takes less time (prepared.py).
 
         Raises LabError where a file is missing, cannot be read, has changed, or does not belong to the others, and
         where the provider is not installed.
@@ -52,13 +53,15 @@ class OnnxWhisper:
         self.command = sessions.export_command(folder, name, precision, optimized, provider)
         # Found first: without graphs the files beside them say nothing.
         paths = sessions.find_pair(folder, name, precision, optimized, provider)
-        checks = sessions.begin_checks(paths) if verify else {}  # hashed while the tokenizer is read
+        keeps = keep and verify and provider == "cpu"  # what does not run here is prepared elsewhere
+        kept = {part: prepared.find(path) for part, path in paths.items()} if keeps else {}
+        checks = sessions.begin_checks(paths, kept) if verify else {}  # hashed while the tokenizer is read
         files = names.runtime_folder(folder, name)
         if verify:
             seals.check_files(files, runtime_files(files), seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)
         encoder, decoder, self.facts = sessions.open_pair(folder, name, precision, optimized, threads, shared_pool,
-                                                          checks, provider)
+                                                          checks, provider, kept)
         sessions.check_runtime_files(self.facts, self.rules, self.spec, files, self.command)
         if self.tokenizer.lines not in (None, self.rules.vocab_size):  # the rest would be missing in the text
             raise LabError(f"{files / TABLE} has {console.count(self.tokenizer.lines, 'token')}, the model "

@@ -104,11 +104,13 @@ def _needs_seal(graph: Path) -> bool:
 class Check:
     """The check of one graph, running in a thread of its own; hashing releases Python's lock."""
 
-    def __init__(self, graph: Path):
+    def __init__(self, graph: Path, at_once: bool = True):
+        """at_once: begin now; else where someone waits for it."""
         self.graph = graph
         self._problem: str | Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        if at_once:
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -118,6 +120,8 @@ class Check:
 
     def require(self, command: str) -> None:
         """Wait for the result. Raises LabError where the content has changed; `command` writes the graph again."""
+        if self._thread.ident is None:
+            self._thread.start()
         self._thread.join()
         if isinstance(self._problem, LabError):
             raise external_data.cannot_open(self.graph, self._problem, command) from self._problem

@@ -3,12 +3,13 @@
 onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
+import contextlib
 import json
 import re
 import shlex
 from pathlib import Path
 
-from whisper_lab import console, external_data, machine, names, openvino, seals
+from whisper_lab import console, external_data, machine, names, openvino, prepared, seals
 from whisper_lab.console import LabError
 
 # The first onnxruntime that opens the graphs of a precision; benchmarks/OLD-RUNTIMES.md has what was tried. int4 and
@@ -20,11 +21,12 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, threads: int | None = None,
-              shared_pool: bool = False, checks: dict[str, seals.Check] | None = None, provider: str = "cpu"):
+              shared_pool: bool = False, checks: dict[str, seals.Check] | None = None, provider: str = "cpu",
+              kept: dict[str, prepared.Kept | None] | None = None):
     """Encoder and decoder session, and their metadata with values read from JSON: (encoder, decoder, facts).
 
     threads: None takes all cores; shared_pool: see session_options; checks: of `begin_checks`, {} to open what is
-    damaged; provider: as of OnnxWhisper.
+    damaged; provider: as of OnnxWhisper; kept: per part that is to be kept, what `prepared` has of it.
 
     Raises LabError where a graph is missing, cannot be read, is not as 03 wrote it, or where the two were not
     made together.
@@ -32,13 +34,18 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     paths = find_pair(folder, name, precision, optimized, provider)
     command = export_command(folder, name, precision, optimized, provider)
     check_version(f"{precision} optimized" if optimized else precision)
-    checks, sessions = begin_checks(paths) if checks is None else checks, {}
+    checks, sessions, kept = begin_checks(paths) if checks is None else checks, {}, kept or {}
     # First the one that takes more to open: meanwhile the other takes no room. OpenVINO compiles its own copy.
     for part in ("encoder", "decoder") if provider == "openvino" else ("decoder", "encoder"):
-        if part in checks:
-            checks[part].require(command)
         where = openvino.settings(threads) if (provider, part) == ("openvino", "encoder") else CPU
-        sessions[part] = _open(paths[part], session_options(part, threads, shared_pool), command, where)
+        session = kept[part].open(session_options(part, threads, shared_pool)) if kept.get(part) else None
+        if session is None:
+            if part in checks:
+                checks[part].require(command)
+            if part in kept:
+                session = _open_and_keep(paths[part], session_options(part, threads, shared_pool), command)
+            session = session or _open(paths[part], session_options(part, threads, shared_pool), command, where)
+        sessions[part] = session
         machine.give_back_memory()
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command, provider)
@@ -49,9 +56,9 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     return sessions["encoder"], sessions["decoder"], both
 
 
-def begin_checks(paths: dict[str, Path]) -> dict[str, seals.Check]:
-    """Start to compare the content of both graphs with their seals."""
-    return {part: seals.Check(path) for part, path in paths.items()}
+def begin_checks(paths: dict[str, Path], kept: dict[str, prepared.Kept | None] | None = None) -> dict[str, seals.Check]:
+    """Start to compare the content of both graphs with their seals; of what is kept only when it turns out unfit."""
+    return {part: seals.Check(path, at_once=not (kept or {}).get(part)) for part, path in paths.items()}
 
 
 def find_pair(folder: str | Path, name: str, precision: str, optimized: bool = False, provider: str = "cpu"
@@ -170,6 +177,13 @@ def _open(path: Path, options, command: str, providers: list = CPU):
         return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise _open_failure(path, str(error), command) from error
+
+
+def _open_and_keep(path: Path, options, command: str):
+    """The session, and what it was prepared to is kept; None where that fails, as on a full disk."""
+    with contextlib.suppress(LabError), prepared.writing(path, options):
+        return _open(path, options, command)
+    return None
 
 
 TOO_OLD = (  # what an onnxruntime says to a graph that is newer than itself

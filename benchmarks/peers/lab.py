@@ -23,7 +23,7 @@ def open_runtime(job: dict) -> OnnxWhisper:
     setting = job["setting"]
     return OnnxWhisper(job["artefact"], name_of(Path(job["checkpoint"])), setting["precision"], job["threads"],
                        setting.get("optimized", False), shared_pool=True,
-                       provider=setting.get("provider", "cpu"))
+                       provider=setting.get("provider", "cpu"), keep=True)
 
 
 class Lab:

@@ -163,7 +163,8 @@ class Listener:
         return self._opened[choice]
 
     def _open_graphs(self, choice: str):
-        runtime = OnnxWhisper(self.model_dir, self.graphs, choice.removeprefix(GRAPHS), self.threads)
+        runtime = OnnxWhisper(self.model_dir, self.graphs, choice.removeprefix(GRAPHS), self.threads,
+                              keep=True)
         return runtime, self.graphs + _warning(runtime.facts["random_weights"])
 
     def _open_pytorch(self):

@@ -141,7 +141,7 @@ def open_runtime(model: str | None, folder: str, wanted: str | None, threads: in
         problem = precisions.none_whole(Path(folder), name)
         raise LabError(problem.problem, f"leave out --model-dir, for PyTorch; or {problem.remedy} --alignment-heads")
     for precision in there:
-        runtime = OnnxWhisper(folder, name, precision, threads)
+        runtime = OnnxWhisper(folder, name, precision, threads, keep=True)
         if runtime.has_attention:
             console.note("graphs", f"{name} {precision}", "--precision asks for it" if wanted else
                          "the fastest here that can tell when a word was said")

@@ -17,7 +17,7 @@ def open_graphs(model: str | None, folder: str, precision: str | None, optimized
     """
     started, name = time.perf_counter(), names.chosen_name(model, folder)
     precision = precisions.choose(folder, name, precision, optimized, provider)
-    runtime = OnnxWhisper(folder, name, precision, threads, optimized, shared_pool=True, provider=provider)
+    runtime = OnnxWhisper(folder, name, precision, threads, optimized, shared_pool=True, provider=provider, keep=True)
     console.note("graphs", f"{name} {precision}{' optimized' * optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")
     confidence.tell_what_it_knows(name, language)
