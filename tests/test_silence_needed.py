@@ -1,12 +1,15 @@
 """How much silence a checkpoint needs: the rule, on a model that loops where it is given too little."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from whisper_lab import external_data
 from whisper_lab.decoding import Options, Result
-from whisper_lab.export import silence
+from whisper_lab.export import run, silence
 from whisper_lab.features import FeatureSpec
 
 SPEC = FeatureSpec(80, 400, 160, 16_000, 480_000)
@@ -91,3 +94,31 @@ def test_the_sounds_are_short_and_of_known_languages():
 def test_what_was_tried_is_said_without_a_negative_zero():
     said = str(silence.Trial(6.0, [], None, -0.0001, -0.001))
     assert said == "6 s: text less likely by 0.000 nats a token, its end by 0.00, 0 loops"
+
+
+# What an earlier export found -----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def earlier(nano_export, tmp_path) -> Path:
+    """A folder with a decoder that an earlier export wrote."""
+    shutil.copy(nano_export / "graphs" / "whisper-nano_decoder_int8.onnx", tmp_path)
+    return tmp_path
+
+
+def test_graphs_of_the_same_weights_are_believed(earlier, monkeypatch):
+    facts = external_data.metadata(earlier / "whisper-nano_decoder_int8.onnx")
+    monkeypatch.setattr(silence, "find", lambda *_: pytest.fail("the sounds were heard again"))
+    export = SimpleNamespace(settings=SimpleNamespace(output_dir=earlier, seed=0), facts=dict(facts))
+    run.Export.find_silence(export, {})
+    assert export.facts == facts and "as whisper-nano_decoder_int8.onnx says" in export.silence.reason
+
+
+@pytest.mark.parametrize("other", ["weights", "seed", "name", "damage", "no seal", "no graph"])
+def test_other_graphs_are_not(earlier, other):
+    path = earlier / "whisper-nano_decoder_int8.onnx"
+    facts, content = external_data.metadata(path), bytearray(path.read_bytes())
+    if other == "damage":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-1] if other == "no seal" else b"nothing" if other == "no graph" else content)
+    facts |= {"weights_sha256": "0" * 64} if other == "weights" else {"model": "whisper-x"} if other == "name" else {}
+    assert silence.known(earlier, facts, silence.method(1 if other == "seed" else 0)) is None

@@ -99,9 +99,14 @@ class Export:
         """How much silence the checkpoint needs behind a sound: printed, and into the metadata of all its graphs."""
         from whisper_lab.export import silence
 
-        self.silence = silence.find(fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights,
-                                    self.settings.threads, self.settings.seed)
-        self.facts["silence_s"] = json.dumps(self.silence.silence_s)
+        by = silence.method(self.settings.seed)
+        self.silence = silence.known(self.settings.output_dir, self.facts, by)
+        if self.silence:
+            silence.tell(self.silence)
+        else:
+            self.silence = silence.find(fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights,
+                                        self.settings.threads, self.settings.seed)
+        self.facts |= {"silence_s": json.dumps(self.silence.silence_s), "silence_by": by}
 
     def begin(self, precision: str, folder: Path, optimized: bool = False) -> dict[str, Path]:
         """Where the two graphs of a precision are made, below `folder`; the clock of the conversion starts."""
