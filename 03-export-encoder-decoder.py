@@ -218,9 +218,14 @@ def arguments(argv: list[str] | None):
                       help="linear layers to keep in float32, such as 'fc2'")
     more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
     more.add_argument("--layout", nargs="+", choices=["genai", "optimum", "sherpa"], default=[],
-                      help="also a folder for another runtime: onnxruntime-genai, optimum-onnx and transformers.js, "
-                           "sherpa-onnx")
-    return flags.parse(parser, argv)
+                      help="also a folder for onnxruntime-genai, optimum-onnx and transformers.js, or sherpa-onnx")
+    args = flags.parse(parser, argv)
+    makes_int8 = args.precision in ("int8", "all") or args.optimize or args.sensitivity
+    if (args.int8_exclude or args.reduce_range) and not makes_int8:
+        parser.error(f"--int8-exclude and --reduce-range are about int8, and {args.precision} is asked for")
+    if args.fp16_mode != "full" and args.precision not in ("fp16", "all"):
+        parser.error(f"--fp16-mode is about fp16, and {args.precision} is asked for")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -455,7 +455,8 @@ def test_128_mel_bins_as_in_large_v3(here):
 
 
 def test_wrong_usage_ends_with_2(run_script, tmp_path):
-    for arguments in (["--int8-exclude", "("], ["--precision", "int3"]):
+    for arguments in (["--int8-exclude", "("], ["--precision", "int3"], ["--int8-exclude", "fc2"],
+                      ["--precision", "fp16", "--reduce-range"], ["--precision", "int8", "--fp16-mode", "weights"]):
         done = run_script("03-export-encoder-decoder.py", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and "error:" in done.stderr
 
