@@ -159,6 +159,17 @@ def test_two_that_start_at_once(place, pair):
     assert [process.returncode for process in running] == [0, 0, 0] and entries(place) == BOTH
 
 
+def test_what_another_process_is_writing_is_not_written_too(place, pair):
+    target = prepared.entry(names.pair(pair, nano_pair.NAME, "int8")["encoder"])
+    place.mkdir()
+    with locks.folder(place, f"{prepared.HALF_MADE}{target.name}-"):
+        opened(pair)
+        assert entries(place) == BOTH[:1]
+    (place / f"{prepared.HALF_MADE}{target.name}-{locks.machine()}-abandon1{locks.SUFFIX}").mkdir()  # by a killed one
+    opened(pair)
+    assert entries(place) == BOTH and len(list(place.iterdir())) == 2
+
+
 def test_the_command_line_says_it_once(place, pair):
     command = [sys.executable, "-m", "whisper_lab", str(ROOT / "media" / "kitchen.wav"), "--model-dir", str(pair),
                "--precision", "int8"]

@@ -190,7 +190,11 @@ def _new_entry(graph: Path, stack: contextlib.ExitStack) -> Path | None:
         make_room(target.parent, size)
         if _bytes_of(target.parent) + size > MOST_BYTES or shutil.disk_usage(target.parent).free < size + ROOM:
             return None
-        folder = stack.enter_context(locks.folder(target.parent, HALF_MADE)) / "entry"
+        prefix = f"{HALF_MADE}{target.name}-"
+        locks.remove_abandoned(target.parent, prefix)
+        if any(target.parent.glob(f"{prefix}*")):
+            return None  # another process is at it: a class that starts at once writes one, not twenty
+        folder = stack.enter_context(locks.folder(target.parent, prefix)) / "entry"
         folder.mkdir()
         return folder
     except OSError:  # a home that cannot be written
