@@ -75,7 +75,8 @@ class Kept:
                 session = onnxruntime.InferenceSession(str(self.folder / GRAPH), options,
                                                        providers=["CPUExecutionProvider"], enable_fallback=0)
                 _let_go(self.folder / WEIGHTS)
-                os.utime(self.folder)  # when it was last opened
+                with contextlib.suppress(OSError):  # a home that cannot be written
+                    os.utime(self.folder)  # when it was last opened
                 return session
         shutil.rmtree(self.folder, ignore_errors=True)
         return None
@@ -173,8 +174,12 @@ def writing(graph: Path, options) -> Iterator[None]:
         with contextlib.suppress(OSError):  # another process was faster, or the disk is full
             files.write_json(folder / WHOLE, {name: checksum(folder / name) for name in (GRAPH, WEIGHTS)})
             os.replace(folder, entry(graph))
-            console.note("graphs", f"{graph.stem}: prepared for this processor",
-                         f"kept in {place()}, so that later starts take less time")
+
+
+def tell(graphs: list[Path]) -> None:
+    """A note where something is kept of graphs that were opened for the first time."""
+    if any(folder.exists() for graph in graphs if (folder := entry(graph))):
+        console.note("graphs", "prepared for this processor", f"kept in {place()}, so that later starts take less time")
 
 
 def _new_entry(graph: Path, stack: contextlib.ExitStack) -> Path | None:

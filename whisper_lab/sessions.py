@@ -47,6 +47,7 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
             session = session or _open(paths[part], session_options(part, threads, shared_pool), command, where)
         sessions[part] = session
         machine.give_back_memory()
+    prepared.tell([paths[part] for part, entry in kept.items() if entry is None])
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
     _check_together(facts, paths, command, provider)
     if checks and any(seals.sealed(path) is None for path in paths.values()):
