@@ -4,9 +4,11 @@ onnxruntime alone; neither torch nor transformers nor onnx is imported.
 """
 
 import contextlib
+import functools
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from whisper_lab import console, external_data, machine, names, openvino, prepared, seals
@@ -38,14 +40,10 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     # First the one that takes more to open: meanwhile the other takes no room. OpenVINO compiles its own copy.
     for part in ("encoder", "decoder") if provider == "openvino" else ("decoder", "encoder"):
         where = openvino.settings(threads) if (provider, part) == ("openvino", "encoder") else CPU
-        session = kept[part].open(session_options(part, threads, shared_pool)) if kept.get(part) else None
-        if session is None:
-            if part in checks:
-                checks[part].require(command)
-            if part in kept:
-                session = _open_and_keep(paths[part], session_options(part, threads, shared_pool), command)
-            session = session or _open(paths[part], session_options(part, threads, shared_pool), command, where)
-        sessions[part] = session
+        options = functools.partial(session_options, part, threads, shared_pool)
+        sessions[part] = kept[part].open(options()) if kept.get(part) else None
+        if sessions[part] is None:
+            sessions[part] = _open_checked(paths[part], options, command, where, checks.get(part), part in kept)
         machine.give_back_memory()
     prepared.tell([paths[part] for part, entry in kept.items() if entry is None])
     facts = {part: _facts(paths[part], sessions[part], part, command) for part in paths}
@@ -180,11 +178,16 @@ def _open(path: Path, options, command: str, providers: list = CPU):
         raise _open_failure(path, str(error), command) from error
 
 
-def _open_and_keep(path: Path, options, command: str):
-    """The session, and what it was prepared to is kept; None where that fails, as on a full disk."""
-    with contextlib.suppress(LabError), prepared.writing(path, options):
-        return _open(path, options, command)
-    return None
+def _open_checked(path: Path, new_options: Callable, command: str, providers: list, check: seals.Check | None,
+                  keep: bool):
+    """The session of a graph whose content was compared with its seal; keep: what it is prepared to as well."""
+    if check:
+        check.require(command)
+    if keep:
+        options = new_options()
+        with contextlib.suppress(LabError), prepared.writing(path, options):  # which may fail: a disk that is full
+            return _open(path, options, command)
+    return _open(path, new_options(), command, providers)
 
 
 TOO_OLD = (  # what an onnxruntime says to a graph that is newer than itself
