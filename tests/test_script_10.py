@@ -247,7 +247,7 @@ def test_a_missing_sound_and_a_missing_reference(call_script):
 class Graphs:
     """In the place of OnnxWhisper: int8 graphs cannot tell when a word was said, fp32 graphs can."""
 
-    def __init__(self, folder, name, precision, threads):
+    def __init__(self, folder, name, precision, threads, keep=False):
         self.has_attention, self.command = precision == "fp32", f"python 03 --precision {precision}"
         self.facts = {"random_weights": False}
 
