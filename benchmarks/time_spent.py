@@ -61,16 +61,15 @@ lap("the text")
 opening = dict(laps)
 paths = sessions.find_pair(job["folder"], job["name"], job["precision"], job["optimized"])
 laps.clear()
-for path in paths.values():
-    kept = prepared.entry(path)
-    [prepared.checksum(kept / name) for name in (prepared.GRAPH, prepared.WEIGHTS) if kept]
-lap("checksums of the graphs, beside other work")
 tokenizer.Tokenizer.from_folder(names.runtime_folder(job["folder"], job["name"]))
 lap("tokenizer")
 for part, path in paths.items():
     options, kept = sessions.session_options(part, None, True), prepared.find(path)
-    kept.open(options) if kept else onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    lap(f"{part}'s session")
+    if kept:
+        kept.open(options)
+    else:
+        onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    lap(f"{part}'s session, and its checksum")
 print(json.dumps({"stages": opening, "opening": laps, "text": text}))
 """
 

@@ -80,8 +80,7 @@ def test_what_is_damaged_is_made_again(place, pair, damage):
         graph.write_bytes(b"not a graph")
         files.write_json(whole, files.read_json(whole) | {prepared.GRAPH: prepared.checksum(graph)})
     assert all(np.array_equal(a, b) for a, b in zip(before, numbers(opened(pair)), strict=True))
-    if damage != "no sums":  # whose folder is there, and is left alone
-        assert entries(place) == BOTH and prepared.find(names.pair(pair, nano_pair.NAME, "int8")["decoder"])
+    assert entries(place) == BOTH and files.read_json(folder / prepared.WHOLE) == prepared.sums(folder)
 
 
 def test_a_graph_that_was_changed_is_refused_though_its_entry_is_whole(place, pair):

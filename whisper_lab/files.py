@@ -29,6 +29,16 @@ REMEDIES = {errno.EISDIR: "that is a folder: name a file in it, or another", err
 UMASK = _umask()  # read here, once, before there are threads: it belongs to the whole process
 
 
+def cache_folder(kind: str, variable: str) -> Path:
+    """Where this lab keeps what every clone of the project shares: `$variable`, else ~/.cache/whisper-onnx-lab/<kind>.
+
+    Whether or not it exists. Raises RuntimeError, as pathlib does, where this user has no home.
+    """
+    if named := os.environ.get(variable):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "whisper-onnx-lab" / kind
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is renamed to `path`, on any error removed.

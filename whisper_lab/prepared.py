@@ -2,7 +2,7 @@
 
 To open a graph onnxruntime copies its weights out of the file, folds constants and fuses nodes: much of a cold start,
 and twice the weights in memory for a moment. It can write what comes out, its weights in a file of their own, and that
-opens in half the time: nothing is left to fuse, and the weights are mapped, not copied
+opens in less time: nothing is left to fuse, and the weights are mapped, not copied
 (https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html, "offline mode"). So the first
 start writes it, and later ones of the same graph, onnxruntime and processor open that:
 
@@ -14,6 +14,7 @@ shortcut: what is missing, damaged or another user's is not opened, and the grap
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import os
@@ -38,14 +39,9 @@ BLOCK = 1 << 20  # bytes read at once
 
 def place() -> Path | None:
     """The folder of all entries, whether or not it exists; None: nothing is to be kept, or there is no home."""
-    named = os.environ.get(PLACE)
-    if named == NOT_KEPT:
-        return None
     try:
-        if named:
-            return Path(named).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "whisper-onnx-lab" / "prepared"
-    except RuntimeError:  # pathlib's way to say that this user has no home
+        return None if os.environ.get(PLACE) == NOT_KEPT else files.cache_folder("prepared", PLACE)
+    except RuntimeError:
         return None
 
 
@@ -54,15 +50,14 @@ def place() -> Path | None:
 class Kept:
     """An entry that is there; whether it is whole is found out in a thread, while onnxruntime is imported."""
 
-    def __init__(self, folder: Path, sums: dict[str, int]):
-        """sums: the CRC-32 of each file."""
-        self.folder, self._sums, self._is_whole = folder, sums, False
+    def __init__(self, folder: Path):
+        self.folder, self._is_whole = folder, False
         self._thread = threading.Thread(target=self._compare, daemon=True)
         self._thread.start()
 
     def _compare(self) -> None:
-        with contextlib.suppress(OSError):
-            self._is_whole = all(checksum(self.folder / name) == self._sums.get(name) for name in (GRAPH, WEIGHTS))
+        with contextlib.suppress(OSError, ValueError):
+            self._is_whole = files.read_json(self.folder / WHOLE) == sums(self.folder)
 
     def open(self, options):
         """Its session; None, and the entry is gone, where it is damaged or cannot be opened. options: changed."""
@@ -96,14 +91,11 @@ def _let_go(path: Path) -> None:
 def find(graph: Path) -> Kept | None:
     """What is kept of a graph; None where that is nothing, or not this user's."""
     folder = entry(graph)
-    if folder is None:
-        return None
     try:
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-            return None
-        return Kept(folder, dict(files.read_json(folder / WHOLE)))
-    except (OSError, ValueError, TypeError):
+        ours = folder and (not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid())
+    except OSError:  # it is not there
         return None
+    return Kept(folder) if ours else None
 
 
 def entry(graph: Path) -> Path | None:
@@ -125,6 +117,7 @@ def _files(graph: Path) -> list[os.stat_result]:
     return [graph.stat(), *([beside.stat()] if beside.exists() else [])]
 
 
+@functools.cache
 def _runtime() -> str | None:
     """Which onnxruntime is installed, without importing it: its Python says the version; builds differ in size."""
     spec = importlib.util.find_spec("onnxruntime")
@@ -136,6 +129,7 @@ def _runtime() -> str | None:
         return None
 
 
+@functools.cache
 def _processor() -> str | None:
     """What onnxruntime's choices depend on. NumPy asks the processor itself, which an emulator answers as well."""
     try:
@@ -143,6 +137,11 @@ def _processor() -> str | None:
     except ImportError:  # another NumPy: nothing is kept
         return None
     return f"{sorted(name for name, here in features.items() if here)} {machine.instruction_sets()}"
+
+
+def sums(folder: Path) -> dict[str, int]:
+    """The checksums of an entry's files. Raises OSError."""
+    return {name: checksum(folder / name) for name in (GRAPH, WEIGHTS)}
 
 
 def checksum(path: Path) -> int:
@@ -172,7 +171,7 @@ def writing(graph: Path, options) -> Iterator[None]:
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         yield
         with contextlib.suppress(OSError):  # another process was faster, or the disk is full
-            files.write_json(folder / WHOLE, {name: checksum(folder / name) for name in (GRAPH, WEIGHTS)})
+            files.write_json(folder / WHOLE, sums(folder))
             os.replace(folder, entry(graph))
 
 

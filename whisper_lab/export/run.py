@@ -100,12 +100,10 @@ class Export:
         from whisper_lab.export import silence
 
         by = silence.method(self.settings.seed)
-        self.silence = silence.known(self.settings.output_dir, self.facts, by)
-        if self.silence:
-            silence.tell(self.silence)
-        else:
-            self.silence = silence.find(fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights,
-                                        self.settings.threads, self.settings.seed)
+        self.silence = silence.known(self.settings.output_dir, self.facts, by) or silence.find(
+            fp32, self.runtime, self.checkpoint.name, not self.checkpoint.random_weights, self.settings.threads,
+            self.settings.seed)
+        silence.tell(self.silence)
         self.facts |= {"silence_s": json.dumps(self.silence.silence_s), "silence_by": by}
 
     def begin(self, precision: str, folder: Path, optimized: bool = False) -> dict[str, Path]:

@@ -37,6 +37,8 @@ SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said
 TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
 MOST_LOOPS = 0.03  # share of the sounds
+DECIDES = (Path(__file__), *(Path(confidence.__file__).with_name(f"{name}.py") for name in (
+    "confidence", "decoding", "features", "short_windows", "thinning")))  # what the answer follows from
 # Nats by which the whole window's text may be less likely in the shorter, a token, and its end; means over what is
 # understood. whisper-base: 0.046 and 0.23 with 1 s, 0.034 and 0.16 with 1.5 s, 0.027 and 0.10 with 2 s.
 LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
@@ -83,20 +85,15 @@ class Found:
 
 
 def find(pair: dict[str, Path], runtime, name: str, trained: bool, threads: int | None = None, seed: int = 0) -> Found:
-    """Ask the float32 graphs; runtime: whose token rules to use (TorchWhisper); name: the checkpoint's.
-
-    Says what it found.
-    """
+    """Ask the float32 graphs; runtime: whose token rules to use (TorchWhisper); name: the checkpoint's."""
     from whisper_lab.export.pair import open_runtime
 
     if not trained:
-        found = Found(None, "random weights: their texts cannot tell")
-    else:
-        graph = open_runtime(*pair.values(), threads=threads, like=runtime)
-        found = choose(graph, listen(graph, seed, name))
-        del graph
-        machine.give_back_memory()
-    tell(found)
+        return Found(None, "random weights: their texts cannot tell")
+    graph = open_runtime(*pair.values(), threads=threads, like=runtime)
+    found = choose(graph, listen(graph, seed, name))
+    del graph
+    machine.give_back_memory()
     return found
 
 
@@ -109,7 +106,7 @@ def tell(found: Found) -> None:
 def method(seed: int) -> str:
     """What an answer depends on beside the weights, as a digest: how it is found, the clips, the seed."""
     found = hashlib.sha256(str(seed).encode())
-    for path in (Path(__file__), *sorted(reference.MEDIA.glob("*.wav"))):
+    for path in (*DECIDES, *sorted(reference.MEDIA.glob("*.wav"))):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
 

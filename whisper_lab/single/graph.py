@@ -18,7 +18,7 @@ from whisper_lab.single.blocks import Block, typed
 STANDARD = {"", "ai.onnx"}  # domains of operators that every runtime has
 PART, SCHEMA = "end_to_end", "whisper-onnx-lab/single/1"
 REPORTS = Path("reports")
-SLOW = 1.5  # times the pair's time; whisper-base takes 0.9 to 1.1 in every precision
+SLOW = 1.5  # times the pair's time, from where on that is said
 
 
 def path_of(folder: str | Path, name: str, precision: str, given: str = "samples") -> Path:

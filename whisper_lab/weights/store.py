@@ -45,13 +45,10 @@ class Kept:
 def folder() -> Path:
     """The store's folder, whether or not it exists. Raises LabError where this user has no home."""
     try:
-        if named := os.environ.get(PLACE):
-            return Path(named).expanduser()
-        cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        return files.cache_folder("weights", PLACE)
     except RuntimeError as error:  # pathlib's way to say it
         raise LabError("this user has no home folder, where fetched weights are kept",
                        f"name a folder for them: export {PLACE}=FOLDER") from error
-    return Path(cache) / "whisper-onnx-lab" / "weights"
 
 
 def receipt(checkpoint: Path) -> dict:
