@@ -1,8 +1,8 @@
 """02-whisper-huggingface.py as a student runs it: what it prints, in which formats, and what it says to bad input."""
 
 import json
+import os
 import re
-import time
 
 import numpy as np
 import pytest
@@ -62,9 +62,9 @@ def test_default_output_and_notes(run_script, nano, clip, script):
 
 def test_help_in_under_a_second(run_script):
     run_script(SCRIPT, "--help")  # the first may have to write bytecode
-    started = time.perf_counter()
+    begin = os.times().children_user
     run = run_script(SCRIPT, "--help")
-    assert run.returncode == 0 and time.perf_counter() - started < 1
+    assert run.returncode == 0 and os.times().children_user - begin < 1
     everything = run_script(SCRIPT, "--help-all").stdout
     for flag in ("--model", "--language", "--threads", "--output-dir", "--json", "--quiet", "--task", "--timestamps",
                  "--device", "--format", "--reference", "--explain"):

@@ -288,10 +288,10 @@ def test_a_wav_in_the_pipe_is_refused(command):
     assert done.returncode == 1 and b"not raw samples" in done.stderr and done.stdout == b""
 
 
-def test_help_is_fast(run_script):
-    started = time.perf_counter()
+def test_help_in_under_a_second(run_script):
+    begin = os.times().children_user
     assert run_script(SCRIPT.name, "--help").returncode == 0
-    assert time.perf_counter() - started < 5  # a second on a machine that does nothing else
+    assert os.times().children_user - begin < 1
 
 
 @pytest.mark.parametrize("links", [True, False])
