@@ -88,10 +88,12 @@ def generate(whisper: Whisper, recording, window, features, heard):
         found = decoding.detect_language(whisper.runtime, heard, 1)[0]
         language, probability = max(found.items(), key=lambda pair: pair[1])
     prompt, attempts = rules.prompt(language, options.task, options.timestamps, recording.before), []
-    for search in decoding.tries(options):
+    for search in (searches := decoding.tries(options)):
         if attempts and decoding.is_enough(attempts[-1], search, rules):
             break
         settings = generate_settings(whisper, search, language, recording.before)
+        if search is not searches[-1]:
+            settings["stopping_criteria"] = whisper.runtime.leave_loops(search.compression_ratio_threshold)
         sequence = generate_once(whisper, window, features, heard, settings, options.seed)
         tokens = rules.answer(sequence)  # without the prompt and <|endoftext|>
         attempts.append(decoding.rate(whisper.runtime, heard, prompt, tokens, search))

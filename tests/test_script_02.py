@@ -142,6 +142,20 @@ def test_text_that_looks_wrong_is_decoded_again(script, clip, monkeypatch):
     assert tried == [(1, 0.0)]
 
 
+@pytest.mark.parametrize("options", [(), ("--beams", "3"), ("--api", "pipeline")])
+def test_a_text_that_goes_round_is_left_where_another_search_follows(script, monkeypatch, options):
+    """It would be written until there is no room left, to be thrown away; the last is written to its end."""
+    from whisper_lab import decoding
+
+    lengths, rate = [], decoding.rate
+    monkeypatch.setattr(decoding, "rate", lambda *args: lengths.append(len(args[3])) or rate(*args))
+    monkeypatch.setattr(decoding, "FALLBACK_TEMPERATURES", (0.0, 0.2))
+    monkeypatch.setattr(decoding, "goes_round", lambda tokens: len(tokens) >= 8)
+    monkeypatch.setattr(decoding, "compression_ratio", lambda text: 3.0)
+    assert script("media/digits.wav", "--quiet", "--language", "en", *options)[0] == 0
+    assert lengths[:-1] and set(lengths[:-1]) == {8} and lengths[-1] > 8
+
+
 def test_the_sound_file_format_does_not_matter(script, clip, tmp_path):
     """The same samples as 16, 24 and 32 bit, float, FLAC, stereo and 5.1: the same text."""
     samples = soundfile.read(clip)[0]

@@ -275,7 +275,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     """One pass at one temperature. prompts: int64 [audio, length]; given: what every answer begins with; leave: texts
     that go round in a loop are left where they are."""
     rules, temperature = runtime.rules, options.temperatures[0]
-    looped = functools.partial(_is_lost, runtime, options.compression_ratio_threshold if leave else None)
+    looped = functools.partial(is_lost, runtime, options.compression_ratio_threshold if leave else None)
     audios, length = prompts.shape
     given = given[:rules.max_positions - length - 1]
     logits, cache = runtime.step(np.concatenate([prompts, np.tile(np.array(given, np.int64), (audios, 1))], axis=1),
@@ -299,7 +299,7 @@ def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options,
     return results
 
 
-def _is_lost(runtime: Runtime, threshold: float | None, tokens: list[int]) -> bool:
+def is_lost(runtime: Runtime, threshold: float | None, tokens: list[int]) -> bool:
     """Whether a text that is being written goes round, and so much that its compression ratio says so by now."""
     if threshold is None or len(tokens) % LOOKED or not goes_round(runtime.rules.text_tokens(tokens)):
         return False

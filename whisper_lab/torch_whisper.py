@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import console
+from whisper_lab import console, decoding
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokenizer import Tokenizer
@@ -52,6 +52,18 @@ class TorchWhisper:
         if {"is_multilingual", "lang_to_id"} & {*missing}:
             console.note("generation settings", "languages, tasks and timestamps from the tokenizer",
                          f"generation_config.json has no {', '.join(missing)}")
+
+    def leave_loops(self, threshold: float | None):
+        """What makes model.generate leave a text that goes round, where another search follows (decoding.is_lost)."""
+        import torch
+        from transformers import StoppingCriteriaList
+
+        def lost(sequences, scores, **kwargs):
+            """int64 [batch, tokens] -> bool [batch]."""
+            return torch.tensor([decoding.is_lost(self, threshold, self.rules.answer(row)) for row in sequences.tolist()],
+                                device=sequences.device)
+
+        return StoppingCriteriaList([lost])
 
     @classmethod
     def load(cls, checkpoint, **kwargs) -> "TorchWhisper":
