@@ -60,7 +60,8 @@ class TorchWhisper:
 
         def lost(sequences, scores, **kwargs):
             """int64 [batch, tokens] -> bool [batch]."""
-            return torch.tensor([decoding.is_lost(self, threshold, self.rules.answer(row)) for row in sequences.tolist()],
+            answers = map(self.rules.answer, sequences.tolist())
+            return torch.tensor([decoding.is_lost(self, threshold, answer) for answer in answers],
                                 device=sequences.device)
 
         return StoppingCriteriaList([lost])
