@@ -21,6 +21,7 @@ them. classroom_report.py makes the table and the advice of workbook/instructors
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -39,7 +40,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 import classroom_report  # noqa: E402
-import run  # noqa: E402
+import idle  # noqa: E402
 from classroom_report import RESERVE, WAYS  # noqa: E402
 
 from whisper_lab import audio, checkpoints, console, files, flags, machine, names, sessions  # noqa: E402
@@ -63,15 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         raise LabError("this system does not say what processes share", "measure on Linux, 4.14 or newer")
     sessions.find_pair(args.model_dir, names.name_for(args.model), args.precision)
     checkpoints.resolve(args.model)  # fetched now, not by twenty at once
-    load = run.settled_load(args.anyway)
-    others, started = run.refuse_busy(load, args.anyway, "python benchmarks/classroom.py"), time.monotonic()
-    rows: list[dict] = []
+    load = idle.settled_load(args.anyway)
+    others = idle.refuse_busy(load, "python benchmarks/classroom.py", args.anyway)
+    started, rows, host = time.monotonic(), [], idle.Host()
     for students in args.students:
         for way in args.only:
-            rows.append(row := measure(way, students, args, rows))
+            rows.append(row := host.quiet(functools.partial(measure, way, students, args, rows)))
             console.note(way, console.count(row["started"], "student"), f"the last text after {row['all_s']} s")
     document = {"schema": SCHEMA, "machine": machine.card(args.threads), "load_before": round(load, 2),
-                "others_cores": others, "duration_s": round(time.monotonic() - started),
+                "others_cores": others, **host.facts(), "duration_s": round(time.monotonic() - started),
                 "model": names.name_for(args.model), "precision": args.precision, "page_threads": args.page_threads,
                 "clip": {"file": Path(args.clip).name, "seconds": round(audio.load(args.clip).duration, 2)},
                 "reserve_bytes": RESERVE, "rows": rows}

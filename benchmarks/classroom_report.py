@@ -4,8 +4,14 @@ Every number of the advice is calculated from the measurements by a formula that
 """
 
 import math
+import sys
+from pathlib import Path
 
-from whisper_lab import console, machine
+sys.path[:0] = [str(HERE := Path(__file__).resolve().parent), str(HERE.parent)]
+
+import idle  # noqa: E402
+
+from whisper_lab import console, machine  # noqa: E402
 
 WAYS = {"02": "a process of 02 each, PyTorch", "runtime": "a process of the runtime each",
         "page": "one page of 01 for all"}
@@ -13,7 +19,6 @@ CLASS = 20  # students
 RESERVE = 1_500_000_000  # bytes that a class has to leave to the rest of the system
 WAIT_S = 30  # how long a class may wait for its last text
 SOLD = (2, 4, 8, 16, 32, 64, 128, 256, 512)  # GiB of memory that servers come with
-BUSY_CORES = 0.25  # more than that taken by others, as run.py has it: times are too long
 
 
 def document(measured: dict) -> str:
@@ -65,8 +70,9 @@ def described(document: dict) -> str:
     clip, threads = document["clip"], console.count(document["page_threads"], "thread")
     text = (f"{document['model']}, {clip['file']} ({clip['seconds']:.1f} s of sound), {document['precision']} graphs "
             f"for the runtime and the page, which has {threads}; all begin at the same moment, with files that the "
-            f"system has in its cache. Measured on {machine.one_line(document['machine'])}.")
-    if document["others_cores"] > BUSY_CORES or document["load_before"] > 1:
+            f"system has in its cache. Measured on {machine.one_line(document['machine'])}"
+            f"{idle.in_words(document)}.")
+    if document["others_cores"] > idle.BUSY_CORES or document["load_before"] > idle.BUSY_LOAD:
         text += (f" **The machine was busy** (load {document['load_before']:.1f}, other processes took "
                  f"{document['others_cores']:.1f} cores): times are too long, and what was available moved by itself. "
                  "PSS, RSS and processor seconds are the processes' own.")

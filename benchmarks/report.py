@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import idle  # noqa: E402
 import speech_report  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
@@ -50,8 +51,7 @@ def markdown(document: dict) -> str:
         f"{document['duration_s'] / 60:.0f} minutes.", "",
         machine.one_line(document["machine"]) + f"; load before the start {document['load_before']}"
         + (f", other processes took {others:.2f} cores" if (others := document.get("others_cores")) else "")
-        + (f", the host of the virtual machine {100 * stolen:.1f} % of the time" if (stolen := document.get("stolen"))
-           else "") + ".", "",
+        + idle.in_words(document) + ".", "",
         *table(document["peers"], found, bool(document.get("opened_before"))), "", *agreement(found, random), "",
         "### Goals", "",
         "Set before anything was measured here, from a trial on two cores of a Xeon with AVX512-VNNI and AMX.",

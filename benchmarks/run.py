@@ -7,11 +7,12 @@
 Each measurement is a fresh process. The peers take turns, round after round, so that a machine that slows down slows
 all of them. First they hear short clips, a long recording, and one clip from a cold start; the word errors of each
 are beside its time (speech.py). Then all write the same number of tokens: the end token is forbidden, and the tokens
-of the float32 peers must be the same. It refuses to run beside other work.
+of the float32 peers must be the same. It refuses to run beside other work, and measures again
+what the host of a virtual machine disturbed (idle.py).
 """
 
 import argparse
-import contextlib
+import functools
 import json
 import os
 import re
@@ -21,12 +22,11 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
-
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import corpora  # noqa: E402
+import idle  # noqa: E402
 import prepare  # noqa: E402
 import report  # noqa: E402
 import scoring  # noqa: E402
@@ -34,18 +34,14 @@ import speech  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 
 from whisper_lab import checkpoints, console, files, flags, machine  # noqa: E402
-from whisper_lab.console import LabError  # noqa: E402
 
 TIMEOUT = 600  # s for one process; the slowest peer needs 10 on two idle cores
 SECONDS = 30  # of sound: one window of the published models
 TOKENS = "tokens"  # the part of the benchmark in which every peer writes as many; speech.PARTS are the others
 ALL = (TOKENS, *speech.PARTS)
+COMMAND = "python benchmarks/run.py"
 # Of --minutes, when each part has to be over: no further round of it begins that would not fit.
 SHARES = {"clips": 0.42, "cold": 0.52, "long": 0.84, TOKENS: 1.0}
-BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
-WATCHED = 3  # s
-STOLEN = 0.05  # of the processor time; from there on the times mean little
-SETTLING = 180  # s that a load may take to come down, which is a mean of the last minutes
 
 
 @dataclass(frozen=True)
@@ -103,25 +99,24 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
     prepare.compile_modules()
-    load = settled_load(args.anyway)
-    refuse_busy(load, args.anyway)
+    load = idle.settled_load(args.anyway)
+    idle.refuse_busy(load, COMMAND, args.anyway)
     source, random_weights = checkpoint(args)
     clip = write_clip(prepare.WORK / "clip.wav")
     works = None if random_weights else speech.choose(corpora.read(args.corpus)[0], prepare.WORK / "sounds")
     chosen = [peer for peer in PEERS if re.search(args.only, peer.name)]
     rows = {peer.name: {**asdict(peer), "runs": []} for peer in chosen}
     ready = [job for peer in chosen if (job := job_of(peer, source, clip, args, rows[peer.name]))]
-    others = refuse_busy(None, args.anyway)
-    began, before = time.monotonic(), psutil.cpu_times()
+    others, host = idle.refuse_busy(None, COMMAND, args.anyway), idle.Host()
+    began = time.monotonic()
     limits, heard = measure_limits(args.threads), {}
     if works:  # random weights have nothing to say about speech
-        heard = {"speech": hear(works, source, ready, args)}
+        heard = {"speech": hear(works, source, ready, args, host)}
     rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,
-                          began + 60 * args.minutes)
+                          began + 60 * args.minutes, host)
     document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
-                "load_before": round(load, 2), "others_cores": others, "stolen": stolen_since(before),
-                "duration_s": round(time.monotonic() - began), "opened_before": True,
-                "limits": limits,
+                "load_before": round(load, 2), "others_cores": others, **host.facts(),
+                "duration_s": round(time.monotonic() - began), "opened_before": True, "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
                 "graph_bytes": graph_sizes(source), "peers": list(rows.values()),
@@ -133,86 +128,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespace) -> dict:
+def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespace, host: idle.Host) -> dict:
     """Every system on speech: what it was, rounds of each part, results."""
     scorer = scoring.Scorer(source)
-    heard = speech.Speech(works, scorer, args.threads, prepare.WORK)
+    heard = speech.Speech(works, scorer, args.threads, prepare.WORK, host)
     heard.measure(ready, args.rounds, {part: args.minutes * SHARES[part] for part in speech.PARTS})
     return {"works": works.describe(scorer), "rounds": heard.finished, "systems": heard.results()}
 
 
-def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: float) -> int:
+def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: float, host: idle.Host) -> int:
     """Rounds of the part with a given number of tokens, as Speech.measure makes them; returns their number."""
     for number in range(rounds):
         began = time.monotonic()
         now = [(peer, job) for peer, job in turns if not number or TOKENS not in peer.once]
         for peer, job in console.progress(now, description=f"tokens, round {number + 1}", unit="process"):
-            measure(peer, job, rows[peer.name])
+            measure(peer, job, rows[peer.name], host)
         if 2 * time.monotonic() - began > deadline:
             break
     console.note(TOKENS, console.count(number + 1, "round"), "of fresh processes, in turn")
     return number + 1
-
-
-def settled_load(anyway: bool) -> float:
-    """The load, waited for while it comes down: where no process is at work it only tells what was done before."""
-    load = os.getloadavg()[0]
-    for turn in range(SETTLING // WATCHED):
-        if anyway or load <= BUSY_LOAD or busy_cores()[0] > BUSY_CORES:
-            break
-        if not turn:
-            console.note("waiting", f"until the load of {load:.1f} is down", "nothing else is at work now")
-        load = os.getloadavg()[0]
-    return load
-
-
-def refuse_busy(load: float | None, anyway: bool, command: str = "python benchmarks/run.py") -> float:
-    """Processor cores that other processes take now. Raises LabError where that, or the load, is no idle machine.
-
-    load: None where this program's own preparations were the load of the last minute. anyway: a warning in place of
-    the error; command: what is being run, for the remedy.
-    """
-    others, busiest = busy_cores()
-    if (load or 0) <= BUSY_LOAD and others <= BUSY_CORES:
-        return others
-    found = [f"load {load:.1f}"] if load is not None else []
-    found.append(f"other processes take {others:.1f} of {console.count(os.cpu_count(), 'core')}{busiest}")
-    problem = f"the machine is busy ({', '.join(found)}): times would be too long, and uneven"
-    if not anyway:
-        raise LabError(problem, f"wait until it is idle; or measure all the same: {command} --anyway")
-    console.warn(problem)
-    return others
-
-
-def busy_cores() -> tuple[float, str]:
-    """Cores that other processes take for WATCHED s, and the busiest of them, in words."""
-    known = {one.pid: one for one in psutil.process_iter()}
-    for one in known.values():
-        with contextlib.suppress(psutil.Error):
-            one.cpu_percent()
-    psutil.cpu_percent()
-    time.sleep(WATCHED)
-    cores = psutil.cpu_percent() / 100 * os.cpu_count()
-    shares: dict[str, float] = {}
-    for one in known.values():
-        with contextlib.suppress(psutil.Error):
-            shares[one.name()] = shares.get(one.name(), 0) + one.cpu_percent()
-    name = max(shares, key=shares.get, default="")
-    return round(cores, 2), f", {console.plain(name, one_line=True)} most" if shares.get(name) else ""
-
-
-def stolen_since(before) -> float:
-    """The part of the processor time wanted since `before` (psutil.cpu_times()) that the host of this virtual machine
-    gave to others, with a warning where that is much: nothing shows it before there is work. 0 where nobody counts it.
-    """
-    now = psutil.cpu_times()
-    taken, had = (sum(getattr(now, name, 0) - getattr(before, name, 0) for name in names)
-                  for names in (("steal",), ("user", "nice", "system")))
-    share = taken / (taken + had) if taken + had else 0.0
-    if share > STOLEN:
-        console.warn(f"this machine's host gave {100 * share:.0f} % of the processor time to others: the times are too "
-                     "long, and uneven; measure again when it is quieter")
-    return round(share, 3)
 
 
 def checkpoint(args: argparse.Namespace) -> tuple[Path, bool]:
@@ -238,20 +172,24 @@ def job_of(peer: Peer, source: Path, clip: Path, args, row: dict) -> tuple[Peer,
                   "setting": peer.setting, "threads": args.threads, "tokens": args.tokens, "repeats": args.repeats}
 
 
-def measure(peer: Peer, job: dict, row: dict) -> None:
-    """One fresh process; its line of JSON, or the reason why there is none, goes into the row."""
-    command = [job["python"], str(HERE / "peers" / peer.script)]
-    told = {key: value for key, value in job.items() if key != "python"} | {"started": time.time()}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
+def measure(peer: Peer, job: dict, row: dict, host: idle.Host) -> None:
+    """Count tokens in a fresh process; what it says, or the reason why it says nothing, goes into the row."""
     try:
-        done = subprocess.run([*command, json.dumps(told)], capture_output=True, text=True, timeout=TIMEOUT,
-                              env=environment)
-        if done.returncode:
-            raise ValueError(f"exit status {done.returncode}: {prepare.last_line(done.stderr)}")
-        row["runs"].append(json.loads(done.stdout.strip().splitlines()[-1]))
+        row["runs"].append(host.quiet(functools.partial(count, peer, job)))
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         row["reason"] = str(error) if isinstance(error, ValueError) else f"no result within {TIMEOUT} s"
         console.warn(f"{peer.name}: {row['reason']}")
+
+
+def count(peer: Peer, job: dict) -> dict:
+    """The line of JSON of a peer's process. Raises ValueError, with its last line, where it fails."""
+    command = [job["python"], str(HERE / "peers" / peer.script)]
+    told = {key: value for key, value in job.items() if key != "python"} | {"started": time.time()}
+    done = subprocess.run([*command, json.dumps(told)], capture_output=True, text=True, timeout=TIMEOUT,
+                          env={**os.environ, "OMP_NUM_THREADS": str(job["threads"])})
+    if done.returncode:
+        raise ValueError(f"exit status {done.returncode}: {prepare.last_line(done.stderr)}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def measure_limits(threads: int) -> dict:

@@ -8,6 +8,7 @@ recording: the system's own way through it, greedy. Cold: a process from its sta
 memory that it held. The words are counted as benchmarks/accuracy.py counts them.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import corpora
+import idle
 import prepare
 import scoring
 
@@ -122,9 +124,10 @@ def join(paths: list[Path], path: Path) -> None:
 class Speech:
     """The systems that are measured, and what came out: `rows`, by name."""
 
-    def __init__(self, works: Works, scorer: scoring.Scorer, threads: int, folder: Path):
+    def __init__(self, works: Works, scorer: scoring.Scorer, threads: int, folder: Path, host: idle.Host):
         """folder: where the list of clips is written that a process reads."""
-        self.works, self.scorer, self.threads, self.rows, self.finished = works, scorer, threads, {}, {}
+        self.works, self.scorer, self.threads, self.host = works, scorer, threads, host
+        self.rows, self.finished = {}, {}
         self.lists = {part: folder / f"speech-{part}.json" for part in PARTS}
         for part, path in self.lists.items():
             files.write_json(path, [sound.told(part) for sound in getattr(works, part)])
@@ -154,7 +157,7 @@ class Speech:
         """One fresh process of a system on one part; what it says goes into its row."""
         row = self.rows.setdefault(peer.name, {"reasons": {}, "heard": {}})
         try:
-            lines = run(peer, job, self.lists[part], part, self.threads)
+            lines = self.host.quiet(functools.partial(run, peer, job, self.lists[part], part, self.threads))
             heard = {line["clip"]: line for line in lines if "clip" in line}
             if missing := [one.clip.id for one in getattr(self.works, part) if one.clip.id not in heard]:
                 raise ValueError(f"{len(missing)} clips without an answer")

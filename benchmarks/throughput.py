@@ -11,6 +11,7 @@ errors of the same settings are what benchmarks/accuracy.py counts.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -25,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import corpora  # noqa: E402
+import idle  # noqa: E402
 import prepare  # noqa: E402
 
 from whisper_lab import audio, console, files, flags, machine  # noqa: E402
@@ -51,9 +53,11 @@ def main(argv: list[str] | None = None) -> int:
               "name": checkpoint.name, "wav": str(recordings[minutes])}
              for minutes in args.minutes for threads in args.threads for size in args.batch_sizes for graphs in GRAPHS
              if threads == max(args.threads) or size in (min(args.batch_sizes), args.default)]
-    rows = [in_a_process(cell) for _ in range(args.rounds)
+    host = idle.Host()
+    rows = [host.quiet(functools.partial(in_a_process, cell)) for _ in range(args.rounds)
             for cell in console.progress(cells, description="measuring", unit="process")]
     document = {"schema": SCHEMA, "machine": machine.card(max(args.threads)), "load_before": round(load, 2),
+                **host.facts(),
                 "duration_s": round(time.time() - started), "model": checkpoint.name,
                 "corpus": Path(args.corpus).resolve().name,
                 "settings": {"rounds": args.rounds, "seed": args.seed, "default_batch_size": args.default},
@@ -154,7 +158,8 @@ def table(document: dict) -> str:
     return "\n".join([*lines, "", f"{document['model']}, recordings made of the English clips of {document['corpus']}; "
                       f"{console.count(document['settings']['rounds'], 'round')} of fresh processes; peak memory holds "
                       "the samples, 3.8 MB a minute. Measured on "
-                      f"{machine.one_line(document['machine'])}; load before the start {document['load_before']}."])
+                      f"{machine.one_line(document['machine'])}; load before the start {document['load_before']}"
+                      f"{idle.in_words(document)}."])
 
 
 COLOURS = {"int8": "#6f42c1", "int8 optimized": "#0969da"}

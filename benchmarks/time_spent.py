@@ -11,6 +11,7 @@ is there already (whisper_lab/prepared.py); one row says what opening them takes
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -25,6 +26,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import idle  # noqa: E402
 import prepare  # noqa: E402
 
 from whisper_lab import audio, console, files, flags, machine, prepared  # noqa: E402
@@ -86,12 +88,15 @@ def main(argv: list[str] | None = None) -> int:
             for name, (precision, optimized) in GRAPHS.items()}
     for one in jobs.values():
         cold(one)  # the first start here, which keeps what was prepared; on the disk's side, too, it is the first
-    colds = [(name, cold(one) | {"unkept": cold(one, kept=False)["stages"]})
+    host = idle.Host()
+    colds = [(name, host.quiet(functools.partial(cold, one))
+              | {"unkept": host.quiet(functools.partial(cold, one, kept=False))["stages"]})
              for _ in range(args.rounds) for name, one in jobs.items()]
-    alone = tokens_alone(jobs, args.rounds, args.tokens)
+    alone = host.quiet(functools.partial(tokens_alone, jobs, args.rounds, args.tokens))
     rows = {name: {"operators": operators(one, args.tokens), "token": alone[name],
                    **medians([found for other, found in colds if other == name])} for name, one in jobs.items()}
     document = {"schema": SCHEMA, "machine": machine.card(job["threads"]), "load_before": round(load, 2),
+                **host.facts(),
                 "duration_s": round(time.time() - started), "model": checkpoint.name,
                 "clip_s": round(audio.load(args.clip).duration, 2), "settings": {"rounds": args.rounds,
                                                                                 "tokens": args.tokens}, "graphs": rows}
@@ -229,7 +234,7 @@ def table(document: dict) -> str:
                       f"{document['clip_s']:g} s; a token: medians of {settings['rounds']} x {settings['tokens']}, the "
                       f"pairs in turn; operators: {WINDOWS} windows and {settings['tokens']} tokens, "
                       "onnxruntime's profiler on, which makes a token take longer. Load before the start "
-                      f"{document['load_before']}. "
+                      f"{document['load_before']}{idle.in_words(document)}. "
                       f"{machine.one_line(document['machine'])}."])
 
 

@@ -163,7 +163,7 @@ def test_this_lab_and_transformers_write_the_same_forced_tokens(job):
     for peer in (run.PEERS[0], next(peer for peer in run.PEERS if peer.name == "transformers fp32")):
         rows.append({"runs": [], "reason": ""})
         before = time.time()
-        run.measure(peer, job | {"setting": peer.setting}, rows[-1])
+        run.measure(peer, job | {"setting": peer.setting}, rows[-1], module("idle").Host())
         assert rows[-1]["reason"] == "" and 0 < rows[-1]["runs"][0]["cold_s"] < time.time() - before
     lab, transformers = (row["runs"][0] for row in rows)
     assert lab["tokens"] == transformers["tokens"] and len(lab["tokens"]) == 9
@@ -173,7 +173,7 @@ def test_this_lab_and_transformers_write_the_same_forced_tokens(job):
 
 def test_a_process_that_fails_leaves_a_reason(job):
     run, found = module("run"), {"runs": [], "reason": ""}
-    run.measure(run.PEERS[0], job | {"artefact": "/nowhere"}, found)
+    run.measure(run.PEERS[0], job | {"artefact": "/nowhere"}, found, module("idle").Host())
     assert found["runs"] == [] and "there is no encoder /nowhere" in found["reason"]
 
 

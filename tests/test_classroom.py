@@ -57,7 +57,7 @@ def test_without_graphs_it_says_how_to_make_them(classroom, tmp_path):
 
 
 def test_a_busy_machine_is_refused_with_its_own_command(classroom, nano_export, monkeypatch):
-    monkeypatch.setattr(classroom.run, "busy_cores", lambda: (1.0, ", other most"))
+    monkeypatch.setattr(classroom.idle, "busy_cores", lambda: (1.0, ", other most"))
     with pytest.raises(LabError, match="the machine is busy") as raised:
         classroom.main(["--model", "nano", "--model-dir", str(nano_export / "graphs"), "--quiet"])
     assert raised.value.remedy.endswith("python benchmarks/classroom.py --anyway")

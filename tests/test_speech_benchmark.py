@@ -1,7 +1,6 @@
 """The part of the benchmark on speech: which clips it takes, whose turn it is, what it makes of the answers."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +92,7 @@ def turns(tmp_path, monkeypatch):
                                             "peak_rss_bytes": 10} for line in lines]))(peer, part)
         monkeypatch.setattr(speech, "run", answered)
         made = speech.Speech(works, lambda clip, text: SimpleNamespace(
-            words=2, errors=2 - len(text.split()), loops=0), 1, tmp_path)
+            words=2, errors=2 - len(text.split()), loops=0), 1, tmp_path, module("idle").Host())
         made.asked = asked
         made.measure([(run.Peer(name, "x.py", **how), {}) for name, how in peers.items()], rounds,
                      dict.fromkeys(speech.PARTS, minutes))
@@ -151,73 +150,6 @@ def test_a_process_that_fails_says_its_last_line(tmp_path):
     peer = module("run").Peer("x", "nowhere.py")
     with pytest.raises(ValueError, match=r"exit status 2: .*nowhere\.py"):
         speech.run(peer, {"python": sys.executable, "checkpoint": "", "artefact": ""}, tmp_path, "clips", 1)
-
-
-# A busy machine -------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("load, others, said", [
-    (4.0, 0.0, "load 4.0, other processes take 0.0 of"), (0.1, 1.5, "load 0.1, other processes take 1.5 of"),
-    (None, 1.5, "(other processes take 1.5 of")])
-def test_it_refuses_a_busy_machine(monkeypatch, load, others, said):
-    run, warned = module("run"), []
-    monkeypatch.setattr(run.console, "warn", warned.append)
-    monkeypatch.setattr(run, "busy_cores", lambda: (others, ", python most"))
-    with pytest.raises(LabError, match="the machine is busy") as caught:
-        run.refuse_busy(load, anyway=False)
-    assert said in caught.value.problem and caught.value.remedy.endswith("run.py --anyway")
-    assert run.refuse_busy(load, anyway=True) == others
-    assert warned == [caught.value.problem]
-
-
-@pytest.mark.parametrize("loads, others, anyway, found, watched", [
-    ([3.0, 2.0, 0.9], 0.0, False, 0.9, 2), ([3.0, 2.0], 0.0, True, 3.0, 0), ([3.0, 2.0], 1.5, False, 3.0, 1),
-    ([0.4], 0.0, False, 0.4, 0)])
-def test_it_waits_for_what_is_over(monkeypatch, loads, others, anyway, found, watched):
-    """The load is a mean of the last minute: after another measurement it is high, and nothing is at work."""
-    run, asked, following = module("run"), [], iter(loads)
-    monkeypatch.setattr(run, "busy_cores", lambda: asked.append(1) or (others, ""))
-    monkeypatch.setattr(run.os, "getloadavg", lambda: (next(following), 0, 0))
-    assert run.settled_load(anyway) == found and len(asked) == watched
-
-
-def test_it_measures_on_an_idle_one(monkeypatch):
-    run = module("run")
-    monkeypatch.setattr(run, "busy_cores", lambda: (0.05, ""))
-    assert run.refuse_busy(0.4, anyway=False) == 0.05
-
-
-def test_the_program_refuses_before_it_makes_anything(monkeypatch, tmp_path):
-    run, prepare = module("run"), module("prepare")
-    monkeypatch.setattr(run, "busy_cores", lambda: (1.0, ", python most"))
-    monkeypatch.setattr(prepare, "run", lambda *_, **__: pytest.fail("something was prepared"))
-    monkeypatch.setattr(run.checkpoints, "resolve", lambda *_: pytest.fail("a checkpoint was looked for"))
-    with pytest.raises(LabError, match="other processes take 1.0 of"):
-        run.main(["--model", "nano", "--output-dir", str(tmp_path), "--quiet"])
-    assert not list(tmp_path.iterdir())
-
-
-def test_other_processes_are_noticed(monkeypatch):
-    run = module("run")
-    monkeypatch.setattr(run, "WATCHED", 1)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
-        try:
-            cores, busiest = run.busy_cores()
-        finally:
-            spinning.kill()
-    assert cores > 0.2 and busiest.endswith(" most")
-
-
-@pytest.mark.parametrize("stolen, share, warned", [(0.0, 0.0, False), (10.0, 0.083, True), (2.0, 0.018, False)])
-def test_time_that_the_host_gave_to_others_is_told(monkeypatch, stolen, share, warned):
-    run, told = module("run"), []
-    times = SimpleNamespace(user=50.0, nice=0.0, system=10.0, idle=100.0, steal=3.0)
-    now = SimpleNamespace(user=150.0, nice=0.0, system=20.0, idle=100.0, steal=3.0 + stolen)
-    monkeypatch.setattr(run.psutil, "cpu_times", lambda: now)
-    monkeypatch.setattr(run.console, "warn", told.append)
-    assert run.stolen_since(times) == share and bool(told) == warned
-    assert not warned or "8 % of the processor time" in told[0]
-    del now.steal, times.steal  # no virtual machine, or not Linux
-    assert run.stolen_since(times) == 0
 
 
 # The report -----------------------------------------------------------------------------------------------------------
