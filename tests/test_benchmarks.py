@@ -106,12 +106,13 @@ def test_tokens_that_differ_are_counted(document):
     assert "this lab fp32 3," in text and "this lab int8 10" in text
 
 
-def test_results_are_what_the_report_makes_of_them():
-    if not (BENCHMARKS / "results.json").is_file():
-        pytest.skip("benchmarks/results.json is not there: `make benchmark` writes it")
-    results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
-    assert module("report").markdown(results) == (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
-    assert ("speech" in results) == (BENCHMARKS / "results.png").is_file()
+@pytest.mark.parametrize("folder", [BENCHMARKS, BENCHMARKS / "xeon"], ids=["EPYC", "Xeon"])
+def test_results_are_what_the_report_makes_of_them(folder):
+    if not (folder / "results.json").is_file():
+        pytest.skip("results.json is not there: `make benchmark` writes it")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert module("report").markdown(results) == (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert ("speech" in results) == (folder / "results.png").is_file()
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------
