@@ -7,8 +7,8 @@
 Each measurement is a fresh process. The peers take turns, round after round, so that a machine that slows down slows
 all of them. First they hear short clips, a long recording, and one clip from a cold start; the word errors of each
 are beside its time (speech.py). Then all write the same number of tokens: the end token is forbidden, and the tokens
-of the float32 peers must be the same. It refuses to run beside other work, and measures again
-what the host of a virtual machine disturbed (idle.py).
+of the float32 peers must be the same. It refuses to run beside other work, and measures again what the host of a
+virtual machine disturbed (idle.py).
 """
 
 import argparse
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     ready = [job for peer in chosen if (job := job_of(peer, source, clip, args, rows[peer.name]))]
     others, host = idle.refuse_busy(None, COMMAND, args.anyway), idle.Host()
     began = time.monotonic()
-    limits, heard = measure_limits(args.threads), {}
+    limits, heard = host.quiet(functools.partial(measure_limits, args.threads)), {}
     if works:  # random weights have nothing to say about speech
         heard = {"speech": hear(works, source, ready, args, host)}
     rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,

@@ -82,6 +82,16 @@ def test_decoder_floor_reads_weights_and_cross_cache(document):
     assert cells(floors, "int8")[6:] == ["0.11-0.12", "0.220", "5.62-5.87"]
 
 
+def test_a_range_begins_with_its_least_also_where_the_cache_is_slower(document):
+    """Neighbors on the same host use the cache, too."""
+    other = copy.deepcopy(document)
+    speeds = other["limits"]["read_bytes_per_s"]
+    speeds |= dict(zip(speeds, reversed(speeds.values()), strict=True))
+    report = module("report")
+    assert report.markdown(other).split("### Floors")[1].split("| |")[1] == \
+        report.markdown(document).split("### Floors")[1].split("| |")[1]
+
+
 def test_a_floor_that_is_beaten_is_called_wrong(document):
     assert "floors are too high" not in module("report").markdown(document)
     document = copy.deepcopy(document)
