@@ -22,6 +22,7 @@ from whisper_lab import console
 from whisper_lab.console import LabError
 
 BUSY_LOAD, BUSY_CORES = 1.0, 0.25  # more than that before the start is not idle
+WARNED_LOAD = 0.5  # above it times are too long, where a program only warns
 WATCHED = 3  # s
 SETTLING = 180  # s that a load may take to come down, which is a mean of the last minutes
 STOLEN = 0.05  # of the processor time; from there on a time means little
@@ -32,14 +33,13 @@ Found = TypeVar("Found")
 class Host:
     """What the host took while something was measured; `again`: how many measurements were made once more."""
 
-    def __init__(self, tries: int = TRIES):
-        """tries: the most for one measurement; 1 where it is too long to be made again."""
-        self.tries, self.taken, self.had, self.again = tries, 0.0, 0.0, 0
+    def __init__(self):
+        self.taken, self.had, self.again = 0.0, 0.0, 0
 
     def quiet(self, measure: Callable[[], Found]) -> Found:
         """What measure() returns: of several tries the one that the host disturbed least; a quiet one is the last."""
         made: list[tuple[float, float, float, Found]] = []
-        while len(made) < self.tries and (not made or made[-1][0] > STOLEN):
+        while len(made) < TRIES and (not made or made[-1][0] > STOLEN):
             before, found = times(), measure()
             taken, had = (now - then for now, then in zip(times(), before, strict=True))
             made.append((part_of(taken, had), taken, had, found))
@@ -73,6 +73,13 @@ def in_words(document: dict) -> str:
     stolen, again = document.get("stolen"), document.get("measured_again")
     return (f", the host of the virtual machine {100 * stolen:.1f} % of the time" if stolen else "") \
         + (f" ({again} measured again, which it had disturbed)" if again else "")
+
+
+def load_before() -> float:
+    """The machine's load, with a warning where it is not idle."""
+    if (load := os.getloadavg()[0]) > WARNED_LOAD:
+        console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
+    return load
 
 
 def settled_load(anyway: bool) -> float:

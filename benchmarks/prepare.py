@@ -17,10 +17,8 @@ HERE = Path(__file__).resolve().parent
 ROOT, ENVIRONMENTS, WORK = HERE.parent, HERE / ".envs", HERE / "work"
 sys.path.insert(0, str(ROOT))
 
-from whisper_lab import checkpoints, console, flags  # noqa: E402
+from whisper_lab import checkpoints, flags  # noqa: E402
 from whisper_lab.checkpoints import name_of  # noqa: E402
-
-IDLE = 0.5  # load; above it times are too long
 
 
 def pins(name: str) -> list[str]:
@@ -175,13 +173,6 @@ def run(command: list[str], log: str, cwd: Path = ROOT) -> None:
     if status:
         raise Unavailable(f"{Path(command[2]).name if command[1] == '-m' else Path(command[1]).name} failed: "
                           f"{last_line((WORK / log).read_text(encoding='utf-8', errors='replace'))}")
-
-
-def load_before() -> float:
-    """The machine's load, with a warning where it is not idle."""
-    if (load := os.getloadavg()[0]) > IDLE:
-        console.warn(f"the machine is not idle (load {load:.1f}): times will be too long, and uneven")
-    return load
 
 
 def add_clips_and_graphs(parser) -> None:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.cell:
         print(json.dumps(measure(json.loads(args.cell))))
         return 0
-    started, load = time.time(), prepare.load_before()
+    started, load = time.time(), idle.load_before()
     checkpoint, folder = prepare.graphs(args)
     recordings = {minutes: write_recording(args.corpus, minutes, args.seed) for minutes in args.minutes}
     cells = [{"graphs": graphs, "batch_size": size, "threads": threads, "minutes": minutes, "folder": str(folder),

@@ -79,7 +79,7 @@ print(json.dumps({"stages": opening, "opening": laps, "text": text}))
 def main(argv: list[str] | None = None) -> int:
     """Measure in turn, show, write."""
     args = arguments(argv)
-    started, load = time.time(), prepare.load_before()
+    started, load = time.time(), idle.load_before()
     prepare.compile_modules()
     checkpoint, folder = prepare.graphs(args)
     job = {"folder": str(folder), "name": checkpoint.name, "clip": str(Path(args.clip).resolve()), "language": "en",

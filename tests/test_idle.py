@@ -69,10 +69,10 @@ def test_other_processes_are_noticed(monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A function (parts that the host takes of one measurement after the other, tries) -> (result, Host)."""
+    """A function (parts that the host takes of one measurement after the other) -> (result, Host)."""
     clock = SimpleNamespace(user=50.0, nice=0.0, system=10.0, steal=3.0)
 
-    def run(*parts: float, tries: int = idle.TRIES, calls: int = 1):
+    def run(*parts: float, calls: int = 1):
         results = iter(enumerate(parts))
 
         def measure() -> int:
@@ -80,7 +80,7 @@ def measured(monkeypatch):
             clock.steal, clock.user = clock.steal + 100 * part, clock.user + 100 * (1 - part)
             return number
 
-        host = idle.Host(tries)
+        host = idle.Host()
         return [host.quiet(measure) for _ in range(calls)][-1], host
 
     monkeypatch.setattr(idle.psutil, "cpu_times", lambda: SimpleNamespace(**vars(clock)))
@@ -107,10 +107,6 @@ def test_the_share_is_of_all_that_counts(measured):
     assert host.facts() == {"stolen": 0.02, "measured_again": 1}
     assert idle.in_words(host.facts()) == ", the host of the virtual machine 2.0 % of the time (1 measured again, " \
                                           "which it had disturbed)"
-
-
-def test_what_is_too_long_is_measured_once(measured):
-    assert measured(0.04, tries=1)[0] == 0 and measured(0.5, tries=1)[1].again == 0
 
 
 def test_where_nobody_counts_it_nothing_was_taken(measured):
