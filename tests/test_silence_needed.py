@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from whisper_lab import external_data
-from whisper_lab.decoding import Options, Result
+from whisper_lab.decoding import Result
 from whisper_lab.export import run, silence
 from whisper_lab.features import FeatureSpec
 
@@ -23,7 +23,7 @@ def result(text="a few words", ended=True):
 
 def heard(count, spec=LONG, understood=True, whole=None):
     """`count` sounds of 2 s."""
-    return [silence.Sound(f"sound {i}", np.zeros(32_000, np.float32), Options("en"), whole or result(), understood)
+    return [silence.Sound(f"sound {i}", np.zeros(32_000, np.float32), "en", whole or result(), understood)
             for i in range(count)]
 
 
@@ -32,9 +32,12 @@ def graph(monkeypatch):
     """A function (loops_below s, less likely by nats) -> a model of which `silence` is told so."""
     def make(loops_below=0.0, nats=lambda silence_s: 0.0, spec=LONG):
         asked = []
-        model = SimpleNamespace(spec=spec, takes_short_windows=True, asked=asked)
+        model = SimpleNamespace(spec=spec, takes_short_windows=True, asked=asked,
+                                rules=SimpleNamespace(max_positions=448))
         model.encode = lambda features: asked.append(features.shape[2] / 100 - 2) or asked[-1]  # s of silence
-        monkeypatch.setattr(silence, "decode_encoded", lambda graph, cross, *_: [result(ended=cross >= loops_below)])
+        model.select = lambda cross, rows: cross
+        monkeypatch.setattr(silence, "decode_encoded",
+                            lambda graph, cross, count, *_: [result(ended=cross >= loops_below)] * count)
         monkeypatch.setattr(silence.confidence, "logprobs", lambda graph, cross, *_: np.full(4, -0.1 - nats(cross)))
         return model
     return make
@@ -49,7 +52,7 @@ def test_the_first_that_does_not_loop_and_a_margin(graph, needed, taken):
 @pytest.mark.parametrize("needed", [8.1, 100])
 def test_one_that_needs_more_than_was_tried_hears_whole_windows_and_says_why(graph, needed):
     found = silence.choose(graph(loops_below=needed), heard(8))
-    assert found.silence_s is None and "none passed" in found.reason and "loop ('sound 0')" in found.reason
+    assert found.silence_s is None and "none passed" in found.reason and "loops ('sound 0'" in found.reason
 
 
 def test_a_text_that_is_much_less_likely_does_not_pass(graph):
@@ -60,7 +63,7 @@ def test_a_text_that_is_much_less_likely_does_not_pass(graph):
 def test_a_text_that_loops_in_the_whole_window_is_not_held_against_a_shorter_one(graph):
     sounds = heard(8) + heard(1, understood=False, whole=result(ended=False))
     never = graph()
-    silence.decode_encoded = lambda graph, cross, *_: [result()]
+    silence.decode_encoded = lambda graph, cross, count, *_: [result()] * count
     assert silence.choose(never, sounds).silence_s == 1
 
 
@@ -76,6 +79,13 @@ def test_nothing_is_tried_that_is_no_shorter_than_the_window(graph):
     assert found.silence_s is None and not asked.asked
 
 
+def test_sounds_of_one_length_are_decoded_together_a_few_at_a_time():
+    lengths = [3] * (silence.TOGETHER + 1) + [4, 5, 5]
+    made = [silence.Sound(str(i), np.zeros(length, np.float32), "en") for i, length in enumerate(lengths)]
+    groups = silence.together(made)
+    assert [len(group) for group in groups] == [silence.TOGETHER, 1, 1, 2] and sum(groups, []) == made
+
+
 def test_random_weights_are_not_asked(graph, capsys):
     assert silence.find({}, None, "whisper-x", trained=False).silence_s is None
 
@@ -83,12 +93,12 @@ def test_random_weights_are_not_asked(graph, capsys):
 def test_the_sounds_are_short_and_of_known_languages():
     spec, rules = FeatureSpec(80, 400, 160, 16_000, 480_000), SimpleNamespace(languages={"en": 1})
     made = list(silence.sounds(spec, rules, 0))
-    lengths = [len(samples) / 16_000 for _, samples, _ in made]
-    assert min(lengths) == 1.5 and max(lengths) <= 10 and {language for *_, language in made} == {"en"}
-    assert all(samples.dtype == np.float32 and np.isfinite(samples).all() for _, samples, _ in made)
-    assert len({name for name, *_ in made}) == len(made) > 30
+    lengths = [len(sound.samples) / 16_000 for sound in made]
+    assert min(lengths) == 1.5 and max(lengths) <= 10 and {sound.language for sound in made} == {"en"}
+    assert all(sound.samples.dtype == np.float32 and np.isfinite(sound.samples).all() for sound in made)
+    assert len({sound.name for sound in made}) == len(made) > 30
     again = list(silence.sounds(spec, rules, 0))
-    assert all(np.array_equal(one[1], other[1]) for one, other in zip(made, again, strict=True))
+    assert all(np.array_equal(one.samples, other.samples) for one, other in zip(made, again, strict=True))
 
 
 def test_what_was_tried_is_said_without_a_negative_zero():

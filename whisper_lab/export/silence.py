@@ -16,9 +16,10 @@ is believed (`known`).
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ CANDIDATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
 SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said
+TOGETHER = 4  # sounds of one length that are decoded at once: a step reads the weights once, whatever it writes
 TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
 MOST_LOOPS = 0.03  # share of the sounds
 DECIDES = (Path(__file__), *(Path(confidence.__file__).with_name(f"{name}.py") for name in (
@@ -46,13 +48,13 @@ LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound, and what is heard in the whole window."""
+    """A sound, and what was heard in the whole window."""
 
     name: str
-    samples: np.ndarray
-    options: Options
-    whole: Result
-    understood: bool
+    samples: np.ndarray  # float32 [samples]
+    language: str | None
+    whole: Result | None = None
+    understood: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,18 +150,20 @@ def attempt(graph, heard: list[Sound], silence_s: float) -> Trial:
     """All sounds in windows of so much silence behind them, until too many loop; those that are no shorter for it say
     nothing."""
     drops, ends, looping, rate = [], [], [], graph.spec.sampling_rate
-    for sound in console.counted(heard, f"silence: {silence_s:g} s", "sound"):
-        if heard_frames(graph, len(sound.samples) / rate, silence_s) == graph.spec.n_frames:
+    for group in console.counted(together(heard), f"silence: {silence_s:g} s", "group"):
+        if heard_frames(graph, len(group[0].samples) / rate, silence_s) == graph.spec.n_frames:
             continue
-        cross = _encode(graph, sound.samples, silence_s)
-        result = decode_encoded(graph, cross, 1, sound.options)[0]
-        looping += [sound.name] * (loops(result) and not loops(sound.whole))
+        cross, results = _hear(graph, group, silence_s)
+        looping += [sound.name for sound, result in zip(group, results, strict=True)
+                    if loops(result) and not loops(sound.whole)]
         if len(looping) > MOST_LOOPS * len(heard):
             return Trial(silence_s, looping, "too many texts loop", np.inf, np.inf)
-        if sound.understood:
-            likely = confidence.logprobs(graph, cross, sound.whole.prompt, sound.whole.tokens, False)
-            drops.append(np.mean(sound.whole.logprobs) - likely.mean())
-            ends.append(sound.whole.logprobs[-1] - likely[-1])
+        for row, sound in enumerate(group):
+            if sound.understood:
+                likely = confidence.logprobs(graph, graph.select(cross, np.array([row])), sound.whole.prompt,
+                                             sound.whole.tokens, False)
+                drops.append(np.mean(sound.whole.logprobs) - likely.mean())
+                ends.append(sound.whole.logprobs[-1] - likely[-1])
     if len(drops) < FEWEST:
         return Trial(silence_s, looping, "too few shorter sounds are understood", np.inf, np.inf)
     return Trial(silence_s, looping, None, float(np.mean(drops)), float(np.mean(ends)))
@@ -170,27 +174,38 @@ def loops(result: Result) -> bool:
     return not result.ended or result.compression_ratio > confidence.LOOPS
 
 
-def _encode(graph, samples: np.ndarray, context: str | float):
-    frames = heard_frames(graph, len(samples) / graph.spec.sampling_rate, context)
-    return graph.encode(log_mel(samples, graph.spec, frames)[None])
+def together(sounds: list[Sound]) -> list[list[Sound]]:
+    """Neighbors of one length, at most TOGETHER in a group."""
+    same = (list(run) for _, run in itertools.groupby(sounds, lambda sound: len(sound.samples)))
+    return [run[first:first + TOGETHER] for run in same for first in range(0, len(run), TOGETHER)]
+
+
+def _hear(graph, group: list[Sound], context: str | float) -> tuple:
+    """The cross caches and texts of sounds of one length."""
+    seconds = len(group[0].samples) / graph.spec.sampling_rate
+    frames, most = heard_frames(graph, seconds, context), round(TOKENS_PER_SECOND * seconds) + MORE_TOKENS
+    options = Options(temperatures=(0.0,), max_tokens=min(most, graph.rules.max_positions // 2))
+    cross = graph.encode(np.stack([log_mel(sound.samples, graph.spec, frames) for sound in group]))
+    return cross, decode_encoded(graph, cross, len(group), options, [sound.language for sound in group])
 
 
 def listen(graph, seed: int, model: str = confidence.OTHERS) -> list[Sound]:
-    """Every sound in the whole window, the shortest first: they are the first to loop where silence is too short."""
-    found, given = [], sorted(sounds(graph.spec, graph.rules, seed), key=lambda one: len(one[1]))
-    for name, samples, language in console.counted(given, "silence: whole windows", "sound"):
-        most = round(TOKENS_PER_SECOND * len(samples) / graph.spec.sampling_rate) + MORE_TOKENS
-        options = Options(language=language, temperatures=(0.0,), max_tokens=min(most, graph.rules.max_positions // 2))
-        whole = decode_encoded(graph, _encode(graph, samples, "full"), 1, options)[0]
+    """Every sound in the whole window, the shortest first: they are the first to loop where silence is too short.
+
+    One by one: the caches of several whole windows would be most of the memory that 03 takes.
+    """
+    found = []
+    asked = sorted(sounds(graph.spec, graph.rules, seed), key=lambda sound: len(sound.samples))
+    for sound in console.counted(asked, "silence: whole windows", "sound"):
+        whole = _hear(graph, [sound], "full")[1][0]
         doubtful = confidence.is_doubtful(whole.text_logprob, model, whole.compression_ratio)
         safe = bool(whole.text) and not loops(whole) and not doubtful
-        found.append(Sound(name, samples, options, whole, safe))
+        found.append(replace(sound, whole=whole, understood=safe))
     return found
 
 
-def sounds(spec, rules, seed: int) -> Iterator[tuple[str, np.ndarray, str | None]]:
-    """Name, samples and language of each: pieces of the clips whose language is known, clean, in noise, among voices.
-    """
+def sounds(spec, rules, seed: int) -> Iterator[Sound]:
+    """Pieces of the clips whose language is known, clean, in noise, among voices."""
     known = {name: clip for name, clip in reference.clips(spec).items()
              if (clip.language or "en") in (rules.languages or ("en",))}
     random, rate = np.random.default_rng(seed), spec.sampling_rate
@@ -202,9 +217,9 @@ def sounds(spec, rules, seed: int) -> Iterator[tuple[str, np.ndarray, str | None
             babble = sum((np.resize(voice, len(piece)) for voice in voices), np.zeros(len(piece)))
             what = f"{name} {len(piece) / rate:.1f} s"
             language = clip.language if rules.languages else None
-            yield what, piece, language
-            yield f"{what} in noise", mixed(piece, noise), language
-            yield f"{what} among voices", mixed(piece, babble), language
+            yield Sound(what, piece, language)
+            yield Sound(f"{what} in noise", mixed(piece, noise), language)
+            yield Sound(f"{what} among voices", mixed(piece, babble), language)
 
 
 def mixed(samples: np.ndarray, other: np.ndarray) -> np.ndarray:
