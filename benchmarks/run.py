@@ -33,7 +33,7 @@ import scoring  # noqa: E402
 import speech  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 
-from whisper_lab import checkpoints, console, files, flags, machine  # noqa: E402
+from whisper_lab import checkpoints, console, files, flags, machine, names, prepared  # noqa: E402
 
 TIMEOUT = 600  # s for one process; the slowest peer needs 10 on two idle cores
 SECONDS = 30  # of sound: one window of the published models
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
                           began + 60 * args.minutes, host)
     document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
                 "load_before": round(load, 2), "others_cores": others, **host.facts(),
-                "duration_s": round(time.monotonic() - began), "opened_before": True, "limits": limits,
+                "duration_s": round(time.monotonic() - began), "opened_before": opened_before(ready), "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
                 "graph_bytes": graph_sizes(source), "peers": list(rows.values()),
@@ -134,6 +134,20 @@ def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespac
     heard = speech.Speech(works, scorer, args.threads, prepare.WORK, host)
     heard.measure(ready, args.rounds, {part: args.minutes * SHARES[part] for part in speech.PARTS})
     return {"works": works.describe(scorer), "rounds": heard.finished, "systems": heard.results()}
+
+
+def opened_before(ready: list) -> bool:
+    """Whether the earlier starts left what onnxruntime prepared of this lab's graphs, of all of them; a warning if
+    not."""
+    pairs = [names.pair(job["artefact"], names.name_of(Path(job["checkpoint"])), peer.setting["precision"],
+                        peer.setting.get("optimized", False))
+             for peer, job in ready if peer.script == "lab.py" and peer.environment is None]
+    entries = [prepared.entry(graph) for pair in pairs for graph in pair.values()]
+    kept = bool(entries) and all(entry is not None and entry.exists() for entry in entries)
+    if entries and not kept:
+        console.warn("not all that onnxruntime prepared of this lab's graphs is kept: their cold starts are those of "
+                     f"first starts; is there room in {prepared.place()}?")
+    return kept
 
 
 def count_tokens(turns: list, rows: dict[str, dict], rounds: int, deadline: float, host: idle.Host) -> int:

@@ -182,6 +182,19 @@ def test_this_lab_and_transformers_write_the_same_forced_tokens(job):
     assert all(repeat[key] > 0 for repeat in lab["warm"] for key in ("mel_s", "encode_s", "decode_s"))
 
 
+@pytest.mark.parametrize("kept, told", [(("encoder", "decoder"), True), (("encoder",), False), ((), False)])
+def test_what_earlier_starts_left_is_looked_for(job, kept, told, tmp_path, monkeypatch):
+    """Cold starts say whether they opened prepared graphs: a full cache keeps none."""
+    run, warnings = module("run"), []
+    monkeypatch.setattr(run.console, "warn", warnings.append)
+    monkeypatch.setattr(run.prepared, "entry", lambda graph: tmp_path / graph.stem)
+    for part in kept:
+        (tmp_path / f"{NAME}_{part}").mkdir()
+    openvino = next(peer for peer in run.PEERS if peer.name == "this lab int8 on OpenVINO")  # has an entry of its own
+    assert run.opened_before([(run.PEERS[0], job), (openvino, job)]) is told
+    assert ["those of first starts" in warning for warning in warnings] == [True] * (not told)
+
+
 def test_a_process_that_fails_leaves_a_reason(job):
     run, found = module("run"), {"runs": [], "reason": ""}
     run.measure(run.PEERS[0], job | {"artefact": "/nowhere"}, found, module("idle").Host())

@@ -150,15 +150,15 @@ def test_another_users_entry_is_not_opened(place, pair, monkeypatch):
 
 def test_room_is_made_of_what_was_longest_unused(place, monkeypatch):
     now = time.time()
-    for name, days in (("old", 9), ("older", 12), ("today", 0)):
+    for name, minutes in (("earlier", 20), ("before that", 30), ("now", 1)):  # a day of exports fills it, too
         (place / name).mkdir(parents=True)
         (place / name / prepared.WHOLE).write_text("x" * 100)
-        os.utime(place / name, (now, now - days * locks.DAY_S))
+        os.utime(place / name, (now, now - 60 * minutes))
     monkeypatch.setattr(prepared, "MOST_BYTES", 300)
     prepared.make_room(place, 100)
-    assert sorted(path.name for path in place.iterdir()) == ["old", "today"]
+    assert sorted(path.name for path in place.iterdir()) == ["earlier", "now"]
     prepared.make_room(place, 1000)
-    assert sorted(path.name for path in place.iterdir()) == ["today"]  # too little, and still it stays
+    assert sorted(path.name for path in place.iterdir()) == ["now"]  # too little, and still it stays
 
 
 def test_two_that_start_at_once(place, pair):

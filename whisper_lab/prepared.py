@@ -30,7 +30,8 @@ from whisper_lab import console, files, locks, machine, names, seals
 PLACE, NOT_KEPT = "WHISPER_LAB_PREPARED", "no"
 FORMAT = 1  # of an entry; another one is another key
 GRAPH, WEIGHTS, WHOLE = "graph.onnx", "weights.bin", "whole.json"
-MOST_BYTES = 2_000_000_000  # of all entries; those longest unused go, but none that was opened within a day
+MOST_BYTES = 2_000_000_000  # of all entries; those longest unused go
+IN_USE_S = 600  # so long an entry stays after it was opened, lest a program that opens many writes them in turn
 ROOM = 1_000_000_000  # bytes that stay free on the disk
 DONTNEED = 4  # MADV_DONTNEED of Linux
 HALF_MADE = ".preparing-"
@@ -206,11 +207,11 @@ def _new_entry(graph: Path, stack: contextlib.ExitStack) -> Path | None:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove what was longest not opened, until `size` more bytes fit; what was opened within a day stays."""
+    """Remove what was longest not opened, until `size` more bytes fit; what was opened within IN_USE_S stays."""
     entries = sorted(folder.glob(f"*/{WHOLE}"), key=lambda path: path.parent.stat().st_mtime)
     for one in entries:
         unused_s = time.time() - one.parent.stat().st_mtime
-        if unused_s < locks.DAY_S or _bytes_of(folder) + size <= MOST_BYTES:
+        if unused_s < IN_USE_S or _bytes_of(folder) + size <= MOST_BYTES:
             return
         shutil.rmtree(one.parent, ignore_errors=True)
 
