@@ -137,8 +137,7 @@ def hear(works: speech.Works, source: Path, ready: list, args: argparse.Namespac
 
 
 def opened_before(ready: list) -> bool:
-    """Whether the earlier starts left what onnxruntime prepared of this lab's graphs, of all of them; a warning if
-    not."""
+    """Whether all that onnxruntime prepared of this lab's graphs is kept; a warning where it is not."""
     pairs = [names.pair(job["artefact"], names.name_of(Path(job["checkpoint"])), peer.setting["precision"],
                         peer.setting.get("optimized", False))
              for peer, job in ready if peer.script == "lab.py" and peer.environment is None]

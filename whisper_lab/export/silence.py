@@ -36,7 +36,7 @@ CANDIDATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 PIECES = ((0.3, 1.8), (0.3, 2.3), (0.0, 10.0))  # s; the beginning is silent: pieces of 1.5 and 2 s, and the clip
 SNR_DB = 10.0  # of noise and of other voices
 FEWEST = 6  # sounds that have to be understood, or nothing can be said
-TOGETHER = 4  # sounds of one length that are decoded at once: a step reads the weights once, whatever it writes
+TOGETHER = 4  # sounds of one length that are decoded at once: a step reads the weights once for all of them
 TOKENS_PER_SECOND, MORE_TOKENS = 10, 24  # twice the fastest speech; a text that is longer goes round in a loop
 MOST_LOOPS = 0.03  # share of the sounds
 DECIDES = (Path(__file__), *(Path(confidence.__file__).with_name(f"{name}.py") for name in (
@@ -160,13 +160,17 @@ def attempt(graph, heard: list[Sound], silence_s: float) -> Trial:
             return Trial(silence_s, looping, "too many texts loop", np.inf, np.inf)
         for row, sound in enumerate(group):
             if sound.understood:
-                likely = confidence.logprobs(graph, graph.select(cross, np.array([row])), sound.whole.prompt,
-                                             sound.whole.tokens, False)
-                drops.append(np.mean(sound.whole.logprobs) - likely.mean())
-                ends.append(sound.whole.logprobs[-1] - likely[-1])
+                less = _less_likely(graph, graph.select(cross, np.array([row])), sound.whole)
+                drops.append(less.mean())
+                ends.append(less[-1])
     if len(drops) < FEWEST:
         return Trial(silence_s, looping, "too few shorter sounds are understood", np.inf, np.inf)
     return Trial(silence_s, looping, None, float(np.mean(drops)), float(np.mean(ends)))
+
+
+def _less_likely(graph, cross, whole: Result) -> np.ndarray:
+    """Nats by which each token of the whole window's text is less likely in another window, its end's the last."""
+    return np.array(whole.logprobs) - confidence.logprobs(graph, cross, whole.prompt, whole.tokens, False)
 
 
 def loops(result: Result) -> bool:
