@@ -4,7 +4,7 @@
     python 03-export-encoder-decoder.py --precision int8         # a quarter of the size
     python 03-export-encoder-decoder.py --model nano --precision all
 
-    1. trace      torch.export records what PyTorch computes: two float32 graphs
+    1. trace      torch.export records what PyTorch computes: two float32 graphs, or those that an earlier run left
     2. prepare    the same functions made easier for 8 bits, where a few channels are far larger than the rest
     3. convert    float16, int8 and int4, each from the float32 graphs
     4. check      gates against PyTorch; a pair that passes is renamed into place
@@ -65,8 +65,7 @@ def trace(module, examples: tuple, path: Path, **names) -> None:
 
 # 2. Prepare ----------------------------------------------------------------------------------------------------------
 
-def prepare(fp32: dict[str, Path], folder: Path, runtime, seed: int, threads: int | None
-            ) -> tuple[dict[str, Path], dict]:
+def prepare(fp32: dict[str, Path], folder: Path, runtime, seed: int, threads: int | None) -> tuple[dict, dict]:
     """The float32 graphs once more, the same functions made easier for 8 bits; returns them, and what was done.
 
     Outliers, a few channels of a trained Whisper's activations, are a hundred times larger than the rest, to which 256
@@ -178,15 +177,15 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
 def export(work, args, folder: Path) -> None:
     """All that was asked for, made in `folder` first: float32, and from it the precisions one by one."""
     start = time.perf_counter()
-    precisions = names.PRECISIONS if args.precision == "all" else [args.precision]
-    wanted = [(precision, False) for precision in precisions] + [("int8", True)] * args.optimize
+    wanted = [(precision, False) for precision in work.settings.precisions] + [("int8", True)] * args.optimize
     work.plan(len(wanted))
-    fp32 = export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
+    fp32 = work.traced_before(folder / "fp32") or \
+        export_fp32(work.model, folder / "fp32", work.checkpoint.name, work.alignment_heads)
     work.fp32_done(fp32, time.perf_counter() - start, ask_pytorch=work.settings.verify or args.sensitivity)
     work.find_silence(fp32)  # that the encoder has to hear behind a sound: short ones need not fill the window
-    easier, outliers = {}, {}
-    if args.sensitivity or any(precision == "int8" for precision, _ in wanted):
-        easier, outliers = prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads)
+    for_8_bits = args.sensitivity or any(precision == "int8" for precision, _ in wanted)
+    easier, outliers = (prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads) if for_8_bits
+                        else ({}, {}))
     for precision, optimized in wanted:
         made = recipe(precision, work.model.config.d_model, args.fp16_mode, args.int8_exclude, args.reduce_range)
         sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
@@ -236,7 +235,8 @@ def main(argv: list[str] | None = None) -> int:
     from whisper_lab.export.run import Export, Settings
 
     checkpoint = checkpoints.resolve(args.model)
-    work = Export(checkpoint, Settings(Path(args.output_dir), args.threads, args.seed, args.fp16_mode,
+    precisions = names.PRECISIONS if args.precision == "all" else (args.precision,)
+    work = Export(checkpoint, Settings(Path(args.output_dir), precisions, args.threads, args.seed, args.fp16_mode,
                                        args.alignment_heads, verify=not args.no_verify))
     for layout in args.layout:  # refused before the work, not after it
         layouts.check(layout, checkpoint.name, work.runtime.spec)

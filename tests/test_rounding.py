@@ -1,11 +1,13 @@
 """PyTorch in float64 and in half precision, layer by layer: the yardstick of the gates, and the weights unharmed."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from tests.helpers.export_tiny import exported
-from whisper_lab.export import reference
+from whisper_lab.export import parity, reference
 from whisper_lab.export.reference import Pool
 
 
@@ -75,3 +77,16 @@ def test_own_errors_are_never_shorter_than_one_rounding():
         own = reference.own_errors(sounds, precision)
         assert {"hidden states", "cross key 0", "self value 1", "logits"} <= set(own)
         assert all(unit <= error < 100 * unit for error in own.values())
+
+
+def test_where_no_arithmetic_is_judged_float32_is_right(runtime, monkeypatch):
+    """An export of int8 alone waits for no float64, and its gates see the same."""
+    monkeypatch.setattr(reference, "in_float64", lambda model: pytest.fail("float64 is not needed"))
+    monkeypatch.setattr(reference, "in_float16", lambda model, operators=True: contextlib.nullcontext())
+    judged = reference.Arithmetic(())
+    found = reference.make(runtime, judged=judged, more=False)
+    for seen, right in zip(found, exported().sounds, strict=False):
+        assert seen.has_caches and not seen.rounding and set(seen.stream) == set(right.stream)
+        assert Pool().add(seen.hidden, right.hidden).decibels > 90
+        assert Pool().add(seen.logits, right.logits).decibels > 90
+    assert not parity.long_run(runtime, found, judged=judged).rounding

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from whisper_lab.export import graphs, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
 from whisper_lab.export.pair import session_of
-from whisper_lab.export.reference import Sound, yardsticks
+from whisper_lab.export.reference import BOTH, Sound
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
 JUMP = 4  # a place is off where its error is so many times what was to be expected there
@@ -55,7 +55,7 @@ def _errors(path: Path, part: str, places: dict[str, str], precision: str, runti
         right = _hooked(part, set(places), runtime, sound)
     own = {}
     if precision in ARITHMETIC:
-        with yardsticks(runtime.model, "full")[precision]:
+        with BOTH.yardsticks(runtime.model)[precision]:
             own = _hooked(part, set(places), runtime, sound)
     wanted = {place: value for place, value in places.items() if place in right}
     seen = _exposed(path, part, list(wanted.values()), sound)

@@ -12,7 +12,6 @@ import numpy as np
 from whisper_lab.decoding import Options, Result, compression_ratio, decode_encoded
 from whisper_lab.export.gates import (
     AGREEMENT,
-    ARITHMETIC,
     DIVERGENCE,
     LOOP,
     NEAR_TIE,
@@ -52,20 +51,50 @@ def text(graphs: OnnxWhisper, sounds: list[Sound], precision: str, trained: bool
     """
     decode = trained or precision == "fp32"
     sounds = [sound for sound in sounds if not sound.is_short or sound.result.avg_logprob >= SURE]
-    heard = [hear(graphs, sound, precision not in ARITHMETIC, decode, trained) for sound in sounds]
+    heard = [hear(graphs, sound, decode, trained) for sound in sounds]
     gates = teacher_forced(heard, precision)
     return gates + free_running(heard, precision, trained, graphs.rules) if decode else gates
 
 
-def hear(graphs: OnnxWhisper, sound: Sound, one_by_one: bool, decode: bool, times: bool) -> Heard:
+def hear(graphs: OnnxWhisper, sound: Sound, decode: bool, times: bool) -> Heard:
     """Run the pair over one sound."""
     cross = graphs.encode(sound.features)
-    finite = bool(np.isfinite(graphs.step(sound.forced, cross, None)[0]).all())
-    asked = [sound.spoken, sound.timed] if sound.is_speech else []
-    found = [next_tokens(graphs, cross, spoken, one_by_one) for spoken in asked] or [(np.zeros(0), np.zeros(0))]
+    plain = Followed(graphs, cross, sound.spoken)
+    timed = Followed(graphs, cross, sound.timed) if sound.is_speech else None
+    found = [next_tokens(plain), next_tokens(timed)] if timed else [(np.zeros(0), np.zeros(0))]
     divergence, margin = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return Heard(sound, divergence, margin, _decode(graphs, cross, sound.spoken) if decode else None,
-                 _decode(graphs, cross, sound.timed) if decode and times and sound.is_speech else None, finite)
+    return Heard(sound, divergence, margin, _decode(plain, cross) if decode else None,
+                 _decode(timed, cross) if decode and times and timed else None, bool(np.isfinite(plain.logits).all()))
+
+
+class Followed:
+    """A pair along the tokens that PyTorch wrote of one sound, in the steps of a transcription.
+
+    To a search it is a runtime: as long as that chooses PyTorch's tokens, their logits are there already. Where it
+    first chooses another, the graph goes the same way up to there, and then on.
+    """
+
+    def __init__(self, graphs: OnnxWhisper, cross, spoken: Spoken):
+        self.graphs, self.spoken, self.ids = graphs, spoken, spoken.forced
+        self.logits, _ = answer(graphs, self.ids, self.prompt, cross)
+
+    @property
+    def prompt(self) -> int:
+        """Its length."""
+        return len(self.spoken.result.prompt)
+
+    def step(self, input_ids: np.ndarray, cross, cache) -> tuple[np.ndarray, object]:
+        """As of OnnxWhisper, for one row. The cache of what is known is its tokens."""
+        if not (cache is None or isinstance(cache, np.ndarray)):
+            return self.graphs.step(input_ids, cross, cache)
+        way, new = input_ids if cache is None else np.concatenate([cache, input_ids], axis=1), input_ids.shape[1]
+        if np.array_equal(way, self.ids[:, :way.shape[1]]):
+            return self.logits[:, way.shape[1] - new:way.shape[1]], way
+        logits, cache = answer(self.graphs, way, self.prompt, cross)
+        return logits[:, -new:], cache
+
+    def __getattr__(self, name: str):
+        return getattr(self.graphs, name)
 
 
 # PyTorch's history ---------------------------------------------------------------------------------------------------
@@ -84,13 +113,10 @@ def teacher_forced(heard: list[Heard], precision: str) -> list[Gate]:
                   "mean over the tokens of speech", unit="nats")]
 
 
-def next_tokens(graphs: OnnxWhisper, cross, spoken: Spoken, one_by_one: bool) -> tuple[np.ndarray, np.ndarray]:
+def next_tokens(followed: Followed) -> tuple[np.ndarray, np.ndarray]:
     """For each token of the answer: KL divergence, and by how much PyTorch's choice is ahead of the graph's there."""
-    result = spoken.result
-    ids = np.array([[*result.prompt, *result.tokens]], np.int64)
-    rows = slice(len(result.prompt) - 1, None)
-    ours = (answer(graphs, ids, len(result.prompt), cross) if one_by_one else graphs.step(ids, cross, None))[0]
-    ours, theirs = ours[0][rows], spoken.logits[0][rows]
+    rows = slice(followed.prompt - 1, None)
+    ours, theirs = followed.logits[0][rows], followed.spoken.logits[0][rows]
     found = [_apart(ours[first:first + BLOCK], theirs[first:first + BLOCK]) for first in range(0, len(ours), BLOCK)]
     divergence, margin = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return divergence, margin
@@ -127,11 +153,12 @@ def free_running(heard: list[Heard], precision: str, trained: bool, rules: Token
             _quiet([each for each in heard if not each.sound.is_speech], precision, rules)]
 
 
-def _decode(graphs: OnnxWhisper, cross, spoken: Spoken) -> Result:
+def _decode(followed: Followed, cross) -> Result:
+    spoken, rules = followed.spoken, followed.rules
     room = max(len(spoken.result.tokens) + 8, 16)  # a graph that does not stop where PyTorch stops is seen
-    options = Options(language=spoken.result.language, max_tokens=min(room, graphs.rules.max_positions // 2),
+    options = Options(language=spoken.result.language, max_tokens=min(room, rules.max_positions // 2),
                       timestamps=spoken.timestamps)
-    return decode_encoded(graphs, cross, 1, options)[0]
+    return decode_encoded(followed, cross, 1, options)[0]
 
 
 def parting(tokens: list[int], spoken: Spoken, rules: TokenRules, same_time: float = 0.0) -> Parting | None:

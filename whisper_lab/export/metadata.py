@@ -3,6 +3,7 @@
 Values are strings, as ONNX wants; lists and numbers are JSON. Key names follow sherpa-onnx's where they mean the same.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import onnx
 
-from whisper_lab import seals
+from whisper_lab import external_data, seals
+from whisper_lab.console import LabError
 from whisper_lab.export import wire
 from whisper_lab.export.graphs import IR_VERSION, OPSET
 from whisper_lab.features import FeatureSpec
@@ -18,6 +20,7 @@ from whisper_lab.tokens import TokenRules
 
 FORMAT = 2  # of these keys; from 2 on a finished graph has a seal as well (seals.py)
 TOOLS = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "optimum")
+CHECKED = "parity gates passed at export"
 
 
 def weights_sha256(folder: Path) -> str:
@@ -74,7 +77,7 @@ def write(path: Path, shared: dict[str, str], part: str, precision: str, recipe:
         "part": part, "precision": precision, "recipe": json.dumps(recipe),
         "cache_types": json.dumps(cache_types(model)),
         "cross_attention": json.dumps(any(output.name == "cross_attention" for output in model.graph.output)),
-        "verification": "parity gates passed at export" if verified else "skipped with --no-verify"}
+        "verification": CHECKED if verified else "skipped with --no-verify"}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, facts)
     model.producer_name, model.producer_version, model.doc_string = "whisper-onnx-lab", "", ""
@@ -93,3 +96,13 @@ def read(path: Path) -> dict[str, str]:
     """The metadata of a graph on disk; its weights are not loaded."""
     model = onnx.load(path, load_external_data=False)
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def agreeing(path: Path, wanted: dict[str, str]) -> dict[str, str] | None:
+    """What a graph says of itself, where that holds all of `wanted` and no bit of the graph has changed since; or None.
+    """
+    with contextlib.suppress(OSError, LabError, ValueError, KeyError):  # whatever else is there under such a name
+        noted = external_data.metadata(path)
+        if wanted.items() <= noted.items() and seals.sealed(path) and not seals.fault(path):
+            return noted
+    return None

@@ -30,7 +30,7 @@ from whisper_lab.export.gates import (
     relative_error,
 )
 from whisper_lab.export.pair import answer, encode_all, session
-from whisper_lab.export.reference import Pool, Sound, own_errors, yardsticks
+from whisper_lab.export.reference import BOTH, Arithmetic, Pool, Sound, own_errors
 from whisper_lab.onnx_whisper import OnnxWhisper
 
 SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
@@ -42,7 +42,7 @@ TIMES = "times PyTorch's own rounding"
 
 @dataclass(frozen=True)
 class LongRun:
-    """PyTorch in float64 over long text; rows are recordings x beams."""
+    """PyTorch over long text; rows are recordings x beams."""
 
     ids: np.ndarray  # int64 [rows, positions of the decoder]
     logits: dict[int, np.ndarray]  # position -> [rows, vocabulary], for the positions that the sweep looks at
@@ -240,7 +240,7 @@ def _one_shape(graphs: OnnxWhisper, long: LongRun, rows: list[int], cross: list,
     return Pool().add(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
 
 
-def long_run(runtime, sounds: list[Sound], seed: int = 0, half: str = "full") -> LongRun:
+def long_run(runtime, sounds: list[Sound], seed: int = 0, judged: Arithmetic = BOTH) -> LongRun:
     """Text up to the decoder's last position through PyTorch, for every recording and beam of the sweep.
 
     One beam at a time, each copied to its place: cross caches and copies of all would be as large as the weights.
@@ -253,12 +253,12 @@ def long_run(runtime, sounds: list[Sound], seed: int = 0, half: str = "full") ->
     with reference.lean_attention(runtime.model):
         for row in console.counted(range(len(ids)), "reference: all positions", "row"):
             asked = runtime.model, ids[row:row + 1], sounds[row // max(SWEEP_BEAMS)].hidden, looked_at
-            with reference.in_float64(runtime.model):
+            with judged.right(runtime.model):
                 right = _long_answer(*asked)
             whole = whole or [np.empty((len(ids), *part.shape[1:]), part.dtype) for part in right]
             for place, part in zip(whole, right, strict=True):
                 place[row] = part[0]
-            for precision, context in yardsticks(runtime.model, half).items():
+            for precision, context in judged.yardsticks(runtime.model).items():
                 with context:
                     errors[precision].add(_long_answer(*asked)[0], right[0])
             machine.give_back_memory()  # what was in float64, before the next row

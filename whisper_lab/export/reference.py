@@ -2,9 +2,9 @@
 
 Three sounds for the numbers, because random inputs alone miss the outliers that real speech drives Whisper's
 activations to: as many sentences of media/ as fit in a window, digital silence, and noise. Their hidden states, caches
-and logits are PyTorch's in float64; beside them is how far PyTorch itself is from these in float32 and in
-float16. The other clips of media/ are for the text: what a quantized pair understands is compared with what PyTorch
-understands.
+and logits are PyTorch's, in float64 where float32 or float16 is to be judged; beside them is how far PyTorch itself is
+from these in that precision. The other clips of media/ are for the text: what a quantized pair understands is compared
+with what PyTorch understands.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import numpy as np
 
 from whisper_lab import console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
+from whisper_lab.export.gates import ARITHMETIC
 from whisper_lab.export.on_disk import OnDisk, stored
 from whisper_lab.features import FeatureSpec, log_mel
 
@@ -160,6 +161,29 @@ def _in_blocks(module, weight: Callable, x):
     return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """The precisions whose arithmetic is judged, by PyTorch's own errors in them.
+
+    Where there are none, float32's answers are right enough: int8 and int4 are off by a thousand times its rounding.
+    """
+
+    precisions: tuple[str, ...] = ARITHMETIC
+    fp16_mode: str = "full"  # or weights: what half precision means (03's --fp16-mode)
+
+    def right(self, model) -> contextlib.AbstractContextManager:
+        """In which PyTorch's answers are right."""
+        return in_float64(model) if self.precisions else contextlib.nullcontext()
+
+    def yardsticks(self, model) -> dict[str, contextlib.AbstractContextManager]:
+        """Precision -> in which PyTorch rounds as it does in that precision."""
+        every = {"fp32": contextlib.nullcontext(), "fp16": in_float16(model, operators=self.fp16_mode == "full")}
+        return {precision: every[precision] for precision in self.precisions}
+
+
+BOTH = Arithmetic()
+
+
 @contextlib.contextmanager
 def lean_attention(model) -> Iterator[None]:
     """PyTorch's fused attention, which never forms the weights: in float64 those of one layer take 144 MB in base."""
@@ -290,18 +314,18 @@ def vowels(rate: int, seconds: float = 3.0) -> np.ndarray:
     return (0.3 * voice / np.abs(voice).max()).astype(np.float32)
 
 
-def make(runtime, seed: int = 0, half: str = "full", more: bool = True) -> list[Sound]:
+def make(runtime, seed: int = 0, judged: Arithmetic = BOTH, more: bool = True) -> list[Sound]:
     """Run TorchWhisper over speech, silence and noise, and with `more` over the other clips of media/.
 
-    half: full or weights, what float16 means here (03's --fp16-mode). A clip that the model does not understand (its
+    A clip that the model does not understand (its
     language is unknown to it, or it is not sure of its words) says nothing about a graph and is left out. After the
     three come two clips in shorter windows.
     """
     found = clips(runtime.spec)
     three = _three(runtime.spec, seed, found)
     others = {name: clip for name, clip in found.items() if clip is not three[SPEECH] and _speaks(runtime, clip)}
-    asked = [(name, clip, half, None) for name, clip in three.items()]
-    asked += [(f"{SHORT} of {positions} positions", clip, half, 2 * positions)
+    asked = [(name, clip, judged, None) for name, clip in three.items()]
+    asked += [(f"{SHORT} of {positions} positions", clip, judged, 2 * positions)
               for positions, clip in _shorter(runtime, found).items()]
     asked += [(name, clip, None, None) for name, clip in others.items() if more]
     made = []
@@ -324,10 +348,11 @@ def _speaks(runtime, clip: Clip) -> bool:
     return (clip.language or "en") in (runtime.rules.languages or ("en",))
 
 
-def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full", frames: int | None = None) -> Sound:
+def listen(runtime, name: str, clip: Clip | np.ndarray, judged: Arithmetic | None = None, frames: int | None = None
+           ) -> Sound:
     """PyTorch's hidden states, caches, greedy text and teacher-forced logits for one window.
 
-    With half None the answers are float32's, without caches and without PyTorch's own errors. frames: as many of the
+    With judged None the answers are float32's, without caches and without PyTorch's own errors. frames: as many of the
     window as are heard; None: all.
     """
     clip = clip if isinstance(clip, Clip) else Clip(clip)
@@ -338,13 +363,13 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, half: str | None = "full
     forced = plain.forced
     facts = {"name": name, "features": features, "forced": forced, "prompt_length": len(plain.result.prompt),
              "result": plain.result, "timed": timed, "cut": plain.cut, "is_short": frames is not None}
-    if half is None:
+    if judged is None:
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
     stream = {}
-    with in_float64(runtime.model), _norms(runtime.model, stream if name == SPEECH or frames else None):
+    with judged.right(runtime.model), _norms(runtime.model, stream if name == SPEECH or frames else None):
         right = _answers(runtime, features, forced)
     return Sound(**facts, hidden=right["hidden states"], cross=_named(right, "cross "), logits=right["logits"],
-                 self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, half),
+                 self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, judged),
                  stream=stream)
 
 
@@ -353,11 +378,11 @@ def _language(clip: Clip, known) -> str | None:
     return next((code for code in (clip.language, "en", *known) if code in known), None)
 
 
-def _rounding(runtime, features: np.ndarray, forced: np.ndarray, right: dict[str, np.ndarray], half: str
-              ) -> dict[str, dict[str, Pool]]:
-    """fp32, fp16 -> tensor -> how far PyTorch in that precision is from `right`."""
+def _rounding(runtime, features: np.ndarray, forced: np.ndarray, right: dict[str, np.ndarray],
+              judged: Arithmetic) -> dict[str, dict[str, Pool]]:
+    """Precision -> tensor -> how far PyTorch in that precision is from `right`."""
     found = {}
-    for precision, context in yardsticks(runtime.model, half).items():
+    for precision, context in judged.yardsticks(runtime.model).items():
         with context:
             seen = _answers(runtime, features, forced, right["hidden states"])
         found[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
@@ -381,11 +406,6 @@ def _norms(model, into: dict | None):
     finally:
         for handle in handles:
             handle.remove()
-
-
-def yardsticks(model, half: str) -> dict:
-    """Precision -> the context in which PyTorch rounds as it does in that precision."""
-    return {"fp32": contextlib.nullcontext(), "fp16": in_float16(model, operators=half == "full")}
 
 
 def speak(runtime, states, language: str | None, most: int, timestamps: bool = False) -> Spoken:

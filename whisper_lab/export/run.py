@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from whisper_lab import checkpoints, console, files, machine, names, seals
-from whisper_lab.export import graphs, layouts, metadata, publish, structure, wire
-from whisper_lab.export.gates import Gate
+from whisper_lab.export import graphs, layouts, metadata, publish, structure, traced, wire
+from whisper_lab.export.gates import ARITHMETIC, Gate
 
 SCHEMA = "whisper-onnx-lab/export/1"
 REPORTS = Path("reports")
@@ -20,6 +20,7 @@ class Settings:
     """The choices that all graphs of one run share."""
 
     output_dir: Path
+    precisions: tuple[str, ...] = ("fp32",)  # to be written
     threads: int | None = None  # None: all cores
     seed: int = 0  # of the noise among the gates' sounds
     fp16_mode: str = "full"  # or weights: what half precision means here
@@ -56,23 +57,32 @@ class Export:
         folder = names.runtime_folder(self.settings.output_dir, self.checkpoint.name)
         self.runtime = TorchWhisper(self.model, folder)
         self.alignment_heads = list(self.runtime.rules.alignment_heads) if self.settings.alignment_heads else None
-        self.facts = metadata.of_checkpoint(self.checkpoint, self.model.config, folder)
+        self.facts = metadata.of_checkpoint(self.checkpoint, self.model.config, folder) | {"traced_by": traced.method()}
+
+    @functools.cached_property
+    def judged(self):
+        """The precisions whose arithmetic is measured by PyTorch's."""
+        from whisper_lab.export.reference import Arithmetic
+
+        asked = tuple(precision for precision in self.settings.precisions if precision in ARITHMETIC)
+        return Arithmetic(asked, self.settings.fp16_mode)
 
     @functools.cached_property
     def sounds(self) -> list:
         """PyTorch's answers for the gates, made when the first gate asks."""
         from whisper_lab.export import reference
 
-        console.note("reference", "PyTorch over speech, silence and noise, in float64 too",
-                     "what the gates compare with, and how far PyTorch itself is from it")
-        return reference.make(self.runtime, self.settings.seed, self.settings.fp16_mode)
+        more = (", in float64 too", ", and how far PyTorch itself is from it") if self.judged.precisions else ("", "")
+        console.note("reference", f"PyTorch over speech, silence and noise{more[0]}",
+                     f"what the gates compare with{more[1]}")
+        return reference.make(self.runtime, self.settings.seed, self.judged)
 
     @functools.cached_property
     def long_run(self):
         """PyTorch's answers for the sweep over shapes."""
         from whisper_lab.export import parity
 
-        return parity.long_run(self.runtime, self.sounds, self.settings.seed, self.settings.fp16_mode)
+        return parity.long_run(self.runtime, self.sounds, self.settings.seed, self.judged)
 
     def plan(self, pairs: int) -> None:
         """Say what this run will do, before it begins."""
@@ -81,6 +91,15 @@ class Export:
                           else ("", "convert without gates (--no-verify)"))
         console.note("to do", f"{console.count(pairs, 'pair')} of graphs", f"trace PyTorch, {asked}find the silence "
                      f"that the model needs, {checked}: minutes, from whisper-base on")
+
+    def traced_before(self, folder: Path) -> dict[str, Path] | None:
+        """The float32 graphs of an earlier run, linked into `folder`; None: they are to be traced."""
+        if "fp32" in self.settings.precisions:
+            return None
+        found = traced.known(self.settings.output_dir, self.facts, bool(self.alignment_heads), folder)
+        if found:
+            console.note("float32 graphs", "those of an earlier run", "the same weights, traced by the same code")
+        return found
 
     def fp32_done(self, fp32: dict[str, Path], seconds: float, ask_pytorch: bool) -> None:
         """Remember what the others are measured against; then PyTorch's copy of the weights is not needed any more.

@@ -24,10 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import confidence, console, external_data, machine, seals
-from whisper_lab.console import LabError
+from whisper_lab import confidence, console, machine
 from whisper_lab.decoding import Options, Result, decode_encoded
-from whisper_lab.export import reference
+from whisper_lab.export import metadata, reference
 from whisper_lab.features import log_mel
 from whisper_lab.short_windows import heard_frames
 
@@ -120,11 +119,9 @@ def known(folder: Path, facts: dict[str, str], by: str) -> Found | None:
     """
     wanted = {key: facts[key] for key in ("model", "weights_sha256")} | {"silence_by": by}
     for path in sorted(folder.glob(f"{facts['model']}_decoder*.onnx")):
-        with contextlib.suppress(OSError, LabError, ValueError, KeyError):  # whatever else is there under such a name
-            noted = external_data.metadata(path)
-            silence_s = json.loads(noted["silence_s"])
-            if (wanted.items() <= noted.items() and silence_s in (None, *CANDIDATES) and seals.sealed(path)
-                    and not seals.fault(path)):
+        noted = metadata.agreeing(path, wanted) or {}
+        with contextlib.suppress(ValueError, KeyError):
+            if (silence_s := json.loads(noted["silence_s"])) in (None, *CANDIDATES):
                 return Found(silence_s, f"as {path.name} says, which was made of the same weights")
     return None
 

@@ -38,11 +38,17 @@ def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: 
 
 def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun,
                          trained: bool, threads: int | None, seed: int) -> list[Callable[[], list[Gate]]]:
-    """Open both graphs; returns the gates on their layers, numbers, pieces, shapes and text, to be called in order."""
+    """Open both graphs; returns the gates on their layers, numbers, pieces, shapes and text, to be called in order.
+
+    The decoder is opened while nothing else is there: in half precision that takes the most memory of an export.
+    """
     encoder = session(pair["encoder"], threads)
+    wide = parity.sweep_encoder(encoder, sounds)  # two recordings' attention
+    del encoder
     machine.give_back_memory()
-    wide = parity.sweep_encoder(encoder, sounds)  # before the decoder takes its memory, too
-    graphs = OnnxWhisper.of_sessions(encoder, session(pair["decoder"], threads), runtime)
+    decoder = session(pair["decoder"], threads)
+    machine.give_back_memory()
+    graphs = OnnxWhisper.of_sessions(session(pair["encoder"], threads), decoder, runtime)
     return [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
             lambda: parity.shapes(graphs, long_run, sounds, precision, wide, trained),
