@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         heard = {"speech": hear(works, source, ready, args, host)}
     rounds = count_tokens([turn for turn in ready if TOKENS not in turn[0].cannot], rows, args.rounds,
                           began + 60 * args.minutes, host)
-    document = {"schema": "whisper-onnx-lab/benchmark/2", "machine": machine.card(args.threads),
+    document = {"schema": "whisper-onnx-lab/benchmark/3", "machine": machine.card(args.threads),
                 "load_before": round(load, 2), "others_cores": others, **host.facts(),
                 "duration_s": round(time.monotonic() - began), "opened_before": opened_before(ready), "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},

@@ -169,9 +169,10 @@ class Speech:
         row["heard"].setdefault(part, []).append(heard)
 
     def results(self) -> dict[str, dict]:
-        """name -> {"reasons": {part: text}, kind of work: {"seconds": one a round, "words", "errors", "loops"}}.
+        """name -> {"reasons": {part: text}, kind of work: {"words", and one a round of "seconds", "errors", "loops"}}.
 
-        Seconds are those of all clips of the kind together; `cold` has `peak_rss_bytes` too.
+        All clips of the kind together; `cold` has `peak_rss_bytes` too. Errors of each round, because some systems draw
+        at random where a text looks wrong, and write another one each time.
         """
         return {name: {"reasons": row["reasons"]} | {kind: self._kind(kind, row["heard"][part])
                                                      for kind, part in KINDS.items() if row["heard"].get(part)}
@@ -179,10 +180,11 @@ class Speech:
 
     def _kind(self, kind: str, rounds: list[dict]) -> dict:
         sounds = self.works.of(kind)
-        counts = [self.scorer(one.clip, rounds[0][one.clip.id]["text"]) for one in sounds]
+        counts = [[self.scorer(one.clip, heard[one.clip.id]["text"]) for one in sounds] for heard in rounds]
         found = {"seconds": [round(sum(heard[one.clip.id]["seconds"] for one in sounds), 4) for heard in rounds],
-                 "words": sum(count.words for count in counts), "errors": sum(count.errors for count in counts),
-                 "loops": sum(count.loops for count in counts)}
+                 "words": sum(count.words for count in counts[0]),
+                 "errors": [sum(count.errors for count in once) for once in counts],
+                 "loops": [sum(count.loops for count in once) for once in counts]}
         if kind == "cold":
             found["peak_rss_bytes"] = [heard[sounds[0].clip.id]["peak_rss_bytes"] for heard in rounds]
         return found

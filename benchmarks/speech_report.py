@@ -34,8 +34,18 @@ def median(document: dict, name: str, kind: str) -> float | None:
 
 
 def wer(found: dict) -> float:
-    """Word error rate in %."""
-    return 100 * found["errors"] / found["words"] if found["words"] else 0.0
+    """Word error rate in %, median over the rounds."""
+    return _percent(found, statistics.median(found["errors"]))
+
+
+def _percent(found: dict, errors: float) -> float:
+    return 100 * errors / found["words"] if found["words"] else 0.0
+
+
+def _errors(found: dict) -> str:
+    """The word error rate, and its range where a system wrote several texts."""
+    ends = [f"{_percent(found, end(found['errors'])):.1f}" for end in (min, max)]
+    return f"{wer(found):.1f}" + f" ({ends[0]}-{ends[1]})" * (ends[0] != ends[1])
 
 
 # The table -----------------------------------------------------------------------------------------------------------
@@ -79,8 +89,9 @@ def _cells(system: dict, kind: str, rounds: dict[str, int]) -> list[str]:
     seconds = statistics.median(one["seconds"])
     fewer = "" if len(one["seconds"]) == rounds[KINDS[kind]] else f" ({len(one['seconds'])} round" \
         f"{'' if len(one['seconds']) == 1 else 's'})"
-    loops = f", {one['loops']} loop{'' if one['loops'] == 1 else 's'}" if one["loops"] else ""
-    return [f"{seconds:.2f}{fewer}", f"{wer(one):.1f}{loops}"]
+    most = max(one["loops"])
+    loops = f", {most} loop{'' if most == 1 else 's'}" if most else ""
+    return [f"{seconds:.2f}{fewer}", f"{_errors(one)}{loops}"]
 
 
 def _reason(system: dict) -> str:
@@ -104,11 +115,21 @@ def described(document: dict) -> str:
         f"{rounds['long']} of the long recording, {rounds['cold']} of the cold start; medians. Greedy everywhere; the "
         "long recording as each system goes through one. Cold start: from the start of the process to the text of a "
         f"clip of {works['cold']['seconds']:.0f} s; peak: "
-        "the most memory of that process." + OPENED_BEFORE * bool(document.get("opened_before")),
+        "the most memory of that process." + _counted(found["systems"])
+        + OPENED_BEFORE * bool(document.get("opened_before")),
         *([""] + notes if notes else [])])
 
 
 # Goals ---------------------------------------------------------------------------------------------------------------
+
+def _counted(systems: dict) -> str:
+    """A sentence on the texts that were counted; of results from before each round's were, that it was the first's."""
+    kinds = [(name, one) for name, system in systems.items() for kind in KINDS if (one := system.get(kind))]
+    if all(len(one["errors"]) == len(one["seconds"]) for _, one in kinds):
+        return " WER: in brackets the range over the rounds, where their texts differ."
+    each = {name for name, one in kinds if len(one["errors"]) > 1}
+    return " WER: of the first round's texts" + f"; of {' and '.join(sorted(each))} of all rounds" * bool(each) + "."
+
 
 def goals(document: dict) -> list[str]:
     """Each goal with what came out; in brackets the range over the rounds, in which both took turns."""

@@ -105,7 +105,7 @@ def test_systems_take_turns_and_slow_ones_have_one(turns):
     assert made.asked == [("clips", "x"), ("clips", "y"), ("clips", "x"), *[("cold", "x"), ("cold", "y")] * 2,
                           *[("long", "x"), ("long", "y")] * 2]
     found = made.results()
-    assert found["x"]["short"] == {"seconds": [2, 6], "words": 4, "errors": 0, "loops": 0}  # two clips
+    assert found["x"]["short"] == {"seconds": [2, 6], "words": 4, "errors": [0, 0], "loops": [0, 0]}  # two clips
     assert found["x"]["commands"]["seconds"] == [1, 3] and found["y"]["short"]["seconds"] == [4]
     assert found["x"]["cold"]["peak_rss_bytes"] == [10, 10] and "z" not in found
 
@@ -155,7 +155,8 @@ def test_a_process_that_fails_says_its_last_line(tmp_path):
 # The report -----------------------------------------------------------------------------------------------------------
 
 def kind(seconds: list[float], errors: int = 10, words: int = 100, loops: int = 0, **more) -> dict:
-    return {"seconds": seconds, "words": words, "errors": errors, "loops": loops, **more}
+    rounds = len(seconds)
+    return {"seconds": seconds, "words": words, "errors": [errors] * rounds, "loops": [loops] * rounds, **more}
 
 
 def system(short: float, long: float, cold: float, megabytes: float, long_errors: int = 10, **more) -> dict:
@@ -199,6 +200,25 @@ def test_seconds_are_beside_word_errors(document):
     assert len({line.count("|") for line in lines}) == 1
     assert "- this lab fp32, long: no result within 900 s" in speech_report.described(document)
     assert "- onnx-asr int8: its own layout" in speech_report.described(document)
+
+
+def test_texts_of_all_rounds_are_counted(turns):
+    """A system that draws at random writes one text after the other: the first is not its word error rate."""
+    drawn = iter(["one two", "one", "", "one"])
+    made = turns({"x": {}}, rounds=4, answer=lambda peer, part: [
+        {"clip": clip, "text": next(drawn) if part == "long" else "one two", "seconds": 1.0, "peak_rss_bytes": 10}
+        for clip in {"clips": "ab", "cold": "b", "long": "c"}[part]])
+    long = made.results()["x"]["long"]
+    assert long["errors"] == [0, 1, 2, 1] and speech_report.wer(long) == 50
+
+
+def test_a_range_of_word_errors_is_shown(document):
+    systems = document["speech"]["systems"]
+    systems["faster-whisper int8"]["long"]["errors"] = [10, 30]
+    assert cells(speech_report.table(document), "faster-whisper int8")[6] == "20.0 (10.0-30.0)"
+    assert "in brackets the range over the rounds" in speech_report.described(document)
+    systems["this lab int8"]["long"]["errors"] = [10]
+    assert "of the first round's texts; of faster-whisper int8" in speech_report.described(document)
 
 
 def test_goals_compare_in_the_right_direction(document):
