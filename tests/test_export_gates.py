@@ -1,5 +1,7 @@
 """Every parity gate sees a graph that was broken on purpose, and none of them complains about a sound one."""
 
+import weakref
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -38,6 +40,48 @@ def test_memory_goes_back_before_each_step(tiny, monkeypatch):
         monkeypatch.setattr(module, name, lambda *_, name=name: done.append(name) or [])
     gates_of(tiny, tiny.pairs["fp32"], "fp32")
     assert done[-8:] == ["given back", "numbers", "given back", "pieces", "given back", "shapes", "given back", "text"]
+
+
+def test_the_decoder_is_opened_while_no_other_graph_is(tiny, monkeypatch):
+    """In half precision that took the most memory of an export, beside an encoder that waited."""
+    opened = []
+
+    def watched(path, threads=None):
+        if "decoder" in path.name:
+            assert not any(graph() for graph in opened), "an encoder is open"
+        made = session(path, threads)
+        opened.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(verify, "session", watched)
+    assert not failed(gates_of(tiny, tiny.pairs["fp16"], "fp16"))
+    assert len(opened) == 3  # the encoder twice
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_a_search_on_pytorchs_way_asks_the_graph_for_no_token_twice(tiny, precision):
+    """And where it leaves that way, it finds what a search by itself finds."""
+    from whisper_lab.export.pair import open_runtime
+    from whisper_lab.onnx_whisper import OnnxWhisper
+
+    class Counting(OnnxWhisper):
+        steps = 0
+
+        def step(self, *arguments):
+            self.steps += 1
+            return super().step(*arguments)
+
+    pair, parted = open_runtime(*tiny.pairs[precision].values(), threads=1, like=tiny.runtime, kind=Counting), 0
+    for sound in tiny.sounds[:3]:
+        cross = pair.encode(sound.features)
+        followed = end_to_end.Followed(pair, cross, sound.spoken)
+        before, found = pair.steps, end_to_end._decode(followed, cross)
+        asked = pair.steps - before
+        assert found == end_to_end.decode_encoded(pair, cross, 1, end_to_end._options(followed))[0]
+        left = found.tokens != sound.result.tokens[:len(found.tokens)] or len(found.tokens) > len(sound.result.tokens)
+        assert (asked > 0) == left, (sound.name, asked)
+        parted += left
+    assert parted == 0 if precision == "fp32" else parted
 
 
 @pytest.fixture

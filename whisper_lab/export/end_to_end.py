@@ -154,11 +154,14 @@ def free_running(heard: list[Heard], precision: str, trained: bool, rules: Token
 
 
 def _decode(followed: Followed, cross) -> Result:
+    return decode_encoded(followed, cross, 1, _options(followed))[0]
+
+
+def _options(followed: Followed) -> Options:
     spoken, rules = followed.spoken, followed.rules
     room = max(len(spoken.result.tokens) + 8, 16)  # a graph that does not stop where PyTorch stops is seen
-    options = Options(language=spoken.result.language, max_tokens=min(room, rules.max_positions // 2),
-                      timestamps=spoken.timestamps)
-    return decode_encoded(followed, cross, 1, options)[0]
+    return Options(language=spoken.result.language, max_tokens=min(room, rules.max_positions // 2),
+                   timestamps=spoken.timestamps)
 
 
 def parting(tokens: list[int], spoken: Spoken, rules: TokenRules, same_time: float = 0.0) -> Parting | None:

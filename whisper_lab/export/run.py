@@ -87,10 +87,10 @@ class Export:
     def plan(self, pairs: int) -> None:
         """Say what this run will do, before it begins."""
         self.pairs = pairs
-        asked, checked = (("collect its answers for the gates, ", "convert and check") if self.settings.verify
-                          else ("", "convert without gates (--no-verify)"))
-        console.note("to do", f"{console.count(pairs, 'pair')} of graphs", f"trace PyTorch, {asked}find the silence "
-                     f"that the model needs, {checked}: minutes, from whisper-base on")
+        asked, checked = ("PyTorch's answers for the gates, ", "conversion, gates") if self.settings.verify else \
+            ("", "conversion without gates (--no-verify)")
+        console.note("to do", f"{console.count(pairs, 'pair')} of graphs", f"float32 graphs, {asked}the silence that "
+                     f"the model needs, {checked}: minutes, from whisper-base on")
 
     def traced_before(self, folder: Path) -> dict[str, Path] | None:
         """The float32 graphs of an earlier run, linked into `folder`; None: they are to be traced."""
