@@ -123,12 +123,11 @@ def described(document: dict) -> str:
 # Goals ---------------------------------------------------------------------------------------------------------------
 
 def _counted(systems: dict) -> str:
-    """A sentence on the texts that were counted; of results from before each round's were, that it was the first's."""
-    kinds = [(name, one) for name, system in systems.items() for kind in KINDS if (one := system.get(kind))]
-    if all(len(one["errors"]) == len(one["seconds"]) for _, one in kinds):
+    """A sentence on which texts were counted: older results kept those of the first round alone."""
+    kinds = [one for system in systems.values() for kind in KINDS if (one := system.get(kind))]
+    if all(len(one["errors"]) == len(one["seconds"]) for one in kinds):
         return " WER: in brackets the range over the rounds, where their texts differ."
-    each = {name for name, one in kinds if len(one["errors"]) > 1}
-    return " WER: of the first round's texts" + f"; of {' and '.join(sorted(each))} of all rounds" * bool(each) + "."
+    return " WER: of the first round's texts."
 
 
 def goals(document: dict) -> list[str]:

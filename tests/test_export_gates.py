@@ -43,7 +43,7 @@ def test_memory_goes_back_before_each_step(tiny, monkeypatch):
 
 
 def test_the_decoder_is_opened_while_no_other_graph_is(tiny, monkeypatch):
-    """In half precision that took the most memory of an export, beside an encoder that waited."""
+    """In half precision that takes much memory, and an encoder that waits would add its own."""
     opened = []
 
     def watched(path, threads=None):

@@ -218,7 +218,7 @@ def test_a_range_of_word_errors_is_shown(document):
     assert cells(speech_report.table(document), "faster-whisper int8")[6] == "20.0 (10.0-30.0)"
     assert "in brackets the range over the rounds" in speech_report.described(document)
     systems["this lab int8"]["long"]["errors"] = [10]
-    assert "of the first round's texts; of faster-whisper int8" in speech_report.described(document)
+    assert "WER: of the first round's texts" in speech_report.described(document)
 
 
 def test_goals_compare_in_the_right_direction(document):

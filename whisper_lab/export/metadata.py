@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -31,6 +32,14 @@ def weights_sha256(folder: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def of_files(paths: Iterable[Path], more: str = "") -> str:
+    """A digest of files, and of `more`: by which a graph says how something about it was found or made."""
+    digest = hashlib.sha256(more.encode())
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def of_checkpoint(checkpoint, config, folder: Path) -> dict[str, str]:

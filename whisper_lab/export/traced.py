@@ -1,11 +1,10 @@
 """The float32 graphs of an earlier run, in place of tracing PyTorch once more.
 
-Tracing takes as long as checking a pair, and gives the same bytes each time. So whoever has the float32 pair and asks
-for int8 gets it from that pair: of the same weights, traced by the same code and the same versions of the packages, its
-gates passed, not a bit changed since. What is made of it is compared with PyTorch as ever.
+Tracing gives the same bytes each time. So whoever has the float32 pair and asks for int8 gets it from that pair: of the
+same weights, traced by the same code and the same versions of the packages, its gates passed, not a bit changed since.
+What is made of it is compared with PyTorch as ever.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,10 +17,7 @@ DECIDES = (SCRIPT, *(Path(module.__file__) for module in (graphs, naming, thinni
 
 def method() -> str:
     """The code that traces, as a digest: what graphs depend on beside the weights and the versions of the packages."""
-    found = hashlib.sha256()
-    for path in DECIDES:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    return metadata.of_files(DECIDES)
 
 
 def known(output_dir: Path, facts: dict[str, str], alignment: bool, folder: Path) -> dict[str, Path] | None:

@@ -40,7 +40,7 @@ def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds:
                          trained: bool, threads: int | None, seed: int) -> list[Callable[[], list[Gate]]]:
     """Open both graphs; returns the gates on their layers, numbers, pieces, shapes and text, to be called in order.
 
-    The decoder is opened while nothing else is there: in half precision that takes the most memory of an export.
+    The decoder is opened while nothing else is there: in half precision that takes much memory.
     """
     encoder = session(pair["encoder"], threads)
     wide = parity.sweep_encoder(encoder, sounds)  # two recordings' attention
