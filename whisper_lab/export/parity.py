@@ -33,7 +33,7 @@ from whisper_lab.export.pair import answer, encode_all, session
 from whisper_lab.export.reference import BOTH, Arithmetic, Pool, Sound, own_errors
 from whisper_lab.onnx_whisper import OnnxWhisper
 
-SWEEP_BATCH = (1, 2)  # of the encoder: each recording takes 144 MB for attention in base
+SWEEP_BATCH = 2  # of the encoder, where each recording takes 144 MB for attention in base; `numbers` has one
 SWEEP_AUDIO, SWEEP_BEAMS, SWEEP_SEQUENCE = (1, 2, 3), (1, 2), (1, 2, 4, 7)
 PIECE_TOKENS, PIECE = 40, 7
 FEW_WORDS = 8
@@ -117,32 +117,32 @@ def _run(function, *arguments, count: int):
 # Shapes --------------------------------------------------------------------------------------------------------------
 
 def sweep_encoder(encoder, sounds: list[Sound]) -> dict[str, Pool]:
-    """Every batch and length: place -> error of the hidden states. encoder: a session.
+    """A batch in every length: place -> error of the hidden states. encoder: a session.
 
     The scores of two recordings' attention are the most memory that any gate needs (288 MB in base).
     """
     found, given, hidden = {}, encoder.get_inputs()[0].name, encoder.get_outputs()[0].name
     whole = [sound for sound in sounds if not sound.is_short]
-    shorter = [[sound] * max(SWEEP_BATCH) for sound in sounds if sound.is_short]
-    for heard, rows in itertools.product([whole, *shorter], SWEEP_BATCH):
-        features = np.concatenate([sound.features for sound in heard[:rows]])
-        right = np.concatenate([sound.hidden for sound in heard[:rows]])
+    shorter = [[sound] * SWEEP_BATCH for sound in sounds if sound.is_short]
+    for heard in [whole[:SWEEP_BATCH], *shorter]:
+        features = np.concatenate([sound.features for sound in heard])
+        right = np.concatenate([sound.hidden for sound in heard])
         test, = _run(encoder.run, [hidden], {given: features}, count=1)
-        found[f"batch {rows}, {features.shape[2]} frames"] = Pool().add(test, right)
+        found[f"batch {SWEEP_BATCH}, {features.shape[2]} frames"] = Pool().add(test, right)
     return found
 
 
 def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> dict[str, Pool]:
-    """Every batch, beam width, sequence and past: place -> error of the logits.
+    """Every batch with every past and every sequence, and each of those with each other: place -> error of the logits.
 
     The right values are one long run of PyTorch, cut to the piece in question. Cross caches are those of whole windows;
     `numbers` has shorter ones.
     """
     found = {}
-    for audio, beams in itertools.product(SWEEP_AUDIO, SWEEP_BEAMS):
+    for turn, (audio, beams) in enumerate(itertools.product(SWEEP_AUDIO, SWEEP_BEAMS)):
         cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
-        for past, sequence in itertools.product(_pasts(long.ids.shape[1]), SWEEP_SEQUENCE):
+        for past, sequence in zip(_pasts(long.ids.shape[1]), np.roll(SWEEP_SEQUENCE, turn).tolist(), strict=True):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
             found[place] = _one_shape(graphs, long, rows, cross, past, sequence)
         del cross  # of three recordings 110 MB in base: gone before the next are made
@@ -288,12 +288,26 @@ def _long_answer(model, ids: np.ndarray, hidden: np.ndarray, looked_at: list[int
     import torch
 
     with torch.inference_mode():
-        output = model.model.decoder(input_ids=torch.from_numpy(ids), use_cache=True,
-                                     encoder_hidden_states=torch.from_numpy(hidden))
+        output = model.model.decoder(input_ids=torch.from_numpy(ids), past_key_values=_self_caches_alone(),
+                                     use_cache=True, encoder_hidden_states=torch.from_numpy(hidden))
         logits = model.proj_out(output.last_hidden_state[:, looked_at])
     layers = output.past_key_values.self_attention_cache.layers
     caches = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
     return [tensor.float().numpy() for tensor in (logits, *caches)]
+
+
+def _self_caches_alone():
+    """An empty cache that forgets the cross caches: of all layers in float64 they are 74 MB in base."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    class Forgetful(DynamicCache):
+        """What attention is given is what it needs now."""
+
+        def update(self, key_states, value_states, *_):
+            """Both, as they came."""
+            return key_states, value_states
+
+    return EncoderDecoderCache(DynamicCache(), Forgetful())
 
 
 # Pieces --------------------------------------------------------------------------------------------------------------

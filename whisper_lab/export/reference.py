@@ -367,10 +367,10 @@ def listen(runtime, name: str, clip: Clip | np.ndarray, judged: Arithmetic | Non
         return Sound(**facts, hidden=states.numpy(), cross=[], logits=plain.logits, self_caches=[])
     stream = {}
     with judged.right(runtime.model), _norms(runtime.model, stream if name == SPEECH or frames else None):
-        right = _answers(runtime, features, forced)
+        right = _answers(runtime, runtime.encode(features), forced)
     return Sound(**facts, hidden=right["hidden states"], cross=_named(right, "cross "), logits=right["logits"],
-                 self_caches=_named(right, "self "), rounding=_rounding(runtime, features, forced, right, judged),
-                 stream=stream)
+                 self_caches=_named(right, "self "), stream=stream,
+                 rounding=_rounding(runtime, features, states, forced, right, judged))
 
 
 def _language(clip: Clip, known) -> str | None:
@@ -378,13 +378,14 @@ def _language(clip: Clip, known) -> str | None:
     return next((code for code in (clip.language, "en", *known) if code in known), None)
 
 
-def _rounding(runtime, features: np.ndarray, forced: np.ndarray, right: dict[str, np.ndarray],
+def _rounding(runtime, features: np.ndarray, states, forced: np.ndarray, right: dict[str, np.ndarray],
               judged: Arithmetic) -> dict[str, dict[str, Pool]]:
-    """Precision -> tensor -> how far PyTorch in that precision is from `right`."""
+    """Precision -> tensor -> how far PyTorch in that precision is from `right`; states: the encoder's in float32."""
     found = {}
     for precision, context in judged.yardsticks(runtime.model).items():
         with context:
-            seen = _answers(runtime, features, forced, right["hidden states"])
+            heard = states if precision == "fp32" else runtime.encode(features)
+            seen = _answers(runtime, heard, forced, right["hidden states"])
         found[precision] = {tensor: Pool().add(seen[tensor], right[tensor]) for tensor in right}
         del seen  # as large as `right`, before the next is made
     return found
@@ -424,11 +425,10 @@ def most_tokens(rules, speech: bool) -> int:
     return min(STEPS[speech], rules.max_positions // 2)
 
 
-def _answers(runtime, features: np.ndarray, forced: np.ndarray, hidden: np.ndarray | None = None) -> dict:
+def _answers(runtime, states, forced: np.ndarray, hidden: np.ndarray | None = None) -> dict:
     """Tensor -> float32 values; the decoder hears `hidden`, where given, so that its errors are its own."""
     import torch
 
-    states = runtime.encode(features)
     found, heads = {"hidden states": _float32(states)}, runtime.model.config.decoder_attention_heads
     with torch.inference_mode():
         for layer, module in enumerate(runtime.model.model.decoder.layers):

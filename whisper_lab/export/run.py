@@ -108,11 +108,13 @@ class Export:
         """
         self.fp32_bytes = {part: graphs.size(path) for part, path in fp32.items()}
         self.export_s = seconds
+        graphs.release_memory()  # what tracing left
         if ask_pytorch:
             _ = self.sounds, self.long_run
         self.model.to("meta")  # structure and configuration stay
         graphs.settle_memory()
         self.vectors = {part: structure.vectors(graphs.load(path)) for part, path in fp32.items()}
+        graphs.release_memory()
 
     def find_silence(self, fp32: dict[str, Path]) -> None:
         """How much silence the checkpoint needs behind a sound: printed, and into the metadata of all its graphs."""

@@ -9,8 +9,7 @@ from whisper_lab.console import LabError
 from whisper_lab.export import diverge, end_to_end, parity, structure
 from whisper_lab.export.gates import ARITHMETIC, Gate
 from whisper_lab.export.graphs import release_memory
-from whisper_lab.export.pair import session
-from whisper_lab.onnx_whisper import OnnxWhisper
+from whisper_lab.export.pair import HeardOnce, session
 
 
 def run(pair: dict[str, Path], precision: str, runtime, sounds: list, long_run: parity.LongRun, *,
@@ -48,7 +47,7 @@ def _of_what_it_computes(pair: dict[str, Path], precision: str, runtime, sounds:
     machine.give_back_memory()
     decoder = session(pair["decoder"], threads)
     machine.give_back_memory()
-    graphs = OnnxWhisper.of_sessions(session(pair["encoder"], threads), decoder, runtime)
+    graphs = HeardOnce.of_sessions(session(pair["encoder"], threads), decoder, runtime)
     return [lambda: [] if precision in ARITHMETIC else parity.check_layers(pair, sounds, precision, threads),
             lambda: parity.numbers(graphs, sounds, precision), lambda: parity.pieces(graphs, sounds, precision, seed),
             lambda: parity.shapes(graphs, long_run, sounds, precision, wide, trained),
