@@ -1,5 +1,7 @@
 """Every parity gate sees a graph that was broken on purpose, and none of them complains about a sound one."""
 
+import itertools
+import re
 import weakref
 
 import numpy as np
@@ -82,6 +84,33 @@ def test_a_search_on_pytorchs_way_asks_the_graph_for_no_token_twice(tiny, precis
         assert (asked > 0) == left, (sound.name, asked)
         parted += left
     assert parted == 0 if precision == "fp32" else parted
+
+
+def test_a_window_that_two_gates_ask_for_is_encoded_once(tiny):
+    from whisper_lab.export.pair import HeardOnce, open_runtime
+
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime, kind=HeardOnce)
+    first, other = (sound.features for sound in tiny.sounds[:2])
+    hidden, cross = pair.hidden_and_cross(first)
+    encoder, pair.encoder = pair.encoder, None
+    assert all(map(np.array_equal, pair.encode(first), cross)) and len(cross) == len(pair.cross_outputs)
+    pair.encoder = encoder
+    assert not np.array_equal(pair.encode(other)[0], cross[0])  # never asked for before
+    assert all(map(np.array_equal, pair.encode(first), cross))  # what was fetched is gone, and is made again
+    assert np.array_equal(pair.hidden_and_cross(first)[0], hidden)
+
+
+def test_of_the_decoders_shapes_each_two_values_meet(tiny):
+    """Batch, past and sequence: a fault that needs two of them is seen, without all 96 combinations."""
+    from whisper_lab.export.pair import open_runtime
+
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    places = parity.sweep_decoder(pair, tiny.long_run.read(), tiny.sounds)
+    seen = [re.match(r"batch (.+), sequence (\d+), past (\d+)$", place).groups() for place in places]
+    for one, other in itertools.combinations(range(3), 2):
+        values = [{row[i] for row in seen} for i in (one, other)]
+        assert len(values[0]) * len(values[1]) == len({(row[one], row[other]) for row in seen})
+    assert [len({row[i] for row in seen}) for i in range(3)] == [6, 4, 4]
 
 
 @pytest.fixture

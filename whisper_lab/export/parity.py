@@ -29,6 +29,7 @@ from whisper_lab.export.gates import (
     below,
     relative_error,
 )
+from whisper_lab.export.on_disk import OnDisk
 from whisper_lab.export.pair import answer, encode_all, session
 from whisper_lab.export.reference import BOTH, Arithmetic, Pool, Sound, own_errors
 from whisper_lab.onnx_whisper import OnnxWhisper
@@ -41,16 +42,29 @@ TIMES = "times PyTorch's own rounding"
 
 
 @dataclass(frozen=True)
-class LongRun:
-    """PyTorch over long text; rows are recordings x beams."""
+class LongAnswers:
+    """PyTorch's answers to long text; rows are recordings x beams."""
 
     ids: np.ndarray  # int64 [rows, positions of the decoder]
     logits: dict[int, np.ndarray]  # position -> [rows, vocabulary], for the positions that the sweep looks at
     caches: list[np.ndarray]  # key, value per layer [rows, heads, positions, head_dim]
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """The same while no one looks at it, a third of base's weights, and how far PyTorch itself is off."""
+
+    ids: np.ndarray
+    looked_at: list[int]  # the positions of the logits
+    answers: list[np.ndarray] = OnDisk()  # logits [rows, looked_at, vocabulary] and the caches
     rounding: dict[str, Pool] = field(default_factory=dict)  # fp32, fp16 -> PyTorch's own error in the logits
 
     def own_error(self, precision: str) -> float:
         return max(self.rounding[precision].error, reference.UNIT[precision])
+
+    def read(self) -> LongAnswers:
+        logits, *caches = self.answers
+        return LongAnswers(self.ids, {position: logits[:, i] for i, position in enumerate(self.looked_at)}, caches)
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
@@ -132,7 +146,7 @@ def sweep_encoder(encoder, sounds: list[Sound]) -> dict[str, Pool]:
     return found
 
 
-def sweep_decoder(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> dict[str, Pool]:
+def sweep_decoder(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound]) -> dict[str, Pool]:
     """Every batch with every past and every sequence, and each of those with each other: place -> error of the logits.
 
     The right values are one long run of PyTorch, cut to the piece in question. Cross caches are those of whole windows;
@@ -156,9 +170,9 @@ def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: s
 
     trained: the words depend on the sound. With random weights they hardly do, and `batch` has nothing to compare with.
     """
-    gates = []
+    gates, answers = [], long.read()
     for part, places in (("encoder", encoder or sweep_encoder(graphs.encoder, sounds)),
-                         ("decoder", sweep_decoder(graphs, long, sounds))):
+                         ("decoder", sweep_decoder(graphs, answers, sounds))):
         pool, worst = pooled(places.values()), max(places, key=lambda place: places[place].error)
         name, detail = f"shapes: {part}", f"{len(places)} shapes; worst at {worst}"
         if precision in ARITHMETIC:
@@ -169,10 +183,10 @@ def shapes(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], precision: s
             gates.append(above(name, pool.decibels, SIGNAL[precision][name], detail, part, "dB"))
     if precision in ARITHMETIC:
         return gates
-    return [*gates, *([batch(graphs, long, sounds)] if trained else []), order(graphs, long, sounds)]
+    return [*gates, *([batch(graphs, answers, sounds)] if trained else []), order(graphs, answers, sounds)]
 
 
-def batch(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
+def batch(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound]) -> Gate:
     """Three recordings in a batch and each alone, the first word of each: none hears another's sound.
 
     The graph against itself, and what the batch changes (in int8 recordings share scales) against what hearing the
@@ -188,7 +202,7 @@ def batch(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
                  f"{len(firsts)} recordings; what hearing another changes over what the batch changes", "decoder", "dB")
 
 
-def order(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
+def order(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound]) -> Gate:
     """The same batch in the opposite order: the same words. int8's scales are those of all its rows, in any order.
 
     Sharper than `batch` where scales are shared: a graph in which all hear the first recording hears another one now.
@@ -205,12 +219,12 @@ def order(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound]) -> Gate:
                  f"{len(firsts)} recordings; how different they are over what their order changes", "decoder", "dB")
 
 
-def _first_beams(long: LongRun) -> np.ndarray:
+def _first_beams(long: LongAnswers) -> np.ndarray:
     """The row of each recording's first beam."""
     return np.arange(0, len(long.ids), max(SWEEP_BEAMS))
 
 
-def _next_word(graphs: OnnxWhisper, long: LongRun, sounds: list[Sound], rows: np.ndarray, audios: list[int]):
+def _next_word(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound], rows: np.ndarray, audios: list[int]):
     """Logits behind the prompt of these rows of the long run, each over the sound that `audios` names for it."""
     past = sounds[0].prompt_length - 1
     cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
@@ -234,7 +248,7 @@ def _pasts(positions: int) -> list[int]:
     return [0, 1, positions // 4, positions - max(SWEEP_SEQUENCE)]
 
 
-def _one_shape(graphs: OnnxWhisper, long: LongRun, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
+def _one_shape(graphs: OnnxWhisper, long: LongAnswers, rows: list[int], cross: list, past: int, sequence: int) -> Pool:
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
     test = _run(graphs.step, long.ids[rows, past:past + sequence], cross, cache, count=2)[0]
     return Pool().add(test, np.stack([long.logits[past + i][rows] for i in range(sequence)], axis=1))
@@ -262,8 +276,7 @@ def long_run(runtime, sounds: list[Sound], seed: int = 0, judged: Arithmetic = B
                 with context:
                     errors[precision].add(_long_answer(*asked)[0], right[0])
             machine.give_back_memory()  # what was in float64, before the next row
-    logits, *caches = whole
-    return LongRun(ids, {position: logits[:, i] for i, position in enumerate(looked_at)}, caches, dict(errors))
+    return LongRun(ids, looked_at, whole, dict(errors))
 
 
 def _long_ids(sounds: list[Sound], rules, seed: int) -> np.ndarray:
