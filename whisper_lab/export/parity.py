@@ -154,7 +154,7 @@ def sweep_decoder(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound]) -
     """
     found = {}
     for turn, (audio, beams) in enumerate(itertools.product(SWEEP_AUDIO, SWEEP_BEAMS)):
-        cross = [np.concatenate(arrays) for arrays in zip(*(sound.cross for sound in sounds[:audio]), strict=True)]
+        cross = _cross_of(sounds[:audio])
         rows = [row for row in range(audio * max(SWEEP_BEAMS)) if row % max(SWEEP_BEAMS) < beams]
         for past, sequence in zip(_pasts(long.ids.shape[1]), np.roll(SWEEP_SEQUENCE, turn).tolist(), strict=True):
             place = f"batch {audio * beams} of {audio} recordings, sequence {sequence}, past {past}"
@@ -227,9 +227,20 @@ def _first_beams(long: LongAnswers) -> np.ndarray:
 def _next_word(graphs: OnnxWhisper, long: LongAnswers, sounds: list[Sound], rows: np.ndarray, audios: list[int]):
     """Logits behind the prompt of these rows of the long run, each over the sound that `audios` names for it."""
     past = sounds[0].prompt_length - 1
-    cross = [np.concatenate(arrays) for arrays in zip(*(sounds[audio].cross for audio in audios), strict=True)]
+    cross = _cross_of([sounds[audio] for audio in audios])
     cache = [np.ascontiguousarray(array[rows, :, :past]) for array in long.caches]
     return _run(graphs.step, long.ids[rows, past:past + 1], cross, cache, count=2)[0]
+
+
+def _cross_of(sounds: list[Sound]) -> list[np.ndarray]:
+    """Cross caches of a batch of recordings, read one after the other: all of three twice are 220 MB in base."""
+    whole: list[np.ndarray] = []
+    for row, sound in enumerate(sounds):
+        arrays = sound.cross
+        whole = whole or [np.empty((len(sounds), *array.shape[1:]), array.dtype) for array in arrays]
+        for place, array in zip(whole, arrays, strict=True):
+            place[row] = array[0]
+    return whole
 
 
 def _ratio_db(one: Pool, other: Pool) -> float:
