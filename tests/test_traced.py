@@ -1,5 +1,7 @@
 """The float32 graphs of an earlier run in place of tracing once more: only where the same would be traced."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -52,12 +54,14 @@ def test_any_other_is_traced(earlier, tmp_path, other):
     assert not (tmp_path / "fp32").exists()
 
 
-def test_int8_from_an_earlier_pair_has_the_same_bytes(earlier, nano_export, run_script):
-    done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "int8", "--alignment-heads",
+def test_what_is_made_of_an_earlier_pair_has_the_same_bytes(earlier, nano_export, run_script):
+    done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--alignment-heads",
                       "--threads", 2, "--output-dir", earlier, cwd=earlier.parent)
     assert done.returncode == 0 and "those of an earlier run" in done.stderr and "exporting" not in done.stderr, \
         done.stderr
-    for part, path in names.pair(earlier, "whisper-nano", "int8").items():
-        assert path.read_bytes() == names.pair(nano_export / "graphs", "whisper-nano", "int8")[part].read_bytes()
-    for part, path in names.pair(earlier, "whisper-nano").items():  # what it was made of is as it was
-        assert path.read_bytes() == names.pair(nano_export / "graphs", "whisper-nano")[part].read_bytes()
+    assert re.findall(r"^gates (\w+): ", done.stderr, re.M) == list(names.PRECISIONS)
+    for precision in names.PRECISIONS:  # what they were made of is as it was
+        for part, path in names.pair(earlier, "whisper-nano", precision).items():
+            before = names.pair(nano_export / "graphs", "whisper-nano", precision)[part]
+            assert path.read_bytes() == before.read_bytes(), path.name
+    assert all(part.startswith("whisper-nano") for part in os.listdir(earlier))

@@ -93,8 +93,11 @@ class Export:
                      f"the model needs, {checked}: minutes, from whisper-base on")
 
     def traced_before(self, folder: Path) -> dict[str, Path] | None:
-        """The float32 graphs of an earlier run, linked into `folder`; None: they are to be traced."""
-        if "fp32" in self.settings.precisions:
+        """The float32 graphs of an earlier run, linked into `folder`; None: they are to be traced.
+
+        Whoever asks for float32 alone asks for that.
+        """
+        if self.settings.precisions == ("fp32",):
             return None
         found = traced.known(self.settings.output_dir, self.facts, bool(self.alignment_heads), folder)
         if found:

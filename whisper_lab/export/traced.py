@@ -2,7 +2,7 @@
 
 Tracing gives the same bytes each time. So whoever has the float32 pair and asks for int8 gets it from that pair: of the
 same weights, traced by the same code and the same versions of the packages, its gates passed, not a bit changed since.
-What is made of it is compared with PyTorch as ever.
+What is made of it is compared with PyTorch as ever, and so is the pair where it is asked for once more (`all`).
 """
 
 import json
@@ -33,7 +33,7 @@ def known(output_dir: Path, facts: dict[str, str], alignment: bool, folder: Path
         if metadata.agreeing(path, wanted) is None:
             return None
     folder.mkdir()
-    for path in pair.values():  # links: what converts them writes files of its own beside them
+    for path in pair.values():  # links: what changes a graph writes a file of its own
         for file in filter(Path.exists, (path, names.sidecar(path))):
             layouts.place(file, folder, link=True)
     return {part: folder / path.name for part, path in pair.items()}
