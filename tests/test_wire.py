@@ -59,6 +59,26 @@ def test_weights_in_a_sidecar_come_along_or_stay_there(tiny, tmp_path):
         assert (tmp_path / f"{name}.wire.onnx").read_bytes() == (tmp_path / f"{name}.onnx").read_bytes()
 
 
+def test_metadata_written_again_around_a_joined_graph_gives_the_same_bytes(large, tmp_path):
+    """A large graph is joined from its sidecar, and taken for another run: it stays what it was."""
+    model = graphs.load(large)
+    ir.save(model, tmp_path / "apart.onnx", external_data="apart.onnx.data")
+    wire.write_around(metadata_of(tmp_path / "apart.onnx"), tmp_path / "apart.onnx")
+    graphs.join(tmp_path / "apart.onnx", tmp_path / "one.onnx")
+    before = (tmp_path / "one.onnx").read_bytes()
+    wire.write_around(wire.skim(tmp_path / "one.onnx"), tmp_path / "one.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == before and len(before) > 4 << 22
+    weights = graphs.load(tmp_path / "one.onnx").graph.initializers
+    assert [float(weights[f"weight_{i}"].const_value.numpy()[-1]) for i in range(4)] == [0, 1, 2, 3]
+
+
+def metadata_of(path) -> onnx.ModelProto:
+    """The graph, skimmed, with a note among its metadata."""
+    model = wire.skim(path)
+    onnx.helper.set_model_props(model, {"format": "2"})
+    return model
+
+
 def test_a_weight_that_is_made_while_it_is_written_is_a_weight(tiny, tmp_path):
     model = graphs.load(tiny.pairs["fp32"]["encoder"])
     source = max(model.graph.initializers.values(), key=lambda value: value.const_value.nbytes)

@@ -69,7 +69,7 @@ def save(model: ir.Model, path: Path) -> None:
 def join(source: Path, target: Path) -> None:
     """Write a graph and its sidecar as one file, weight by weight, so that no more than one is in memory.
 
-    By hand, as wire.py says.
+    By hand, as wire.py says, and in its order: whoever writes the metadata of the one file again gets the same bytes.
     """
     external_data.check(source)
     model = onnx.load(source, load_external_data=False)
@@ -79,14 +79,15 @@ def join(source: Path, target: Path) -> None:
     weights = [_without_place(tensor) for tensor in model.graph.initializer]
     del model.graph.initializer[:]
     graph = model.graph.SerializeToString(deterministic=True)
-    model.ClearField("graph")
+    first, last = wire.around(model, "graph", wire.BEFORE_GRAPH)
     heads = [wire.field(5, len(tensor) + len(raw) + count) + tensor + raw for tensor, raw, _, count in weights]
     length = len(graph) + sum(len(head) + count for head, (*_, count) in zip(heads, weights, strict=True))
     with target.open("wb") as out, names.sidecar(source).open("rb") as data:
-        out.write(model.SerializeToString(deterministic=True) + wire.field(7, length) + graph)
+        out.write(first + wire.field(wire.GRAPH, length) + graph)
         for head, (*_, offset, count) in zip(heads, weights, strict=True):
             data.seek(offset)
             out.write(head + data.read(count))
+        out.write(last)
 
 
 def tensors(graph: onnx.GraphProto, inside: bool = True) -> Iterator[onnx.TensorProto]:

@@ -69,7 +69,7 @@ def write(model: ir.Model, path: Path, inline: bool = True) -> None:
     graph, weights = _without_weights(model)
     sizes = [_size(weight, inline) for weight in weights]
     count = sum(len(field(INITIALIZER, size)) + size for size in sizes)
-    (first, last), (start, end) = (_around(*message) for message in (
+    (first, last), (start, end) = (around(*message) for message in (
         (graph, "graph", BEFORE_GRAPH), (graph.graph, "initializer", BEFORE_WEIGHTS)))
     with _renewed(path) as out:
         out.write(first + field(GRAPH, len(start) + count + len(end)) + start)
@@ -81,7 +81,7 @@ def write(model: ir.Model, path: Path, inline: bool = True) -> None:
 
 def write_around(model: onnx.ModelProto, path: Path) -> None:
     """Replace what a file says beside its graph by what `model` says; the graph's bytes are copied."""
-    first, last = _around(model, "graph", BEFORE_GRAPH)
+    first, last = around(model, "graph", BEFORE_GRAPH)
     with external_data.mapped(path) as data:
         (start, end), = _split(data, 0, len(data), GRAPH)[1]
     with _renewed(path) as out, path.open("rb") as old:
@@ -129,7 +129,7 @@ def _load(values: Iterable[ir.Value]) -> None:
         value.const_value = tensor
 
 
-def _around(message, missing: str, names: tuple[str, ...]) -> tuple[bytes, bytes]:
+def around(message, missing: str, names: tuple[str, ...]) -> tuple[bytes, bytes]:
     """A message's bytes before and behind the field that is left out of it; names: the fields before that."""
     rest = type(message)()
     rest.CopyFrom(message)
