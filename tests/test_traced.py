@@ -5,10 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from whisper_lab import external_data, names, seals
-from whisper_lab.export import metadata, traced
+from whisper_lab.export import graphs, metadata, publish, traced
 
 
 @pytest.fixture
@@ -34,6 +35,24 @@ def test_the_pair_is_linked_where_the_same_would_be_traced(earlier, tmp_path):
     found = traced.known(earlier, facts, True, tmp_path / "fp32")
     for part, path in names.pair(earlier, "whisper-nano").items():
         assert found[part].samefile(path)
+
+
+def test_weights_in_a_sidecar_are_copied(earlier, tmp_path, monkeypatch):
+    """Those of a large graph: a sidecar that is also a file elsewhere is refused by whoever opens the graph."""
+    facts, pair = facts_of(earlier), names.pair(earlier, "whisper-nano")
+    for path in pair.values():
+        model = onnx.load(path)
+        path.unlink()
+        onnx.save(model, path, save_as_external_data=True, location=names.sidecar(path).name, size_threshold=0)
+        seals.seal(path)
+    before = {path.name: path.read_bytes() for path in earlier.iterdir()}
+    monkeypatch.setattr(publish, "SINGLE_FILE_LIMIT", 0)
+    for part, path in traced.known(earlier, facts, True, tmp_path / "fp32").items():
+        assert sum(value.const_value.nbytes for value in graphs.load(path).graph.initializers.values()) > 1_000_000
+        metadata.write(path, external_data.metadata(path), part, "fp32", {}, verified=True)
+        assert publish.publish([path], earlier) == [pair[part]] and not seals.fault(pair[part])
+    assert {path.name for path in earlier.iterdir()} == set(before)
+    assert all((earlier / name).read_bytes() == content for name, content in before.items() if name.endswith(".data"))
 
 
 @pytest.mark.parametrize("other", ["weights_sha256", "version_torch", "traced_by", "attention", "damage", "no seal",

@@ -80,7 +80,8 @@ def join(source: Path, target: Path) -> None:
     del model.graph.initializer[:]
     graph = model.graph.SerializeToString(deterministic=True)
     first, last = wire.around(model, "graph", wire.BEFORE_GRAPH)
-    heads = [wire.field(5, len(tensor) + len(raw) + count) + tensor + raw for tensor, raw, _, count in weights]
+    heads = [wire.field(wire.INITIALIZER, len(tensor) + len(raw) + count) + tensor + raw
+             for tensor, raw, _, count in weights]
     length = len(graph) + sum(len(head) + count for head, (*_, count) in zip(heads, weights, strict=True))
     with target.open("wb") as out, names.sidecar(source).open("rb") as data:
         out.write(first + wire.field(wire.GRAPH, length) + graph)

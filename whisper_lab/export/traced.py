@@ -21,7 +21,7 @@ def method() -> str:
 
 
 def known(output_dir: Path, facts: dict[str, str], alignment: bool, folder: Path) -> dict[str, Path] | None:
-    """The pair in `output_dir`, linked into `folder`; None: there is none, or another would be traced today.
+    """The pair in `output_dir`, placed in `folder`; None: there is none, or another would be traced today.
 
     facts: of the checkpoint, as `metadata.of_checkpoint`, and `traced_by`, of `method`; alignment: the decoder is to
     give the attention that word times need.
@@ -33,7 +33,8 @@ def known(output_dir: Path, facts: dict[str, str], alignment: bool, folder: Path
         if metadata.agreeing(path, wanted) is None:
             return None
     folder.mkdir()
-    for path in pair.values():  # links: what changes a graph writes a file of its own
-        for file in filter(Path.exists, (path, names.sidecar(path))):
-            layouts.place(file, folder, link=True)
+    for path in pair.values():
+        layouts.place(path, folder, link=True)  # what changes a graph writes a file of its own
+        if names.sidecar(path).exists():
+            layouts.place(names.sidecar(path), folder)  # one that is also a file elsewhere is refused
     return {part: folder / path.name for part, path in pair.items()}
