@@ -93,7 +93,7 @@ class Export:
                      f"the model needs, {checked}: minutes, from whisper-base on")
 
     def traced_before(self, folder: Path) -> dict[str, Path] | None:
-        """The float32 graphs of an earlier run, linked into `folder`; None: they are to be traced.
+        """The float32 graphs of an earlier run, placed in `folder`; None: they are to be traced.
 
         Whoever asks for float32 alone asks for that.
         """
