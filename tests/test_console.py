@@ -60,6 +60,12 @@ def test_numbers_that_are():
     assert flags.parse(made, ["--threads", "2", "--seed", "7"]) == argparse.Namespace(threads=2, seed=7)
 
 
+def test_the_detail_of_the_notes_in_capitals_or_not():
+    made = flags.parser("", "log_level")
+    assert flags.parse(made, ["--log-level", "debug"]).log_level == "DEBUG"
+    assert flags.parse(made, []).log_level == "INFO"
+
+
 def given(*arguments, common=("audio", "model", "output_json", "seed")):
     made = flags.parser("What it is.\n\n    python x.py\n\nMore of it.", *common)
     made.add_argument("--precision", choices=["fp32", "int8"])

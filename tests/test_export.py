@@ -63,6 +63,8 @@ def test_nano_end_to_end(nano_export):
     """The command of the lab text, as a student runs it, on the bundled checkpoint."""
     out, err = ((nano_export / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
     assert "Warning" not in err and "Traceback" not in err and "torchvision" not in err
+    passed = [line.split(":")[0] for line in err.splitlines() if line.startswith("gates ") and " passed" in line]
+    assert passed == ["gates fp32", "gates fp16", "gates int8", "gates int4", "gates int8 optimized"]
     folder = nano_export / "graphs"
     for precision in ("", "_fp16", "_int8", "_int4", "_int8_optimized"):
         for part in ("encoder", "decoder"):

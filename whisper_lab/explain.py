@@ -124,10 +124,10 @@ def draw(first: FirstWindow, runtime, attention: np.ndarray, path: str | Path, t
     return Path(path)
 
 
-def draw_wave(axes, samples: np.ndarray, start: float, spec) -> None:
+def draw_wave(axes, samples: np.ndarray, start: float, spec, color: str = "#1f4e79") -> None:
     """Samples float [n] over time; the first was spoken at `start` s."""
     times = start + np.arange(len(samples)) / spec.sampling_rate  # s
-    axes.plot(times, samples, linewidth=0.6, color="#1f4e79")
+    axes.plot(times, samples, linewidth=0.6, color=color)
     axes.set_title(f"1  samples: {spec.sampling_rate} each second")
     axes.set_ylabel("amplitude")
     limit = max(0.05, 1.1 * float(np.abs(samples).max(initial=0)))

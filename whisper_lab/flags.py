@@ -160,7 +160,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
     "output_json": (("--json",), {"metavar": "FILE", "dest": "output_json",
                                   "help": "also write the results as JSON (default: none)"}),
     "quiet": (("--quiet",), {"action": "store_true", "help": "nothing but results on stdout, only errors on stderr"}),
-    "log_level": (("--log-level",), {"default": "INFO", "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
+    "log_level": (("--log-level",), {"type": str.upper, "default": "INFO",
+                                     "choices": ["DEBUG", "INFO", "WARNING", "ERROR"],
                                      "help": "detail of the notes on stderr (default: %(default)s)"}),
 }
 SELDOM = {"package_index", "beams", "temperature", "fallback", "condition_on_previous", "prompt", "provider", "seed",

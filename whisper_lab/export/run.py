@@ -181,7 +181,7 @@ class Export:
             explanation = verify.explain(gates, pair, precision, self.runtime, self.sounds)
             raise verify.failure(explanation, publish.reject(pair.values(), self.settings.output_dir))
         both = sum(gate.part is None for gate in gates)
-        console.note(f"gates {precision}", f"{len(gates)} of {len(gates)} passed",
+        console.note(f"gates {precision}{' optimized' * optimized}", f"{len(gates)} of {len(gates)} passed",
                      f"against PyTorch on speech, silence and noise; {both} are of the pair, and in the table of each")
         return gates
 

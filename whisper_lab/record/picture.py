@@ -8,6 +8,9 @@ import numpy as np
 from whisper_lab.explain import draw_mel, draw_wave
 from whisper_lab.features import FeatureSpec, log_mel
 
+# The page is light or dark, as its reader's system is: the paper is transparent, and these are legible on both.
+INK, WAVE = "#787878", "#3d85c6"
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 _one_at_a_time = threading.Lock()  # matplotlib is not made for several threads
 
 
@@ -19,29 +22,33 @@ def features(samples: np.ndarray, spec: FeatureSpec) -> np.ndarray:
 
 
 def draw(samples: np.ndarray, spec: FeatureSpec, model: str, path: Path) -> Path:
-    """A 1200 x 675 PNG; `spec` and `model` say whose features these are. samples: float32 [n], not empty."""
+    """A 1200 x 750 PNG; `spec` and `model` say whose features these are. samples: float32 [n], not empty."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with _one_at_a_time:
-        figure = Figure(figsize=(12, 6.75), layout="constrained")
+    with _one_at_a_time, rc_context(dict.fromkeys(INKED, INK)):
+        figure = Figure(figsize=(8, 5), layout="constrained")
         FigureCanvasAgg(figure)
         wave, mel = figure.subplots(2, 1, sharex=True, height_ratios=[2, 3])
-        draw_wave(wave, samples, 0.0, spec)
+        draw_wave(wave, samples, 0.0, spec, WAVE)
         draw_mel(mel, features(samples, spec), 0.0, spec)
-        duration = len(samples) / spec.sampling_rate
-        beyond = duration > spec.window_s
-        _head(mel, f"{mel.get_title()}, as {model} gets it" + (f" (dashed: windows of {spec.window_s:g} s)" * beyond))
         _head(wave, wave.get_title())
-        for axes in (wave, mel):
-            for border in np.arange(spec.window_s, duration, spec.window_s):
-                axes.axvline(border, color="#c00000", linestyle="--", linewidth=1)
-        mel.set_xlim(0, duration)
-        mel.set_xlabel("time (s)")
-        figure.savefig(path, dpi=100)
+        _head(mel, f"{mel.get_title()}, as {model} gets it")
+        _windows((wave, mel), len(samples) / spec.sampling_rate, spec.window_s)
+        figure.savefig(path, dpi=150, transparent=True)
     return path
 
 
 def _head(axes, title: str) -> None:
     axes.set_title("")
-    axes.set_title(title, loc="left", fontsize=15)
+    axes.set_title(title, loc="left", fontsize=11)
+
+
+def _windows(both: tuple, duration: float, window_s: float) -> None:
+    """The time axis, and a dashed line between two windows."""
+    for axes in both:
+        for border in np.arange(window_s, duration, window_s):
+            axes.axvline(border, color="#c00000", linestyle="--", linewidth=1)
+    both[-1].set_xlim(0, duration)
+    both[-1].set_xlabel("time (s)" + (f"; dashed: windows of {window_s:g} s" if duration > window_s else ""))
