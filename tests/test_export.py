@@ -1,5 +1,6 @@
 """03 and what it writes: names, bytes, metadata, sidecars, failures that leave nothing half done."""
 
+import contextlib
 import errno
 import gc
 import hashlib
@@ -176,6 +177,23 @@ def test_it_says_what_it_will_do_and_which_pair_it_is_at(tiny, traced, here, cap
     assert "encoder: converted in int8 (" in err and max(map(len, out.splitlines())) <= 140
 
 
+def test_recording_once_gives_the_graphs_of_recording_twice(tiny, tmp_path, monkeypatch):
+    """The exporter's own second recording changes nothing but how a Reshape would treat lengths of 0."""
+    from whisper_lab.export import torch_export
+
+    monkeypatch.setattr(torch_export, "as_recorded", contextlib.nullcontext)
+    twice = script().export_fp32(tiny.model, tmp_path / "twice", "twice", None)
+    for part, path in tiny.pairs["fp32"].items():
+        once, again = onnx.load(path), onnx.load(twice[part])
+        for model in (once, again):
+            for node in model.graph.node:
+                kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+        assert list(once.graph.node) == list(again.graph.node)
+        assert list(once.graph.initializer) == list(again.graph.initializer)
+
+
 def test_nodes_are_called_after_their_modules(tiny):
     names = {node.name for path in tiny.pairs["fp32"].values() for node in graphs.load(path).graph}
     for name in ("encoder.conv1/Conv", "encoder.layers.0.self_attn.q_proj/MatMul", "encoder.layers.1.self_attn/Softmax",
@@ -341,8 +359,6 @@ def test_working_with_sidecars_changes_no_published_graph(tiny, traced, here, mo
 
 
 def test_the_quantizer_gives_the_same_without_its_second_copy(tiny, tmp_path, monkeypatch):
-    import contextlib
-
     from whisper_lab.export import torch_export
 
     source, found = tiny.pairs["fp32"]["decoder"], []

@@ -33,4 +33,6 @@ def thin(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     middle = heard + behind * step + longer + step // 2
     states = states.index_select(1, torch.where(is_heard, index, torch.sym_max(heard - 2, 0)))
     places = table.index_select(0, torch.where(is_heard, index, middle))
-    return states, places, torch.log(torch.where(is_heard, each, left) / each).to(states.dtype)
+    weights = torch.log(torch.where(is_heard, each, left) / each)
+    # A conversion to what it is already would be recorded too, as a step of the graph.
+    return states, places, weights if weights.dtype == states.dtype else weights.to(states.dtype)

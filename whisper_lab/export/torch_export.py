@@ -67,6 +67,17 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def as_recorded() -> Iterator[None]:
+    """Let the exporter translate what torch.export recorded, operator by operator.
+
+    It would record all of it a second time, to replace operators that ONNX knows no translation of, and that takes
+    longer than everything else. These graphs have none: the exporter raises an error where it meets one.
+    """
+    with mock.patch.object(torch.export.ExportedProgram, "run_decompositions", lambda program, table: program):
+        yield
+
+
+@contextlib.contextmanager
 def one_copy() -> Iterator[None]:
     """Let `quantize_dynamic` hold a model once instead of twice.
 
