@@ -15,8 +15,10 @@ import idle  # noqa: E402
 import speech_report  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
+from whisper_lab.transcribe import BATCH  # noqa: E402
 
 MEGA, GIGA = 1e6, 1e9
+WINDOW_S = 30  # of every Whisper
 SMALL = str(32 << 20)  # the key of limits.py for what fits the last cache
 
 
@@ -146,13 +148,12 @@ def _sizes(sizes: dict[str, int]) -> list[tuple]:
 def floors(document: dict, found: dict) -> list[str]:
     """The least time that bytes over bandwidth and operations over peak allow, beside what was measured."""
     limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
-    fast, slow = (limits["read_bytes_per_s"][key] for key in (SMALL, max(limits["read_bytes_per_s"], key=int)))
+    fast, slow = read_speeds(limits)
     lines = [f"Measured peaks: float32 {limits['float32_flops'] / GIGA:.0f} GFLOP/s, bfloat16 "
              f"{limits['bfloat16_flops'] / GIGA:.0f} GFLOP/s, int8 {limits['int8_ops'] / GIGA:.0f} GOP/s; reading "
              f"{fast / GIGA:.0f} GB/s where it fits the cache, {slow / GIGA:.0f} GB/s from memory.", "",
              "| | MB a token | floor ms a token | measured | floor encoder s | measured | floor sum s | measured | "
              "faster-whisper int8 over that floor |", "|---|---|---|---|---|---|---|---|---|"]
-    cross = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]  # elements
     beaten = []
     for precision in ("fp32", "fp16", "int8", "int4", "int8 optimized"):
         one = found.get(f"this lab {precision}")
@@ -161,7 +162,7 @@ def floors(document: dict, found: dict) -> list[str]:
             continue
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
         read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
-        read += 4 * cross
+        read += 4 * cross_elements(config)
         encoder = encoder_floor(config, limits, precision)
         beaten += [precision] if one["encode_s"] < encoder else []
         quick, late = sorted((read / fast, read / slow))  # the cache can be the slower one: neighbors use it, too
@@ -176,7 +177,40 @@ def floors(document: dict, found: dict) -> list[str]:
             "The last column is the most that the goals over faster-whisper could come to here. A cold start takes the "
             "sum as well, and the time to start Python and to read the graphs.",
             *(["", f"The encoder is faster here than its floor ({', '.join(beaten)}): the measured peaks "
-               "are not the highest that this machine reaches, so these floors are too high."] if beaten else [])]
+               "are not the highest that this machine reaches, so these floors are too high."] if beaten else []),
+            *long_floor(document)]
+
+
+def read_speeds(limits: dict) -> tuple[float, float]:
+    """Bytes a second, from the cache and from memory."""
+    measured = limits["read_bytes_per_s"]
+    return measured[SMALL], measured[max(measured, key=int)]
+
+
+def cross_elements(config: dict) -> int:
+    """Keys and values that a decoder step reads of one window."""
+    return 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]
+
+
+def long_floor(document: dict) -> list[str]:
+    """The same for the long recording: each window heard once, a token for each word said, BATCH windows a step."""
+    limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
+    works = document.get("speech", {}).get("works", {})
+    if "long" not in works:
+        return []
+    windows, tokens = works["long"]["seconds"] / WINDOW_S, works["long"]["words"]
+    said = []
+    for precision in ("int8", "int8 optimized"):
+        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / BATCH + 4 * cross_elements(config)
+        encoder = windows * encoder_floor(config, limits, precision)
+        least, most = sorted(encoder + tokens * read / speed for speed in read_speeds(limits))
+        peers = [f"{peer} {seconds / most:.1f}-{seconds / least:.1f}"
+                 for peer in ("faster-whisper int8", "OpenVINO GenAI int8")
+                 if (seconds := speech_report.median(document, peer, "long"))]
+        said.append(f"{precision} {least:.1f}-{most:.1f} s" + f" ({', '.join(peers)} times that)" * bool(peers))
+    return ["", f"The long recording's floor, {windows:.1f} windows of {WINDOW_S} s, {BATCH} decoded at once, and a "
+            f"token for each of its {tokens} words: {'; '.join(said)}. With windows of that length a goal over a peer "
+            "cannot come to more."]
 
 
 def encoder_floor(config: dict, limits: dict, precision: str) -> float:

@@ -116,6 +116,19 @@ def test_tokens_that_differ_are_counted(document):
     assert "this lab fp32 3," in text and "this lab int8 10" in text
 
 
+def test_the_floor_of_a_long_recording(monkeypatch):
+    """Two windows of 2 s, and ten steps that read 1 GB a row, from a cache of 1 GB/s or memory of half of that."""
+    report = module("report")
+    monkeypatch.setattr(report, "encoder_floor", lambda *_: 2.0)
+    document = {"limits": {"read_bytes_per_s": {report.SMALL: 1e9, str(1 << 30): 0.5e9}},
+                "model": {"config": {"decoder_layers": 1, "max_source_positions": 1, "d_model": 1}},
+                "graph_bytes": {"decoder_int8": 4e9, "decoder_int8_optimized": 4e9},
+                "speech": {"works": {"long": {"seconds": 60, "words": 10}},
+                           "systems": {"faster-whisper int8": {"long": {"seconds": [28.0]}}}}}
+    assert "int8 14.0-24.0 s (faster-whisper int8 1.2-2.0 times that); int8 opt" in "".join(report.long_floor(document))
+    assert report.long_floor(document | {"speech": {}}) == []
+
+
 @pytest.mark.parametrize("folder", [BENCHMARKS, BENCHMARKS / "xeon"], ids=["EPYC", "Xeon"])
 def test_results_are_what_the_report_makes_of_them(folder):
     if not (folder / "results.json").is_file():
