@@ -56,9 +56,9 @@ def trace(module, examples: tuple, path: Path, **names) -> None:
     from whisper_lab.export import graphs, torch_export
 
     console.note(path.stem, "exporting", f"{torch_export.parameters(module) / 1e6:.1f} M weights")
-    with torch_export.quiet(), torch_export.as_recorded(), torch.no_grad():
-        program = torch.onnx.export(module.eval(), examples, dynamo=True, opset_version=graphs.OPSET,
-                                    external_data=False, verbose=False, **names)
+    with torch_export.quiet(), torch.no_grad():
+        program = torch_export.recorded_once(lambda: torch.onnx.export(
+            module.eval(), examples, dynamo=True, opset_version=graphs.OPSET, verbose=False, **names))
     graphs.save(torch_export.tidy(program), path)
     torch_export.let_go(program)
 

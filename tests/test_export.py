@@ -181,7 +181,7 @@ def test_recording_once_gives_the_graphs_of_recording_twice(tiny, tmp_path, monk
     """The exporter's own second recording changes nothing but how a Reshape would treat lengths of 0."""
     from whisper_lab.export import torch_export
 
-    monkeypatch.setattr(torch_export, "as_recorded", contextlib.nullcontext)
+    monkeypatch.setattr(torch_export, "recorded_once", lambda export: export())
     twice = script().export_fp32(tiny.model, tmp_path / "twice", "twice", None)
     for part, path in tiny.pairs["fp32"].items():
         once, again = onnx.load(path), onnx.load(twice[part])
@@ -192,6 +192,16 @@ def test_recording_once_gives_the_graphs_of_recording_twice(tiny, tmp_path, monk
                 node.attribute.extend(kept)
         assert list(once.graph.node) == list(again.graph.node)
         assert list(once.graph.initializer) == list(again.graph.initializer)
+
+
+def test_what_onnx_has_no_operator_for_is_replaced(tmp_path):
+    """A clipped GELU: the exporter can translate a minimum and a maximum, and no clip."""
+    from whisper_lab import checkpoints
+
+    checkpoint = checkpoints.resolve(str(write_checkpoint(tmp_path / "whisper-clipped", activation_function="gelu_10")))
+    model = checkpoints.load_model(checkpoint, attn_implementation="eager")
+    assert "Clip" in {node.op_type for node in onnx.load(
+        script().export_fp32(model, tmp_path / "fp32", "clipped", None)["encoder"]).graph.node}
 
 
 def test_nodes_are_called_after_their_modules(tiny):

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
@@ -66,15 +66,17 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-@contextlib.contextmanager
-def as_recorded() -> Iterator[None]:
-    """Let the exporter translate what torch.export recorded, operator by operator.
+def recorded_once(export: Callable):
+    """What `export` returns, a call of `torch.onnx.export`, without the second recording where that does nothing.
 
-    It would record all of it a second time, to replace operators that ONNX knows no translation of, and that takes
-    longer than everything else. These graphs have none: the exporter raises an error where it meets one.
+    The exporter records all of a model again, to replace the operators that ONNX has no translation of, and that takes
+    longer than everything else. Whisper has none; of a model that has, the translation fails, and it is done again.
     """
-    with mock.patch.object(torch.export.ExportedProgram, "run_decompositions", lambda program, table: program):
-        yield
+    try:
+        with mock.patch.object(torch.export.ExportedProgram, "run_decompositions", lambda program, table: program):
+            return export()
+    except torch.onnx.OnnxExporterError:
+        return export()
 
 
 @contextlib.contextmanager
