@@ -201,6 +201,33 @@ def test_all_is_given_back_at_the_end_of_a_process(tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+@pytest.mark.parametrize("moment", ["taken", "given back"])
+def test_a_signal_between_two_steps_leaves_no_claim(tmp_path, monkeypatch, moment):
+    """What it would leave counts as a death, and a recording that processes die of is given up in the end."""
+    def link(source, target, link=os.link):
+        link(source, target)
+        raise KeyboardInterrupt
+
+    def is_mine(claim):
+        monkeypatch.undo()  # the first time alone
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Worker(tmp_path / "claims", "one") as one:
+        if moment == "taken":
+            monkeypatch.setattr(os, "link", link)
+        claim = one.claim(KEY)
+        monkeypatch.setattr(claims.Claim, "is_mine", is_mine)
+        claim.release()
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_a_claim_that_another_has_is_not_given_back_by_those_who_asked(worker, tmp_path):
+    first, second = worker(), worker()
+    assert first.claim(KEY) and second.claim(KEY) is None
+    second.__exit__(None, None, None)
+    assert names(tmp_path) == [f"{KEY}.1"]
+
+
 def test_a_process_shows_life_by_itself(tmp_path):
     with Worker(tmp_path / "claims", "one", beat_s=0.01) as one:
         before = one.path.read_text()

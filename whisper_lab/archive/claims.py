@@ -101,12 +101,13 @@ class Worker:
         """The recording of this key, ours alone; None while another process has it that is not known to be dead."""
         for generation in itertools.count(1):
             path = self.folder / f"{key}.{generation}"
-            while True:
-                if self._link(path):
-                    self.held.add(made := Claim(self, key, generation))
-                    return made
+            self.held.add(made := Claim(self, key, generation))  # before it is made: a signal may come between
+            while not self._link(path):
                 if (state := self.state(path)) != "gone":
                     break
+            else:
+                return made
+            self.held.discard(made)
             if state != "dead":
                 return None
 
@@ -222,7 +223,11 @@ class Claim:
 
         Raises OSError where the disk is away.
         """
-        self.worker.held.discard(self)
-        if self.is_mine():
-            for generation in range(self.generation, 0, -1):
-                self.path(generation).unlink(missing_ok=True)
+        try:
+            if self.is_mine():
+                for generation in range(self.generation, 0, -1):
+                    self.path(generation).unlink(missing_ok=True)
+        except OSError:
+            self.worker.held.discard(self)
+            raise
+        self.worker.held.discard(self)  # not before it is given back: a signal may come between
