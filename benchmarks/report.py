@@ -18,7 +18,7 @@ from whisper_lab import console, files, machine  # noqa: E402
 from whisper_lab.transcribe import BATCH  # noqa: E402
 
 MEGA, GIGA = 1e6, 1e9
-WINDOW_S = 30  # of every Whisper
+POSITIONS_PER_S = 50  # of every Whisper's encoder
 SMALL = str(32 << 20)  # the key of limits.py for what fits the last cache
 
 
@@ -198,7 +198,8 @@ def long_floor(document: dict) -> list[str]:
     works = document.get("speech", {}).get("works", {})
     if "long" not in works:
         return []
-    windows, tokens = works["long"]["seconds"] / WINDOW_S, works["long"]["words"]
+    window_s, tokens = config["max_source_positions"] / POSITIONS_PER_S, works["long"]["words"]
+    windows = works["long"]["seconds"] / window_s
     said = []
     for precision in ("int8", "int8 optimized"):
         read = sizes[f"decoder_{precision.replace(' ', '_')}"] / BATCH + 4 * cross_elements(config)
@@ -208,7 +209,7 @@ def long_floor(document: dict) -> list[str]:
                  for peer in ("faster-whisper int8", "OpenVINO GenAI int8")
                  if (seconds := speech_report.median(document, peer, "long"))]
         said.append(f"{precision} {least:.1f}-{most:.1f} s" + f" ({', '.join(peers)} times that)" * bool(peers))
-    return ["", f"The long recording's floor, {windows:.1f} windows of {WINDOW_S} s, {BATCH} decoded at once, and a "
+    return ["", f"The long recording's floor, {windows:.1f} windows of {window_s:g} s, {BATCH} decoded at once, and a "
             f"token for each of its {tokens} words: {'; '.join(said)}. With windows of that length a goal over a peer "
             "cannot come to more."]
 

@@ -47,7 +47,7 @@ def measure(size: str, folder: Path, gates: bool) -> dict:
     run(["-m", "training.make_random_checkpoint", "--size", size, "--output-dir", folder / name, "--quiet"], ROOT)
     export = "03-export-encoder-decoder.py", folder, "--output-dir", "graphs", "--model"
     convert = "--precision", "all", "--no-verify"
-    row = {"size": size, "parameters": _parameters(folder / name / "model.safetensors")}
+    row = {"size": size, "machine": machine.card(None), "parameters": _parameters(folder / name / "model.safetensors")}
     row["nano_peak_bytes"] = report_of(*export, "nano", *convert)["peak_rss_bytes"]
     row["convert_peak_bytes"] = report_of(*export, folder / name, *convert)["peak_rss_bytes"]
     row["files"] = {path.name.removeprefix(f"{name}_"): path.stat().st_size
@@ -87,7 +87,10 @@ def table(document: dict) -> str:
         cells = [f"{sizes[''] / 1e6:.0f}", *(f"{sizes[p] / 1e6:.0f}" for p in ("_fp16", "_int8", "_int4")),
                  f"{row['single']['size_bytes'] / 1e6:.0f}", *peaks]
         lines.append(f"| {row['size']} | {row['parameters'] / 1e6:.0f} M | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"Measured on {machine.one_line(document['machine'])}."])
+    where: dict[str, list[str]] = {}
+    for row in document["rows"]:
+        where.setdefault(machine.one_line(row["machine"]), []).append(row["size"])
+    return "\n".join([*lines, "", " ".join(f"{', '.join(sizes)}: measured on {one}." for one, sizes in where.items())])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,8 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             shutil.rmtree(folder)
         rows = {old["size"]: old for old in document["rows"]} | {size: row}
-        document = {"schema": SCHEMA, "machine": machine.card(None),
-                    "rows": [rows[size] for size in SIZES if size in rows]}
+        document = {"schema": SCHEMA, "rows": [rows[size] for size in SIZES if size in rows]}
         files.write_json(args.output, document)
     return 0
 

@@ -121,7 +121,7 @@ def test_the_floor_of_a_long_recording(monkeypatch):
     report = module("report")
     monkeypatch.setattr(report, "encoder_floor", lambda *_: 2.0)
     document = {"limits": {"read_bytes_per_s": {report.SMALL: 1e9, str(1 << 30): 0.5e9}},
-                "model": {"config": {"decoder_layers": 1, "max_source_positions": 1, "d_model": 1}},
+                "model": {"config": {"decoder_layers": 1, "max_source_positions": 1500, "d_model": 0}},
                 "graph_bytes": {"decoder_int8": 4e9, "decoder_int8_optimized": 4e9},
                 "speech": {"works": {"long": {"seconds": 60, "words": 10}},
                            "systems": {"faster-whisper int8": {"long": {"seconds": [28.0]}}}}}

@@ -223,11 +223,7 @@ class Claim:
 
         Raises OSError where the disk is away.
         """
-        try:
-            if self.is_mine():
-                for generation in range(self.generation, 0, -1):
-                    self.path(generation).unlink(missing_ok=True)
-        except OSError:
-            self.worker.held.discard(self)
-            raise
+        if self.is_mine():
+            for generation in range(self.generation, 0, -1):
+                self.path(generation).unlink(missing_ok=True)
         self.worker.held.discard(self)  # not before it is given back: a signal may come between
