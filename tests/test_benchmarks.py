@@ -263,5 +263,7 @@ def test_an_architectures_row(document):
     row = {"size": "tiny", "parameters": 10**6, "nano_peak_bytes": 10**8, "convert_peak_bytes": 1.08e8,
            "files": {"encoder.onnx": 10**6, "encoder.onnx.data": 10**6, "decoder.onnx": 2 * 10**6,
                      "encoder_int8.onnx": 10**6}, "single": {"size_bytes": 3 * 10**6}}
-    text = module("sizes").table({"machine": document["machine"], "rows": [row]})
+    here, other = document["machine"], document["machine"] | {"cpu": "Another processor"}
+    text = module("sizes").table({"rows": [row | {"machine": here}, row | {"size": "base", "machine": other}]})
+    assert "tiny: measured on " in text and "base: measured on Another processor" in text
     assert cells(text, "tiny") == ["tiny", "1 M", "4", "0", "1", "0", "3", "0.11 (weights x 2.0)", "–"]
