@@ -9,7 +9,7 @@ from whisper_lab.explain import draw_mel, draw_wave
 from whisper_lab.features import FeatureSpec, log_mel
 
 # The page is light or dark, as its reader's system is: the paper is transparent, and these are legible on both.
-INK, WAVE = "#787878", "#3d85c6"
+INK, WAVE = "#808080", "#3d85c6"
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 _one_at_a_time = threading.Lock()  # matplotlib is not made for several threads
 
