@@ -312,6 +312,23 @@ def test_random_weights_need_not_tell_recordings_apart(tiny):
     assert "recordings in another order" in names[False]
 
 
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_kernel_may_round_by_a_rows_place_but_not_mix_recordings(tiny, planted):
+    """int4's kernel sums two rows at once and the odd one in another way, on some processors; what follows rounds the
+    difference up to a step of eight bits."""
+    class Tiled:
+        def step(self, ids, cross, cache):
+            cross = [np.repeat(each[:1], len(each), axis=0) for each in cross] if planted else cross
+            logits, caches = pair.step(ids, cross, cache)
+            logits[-1] += 0.01 * logits[-1].std() * np.sign(np.sin(np.arange(logits.shape[-1])))
+            return logits, caches
+
+    from whisper_lab.export.pair import open_runtime
+    pair = open_runtime(*tiny.pairs["fp32"].values(), threads=1, like=tiny.runtime)
+    gate = parity.order(Tiled(), tiny.long_run.read(), tiny.sounds)
+    assert gate.passed != planted, gate.said()
+
+
 def test_a_cache_that_forgets_is_seen(tiny, broken):
     """The new keys alone, the past dropped: right for the prompt, wrong for every later step."""
     def forget(model):
