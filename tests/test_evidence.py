@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib
+import itertools
 import json
 from pathlib import Path
 
@@ -204,6 +205,22 @@ def test_a_run_gives_its_scripts_a_folder_and_removes_it(monkeypatch, tmp_path):
     assert main.main(["monitoring", "padding", "--output-dir", str(tmp_path), "--quiet"]) == 0
     assert [one[:2] for one in seen] == [("workbook.evidence.monitoring", True), ("workbook.evidence.padding", True)]
     assert seen[0][2] == seen[1][2] and not seen[0][2].exists()
+
+
+@pytest.mark.parametrize("rounds", [7, 15])
+def test_times_are_those_of_a_machine_that_does_nothing_else(monkeypatch, rounds):
+    """Busy for two rounds of three, it makes what is short last as long as what is not."""
+    from workbook.evidence import common
+
+    clock, runs = [0.0], itertools.count()
+
+    def work(seconds: float):
+        def run():
+            clock[0] += seconds + (10 if next(runs) // 2 % 3 else 0)
+        return run
+
+    monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
+    assert common.undisturbed_s([work(1), work(2)], rounds) == pytest.approx([1, 2])
 
 
 def test_clips_are_joined_up_to_a_window_and_none_is_lost():

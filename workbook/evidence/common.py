@@ -341,8 +341,12 @@ def noisy(sound: np.ndarray, below_db: float, seed: int) -> np.ndarray:
     return sound + noise * np.float32(np.sqrt(np.mean(sound**2)) * 10 ** (-below_db / 20))
 
 
-def median_s(work: list[Callable], rounds: int) -> list[float]:
-    """Median seconds of each piece of work. They take turns: what disturbs the machine disturbs all of them."""
+def undisturbed_s(work: list[Callable], rounds: int) -> list[float]:
+    """Seconds of each piece of work where nothing else is at work: the first quartile over the rounds.
+
+    What else a machine does only ever adds, in a busy moment to most rounds. They take turns: what disturbs the machine
+    disturbs all of them.
+    """
     for one in work:
         one()  # warm-up
     times: list[list[float]] = [[] for _ in work]
@@ -351,4 +355,4 @@ def median_s(work: list[Callable], rounds: int) -> list[float]:
             start = time.perf_counter()
             one()
             seen.append(time.perf_counter() - start)
-    return [float(np.median(seen)) for seen in times]
+    return [float(np.quantile(seen, 0.25, method="lower")) for seen in times]

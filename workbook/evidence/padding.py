@@ -43,8 +43,8 @@ def measure(evidence, args) -> None:
 
     short, long = (log_mel(common.samples(LONG)[:round(seconds * common.RATE)], spec)[None]
                    for seconds in (2, spec.window_s))
-    short_s, long_s = common.median_s([lambda: runtime.encode(short), lambda: runtime.encode(long)],
-                                      common.rounds(7 if args.quick else 25))
+    short_s, long_s = common.undisturbed_s([lambda: runtime.encode(short), lambda: runtime.encode(long)],
+                                           common.rounds(25))
     evidence.value("encoder_ms_short", 1000 * short_s, "ms")
     evidence.value("encoder_ms_long", 1000 * long_s, "ms")
     evidence.value("encoder_time_ratio", long_s / short_s)

@@ -42,7 +42,7 @@ def measure(evidence, args) -> None:
     worst = max(range(len(clips)), key=lambda i: len(found["0_s"][i].text))
     evidence.value("looped_said", clips[worst][1])
     evidence.value("looped_text", short(found["0_s"][worst].text) or "(nothing)")
-    time_encoder(evidence, common.best_runtime(), clips, common.rounds(7 if args.quick else 15))
+    time_encoder(evidence, common.best_runtime(), clips, common.rounds(15))
     _claims(evidence)
 
 
@@ -102,7 +102,8 @@ def time_encoder(evidence, runtime, clips, rounds: int) -> None:
     sound, spec = clips[0][0], runtime.spec
     some = min(frames(spec, sound, THINNED_S), spec.n_frames // 4 * 2)
     windows = [log_mel(sound, spec, count)[None] for count in (some, spec.n_frames)]
-    little_s, whole_s = common.median_s([lambda window=window: runtime.encode(window) for window in windows], rounds)
+    encodings = [lambda window=window: runtime.encode(window) for window in windows]
+    little_s, whole_s = common.undisturbed_s(encodings, rounds)
     evidence.value("short_window_s", some * spec.hop_length / common.RATE, "s")
     evidence.value("encoder_ms_short", 1000 * little_s, "ms")
     evidence.value("encoder_ms_whole", 1000 * whole_s, "ms")
