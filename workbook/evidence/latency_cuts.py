@@ -85,7 +85,7 @@ def draw(evidence, figure) -> None:
     panel.bar_label(drawn, fmt=" %.0f ms")
     panel.invert_yaxis()
     panel.margins(x=0.12)
-    panel.set(xlabel=f"one window and {values['tokens']} tokens (ms, median)",
+    panel.set(xlabel=f"one window and {values['tokens']} tokens (ms)",
               title="whisper-nano: what cuts the latency, and what does not")
 
 
