@@ -136,16 +136,23 @@ class OnnxWhisper:
 
         One window after the other: several in one run take as long, and as much more memory.
         """
-        runs = (self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[i:i + 1])})
-                for i in range(len(features)))
-        made = next(runs)
-        if len(features) > 1:
-            made = [np.concatenate([array, np.empty((len(features) - 1, *array.shape[1:]), array.dtype)])
-                    for array in made]
-        for i, arrays in enumerate(runs, 1):
-            for whole, array in zip(made, arrays, strict=True):
-                whole[i] = array[0]
+        first = self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[:1])})
+        if len(features) == 1:
+            return first
+        made = [np.empty((len(features), *array.shape[1:]), array.dtype) for array in first]
+        for whole, array in zip(made, first, strict=True):
+            whole[0] = array[0]
+        for i in range(1, len(features)):
+            self._encode_into(features[i:i + 1], [array[i:i + 1] for array in made])
         return made
+
+    def _encode_into(self, features: np.ndarray, places: list[np.ndarray]) -> None:
+        """One window's caches, written where they are to be: to copy them takes a tenth of the encoder's time."""
+        bound = self.encoder.io_binding()
+        bound.bind_cpu_input(self._features, np.ascontiguousarray(features))
+        for name, place in zip(self.cross_outputs, places, strict=True):
+            bound.bind_output(name, "cpu", 0, place.dtype, place.shape, place.ctypes.data)
+        self.encoder.run_with_iobinding(bound)
 
     def hidden_states(self, features: np.ndarray) -> np.ndarray:
         """float32 [audio, n_mels, n_frames] -> what the encoder ends with [audio, positions, d_model]"""
