@@ -42,70 +42,47 @@ def speech(seconds: float, pause: float = 0.7) -> tuple[np.ndarray, list[tuple[f
 
 # Where to cut
 
-def test_cuts_fall_in_the_longest_pauses_near_the_even_places():
-    """Found by the level: no detector is here."""
+def test_cuts_fall_into_pauses_and_leave_chunks_of_the_length_that_is_asked_for():
     samples, _ = speech(150)
-    found = chunking.cuts(samples, RATE, WINDOW, 4)
-    assert len(found) == 3 and found == sorted(found)
-    for i, cut in enumerate(found, 1):
-        assert abs(cut / len(samples) - i / 4) * len(samples) <= chunking.NEAR * RATE
-        assert np.abs(samples[cut - RATE // 5:cut + RATE // 5]).max() < 0.01
+    found = chunking.cuts(samples, RATE, 10, 16)
+    edges = [0, *found, len(samples)]
+    assert all(10 <= (last - first) / RATE <= 16 for first, last in itertools.pairwise(edges[:-1]))
+    assert 5 <= (edges[-1] - edges[-2]) / RATE <= 16
+    assert all(np.abs(samples[cut - RATE // 8:cut + RATE // 8]).max() < 0.01 for cut in found)
 
 
-def test_of_several_pauses_the_longest_is_taken_and_of_equals_the_nearest():
-    def pauses(piece):  # of 16 s, whose middle is the even place
-        return [(1.0, 1.9), (5.0, 5.9), (12.0, 12.2)]
+@pytest.mark.parametrize(("pauses", "at"), [
+    ([(11.0, 11.4), (12.0, 12.9), (14.0, 14.5)], 12.45),  # the longest
+    ([(5.0, 9.0), (11.0, 11.4), (17.0, 19.0)], 11.2),  # of those that are near
+    ([(2.0, 10.5), (13.0, 13.4)], 10.25),  # only the part of a pause that is near
+    ([(11.0, 12.0), (13.0, 18.0)], 11.5),  # beyond a second no pause is better than another: the first of them
+    ([(11.0, 11.2), (17.0, 17.4), (21.0, 22.0)], 17.2),  # none there that is long enough: the next one behind
+])
+def test_which_pause_is_cut_in(pauses, at):
+    cut = chunking.cuts(np.zeros(27 * RATE, np.float32), RATE, 10, 16, lambda samples: pauses)[0]
+    assert cut / RATE == pytest.approx(at, abs=0.03)
 
-    (cut,) = chunking.cuts(np.zeros(60 * RATE, np.float32), RATE, WINDOW, 2, pauses)
-    assert cut / RATE == pytest.approx(30 - chunking.NEAR + 5.45, abs=0.03)
 
-
-def test_what_is_no_speech_to_the_detector_is_cut_where_it_is_quiet():
-    """Singing, for one: tones that it calls one long pause."""
+def test_a_cut_is_where_a_pause_is_quietest():
+    """What is no speech may still be song: tones that are called one long pause."""
     spans = [(start, start + 1.2) for start in np.arange(0, 60, 1.7)]
-    (cut,) = chunking.cuts(tones(*spans, duration=61), RATE, WINDOW, 2, lambda piece: [(0.0, len(piece) / RATE)])
-    assert all(not start < cut / RATE < end for start, end in spans)
+    found = chunking.cuts(tones(*spans, duration=61), RATE, 10, 16, lambda samples: [(0.0, 61.0)])
+    assert len(found) > 2 and all(not start < cut / RATE < end for cut in found for start, end in spans)
 
 
-@pytest.mark.parametrize("found", [[], [(3.0, 3.1)]])
-def test_without_a_pause_there_is_no_cut(found):
-    assert chunking.cuts(np.zeros(90 * RATE, np.float32), RATE, WINDOW, 3, lambda piece: found) == []
+@pytest.mark.parametrize("pauses", [[], [(13.0, 13.1)], [(89.9, 90.0)]])
+def test_without_a_pause_there_is_no_cut(pauses):
+    assert chunking.cuts(np.zeros(90 * RATE, np.float32), RATE, 10, 16, lambda samples: pauses) == []
 
 
-@pytest.mark.parametrize(("seconds", "most", "parts"), [(59, 4, 1), (61, 4, 2), (91, 4, 3), (900, 4, 4), (900, 1, 1)])
-def test_a_chunk_is_several_windows_long(seconds, most, parts):
-    samples = np.zeros(seconds * RATE, np.float32)
-    assert len(chunking.cuts(samples, RATE, WINDOW, most, lambda piece: [(1.0, 2.0)])) == parts - 1
-
-
-def test_only_sound_near_the_cuts_is_looked_at():
-    heard = []
-    chunking.cuts(np.zeros(900 * RATE, np.float32), RATE, WINDOW, 4, lambda piece: heard.append(len(piece)) or [])
-    assert len(heard) == 3 and sum(heard) <= 3 * 2 * chunking.NEAR * RATE
-
-
-def test_silero_is_asked_where_it_is_here_and_never_fetched(monkeypatch):
-    from whisper_lab.speakers import models, voice
-    from whisper_lab.weights import store
-
-    monkeypatch.setattr(store, "obtain", lambda *_: pytest.fail("fetched"))
-    samples, _ = speech(12)
-    level = chunking.finder()(samples)
-    monkeypatch.setattr(models, "here", lambda name: MEDIA / "kitchen.wav")  # no graph: the level serves
-    assert chunking.finder()(samples) == level
-
-    class Detector:
-        def __init__(self, graph):
-            pass
-
-        def probabilities(self, samples):
-            likely = np.ones(-(-len(samples) // voice.CHUNK))
-            likely[100:150] = 0
-            return likely
-
-    monkeypatch.setattr(voice, "SpeechDetector", Detector)
-    ((start, end),) = chunking.finder()(samples)
-    assert start == pytest.approx(100 * 0.032 + voice.MARGIN) and end == pytest.approx(150 * 0.032 - voice.MARGIN)
+@pytest.mark.parametrize(("seconds", "most", "hears_short", "expected"), [
+    (29, 4, True, None), (31, 1, True, None), (31, 4, True, (10, 16)), (900, 4, True, (10, 16)),
+    (179, 4, False, None), (900, 1, False, None), (200, 4, False, (94, 106)), (900, 4, False, (219, 231)),
+])
+def test_how_long_chunks_are(seconds, most, hears_short, expected):
+    """Half a window where that saves the encoder's time; else several windows, as many chunks as are heard at once."""
+    found = chunking.lengths(seconds, 30, most, hears_short)
+    assert found is None if expected is None else found == pytest.approx(expected)
 
 
 # What is heard
@@ -126,6 +103,17 @@ def test_side_by_side_is_heard_what_is_heard_one_after_the_other(listener):
     np.testing.assert_allclose([(one.start, one.end) for one in beside.segments], spans, atol=0.04)
     assert sum(moves) == pytest.approx(duration, abs=0.1) and min(moves) > 0
     assert (beside.duration, beside.language) == (alone.duration, "en")
+
+
+def test_where_the_encoder_hears_short_windows_it_hears_halves(listener):
+    """Half a window takes it less than half of the time; the tones and their places are the same."""
+    frames, original = [], listener.encode
+    listener.encode = lambda features: frames.append(features.shape[2]) or original(features)
+    listener.takes_short_windows, listener.silence_s = True, 1.0
+    spans, duration = regular_spans(70)
+    found = transcribe(listener, tones(*spans, duration=duration), Options("en"), batch_size=4)
+    assert np.median(frames) <= 700 and listener.largest_batch == 4
+    np.testing.assert_allclose([(one.start, one.end) for one in found.segments], spans, atol=0.04)
 
 
 def test_how_a_recording_is_cut_does_not_depend_on_the_others(listener):
@@ -149,14 +137,14 @@ def test_text_before_each_window_needs_one_after_the_other(listener):
 
 
 def test_all_chunks_have_the_language_of_the_first(listener):
-    """A later chunk sounds Welsh by itself: it is decoded again, in the language of the first."""
+    """Later chunks sound Welsh by themselves: nobody asks them."""
     original, asked, languages = listener.step, [], listener.rules.languages
     spans, duration = regular_spans(70)
 
     def step(ids, cross, cache):
         logits, cache_now = original(ids, cross, cache)
         if cache is None and ids.shape[1] == 1:  # which language?
-            logits[1:, -1, languages["en"]] = 25
+            logits[:, -1, languages["en"]] = 0 if listener.windows == 1 else 25
         elif cache is None:
             asked.append([row[1] for row in ids.tolist()])
         return logits, cache_now
@@ -164,8 +152,8 @@ def test_all_chunks_have_the_language_of_the_first(listener):
     listener.step = step
     transcript = transcribe(listener, tones(*spans, duration=duration), Options(logprob_threshold=None))
     assert transcript.language == "nl" and transcript.language_probability > 0.9
-    assert asked[0] == [languages["nl"], *[languages["en"]] * 3]
-    assert {code for rows in asked[1:] for code in rows} == {languages["nl"]}
+    assert len(asked[0]) == 1 and listener.largest_batch == 4
+    assert {code for rows in asked for code in rows} == {languages["nl"]}
     np.testing.assert_allclose([segment.start for segment in transcript.segments], [at for at, _ in spans], atol=0.04)
 
 

@@ -321,6 +321,9 @@ def tokens(windows, *items):
     ((0.5, 1, 3.0, 3.0, 2, 7.5), [(0.5, 3.0), (3.0, 7.5)], 7.5),
     ((0.5, 1, 3.0, 3.2, 2, 7.5, 7.5), [(0.5, 3.0), (3.2, 7.5)], 7.5),  # ends in a pair: goes on there
     ((0.5, 1, 3.0, 3.0, 2, 7.5, 8.0, 3), [(0.5, 3.0), (3.0, 7.5)], 7.5),  # cut off: 3 is decoded again
+    ((0.5, 1, 3.0, 6.5, 2, 8.5), [(0.5, 3.0)], 3),  # speech between two segments that nobody wrote: begin there
+    ((0.5, 1, 3.0, 5.9, 2, 8.5), [(0.5, 3.0), (5.9, 8.5)], 10),  # moments may be wrong by half a second
+    ((4.0, 1, 8.5), [(4.0, 8.5)], 10),  # the window begins there already
     ((0.5, 1, 2), [(0.5, 10.0)], 10),  # no end at all: the window is one segment
     ((1, 2), [(0.0, 10.0)], 10),  # no timestamps
     ((0.0, 5.0, 5.0), [], 5.0),  # no text: no segment
@@ -338,6 +341,12 @@ def test_silence_behind_the_last_timestamp_uses_the_window_up(nano):
     windows = cursor(nano)
     windows.samples[round(3.4 * RATE):10 * RATE] = 0
     assert len(windows.advance(tokens(windows, 0.5, 1, 2, 3.0))) == 1 and windows.position == 10 * RATE
+
+
+def test_silence_between_two_segments_is_a_pause(nano):
+    windows = cursor(nano)
+    windows.samples[round(3.4 * RATE):round(6.2 * RATE)] = 0
+    assert len(windows.advance(tokens(windows, 0.5, 1, 3.0, 6.5, 2, 8.5))) == 2 and windows.position == 10 * RATE
 
 
 def test_cursor_counts_from_the_window_and_stops_at_the_end(nano):
@@ -543,7 +552,7 @@ def test_the_last_window_of_a_long_recording_is_short(listener):
     frames, original = [], listener.encode
     listener.encode = lambda features: frames.append(features.shape[2]) or original(features)
     listener.takes_short_windows, listener.silence_s = True, 3.0
-    found = transcribe(listener, tones(*spans, duration=duration), Options("en"), words=True)
+    found = transcribe(listener, tones(*spans, duration=duration), Options("en"), words=True, batch_size=1)
     assert frames[0] == 1000 and frames[-1] < 1000 and found.shortened == 1 and found.windows == len(frames)
     assert [(s.start, s.end, s.text, s.words) for s in found.segments] == \
         [(s.start, s.end, s.text, s.words) for s in expected.segments] and len(found.segments) == 3

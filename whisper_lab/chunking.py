@@ -1,54 +1,74 @@
 """Where a long recording is cut, so that its chunks can be heard side by side: in real pauses, or not at all.
 
 A decoder that writes a token of four windows at once takes less than twice as long as for one, but in a recording each
-window begins where the one before it ended. So the recording is cut into as many chunks as windows are heard at
-once, and each goes on by itself, window after window. A cut through a word would cost that word, and one between two
-words of a phrase may cost both. So around each place that divides the recording evenly the longest pause is looked
-for, by Silero's voice activity detector where it is here, else by the level; where there is none, nothing is cut.
+window begins where the one before it ended. So the recording is cut into chunks, and each goes on by itself. A cut
+through a word would cost that word, and one between two words of a phrase may cost both: of the pauses that leave a
+chunk of the length that is asked for the longest is taken, and where there is none the next one behind them.
 
-Not every pause of the whole recording is looked for (faster-whisper's batched pipeline does, and joins what lies
-between them into windows): that would take a fifth of the transcript's time, and the more cuts, the more can be lost.
+An encoder that hears short windows takes less time for two halves of a window than for the whole (its attention grows
+with the square of the length), so its chunks are as long as half a window: `lengths`.
+
+Pauses are found by the level. Silero's detector, asked about each of them, took as much time as the cuts saved in the
+decoder, and the words were no better, in noise neither.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from whisper_lab.audio import SAMPLE_RATE
-from whisper_lab.console import LabError
 
-SHORTEST = 3.0  # windows; in a shorter chunk the last window, which is not full, outweighs what is gained
-NEAR = 6.0  # s on both sides of the even place: someone who reads aloud pauses every three to five
+SHORT = (1 / 3, 8 / 15)  # windows, shortest and longest chunk where the encoder hears no more than there is
+SHORTEST = 3.0  # windows, where it hears nothing but whole ones: the last of a chunk, which is not full, costs as much
+NEAR = 6.0  # s on both sides of the even place, in that case: someone who reads aloud pauses every three to five
 PAUSE = 0.3  # s; between phrases. Shorter ones are found within words
-Pauses = Callable[[np.ndarray], list[tuple[float, float]]]  # float32 [n] -> (start, end) of each, s
+LONG = 1.0  # s; of pauses that last longer none is better than another
+Pause = tuple[float, float]  # s, its start and its end
 
 
-def cuts(samples: np.ndarray, rate: int, window: int, most: int, pauses: Pauses | None = None) -> list[int]:
-    """Where float32 [n] at `rate` Hz is cut into at most `most` chunks: positions in samples, in order; [] nowhere.
+def lengths(duration: float, window: float, most: int, hears_short: bool) -> tuple[float, float] | None:
+    """How long the chunks of a recording of `duration` s are to be, s: at least, at most; None: it is not to be cut.
 
-    window: samples in the model's window. pauses: what finds them in a piece of the recording; None: `finder`.
+    window: s; most: windows that are decoded at once; hears_short: whether a window may be shorter for the encoder.
     """
-    parts = min(most, int(len(samples) / (SHORTEST * window)))
-    if parts < 2 or (pauses is None and rate != SAMPLE_RATE):  # the detectors hear 16 kHz
+    parts = min(most, int(duration / (SHORTEST * window)))
+    if most < 2 or duration <= window or (parts < 2 and not hears_short):
+        return None
+    if hears_short:
+        return SHORT[0] * window, SHORT[1] * window
+    return duration / parts - NEAR, duration / parts + NEAR
+
+
+def cuts(samples: np.ndarray, rate: int, least: float, most: float,
+         pauses: Callable[[np.ndarray], list[Pause]] | None = None) -> list[int]:
+    """Where float32 [n] at `rate` Hz is cut into chunks of `least` to `most` s: positions in samples, in order.
+
+    A chunk is longer where there is no pause, and the last one may be shorter. pauses: what finds them in the
+    recording; None: `by_level`, which hears 16 kHz.
+    """
+    if pauses is None and rate != SAMPLE_RATE:
         return []
-    pauses, found = pauses or finder(), []
-    for even in np.linspace(0, len(samples), parts + 1)[1:-1]:
-        first = max(0, round(even - NEAR * rate))
-        piece = samples[first:round(even + NEAR * rate)]
-        middle = (even - first) / rate
-        inside = [(end - start, -abs((start + end) / 2 - middle), start, end) for start, end in pauses(piece)
-                  if end - start >= PAUSE]
-        if inside:  # the longest; of equals the nearest
-            start, end = max(inside)[2:]
-            found.append(first + quietest(piece, round(start * rate), round(end * rate), round(PAUSE * rate)))
+    found, at, total = [], 0.0, len(samples) / rate
+    heard = [pause for pause in (pauses or by_level)(samples) if pause[1] - pause[0] >= PAUSE]
+    while total - at > most and (pause := chosen(heard, at + least, min(at + most, total - least / 2))):
+        start, end = (round(moment * rate) for moment in pause)
+        found.append(quietest(samples, start, end, round(PAUSE * rate)))
+        at = found[-1] / rate
     return found
 
 
-def quietest(samples: np.ndarray, first: int, last: int, size: int) -> int:
-    """The middle of the quietest `size` samples of float32 [n] from `first` to `last`; of equals that in the middle.
+def chosen(pauses: Iterable[Pause], first: float, last: float) -> Pause | None:
+    """The part of a pause in which to cut: of those that reach into `first` to `last` s the longest, else the next."""
+    inside = [(max(start, first), min(end, last)) for start, end in pauses]
+    inside = [(start, end) for start, end in inside if end - start >= PAUSE]
+    if inside:
+        return max(inside, key=lambda pause: min(pause[1] - pause[0], LONG))
+    return next(((max(start, last), end) for start, end in pauses if end - max(start, last) >= PAUSE), None)
 
-    What is no speech to a detector may still be song, or a voice that it does not know: then this is between its tones.
-    """
+
+def quietest(samples: np.ndarray, first: int, last: int, size: int) -> int:
+    """The middle of the quietest `size` samples of float32 [n] from `first` to `last`; of equals that in the middle."""
     step = max(1, size // 10)
     power = np.square(samples[first:last]).cumsum(dtype=np.float64)
     starts = np.arange(0, max(1, last - first - size), step)
@@ -57,22 +77,10 @@ def quietest(samples: np.ndarray, first: int, last: int, size: int) -> int:
     return first + int(starts[least[len(least) // 2]]) + min(size, last - first) // 2
 
 
-def finder() -> Pauses:
-    """What finds pauses: Silero's detector where it was fetched before, else the level."""
-    from whisper_lab.speakers import models, voice
-    from whisper_lab.stream.voice import by_level
+def by_level(samples: np.ndarray) -> list[Pause]:
+    """The pauses of float32 [n] at 16 kHz, judged by the level alone."""
+    from whisper_lab.stream import voice
 
-    try:
-        graph = models.here("silero-vad")
-        detector = voice.SpeechDetector(graph) if graph else None
-    except LabError:  # damaged: who cuts a recording needs it less than 10 does, and 10 says what to do
-        detector = None
-
-    def pauses(samples: np.ndarray) -> list[tuple[float, float]]:
-        duration = len(samples) / SAMPLE_RATE
-        speech = voice.stretches(detector.probabilities(samples), duration) if detector else by_level(samples)
-        ends = [0.0, *(one.end for one in speech)]
-        starts = [*(one.start for one in speech), duration]
-        return [(end, start) for end, start in zip(ends, starts, strict=True) if start > end]
-
-    return pauses
+    speech = [(one.start, one.end) for one in voice.by_level(samples)]
+    edges = [0.0, *itertools.chain(*speech), len(samples) / SAMPLE_RATE]
+    return [(end, start) for end, start in zip(edges[::2], edges[1::2], strict=True) if start > end]

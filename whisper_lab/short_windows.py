@@ -42,6 +42,12 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     return min(spec.n_frames, frames + frames % 2)
 
 
+def hears_short(runtime, options: Options) -> bool:
+    """Whether the encoder hears less than its whole window where the sound is half as long."""
+    return heard_frames(runtime, runtime.spec.n_samples / runtime.spec.sampling_rate / 2, options.audio_context
+                        ) < runtime.spec.n_frames
+
+
 def is_unsafe(result: Result, options: Options, limit: float) -> bool:
     """Whether the text of a shorter window may be worse than the whole window's would be.
 

@@ -3,8 +3,9 @@
 The sequential algorithm of the Whisper paper, section 3.8 (and openai-whisper's `transcribe.py`): decode a window with
 timestamps, keep its complete segments, move on to where the last of them ended, and decode from there. A window that
 ends in a single timestamp said all there was, so the next one begins at its end. Times are counted in samples: exact,
-however long the recording is. Features are made a window at a time, so memory does not grow with the recording beyond
-its samples.
+however long the recording is. Where speech lies between two segments that nobody wrote down, the next window begins
+there: a Whisper passes over a sentence now and then. Features are made a window at a time, so memory does not grow with
+the recording beyond its samples.
 
 Several windows are decoded at once: of several recordings, or of the chunks into which a long one is cut
 (chunking.py). Within a chunk everything is as in a recording.
@@ -23,9 +24,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whisper_lab.chunking import cuts
+from whisper_lab import chunking
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
-from whisper_lab.short_windows import Heard, hear
+from whisper_lab.short_windows import Heard, hear, hears_short
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
 
@@ -138,13 +139,17 @@ class Windows:
     def advance(self, tokens: Sequence[int]) -> list[Segment]:
         """Cut one window's tokens (without prompt and end) into segments and move to where the next window begins.
 
-        Tokens without any timestamp make one segment as long as the window.
+        That is before speech that they left out, if there is any. Tokens without any timestamp make one segment as long
+        as the window.
         """
         window = self.current
         pieces, end = split(list(tokens), self.rules)
         segments, previous_end = [], 0.0
         for piece in pieces:
             start, stop = self._times(piece, previous_end, window.duration)
+            if previous_end and self._goes_on(window, previous_end, start - MARGIN):
+                end = round(previous_end / self.rules.timestamp_step)
+                break
             previous_end = stop
             text = self.rules.text(self.tokenizer, piece)
             if text and not self._invented(window, start, stop):
@@ -161,10 +166,13 @@ class Windows:
         """
         if not tokens or not self.rules.is_timestamp(tokens[-1]):
             return self.n_samples
-        heard = round((tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step * self.rate)
-        rest = window.samples[heard + round(MARGIN * self.rate):]
-        went_on = len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
-        return heard if went_on else self.n_samples
+        heard = (tokens[-1] - self.rules.timestamp_begin) * self.rules.timestamp_step
+        return round(heard * self.rate) if self._goes_on(window, heard, window.duration) else self.n_samples
+
+    def _goes_on(self, window: Window, heard: float, until: float) -> bool:
+        """Speech may have gone on behind `heard` without being written down: long enough, and not silent."""
+        rest = window.samples[round((heard + MARGIN) * self.rate):round(until * self.rate)]
+        return len(rest) >= SHORTEST_REST * self.rate and not is_silent(rest, self.rate)
 
     def _invented(self, window: Window, start: float, stop: float) -> bool:
         """Nothing could be heard while this is said to have been spoken. Moments may be wrong: MARGIN on both sides."""
@@ -246,14 +254,8 @@ class Recording:
         return self.prompt + self.said
 
     def take(self, result: Result) -> list[Segment]:
-        """Note the current window's result and move on; returns the new segments.
-
-        A result in a language that the window was found to have, before a chunk that was decoded beside it decided on
-        another, is not taken: the window is to be decoded again.
-        """
+        """Note the current window's result and move on; returns the new segments."""
         leading = self.leader.transcript
-        if result.language_probability is not None and leading.language not in (None, result.language):
-            return []
         if is_silence(result, self.options):  # likely no speech, and unlikely text
             self.windows.skip()
             return []
@@ -291,8 +293,8 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
     """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
 
-    Where that is more than 1, a long recording is cut at pauses into as many chunks (chunking.py), which are
-    decoded side by side and joined again: see `side_by_side`. A recording longer than the window is decoded with
+    Where that is more than 1, a long recording is cut at pauses into chunks (chunking.py), which are decoded side by
+    side and joined again: see `side_by_side`. A recording longer than the window is decoded with
     timestamps whatever options.timestamps says: they join its windows. options.temperatures None:
     FALLBACK_TEMPERATURES. prompt: tokens put before every window; condition_on_previous: also what was said before;
     None: as the checkpoint says (TokenRules), where the recording is not cut. words: each segment gets its words with
@@ -310,20 +312,21 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     for timestamps in (False, True):
         waiting = [chunk for chunk in chunks if chunk.options.timestamps == timestamps]
         while waiting := [chunk for chunk in waiting if not chunk.windows.done]:
-            _decode_windows(runtime, _of_one_length(runtime, waiting)[:batch_size], words, progress)
+            _decode_windows(runtime, _alike(runtime, waiting)[:batch_size], words, progress)
     return [joined(group) for group in groups]
 
 
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
                  condition_on_previous: bool | None, batch_size: int) -> list[Recording]:
-    """A recording as up to `batch_size` chunks, each from one cut to the next; arguments as of `transcribe_many`.
+    """A recording in chunks, each from one cut to the next; arguments as of `transcribe_many`.
 
-    How it is cut depends on nothing but the recording. Where each window is to be given the text before it, it is not
+    How it is cut does not depend on other recordings. Where each window is to be given the text before it, it is not
     cut: texts of different lengths cannot be decoded together. In chunks no window has one. What that
     does to words and seconds: benchmarks/throughput.py.
     """
-    spec = runtime.spec
-    places = [] if condition_on_previous else cuts(samples, spec.sampling_rate, spec.n_samples, batch_size)
+    rate, window = runtime.spec.sampling_rate, runtime.spec.n_samples / runtime.spec.sampling_rate
+    size = chunking.lengths(len(samples) / rate, window, batch_size, hears_short(runtime, options))
+    places = [] if condition_on_previous or size is None else chunking.cuts(samples, rate, *size)
     made: list[Recording] = []
     for first, last in itertools.pairwise([0, *places, len(samples)]):
         made.append(Recording(samples, runtime, options, prompt, False if places else condition_on_previous, first,
@@ -339,13 +342,18 @@ def joined(chunks: Sequence[Recording]) -> Transcript:
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
 
 
-def _of_one_length(runtime, waiting: list[Recording]) -> list[Recording]:
+def _alike(runtime, waiting: list[Recording]) -> list[Recording]:
     """Those whose windows are about as long as the longest. What hears short windows hears all of a batch for as long
-    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s."""
+    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s.
+
+    Of a recording whose language is not known nothing is decoded beside the window that may decide it.
+    """
+    known = [chunk for i, chunk in enumerate(waiting)
+             if chunk.language or not any(before.leader is chunk.leader for before in waiting[:i])]
     if not getattr(runtime, "takes_short_windows", False):
-        return waiting
-    longest = max(chunk.windows.current.duration for chunk in waiting)
-    return [chunk for chunk in waiting if chunk.windows.current.duration > longest - ALIKE]
+        return known
+    known.sort(key=lambda chunk: -chunk.windows.current.duration)
+    return [chunk for chunk in known if chunk.windows.current.duration > known[0].windows.current.duration - ALIKE]
 
 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,

@@ -130,8 +130,8 @@ def by_level(samples: np.ndarray, pause: float = speech.SHORTEST_PAUSE + speech.
     """
     rate = speech.SAMPLE_RATE
     heard = Voice(rate, pause, LONGEST)
-    for first in range(0, len(samples), 60 * rate):
-        heard.append(samples[first:first + 60 * rate])
+    for first in range(0, len(samples), 10 * rate):
+        heard.append(samples[first:first + 10 * rate])
     heard.finish()
     found = [speech.Stretch(span.onset / rate, span.voiced / rate) for span in heard.spans]
     return speech.with_margins([one for one in found if one.length >= speech.SHORTEST_SPEECH], len(samples) / rate)
