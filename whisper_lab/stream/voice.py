@@ -59,13 +59,14 @@ class Voice:
         self.spans: deque[Span] = deque()
         self.heard = 0  # samples judged
         self._rest = np.zeros(0, np.float32)
-        self._levels = deque([QUIET_ROOM_DBFS] * round(MEMORY / FRAME), maxlen=round(MEMORY / FRAME))
+        # Frames, by number, that nothing softer followed: the first is the softest of the last MEMORY s.
+        self._softest, self._frames = deque([(0, QUIET_ROOM_DBFS)]), 0
         self._loud, self._rising, self._free_from = False, 0, 0
 
     @property
     def floor_dbfs(self) -> float:
         """The noise floor."""
-        return max(min(self._levels), LOWEST_DBFS)
+        return max(self._softest[0][1], LOWEST_DBFS)
 
     @property
     def open(self) -> Span | None:
@@ -89,7 +90,12 @@ class Voice:
         """Is the level above the noise floor?"""
         power = np.dot(frame.astype(np.float64), frame) / len(frame)
         level = 10 * float(np.log10(max(power, 1e-12)))
-        self._levels.append(level)
+        self._frames += 1
+        while self._softest and self._softest[-1][1] >= level:
+            self._softest.pop()
+        self._softest.append((self._frames, level))
+        if self._softest[0][0] <= self._frames - round(MEMORY / FRAME):
+            self._softest.popleft()
         return level - self.floor_dbfs > (OFF_DB if self._loud else ON_DB)
 
     def _judge(self, loud: bool) -> None:
