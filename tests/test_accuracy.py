@@ -410,7 +410,8 @@ def test_this_lab_and_transformers_hear_the_same(nano_export, tmp_path, monkeypa
         assert system["pools"]["short"]["wer"] == 0 and system["pools"]["long"]["wer"] < 0.1
         assert all(0 < pool["real_time_factor"] < 5 and pool["loops"] == 0 for pool in system["pools"].values())
     lab, _, transformers = (system["pools"]["long"] for system in document["systems"])
-    assert lab["wer"] == transformers["wer"]
+    errors = [round(system["wer"] * system["words"]) for system in (lab, transformers)]
+    assert abs(errors[0] - errors[1]) <= 1  # this lab cuts a long recording at pauses, transformers does not
 
 
 # Preparing and reporting --------------------------------------------------------------------------------------------
