@@ -8,8 +8,8 @@ chunk of the length that is asked for the longest is taken, and where there is n
 An encoder that hears short windows takes less time for two halves of a window than for the whole (its attention grows
 with the square of the length), so its chunks are as long as half a window: `lengths`.
 
-Pauses are found by the level. Silero's detector, asked about each of them, took as much time as the cuts saved in the
-decoder, and the words were no better, in noise neither.
+Pauses are found by the level. Silero's detector, asked about each that is cut in, saved no words, in noise neither, and
+took time.
 """
 
 import itertools
