@@ -147,7 +147,7 @@ class OnnxWhisper:
         return made
 
     def _encode_into(self, features: np.ndarray, places: list[np.ndarray]) -> None:
-        """One window's caches, written where they are to be: to copy them takes a tenth of the encoder's time."""
+        """One window's caches, written where they are to be instead of copied there."""
         bound = self.encoder.io_binding()
         bound.bind_cpu_input(self._features, np.ascontiguousarray(features))
         for name, place in zip(self.cross_outputs, places, strict=True):
