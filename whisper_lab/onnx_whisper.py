@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import console, names, openvino, prepared, seals, sessions
+from whisper_lab import caches, console, names, openvino, prepared, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.features import FeatureSpec
 from whisper_lab.tokenizer import TABLE, Tokenizer
@@ -98,10 +98,11 @@ class OnnxWhisper:
         self.encoder, self.decoder = encoder, decoder
         inputs = {value.name: value for value in self.decoder.get_inputs()}
         past = [name for name in inputs if name.startswith("past_")]
-        made = [value.name for value in self.encoder.get_outputs() if value.name.replace("present", "past", 1) in past]
-        self._features, self._hidden = self.encoder.get_inputs()[0].name, self.encoder.get_outputs()[0].name
-        self.cross_outputs = made
-        self._cross_inputs = [name.replace("present", "past", 1) for name in made]
+        made = [value.name for value in self.encoder.get_outputs()]
+        self._features, self._hidden = self.encoder.get_inputs()[0].name, made[0]
+        self._cross_inputs = [name for name in past if "_cross_" in name]
+        wanted = [name.replace("past", "present", 1) for name in self._cross_inputs]
+        self.cross_outputs = [name for name in wanted if name in made]
         self._self_inputs = [name for name in past if name not in self._cross_inputs]
         self._self_outputs = [name.replace("past", "present", 1) for name in self._self_inputs]
         if unknown := [name for name in past if len(inputs[name].shape) != 4]:  # scales of an older lab's int8 caches
@@ -132,19 +133,25 @@ class OnnxWhisper:
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
     def encode(self, features: np.ndarray) -> list[np.ndarray]:
-        """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]
+        """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]; of the
+        optimized pair in int8, as caches.py says.
 
         One window after the other: several in one run take as long, and as much more memory.
         """
         first = self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[:1])})
         if len(features) == 1:
-            return first
+            return self._as_read(first)
         made = [np.empty((len(features), *array.shape[1:]), array.dtype) for array in first]
         for whole, array in zip(made, first, strict=True):
             whole[0] = array[0]
         for i in range(1, len(features)):
             self._encode_into(features[i:i + 1], [array[i:i + 1] for array in made])
-        return made
+        return self._as_read(made)
+
+    def _as_read(self, cross: list[np.ndarray]) -> list[np.ndarray]:
+        """Cross caches as the decoder reads them; float ones, of another encoder or of PyTorch, are rounded for one
+        that reads int8."""
+        return cross if len(cross) == len(self._cross_inputs) else caches.to_int8(cross)
 
     def _encode_into(self, features: np.ndarray, places: list[np.ndarray]) -> None:
         """One window's caches, written where they are to be instead of copied there."""
@@ -178,7 +185,7 @@ class OnnxWhisper:
         if cache is None:
             cache = [np.zeros((len(input_ids), *shape), dtype) for shape, dtype in self._empty]
         return {"input_ids": np.ascontiguousarray(input_ids), **dict(zip(self._self_inputs, cache, strict=True)),
-                **dict(zip(self._cross_inputs, cross, strict=True))}
+                **dict(zip(self._cross_inputs, self._as_read(cross), strict=True))}
 
     def reorder(self, cache: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         """The self caches of these rows."""

@@ -33,7 +33,7 @@ def require() -> None:
 
 
 def pair(folder: str | Path, name: str, precision: str, optimized: bool = False) -> dict[str, Path]:
-    """{"encoder": the float32 one, "decoder": that of the precision}; both speak float32 caches."""
+    """{"encoder": the float32 one, "decoder": that of the precision}; caches.py rounds for one that reads int8."""
     return {"encoder": names.pair(folder, name)["encoder"],
             "decoder": names.pair(folder, name, precision, optimized)["decoder"]}
 

@@ -134,7 +134,7 @@ class Watched:
         self._lap("encoder")
         self.tally.windows += len(features)
         self.tally.calls += 1
-        self._positions = cross[0].shape[2] if isinstance(cross, list) else cross.shape[1]  # caches, or states
+        self._positions = cross[1].shape[2] if isinstance(cross, list) else cross.shape[1]  # values, or states
         counted = self.architecture.encoder_operations(self._positions, features.shape[2])
         self.tally.operations += len(features) * counted
         return cross

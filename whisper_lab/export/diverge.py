@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from whisper_lab.export import graphs, naming, reference
 from whisper_lab.export.gates import ARITHMETIC, relative_error
-from whisper_lab.export.pair import session_of
+from whisper_lab.export.pair import cross_feeds, session_of
 from whisper_lab.export.reference import BOTH, Sound
 
 COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
@@ -134,9 +134,7 @@ def _exposed(path: Path, part: str, names: list[str], sound: Sound) -> dict[str,
 
 def _decoder_feeds(run, sound: Sound) -> dict[str, np.ndarray]:
     names = [value.name for value in run.get_inputs()]
-    cross = sound.cross
-    heads, width = cross[0].shape[1], cross[0].shape[3]
+    _, heads, _, width = sound.cross[0].shape
     empty = np.zeros((1, heads, 0, width), np.float32)
     feeds = {name: empty for name in names if "_self_" in name}
-    feeds |= dict(zip([name for name in names if "_cross" in name], cross, strict=True))
-    return feeds | {"input_ids": sound.forced}
+    return feeds | cross_feeds(names, sound.cross) | {"input_ids": sound.forced}

@@ -50,8 +50,8 @@ def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Mode
     embedding = share(model) if share else share_embedding(model, REDUCED if reduce_range else LEVELS)
     convolutions, positions = shrink_convolutions(model), shrink_positions(model)
     graphs.rewrite(model, path)
-    types = graphs.node_types(model)
-    layers = types["MatMulInteger"] + types["MatMulNBits"] - len(embedding)
+    layers = sum(node.op_type in ("MatMulInteger", "MatMulNBits") and node.inputs[1].is_initializer()
+                 for node in model.graph) - len(embedding)
     rest = (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)", convolutions),
             ("positions (fp16)", positions))
     return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from whisper_lab import caches
+
 PLACE = re.compile(r"((?:encoder|decoder|proj_out)[\w.]*)/(?:Add|MatMul|LayerNormalization|Gelu|Conv|Gather)(_\d+)?")
 INNER = ("_attn", "coder")  # modules whose last value is not their output
 
@@ -19,14 +21,16 @@ def cache_names(side: str, kind: str, layers: int) -> list[str]:
     return [f"{side}_{what}_{kind}_{layer}" for layer in range(layers) for what in ("key", "value")]
 
 
-def encoder_outputs(layers: int) -> list[str]:
+def encoder_outputs(layers: int, int8_caches: bool = False) -> list[str]:
     """The hidden states first (the end of the encoder in Netron), then the cross caches; `layers` of the decoder."""
-    return ["encoder_hidden_states", *cache_names("present", "cross", layers)]
+    more = caches.names("present", layers) if int8_caches else []
+    return ["encoder_hidden_states", *cache_names("present", "cross", layers), *more]
 
 
-def decoder_inputs(layers: int) -> list[str]:
+def decoder_inputs(layers: int, int8_caches: bool = False) -> list[str]:
     """The new tokens, the self caches, the cross caches."""
-    return ["input_ids", *cache_names("past", "self", layers), *cache_names("past", "cross", layers)]
+    more = caches.names("past", layers) if int8_caches else []
+    return ["input_ids", *cache_names("past", "self", layers), *cache_names("past", "cross", layers), *more]
 
 
 def decoder_outputs(layers: int, alignment: bool = False) -> list[str]:

@@ -1,14 +1,11 @@
 """--optimize: a second int8 pair with onnxruntime's own fused operators. Faster, but a graph to run, not to study.
 
-Each attention becomes one MultiHeadAttention node (com.microsoft), which never writes the scores of all heads against
-all positions to memory. The float32 graphs are fused, and then quantized: the encoder as the plain pair's is, the
-decoder in blocks (blocks.py). Inputs, outputs and caches are those of the plain pair, so one runtime runs both.
+Each self-attention becomes one MultiHeadAttention node (com.microsoft), which never writes the scores of all heads
+against all positions to memory; the cross-attention reads caches of a quarter of the size (int8_cache.py). The float32
+graphs are changed so, and then quantized: the encoder as the plain pair's is, the decoder in blocks (blocks.py). The
+caches say of themselves what they are, so one runtime runs both pairs.
 
 What that does to a token, after a short window, a whole one and of several recordings: benchmarks/time_spent.py.
-
-Tried and left out: cross caches in int8, read by GroupQueryAttention. They are a quarter of the bytes, and with AMX
-that pays; with AVX512-VNNI the operator takes as long as float attention on the larger caches, and of several
-recordings longer.
 """
 
 from pathlib import Path
@@ -17,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from whisper_lab.export import blocks, graphs, int8, torch_export
+from whisper_lab.export import blocks, graphs, int8, int8_cache, torch_export
 from whisper_lab.export.blocks import CONTRIB
 
-FLOAT, INTEGER = ir.DataType.FLOAT, ir.DataType.INT64
+FLOAT = ir.DataType.FLOAT
 
 
 def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
@@ -28,9 +25,17 @@ def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
     model = graphs.load(source)
     with torch_export.quiet():
         count = fuse_attention(model, config)
+        (int8_cache.write if is_encoder(model) else int8_cache.read)(model, config)
+        RemoveUnusedNodesPass()(model)
+        graphs.drop_unused(model)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
-    return fused, f"{count} attentions fused, "
+    return fused, f"{count} attentions fused, cross caches in int8, "
+
+
+def is_encoder(model: ir.Model) -> bool:
+    """Whether a graph hears sound, or reads caches."""
+    return model.graph.inputs[0].name == "input_features"
 
 
 def to_blocks(source: Path, target: Path, excluded: list[str], config) -> str:
@@ -43,30 +48,24 @@ def to_blocks(source: Path, target: Path, excluded: list[str], config) -> str:
 
 
 def fuse_attention(model: ir.Model, config) -> int:
-    """Replace scores, softmax and mixing of every attention by one node; returns how many were replaced.
+    """Replace scores, softmax and mixing of every self-attention by one node; returns how many were replaced.
 
-    query, key and value of self-attention are [batch, sequence, d_model], the caches [batch, heads, past, head_dim].
-    The scale is 1, because q_proj (or the Mul after it) holds the scaling already. An attention whose weights are an
-    output of the graph (--alignment-heads) stays in pieces: the fused one does not give them.
+    query, key and value are [batch, sequence, d_model], the caches [batch, heads, past, head_dim]. The scale is 1,
+    because q_proj (or the Mul after it) holds the scaling already.
     """
-    fuse, is_encoder = _Fusion(model), model.graph.inputs[0].name == "input_features"
-    attentions = [node.name.rpartition("/")[0] for node in model.graph
-                  if node.name.endswith("attn/Softmax") and len(node.outputs[0].uses()) == 1]
+    fuse = _Fusion(model)
+    attentions = [node.name.rpartition("/")[0] for node in model.graph if node.name.endswith("self_attn/Softmax")]
     for path in attentions:
-        if is_encoder:
+        if is_encoder(model):
             fuse.plain(path, config.encoder_attention_heads)
-        elif path.endswith("encoder_attn"):
-            fuse.cross(path, config.decoder_attention_heads)
         else:
             fuse.cached(path, config.decoder_attention_heads)
     model.opset_imports[CONTRIB] = 1
-    RemoveUnusedNodesPass()(model)
-    graphs.drop_unused(model)
     return len(attentions)
 
 
 class _Fusion:
-    """The three kinds of attention; `path` is the module's, such as encoder.layers.0.self_attn."""
+    """The two kinds of self-attention; `path` is the module's, such as encoder.layers.0.self_attn."""
 
     def __init__(self, model: ir.Model):
         self.model, self.mask = model, None
@@ -94,20 +93,6 @@ class _Fusion:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             new.name, new.shape, new.type = name, shape, dtype
 
-    def cross(self, path: str, heads: int) -> None:
-        """Tokens see the sound: query folded to [audio, beams x sequence, d_model], keys as the encoder wrote them."""
-        out, mixed = self.nodes[f"{path}.out_proj/MatMul"], self.nodes[f"{path}/MatMul_1"]
-        key = self.nodes[f"{path}/MatMul"].inputs[1].producer().inputs[0]
-        query = self._query(path)
-        width = graphs.constant(self.model, f"{path}/fold_width", np.array([-1, int(query.shape[-1])], np.int64))
-        rows = graphs.insert(self.model, out, "Shape", [key], f"{path}/fold_rows", dtype=INTEGER, start=0, end=1)
-        shape = graphs.insert(self.model, out, "Concat", [rows, width], f"{path}/fold_shape", dtype=INTEGER, axis=0)
-        folded = graphs.insert(self.model, out, "Reshape", [query, shape], f"{path}/fold", dtype=FLOAT)
-        fused, *_ = self._insert(path, heads, [folded, key, mixed.inputs[1]], connect=False)
-        like = graphs.insert(self.model, out, "Shape", [query], f"{path}/unfold_shape", dtype=INTEGER)
-        out.replace_input_with(0, graphs.insert(self.model, out, "Reshape", [fused, like], f"{path}/unfold",
-                                                dtype=FLOAT))
-
     def _query(self, path: str) -> ir.Value:
         scaled = self.nodes.get(f"{path}/Mul")  # there where the scaling could not be folded into q_proj
         return scaled.outputs[0] if scaled is not None else self._value(f"{path}.q_proj/Add")
@@ -122,12 +107,11 @@ class _Fusion:
             self.mask = graphs.insert(self.model, before, "Unsqueeze", [mask, axes], "decoder/mask", dtype=FLOAT)
         return self.mask
 
-    def _insert(self, path: str, heads: int, inputs: list, outputs: int = 1, connect: bool = True) -> list[ir.Value]:
+    def _insert(self, path: str, heads: int, inputs: list, outputs: int = 1) -> list[ir.Value]:
         out = self.nodes[f"{path}.out_proj/MatMul"]
         before = self.nodes[f"{path}/Softmax"] if outputs > 1 else out  # its caches are read from there on
         made = graphs.insert(self.model, before, "MultiHeadAttention", inputs, f"{path}/MultiHeadAttention", outputs,
                              CONTRIB, FLOAT, num_heads=heads, scale=1.0)
         made = made if isinstance(made, list) else [made]
-        if connect:
-            out.replace_input_with(0, made[0])
+        out.replace_input_with(0, made[0])
         return made

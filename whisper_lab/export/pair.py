@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import external_data
+from whisper_lab import caches, external_data
 from whisper_lab.export.on_disk import Stored
 from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -100,9 +100,15 @@ def open_runtime(encoder: Path, decoder: Path, threads: int | None = None, like:
 
 
 def encode_all(runtime: OnnxWhisper, features: np.ndarray) -> list[np.ndarray]:
-    """The hidden states [audio, positions, d_model], and the cross caches."""
+    """The hidden states [audio, positions, d_model], and the cross caches in float32."""
     hidden, cross = runtime.hidden_and_cross(features)
-    return [hidden, *cross]
+    return [hidden, *caches.to_float(cross)]
+
+
+def cross_feeds(inputs: list[str], cross: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """PyTorch's cross caches by the names of a decoder's inputs: in int8 where it reads those."""
+    wanted = [name for name in inputs if "_cross_" in name]
+    return dict(zip(wanted, cross if len(wanted) == len(cross) else caches.to_int8(cross), strict=True))
 
 
 def answer(runtime: OnnxWhisper, ids: np.ndarray, prompt: int, cross: list[np.ndarray]):

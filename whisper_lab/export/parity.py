@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab import console, machine
+from whisper_lab import caches, console, machine
 from whisper_lab.export import graphs, reference, wire
 from whisper_lab.export.gates import (
     ARITHMETIC,
@@ -30,7 +30,7 @@ from whisper_lab.export.gates import (
     relative_error,
 )
 from whisper_lab.export.on_disk import OnDisk
-from whisper_lab.export.pair import answer, encode_all, session
+from whisper_lab.export.pair import answer, cross_feeds, encode_all, session
 from whisper_lab.export.reference import BOTH, Arithmetic, Pool, Sound, own_errors
 from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -425,11 +425,11 @@ def layers_alone(path: Path, threads: int | None = None) -> Iterator[tuple]:
 def encoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]:
     """Part -> error of what it adds to the stream; the cross caches are parts too."""
     feeds = {"input_features": sound.features, **{f"given/{norm}": sound.stream[norm] for norm in places}}
-    cross = [output.name for output in run.get_outputs() if "_cross" in output.name]
+    cross = [output.name for output in run.get_outputs() if "_cross_" in output.name]
     found = run.run([*places.values(), *cross], feeds)
     pools = {name: Pool() for name in layer_parts(places)}
     compare_layer(pools, list(places), found, {norm: sound.stream[norm] for norm in places})
-    made = found[len(places):]
+    made = caches.to_float(found[len(places):])
     for i, (test, right) in enumerate(zip(made, sound.cross, strict=True)):
         pools[f"cross cache, {('key', 'value')[i % 2]} of layer {i // 2}"] = Pool().add(test, right)
     return pools
@@ -439,7 +439,7 @@ def decoder_layers(run, places: dict[str, str], sound: Sound) -> dict[str, Pool]
     """Part -> error of what it adds to the stream, over some tokens of PyTorch's answer; the logits are a part too."""
     inputs = [value.name for value in run.get_inputs()]
     own = [name for name in inputs if "_self_" in name]
-    fixed = dict(zip([name for name in inputs if "_cross" in name], sound.cross, strict=True))
+    fixed = cross_feeds(inputs, sound.cross)
     news = [name.replace("past", "present") for name in own]
     pools, wanted = {name: Pool() for name in [*layer_parts(places), "logits", *news]}, sound.logits
     last = sound.forced.shape[1] - 1

@@ -25,10 +25,11 @@ def check(path: Path, part: str, precision: str, config, fp32_bytes: int, exclud
     """All structure gates of one graph. `excluded`: linear layers that --int8-exclude kept in float32."""
     model = graphs.load(path)
     in_blocks = part == "decoder" and (optimized or precision == "int4")
-    found = [*_valid(path, part), *_contract(model, part, config, alignment), *_counts(model, part, config),
-             *_tied(model, part, config),
-             *_linear_layers(model, part, "blocks" if in_blocks else precision, config, excluded, half_operators)]
-    found += _fused(model, part, config) if optimized and not alignment else []
+    found = [*_valid(path, part), *_contract(model, part, config, alignment, optimized),
+             *_counts(model, part, config), *_tied(model, part, config),
+             *_linear_layers(model, part, "blocks" if in_blocks else precision, config, excluded, half_operators,
+                             optimized)]
+    found += _fused(model, part, config) if optimized else []
     size, rest = graphs.size(path), fixed_bytes(part, config) + BYTES_PER_NODE * len(model.graph)
     ratio = RATIO[precision] + (1 / blocks.size(config.d_model) if in_blocks else 0)  # float32 scales beside float32
     limit = ratio + rest / fp32_bytes + 3 * excluded / linear_layers(part, config)
@@ -102,12 +103,14 @@ def _valid(path: Path, part: str) -> list[Gate]:
     return [_equal("valid ONNX", part, problem, "yes")]
 
 
-def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]:
+def _contract(model: ir.Model, part: str, config, alignment: bool, int8_caches: bool) -> list[Gate]:
     """Opset, IR version, names of inputs and outputs and of their dimensions, type of the cross caches."""
     layers = config.decoder_layers
-    names = ([["input_features"], naming.encoder_outputs(layers)] if part == "encoder" else
-             [naming.decoder_inputs(layers), naming.decoder_outputs(layers, alignment)])
-    types = {str(value.dtype) for value in [*model.graph.inputs, *model.graph.outputs] if "_cross_" in value.name}
+    names = ([["input_features"], naming.encoder_outputs(layers, int8_caches)] if part == "encoder" else
+             [naming.decoder_inputs(layers, int8_caches), naming.decoder_outputs(layers, alignment)])
+    values = {value.name: str(value.dtype) for value in [*model.graph.inputs, *model.graph.outputs]}
+    types = {values.get(name) for side in ("past", "present") for name in naming.cache_names(side, "cross", layers)
+             if side == ("present" if part == "encoder" else "past")}
     seen = [[value.name for value in values] for values in (model.graph.inputs, model.graph.outputs)]
     dims = {str(dim.value) for value in model.graph.inputs for dim in value.shape if isinstance(dim, ir.SymbolicDim)}
     free = {"batch", "frames"} if part == "encoder" else {"batch", "sequence", "past", "audio", "positions"}
@@ -115,7 +118,7 @@ def _contract(model: ir.Model, part: str, config, alignment: bool) -> list[Gate]
                    (graphs.OPSET, graphs.IR_VERSION)),
             Gate("inputs and outputs", seen == names, None, None,
                  "as agreed" if seen == names else f"{seen}, not {names}", part),
-            _equal("cross caches", part, types, {"FLOAT"}),
+            _equal("cross caches", part, types, {"INT8" if int8_caches else "FLOAT"}),
             _equal("free dimensions", part, sorted(dims), sorted(free))]
 
 
@@ -133,11 +136,11 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
 
 
 def _fused(model: ir.Model, part: str, config) -> list[Gate]:
-    """In the optimized pair no attention is left in pieces; --alignment-heads keeps those whose weights it gives."""
+    """In the optimized pair no self-attention is left in pieces; the cross-attention is, over int8 caches."""
     types = graphs.node_types(model)
-    expected = config.encoder_layers if part == "encoder" else 2 * config.decoder_layers
-    return [_equal("fused attentions, and Softmax left", part,
-                   (types["MultiHeadAttention"], types["Softmax"]), (expected, 0))]
+    expected = (config.encoder_layers, 0) if part == "encoder" else (config.decoder_layers, config.decoder_layers)
+    return [_equal("fused attentions, and Softmax left", part, (types["MultiHeadAttention"], types["Softmax"]),
+                   expected)]
 
 
 def _tied(model: ir.Model, part: str, config) -> list[Gate]:
@@ -156,12 +159,14 @@ def linear_layers(part: str, config) -> int:
     return 8 * config.decoder_layers + 1
 
 
-def _quantized(model: ir.Model, part: str, precision: str, expected: int) -> list[Gate]:
-    """So many linear layers are quantized, each by the operator of its precision; no other node quantizes."""
+def _quantized(model: ir.Model, part: str, precision: str, expected: int, caches: int) -> list[Gate]:
+    """So many linear layers are quantized, each by the operator of its precision; no other node quantizes but those at
+    int8 caches, two for each layer. `caches`: layers that have those."""
     types, kind = graphs.node_types(model), QUANTIZED[precision]
-    found = [_equal("quantized linear layers", part, types[kind], expected),
-             _equal("nodes that unpack weights at run time", part, types["DequantizeLinear"] + types["QuantizeLinear"],
-                    0)]
+    sums = caches if part == "encoder" else 0  # of the keys, by MatMulInteger too
+    found = [_equal("quantized linear layers", part, types[kind] - sums, expected),
+             _equal("nodes that unpack weights at run time", part, types["DequantizeLinear"], 0),
+             _equal("nodes that round in 8 bits, besides linear layers", part, types["QuantizeLinear"], 2 * caches)]
     if part == "decoder":
         head = {node.op_type for node in model.graph if node.name.startswith("proj_out/")} & {*QUANTIZED.values()}
         found.append(_equal("logits in 8 bits", part, head, {kind}))
@@ -169,12 +174,13 @@ def _quantized(model: ir.Model, part: str, precision: str, expected: int) -> lis
 
 
 def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded: int,
-                   half_operators: bool) -> list[Gate]:
+                   half_operators: bool, int8_caches: bool) -> list[Gate]:
     """Each linear layer computes in the type that the precision promises; `blocks`: the optimized decoder's."""
     expected, floats = linear_layers(part, config), [node.name for node in graphs.weight_matmuls(model)]
     if precision in QUANTIZED:
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
-                *_quantized(model, part, precision, expected - excluded)]
+                *_quantized(model, part, precision, expected - excluded,
+                            config.decoder_layers if int8_caches else 0)]
     checks = [_equal("MatMul on a weight", part, len(floats), expected)]
     if precision == "fp16":
         wide = [name for name, value in model.graph.initializers.items()

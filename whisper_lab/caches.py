@@ -1,0 +1,57 @@
+"""Cross caches in int8: what the optimized pair's encoder writes and its decoder reads (export/int8_cache.py); NumPy.
+
+A decoder reads the keys and values of the whole sound for every token, and for every recording of a batch its own: in
+whisper-base that is 37 MB for a window of 30 s in float32. In int8 it is a quarter. Each head of a recording has a
+scale of its own, from its largest value, so nothing is clipped and nothing has to be calibrated.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
+LEAST = 1e-8  # what a head of zeros has for its scale: 0 / 0 is NaN
+MIDDLE = 128  # a query's zero, which is quantized to uint8
+MORE = ("key_scale", "key_sum", "value_scale")  # of each layer, besides its key and value
+
+
+def names(side: str, layers: int) -> list[str]:
+    """`past` or `present` -> past_key_scale_cross_0, past_key_sum_cross_0, ...: what int8 caches need besides."""
+    return [f"{side}_{what}_cross_{layer}" for layer in range(layers) for what in MORE]
+
+
+def to_int8(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Keys and values of each layer, float [audio, heads, positions, head_dim], as the encoder's graph rounds them.
+
+    Returns them in int8, keys as [audio, heads, head_dim, positions]; behind them for each layer what `names` says:
+    the keys' scale and the values' [audio, heads, 1, 1], and between them MIDDLE times the sum of the keys over
+    head_dim [audio, heads, 1, positions], float32.
+    """
+    small, more = [], []
+    for key, value in zip(cross[::2], cross[1::2], strict=True):
+        (keys, key_scale), (values, value_scale) = _rounded(np.swapaxes(key, 2, 3)), _rounded(value)
+        small += [keys, values]
+        more += [key_scale, MIDDLE * keys.sum(axis=2, keepdims=True, dtype=np.float32), value_scale]
+    return [*small, *more]
+
+
+def to_float(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The inverse of `to_int8`: float32; caches that are float already stay as they are."""
+    if not is_int8(cross):
+        return list(cross)
+    layers, found = len(cross) // 5, []
+    for layer in range(layers):
+        key, value = cross[2 * layer:2 * layer + 2]
+        key_scale, _, value_scale = cross[2 * layers + 3 * layer:2 * layers + 3 * layer + 3]
+        found += [np.ascontiguousarray(np.swapaxes(key * key_scale, 2, 3)), value * value_scale]
+    return found
+
+
+def is_int8(cross: Sequence[np.ndarray]) -> bool:
+    """Whether these are caches as `to_int8` makes them."""
+    return len(cross) > 0 and cross[0].dtype == np.int8
+
+
+def _rounded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scale = np.maximum(np.abs(array).max(axis=(2, 3), keepdims=True) / np.float32(LEVELS), np.float32(LEAST))
+    return np.rint(array / scale).astype(np.int8), scale.astype(np.float32)
