@@ -496,7 +496,8 @@ def fused(tiny, tmp_path_factory):
     pair = names.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
     config = tiny.model.config
     done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8", config.d_model), config)
-    assert done["decoder"].startswith("4 attentions fused, 16 linear layers")
+    assert done["decoder"].startswith("2 attentions fused, cross caches in int8, 16 linear layers")
+    assert ", 16 linear layers" in done["encoder"]
     return pair
 
 
@@ -540,6 +541,49 @@ def test_scales_of_the_wrong_blocks_are_seen(tiny, fused, tmp_path):
     assert gate.name == "layer by layer: decoder" and "decoder.layers.0.encoder_attn" in gate.detail
 
 
+def exchange(model, one: str, other: str) -> None:
+    """Whatever reads one input of a graph reads the other, and the other way round."""
+    given = {value.name: value for value in model.graph.inputs}
+    uses = {name: list(given[name].uses()) for name in (one, other)}
+    for name, wrong in ((one, other), (other, one)):
+        for node, index in uses[name]:
+            node.replace_input_with(index, given[wrong])
+
+
+@pytest.mark.parametrize("what", ["key_sum", "value_scale"])
+def test_what_belongs_to_the_int8_caches_of_another_layer_is_seen(tiny, fused, tmp_path, what):
+    pair = copy_pair(fused, tmp_path)
+    model = graphs.load(pair["decoder"])
+    exchange(model, f"past_{what}_cross_0", f"past_{what}_cross_1")
+    graphs.rewrite(model, pair["decoder"])
+    found = [gate for gate in gates_of(tiny, pair, "int8", optimized=True) if not gate.passed]
+    assert "layer by layer: decoder" in [gate.name for gate in found], found
+
+
+def test_a_scale_of_the_keys_that_is_lost_is_seen(tiny, fused, tmp_path):
+    pair = copy_pair(fused, tmp_path)
+    model = graphs.load(pair["decoder"])
+    scale = next(value for value in model.graph.inputs if value.name == "past_key_scale_cross_1")
+    for node, index in list(scale.uses()):
+        node.replace_input_with(index, graphs.constant(model, "lost", np.float32(1)))
+    graphs.rewrite(model, pair["decoder"])
+    found = [gate for gate in gates_of(tiny, pair, "int8", optimized=True) if not gate.passed]
+    assert "layer by layer: decoder" in [gate.name for gate in found], found
+
+
+def test_int8_caches_of_the_encoder_with_the_scale_of_another_are_seen(tiny, fused, tmp_path):
+    pair = copy_pair(fused, tmp_path)
+    model = graphs.load(pair["encoder"])
+    made = {value.name: value for value in model.graph.outputs}
+    key, value = (made[f"present_{what}_scale_cross_1"] for what in ("key", "value"))
+    key.name, value.name = value.name, key.name
+    places = [model.graph.outputs.index(one) for one in (key, value)]
+    model.graph.outputs[places[0]], model.graph.outputs[places[1]] = value, key
+    graphs.rewrite(model, pair["encoder"])
+    found = [gate for gate in gates_of(tiny, pair, "int8", optimized=True) if not gate.passed]
+    assert "layer by layer: encoder" in [gate.name for gate in found], found
+
+
 def test_fusion_alone_changes_no_number(tiny, tmp_path):
     """In float32 the fused graphs pass float32's own limits, beams, empty past and all."""
     from whisper_lab.export import optimize
@@ -548,7 +592,7 @@ def test_fusion_alone_changes_no_number(tiny, tmp_path):
     pair = names.pair(tmp_path, "fused")
     for part, source in tiny.pairs["fp32"].items():
         model = graphs.load(source)
-        assert optimize.fuse_attention(model, tiny.model.config) == {"encoder": 2, "decoder": 4}[part]
+        assert optimize.fuse_attention(model, tiny.model.config) == 2
         graphs.save(model, pair[part])
     both = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
     assert failed(parity.numbers(both, tiny.sounds, "fp32") + parity.pieces(both, tiny.sounds, "fp32")

@@ -45,7 +45,7 @@ def mel(plain) -> np.ndarray:
 def test_it_says_what_it_is_and_passed_its_gates(exported, small):
     recipe = metadata.read(names.pair(exported, NAME, "int8", optimized=True)["decoder"])["recipe"]
     assert json.loads(recipe)["decoder"] == "8 bits in blocks"
-    assert small.facts["cache_types"] == {"self": "float32", "cross": "float32"}
+    assert small.facts["cache_types"] == {"self": "float32", "cross": "int8"}
     report = json.loads((exported.parent / "reports" / f"export-{NAME}.json").read_text())
     rows = {row["file"]: row for row in report["graphs"]}
     decoder = rows[names.graph_file(NAME, "decoder", "int8", optimized=True)]
@@ -81,7 +81,7 @@ def test_logits_stay_near_those_of_the_plain_pair(plain, small, mel):
 
 
 def test_a_recording_gets_its_own_numbers_whatever_is_beside_it(small, plain, mel):
-    """MatMulNBits quantizes each row of activations by itself; the plain pair has one scale for all rows."""
+    """MatMulNBits and the queries have a scale for each row of activations; the plain pair has one for all rows."""
     cross, prompt = small.encode(mel), np.array([small.rules.prompt("en")] * 6, np.int64)  # two beams each
     prompt[1::2, -1] += 1
     together, cache = small.step(prompt, cross, None)
@@ -138,7 +138,7 @@ def test_layers_that_stay_in_float_do_so_in_blocks_too(exported, tmp_path):
     script = importlib.import_module("03-export-encoder-decoder")
     source = names.pair(exported, NAME, "fp32")
     target = {part: tmp_path / path.name for part, path in source.items()}
-    config = SimpleNamespace(d_model=192, decoder_attention_heads=4, encoder_attention_heads=4)
+    config = SimpleNamespace(d_model=192, decoder_attention_heads=4, encoder_attention_heads=4, decoder_layers=2)
     done, kept = script.convert("int8", source, target, script.recipe("int8", config.d_model, exclude="fc2"), config)
     types = graphs.node_types(graphs.load(target["decoder"]))
     assert kept["decoder"] == 2 and types["MatMulNBits"] == 2 * 7 + 1 and "in blocks of 64" in done["decoder"]

@@ -26,11 +26,16 @@ def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
     with torch_export.quiet():
         count = fuse_attention(model, config)
         (int8_cache.write if is_encoder(model) else int8_cache.read)(model, config)
-        RemoveUnusedNodesPass()(model)
-        graphs.drop_unused(model)
+        without_unused(model)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
     return fused, f"{count} attentions fused, cross caches in int8, "
+
+
+def without_unused(model: ir.Model) -> None:
+    """Remove what no output needs any more."""
+    RemoveUnusedNodesPass()(model)
+    graphs.drop_unused(model)
 
 
 def is_encoder(model: ir.Model) -> bool:
