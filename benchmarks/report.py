@@ -8,6 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
@@ -162,7 +164,7 @@ def floors(document: dict, found: dict) -> list[str]:
             continue
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
         read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
-        read += 4 * cross_elements(config)
+        read += cross_bytes(document, precision)
         encoder = encoder_floor(config, limits, precision)
         beaten += [precision] if one["encode_s"] < encoder else []
         quick, late = sorted((read / fast, read / slow))  # the cache can be the slower one: neighbors use it, too
@@ -187,9 +189,12 @@ def read_speeds(limits: dict) -> tuple[float, float]:
     return measured[SMALL], measured[max(measured, key=int)]
 
 
-def cross_elements(config: dict) -> int:
-    """Keys and values that a decoder step reads of one window."""
-    return 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]
+def cross_bytes(document: dict, precision: str) -> int:
+    """Keys and values that a decoder step reads of one window, in bytes."""
+    config = document["model"]["config"]
+    elements = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]
+    kind = document.get("cross_types", {}).get(precision, "float32")  # older documents: all were
+    return elements * np.dtype(kind).itemsize
 
 
 def long_floor(document: dict) -> list[str]:
@@ -202,7 +207,7 @@ def long_floor(document: dict) -> list[str]:
     windows = works["long"]["seconds"] / window_s
     said = []
     for precision in ("int8", "int8 optimized"):
-        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / BATCH + 4 * cross_elements(config)
+        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / BATCH + cross_bytes(document, precision)
         encoder = windows * encoder_floor(config, limits, precision)
         least, most = sorted(encoder + tokens * read / speed for speed in read_speeds(limits))
         peers = [f"{peer} {seconds / most:.1f}-{seconds / least:.1f}"

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
                 "duration_s": round(time.monotonic() - began), "opened_before": opened_before(ready), "limits": limits,
                 "model": {"name": source.name, "random_weights": random_weights, "config": model_config(source)},
                 "settings": {key: getattr(args, key) for key in ("repeats", "tokens", "threads")} | {"rounds": rounds},
-                "graph_bytes": graph_sizes(source), "peers": list(rows.values()),
+                "graph_bytes": graph_sizes(source), "cross_types": cross_types(source), "peers": list(rows.values()),
                 **heard}
     files.write_json(Path(args.output_dir) / "results.json", document)
     report.write(document, Path(args.output_dir))
@@ -229,6 +229,16 @@ def graph_sizes(source: Path) -> dict[str, int]:
     return {path.stem.removeprefix(f"{source.name}_"): path.stat().st_size
             + (data.stat().st_size if (data := path.with_name(path.name + ".data")).exists() else 0)
             for path in graphs_of(source)}
+
+
+def cross_types(source: Path) -> dict[str, str]:
+    """What each precision's decoder reads of a window, such as {"int8 optimized": "int8"}."""
+    from whisper_lab.export import metadata
+
+    found = {path.stem.removeprefix(f"{source.name}_decoder").strip("_"): path for path in graphs_of(source)
+             if "_decoder" in path.stem}
+    return {name.replace("_", " ") or "fp32": json.loads(metadata.read(path)["cache_types"])["cross"]
+            for name, path in found.items()}
 
 
 def write_clip(path: Path) -> Path:

@@ -129,6 +129,13 @@ def test_the_floor_of_a_long_recording(monkeypatch):
     assert report.long_floor(document | {"speech": {}}) == []
 
 
+def test_int8_caches_are_a_quarter_of_what_a_token_reads_of_a_window():
+    report, config = module("report"), {"decoder_layers": 2, "max_source_positions": 10, "d_model": 3}
+    document = {"model": {"config": config}, "cross_types": {"int8": "float32", "int8 optimized": "int8"}}
+    assert [report.cross_bytes(document, name) for name in ("int8", "int8 optimized")] == [480, 120]
+    assert report.cross_bytes({"model": {"config": config}}, "int8 optimized") == 480  # an older document
+
+
 @pytest.mark.parametrize("folder", [BENCHMARKS, BENCHMARKS / "xeon"], ids=["EPYC", "Xeon"])
 def test_results_are_what_the_report_makes_of_them(folder):
     if not (folder / "results.json").is_file():

@@ -58,6 +58,7 @@ def test_the_names_are_those_of_the_arrays():
     wanted = naming.encoder_outputs(LAYERS, int8_caches=True)[1:]
     assert len(small) == len(wanted) == 5 * LAYERS
     for name, array in zip(wanted, small, strict=True):
+        assert array.flags.c_contiguous, "a session would copy it for every token"
         assert (array.dtype == np.int8) == (name.startswith(("present_key_cross", "present_value_cross"))), name
         assert (array.shape[3] == 7) == ("key_cross" in name or "key_sum" in name), name
 

@@ -11,7 +11,8 @@ import numpy as np
 
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
 LEAST = 1e-8  # what a head of zeros has for its scale: 0 / 0 is NaN
-MIDDLE = 128  # a query's zero, which is quantized to uint8
+MIDDLE = 128  # a query's zero, which is quantized to uint8, its largest value to MIDDLE +- LEVELS
+BYTE = 255  # the largest weight in uint8
 MORE = ("key_scale", "key_sum", "value_scale")  # of each layer, besides its key and value
 
 
@@ -23,15 +24,17 @@ def names(side: str, layers: int) -> list[str]:
 def to_int8(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Keys and values of each layer, float [audio, heads, positions, head_dim], as the encoder's graph rounds them.
 
-    Returns them in int8, keys as [audio, heads, head_dim, positions]; behind them for each layer what `names` says:
-    the keys' scale and the values' [audio, heads, 1, 1], and between them MIDDLE times the sum of the keys over
-    head_dim [audio, heads, 1, positions], float32.
+    Returns them in int8, keys as [audio, heads, head_dim, positions]; behind them for each layer what `names` says,
+    float32: what a step of the keys is worth over LEVELS, and a step of the values over BYTE, [audio, heads, 1, 1], as
+    it meets a query and weights whose largest value is 1; between them MIDDLE times the sum of the keys over head_dim
+    [audio, heads, 1, positions].
     """
     small, more = [], []
     for key, value in zip(cross[::2], cross[1::2], strict=True):
-        (keys, key_scale), (values, value_scale) = _rounded(np.swapaxes(key, 2, 3)), _rounded(value)
+        (keys, key_step), (values, value_step) = _rounded(np.swapaxes(key, 2, 3)), _rounded(value)
         small += [keys, values]
-        more += [key_scale, MIDDLE * keys.sum(axis=2, keepdims=True, dtype=np.float32), value_scale]
+        more += [key_step / np.float32(LEVELS), MIDDLE * keys.sum(axis=2, keepdims=True, dtype=np.float32),
+                 value_step / np.float32(BYTE)]
     return [*small, *more]
 
 
@@ -43,7 +46,7 @@ def to_float(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
     for layer in range(layers):
         key, value = cross[2 * layer:2 * layer + 2]
         key_scale, _, value_scale = cross[2 * layers + 3 * layer:2 * layers + 3 * layer + 3]
-        found += [np.ascontiguousarray(np.swapaxes(key * key_scale, 2, 3)), value * value_scale]
+        found += [np.ascontiguousarray(np.swapaxes(key * (LEVELS * key_scale), 2, 3)), value * (BYTE * value_scale)]
     return found
 
 
@@ -53,5 +56,6 @@ def is_int8(cross: Sequence[np.ndarray]) -> bool:
 
 
 def _rounded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale = np.maximum(np.abs(array).max(axis=(2, 3), keepdims=True) / np.float32(LEVELS), np.float32(LEAST))
-    return np.rint(array / scale).astype(np.int8), scale.astype(np.float32)
+    """In steps of int8, and what a step is worth."""
+    step = np.maximum(np.abs(array).max(axis=(2, 3), keepdims=True) / np.float32(LEVELS), np.float32(LEAST))
+    return np.rint(array / step).astype(np.int8, order="C"), step.astype(np.float32)  # as a session reads them

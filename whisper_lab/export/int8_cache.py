@@ -21,8 +21,8 @@ from whisper_lab import caches
 from whisper_lab.export import graphs, naming
 
 FLOAT, INT8, UINT8, INT32 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32
-CONSTANTS = {"levels": np.float32(caches.LEVELS), "least": np.float32(caches.LEAST), "one": np.float32(1),
-             "zero": np.int8(0), "middle": np.uint8(caches.MIDDLE), "byte": np.float32(1 / 255),
+CONSTANTS = {"level": np.float32(1 / caches.LEVELS), "least": np.float32(caches.LEAST), "one": np.float32(1),
+             "zero": np.int8(0), "middle": np.uint8(caches.MIDDLE), "byte": np.float32(1 / caches.BYTE),
              "no_weight": np.uint8(0), "last": np.array([-1]), "of_a_head": np.array([2, 3])}
 
 
@@ -46,16 +46,19 @@ class _Nodes:
         self.model.graph.append(node)
         return node.outputs[0]
 
-    def scale(self, x: ir.Value, axes: str, path: str) -> ir.Value:
-        """The largest absolute value over `axes`, by LEVELS: what a step of int8 is worth."""
-        largest = self.add("ReduceMax", [self.add("Abs", [x], f"{path}_abs"), axes], f"{path}_largest", keepdims=1)
-        return self.add("Max", [self.add("Div", [largest, "levels"], f"{path}_step"), "least"], f"{path}_scale")
+    def largest(self, x: ir.Value, axes: str, path: str) -> ir.Value:
+        """The largest absolute value over `axes`."""
+        return self.add("ReduceMax", [self.add("Abs", [x], f"{path}_abs"), axes], f"{path}_largest", keepdims=1)
 
-    def rounded(self, x: ir.Value, scale: ir.Value, zero: str, path: str) -> ir.Value:
-        """x / scale in 8 bits, of the type of the constant `zero`, which 0 becomes."""
-        steps = self.add("Div", [x, scale], f"{path}_steps")
-        return self.add("QuantizeLinear", [steps, "one", zero], f"{path}_rounded",
+    def rounded(self, x: ir.Value, unit: ir.Value, step: str, zero: str, path: str) -> ir.Value:
+        """x / unit in steps of 8 bits, of the type of the constant `zero`, which 0 becomes."""
+        return self.add("QuantizeLinear", [self.add("Div", [x, unit], f"{path}_units"), step, zero], f"{path}_rounded",
                         UINT8 if CONSTANTS[zero].dtype == np.uint8 else INT8)
+
+    def product(self, one: ir.Value, other: ir.Value, path: str) -> ir.Value:
+        """Of uint8 and int8, in float32."""
+        return self.add("Cast", [self.add("MatMulInteger", [one, other], f"{path}_products", INT32)], f"{path}_cast",
+                        to=FLOAT)
 
 
 # The encoder writes ---------------------------------------------------------------------------------------------------
@@ -78,15 +81,17 @@ def write(model: ir.Model, config) -> None:
 
 
 def _round(nodes: _Nodes, cache: ir.Value, what: str, layer: int) -> tuple[ir.Value, ir.Value]:
-    """A cache in int8, and its scale; keys are turned around, as the decoder's queries meet them."""
+    """A cache in int8, and its scale, as `caches.to_int8`; keys are turned around, as the queries meet them."""
     path = f"decoder.layers.{layer}.encoder_attn/{what}"
     audio, heads, positions, width = cache.shape
     cache.name = f"{path}_float"
     if what == "key":
         cache.producer().attributes["perm"] = ir.AttrInt64s("perm", [0, 2, 3, 1])
         cache.shape = ir.Shape([audio, heads, width, positions])
-    scale = nodes.scale(cache, "of_a_head", path)
-    small = nodes.rounded(cache, scale, "zero", path)
+    step = nodes.add("Mul", [nodes.largest(cache, "of_a_head", path), "level"], f"{path}_step")
+    step = nodes.add("Max", [step, "least"], f"{path}_at_least")
+    small = nodes.rounded(cache, step, "one", "zero", path)
+    scale = nodes.add("Mul", [step, "level" if what == "key" else "byte"], f"{path}_scale")
     small.shape, scale.shape = cache.shape, ir.Shape([audio, heads, 1, 1])
     return small, scale
 
@@ -96,8 +101,7 @@ def _sum(nodes: _Nodes, keys: ir.Value, layer: int) -> ir.Value:
     path = f"decoder.layers.{layer}.encoder_attn/key"
     audio, heads, width, positions = keys.shape
     middles = graphs.constant(nodes.model, f"{path}_middles", np.full((1, int(width)), caches.MIDDLE, np.uint8))
-    total = nodes.add("MatMulInteger", [middles, keys], f"{path}_total", INT32)
-    made = nodes.add("Cast", [total], f"{path}_sum", to=FLOAT)
+    made = nodes.product(middles, keys, f"{path}_sum")
     made.shape = ir.Shape([audio, heads, 1, positions])
     return made
 
@@ -134,21 +138,18 @@ def _attend(model: ir.Model, given: dict[str, ir.Value], path: str, layer: int) 
     scores, softmax, mixed = (found[f"{path}/{name}"] for name in ("MatMul", "Softmax", "MatMul_1"))
     key, total, key_scale, value, value_scale = (
         given[f"past_{what}_cross_{layer}"] for what in ("key", "key_sum", "key_scale", "value", "value_scale"))
-    nodes = _Nodes(model, scores)
-    step = nodes.scale(scores.inputs[0], "last", f"{path}/query")
-    query = nodes.rounded(scores.inputs[0], step, "middle", f"{path}/query")
-    products = nodes.add("Cast", [nodes.add("MatMulInteger", [query, key], f"{path}/scores_products", INT32)],
-                         f"{path}/scores_cast", to=FLOAT)
-    steps = nodes.add("Mul", [step, key_scale], f"{path}/scores_scale")
+    nodes, queries = _Nodes(model, scores), scores.inputs[0]
+    largest = nodes.largest(queries, "last", f"{path}/query")  # 0: no score, whatever 0 / 0 is rounded to
+    query = nodes.rounded(queries, largest, "level", "middle", f"{path}/query")
+    products = nodes.product(query, key, f"{path}/scores")
+    steps = nodes.add("Mul", [largest, key_scale], f"{path}/scores_scale")
     right = nodes.add("Mul", [nodes.add("Sub", [products, total], f"{path}/scores_sum"), steps],
                       f"{path}/scores_scaled")
     graphs.replace(scores.outputs[0], right)
 
-    nodes = _Nodes(model, mixed)
-    largest = nodes.add("Mul", [nodes.add("ReduceMax", [softmax.outputs[0], "last"], f"{path}/weights_largest",
-                                          keepdims=1), "byte"], f"{path}/weights_scale")
-    weights = nodes.rounded(softmax.outputs[0], largest, "no_weight", f"{path}/weights")
-    products = nodes.add("Cast", [nodes.add("MatMulInteger", [weights, value], f"{path}/mixed_products", INT32)],
-                         f"{path}/mixed_cast", to=FLOAT)
+    nodes, spread = _Nodes(model, mixed), softmax.outputs[0]
+    largest = nodes.add("ReduceMax", [spread, "last"], f"{path}/weights_largest", keepdims=1)
+    weights = nodes.rounded(spread, largest, "byte", "no_weight", f"{path}/weights")
+    products = nodes.product(weights, value, f"{path}/mixed")
     steps = nodes.add("Mul", [largest, value_scale], f"{path}/mixed_scale")
     graphs.replace(mixed.outputs[0], nodes.add("Mul", [products, steps], f"{path}/mixed_scaled"))
