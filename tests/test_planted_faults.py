@@ -19,7 +19,7 @@ def misses(work, pairs, precision) -> list[str]:
     """Faults that no gate saw, and the gates that a sound pair failed."""
     sound = planted_faults.judge(None, pairs[precision], precision, work)
     wrong = [f"sound: {gate.name}, {gate.said()}" for gate in sound if not gate.passed]
-    for fault in planted_faults.FAULTS:
+    for fault in planted_faults.faults_of(precision):
         gates = planted_faults.judge(fault, pairs[precision], precision, work)
         wrong += [fault.name] if all(gate.passed for gate in gates) else []
     return wrong

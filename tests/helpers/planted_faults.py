@@ -24,11 +24,14 @@ FLOAT = ir.DataType.FLOAT
 
 @dataclass(frozen=True)
 class Fault:
-    """`plant(model, facts)` breaks the graph of `part`; facts: config, rules, largest activation (see `prepare`)."""
+    """`plant(model, facts)` breaks the graph of `part`; facts: config, rules, largest activation (see `prepare`).
+
+    optimized: only the optimized pair has what it breaks."""
 
     name: str
     part: str
     plant: Callable
+    optimized: bool = False
 
 
 # Tools ---------------------------------------------------------------------------------------------------------------
@@ -237,6 +240,18 @@ def first_recording(model: ir.Model, facts) -> None:
             node.replace_input_with(index, wide.outputs[0])
 
 
+def of_another_layer(what: str) -> Callable:
+    """Two layers exchange what belongs to their int8 cross caches."""
+    def plant(model: ir.Model, facts) -> None:
+        names = [f"past_{what}_cross_{layer}" for layer in (0, facts.config.decoder_layers - 1)]
+        given = {value.name: value for value in model.graph.inputs}
+        uses = [list(given[name].uses()) for name in names]
+        for users, name in zip(uses, reversed(names), strict=True):
+            for node, index in users:
+                node.replace_input_with(index, given[name])
+    return plant
+
+
 FAULTS = [
     Fault("an outlier channel clipped", "encoder", clipped),
     Fault("one head of the encoder twice as loud", "encoder", wrong_head("encoder", "self_attn")),
@@ -259,7 +274,15 @@ FAULTS = [
     Fault("a NaN in the last LayerNorm", "decoder", not_a_number),
     Fault("a cache that forgets", "decoder", forgetful),
     Fault("every recording hears the first", "decoder", first_recording),
+    Fault("scales of the keys from another layer", "decoder", of_another_layer("key_scale"), optimized=True),
+    Fault("sums of the keys from another layer", "decoder", of_another_layer("key_sum"), optimized=True),
+    Fault("scales of the values from another layer", "decoder", of_another_layer("value_scale"), optimized=True),
 ]
+
+
+def faults_of(precision: str) -> list[Fault]:
+    """Those that a pair of this precision can have."""
+    return [fault for fault in FAULTS if precision.endswith("optimized") or not fault.optimized]
 
 
 # The table -----------------------------------------------------------------------------------------------------------
@@ -339,7 +362,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = find_pairs(args.folder, checkpoint.name)
     work, rows = prepare(checkpoint, pairs), []
     for precision in args.precision or pairs:
-        for fault in [None, *FAULTS]:
+        for fault in [None, *faults_of(precision)]:
             if args.fault and not re.search(args.fault, fault.name if fault else "sound"):
                 continue
             gates = judge(fault, pairs[precision], precision, work, go_on=args.go_on)
