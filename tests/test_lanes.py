@@ -170,8 +170,8 @@ console.run(main)
 # Whether there are lanes
 
 @pytest.mark.parametrize(("threads", "batch_size", "seconds", "expected"), [
-    (2, 4, 600, 2), (4, 4, 600, 4), (3, 2, lanes.LONG_S, 3), (1, 4, 600, 1), (5, 4, 600, 1), (64, 4, 600, 1),
-    (2, 1, 600, 1), (2, 4, lanes.LONG_S - 1, 1), (0, 4, 600, None), (None, 4, 600, None),
+    (2, 4, 600, 2), (4, 4, 600, 4), (3, 2, 3 * lanes.EACH_S, 3), (1, 4, 600, 1), (5, 4, 600, 1), (64, 4, 600, 1),
+    (2, 1, 600, 1), (2, 4, 2 * lanes.EACH_S - 1, 1), (4, 4, 3 * lanes.EACH_S, 1), (None, 4, 600, None),
 ])
 def test_how_many_fit(monkeypatch, threads, batch_size, seconds, expected):
     monkeypatch.setattr("whisper_lab.machine.usable_cores", lambda: 3)
@@ -179,7 +179,7 @@ def test_how_many_fit(monkeypatch, threads, batch_size, seconds, expected):
 
 
 def test_what_asks_for_lanes(tmp_path, monkeypatch):
-    monkeypatch.setattr("whisper_lab.lanes.LONG_S", 10.0)
+    monkeypatch.setattr("whisper_lab.lanes.EACH_S", 5.0)
     long, *short = clips(tmp_path, 11, 4, 4, 4)
 
     def wanted(*paths: Path, **changes: object) -> int:
@@ -236,7 +236,7 @@ print(sessions.has_pool(), OnnxWhisper(folder, "whisper-nano", lanes=2).lanes)
 
 
 def test_the_command_line_takes_lanes_for_what_is_long(call_script, nano_export, tmp_path, monkeypatch):
-    monkeypatch.setattr("whisper_lab.lanes.LONG_S", 40.0)
+    monkeypatch.setattr("whisper_lab.lanes.EACH_S", 20.0)
     samples, _ = speech(50)
     for name, sound in (("long", samples), ("short", samples[:8 * RATE])):
         audio.write_wav(tmp_path / f"{name}.wav", sound)
@@ -253,7 +253,7 @@ def test_the_command_line_takes_lanes_for_what_is_long(call_script, nano_export,
 def test_this_labs_process_has_lanes_where_all_its_clips_are_long(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     monkeypatch.setattr(importlib.import_module("harness"), "main", lambda *parts: None)
-    monkeypatch.setattr("whisper_lab.lanes.LONG_S", 10.0)
+    monkeypatch.setattr("whisper_lab.lanes.EACH_S", 5.0)
     lab, paths = importlib.import_module("lab"), clips(tmp_path, 11, 4)
 
     def found(*lengths: int, **setting: object) -> int:

@@ -7,6 +7,7 @@ to be known before the graphs are opened that there is enough to do (`wanted`). 
 caches of its batch.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,9 +15,8 @@ from pathlib import Path
 from whisper_lab import machine, sound_files
 
 MOST = 4  # more threads than these were not tried
-# s of sound. A single window takes one lane as long as one thread, longer than threads that share it; from a few
-# batches for each lane on lanes take less time.
-LONG_S = 180.0
+# s of sound for each lane. What does not give each a few batches takes longer: one waits for the other, or is alone.
+EACH_S = 120.0
 PATIENCE_S = 1.0  # on Windows Ctrl-C ends no wait that has no end of its own
 
 
@@ -26,7 +26,7 @@ def fit(threads: int | None, batch_size: int, seconds: float) -> int:
     threads: None takes all cores.
     """
     threads = threads or machine.usable_cores()
-    return threads if 1 < threads <= MOST and batch_size > 1 and seconds >= LONG_S else 1
+    return threads if 1 < threads <= MOST and batch_size > 1 and seconds >= threads * EACH_S else 1
 
 
 def wanted(args, clips: Iterable[Path]) -> int:
@@ -34,14 +34,15 @@ def wanted(args, clips: Iterable[Path]) -> int:
 
     Where each window is given the text before it there is nothing to do side by side; OpenVINO has its own threads.
     """
-    if args.condition_on_previous or args.provider != "cpu" or fit(args.threads, args.batch_size, LONG_S) == 1:
+    number = fit(args.threads, args.batch_size, math.inf)
+    if number == 1 or args.condition_on_previous or args.provider != "cpu":
         return 1
     seconds = 0.0
     for clip in clips:
         seconds += sound_files.promised(clip) or 0.0
-        if seconds >= LONG_S:
-            break
-    return fit(args.threads, args.batch_size, seconds)
+        if seconds >= number * EACH_S:
+            return number
+    return 1
 
 
 class Lanes:

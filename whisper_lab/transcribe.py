@@ -8,7 +8,8 @@ there: a Whisper passes over a sentence now and then. Features are made a window
 the recording beyond its samples.
 
 Several windows are decoded at once: of several recordings, or of the chunks into which a long one is cut
-(chunking.py). Within a chunk everything is as in a recording.
+(chunking.py), and several such batches where the runtime has lanes (lanes.py). Within a chunk everything is as in a
+recording.
 
 For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
@@ -372,12 +373,14 @@ def _batches(runtime, waiting: list[Recording], batch_size: int, lanes: int) -> 
     known = [chunk for i, chunk in enumerate(waiting)
              if chunk.language or not any(before.leader is chunk.leader for before in waiting[:i])]
     size = batch_size if hears_short(runtime, waiting[0].options) else min(batch_size, -(-len(known) // lanes))
-    if not getattr(runtime, "takes_short_windows", False):
-        return [known[first:first + size] for first in range(0, len(known), size)]
-    known.sort(key=lambda chunk: -chunk.windows.current.duration)
-    batches = []
+    by_length = getattr(runtime, "takes_short_windows", False)
+    if by_length:
+        known.sort(key=lambda chunk: -chunk.windows.current.duration)
+    parts, batches = -(-len(known) // size), []
+    parts += parts % 2 if parts > 3 else 0  # so that two lanes end together; one batch more costs one lane little
     while known:
-        batches.append(_alike(known[:size]))
+        share = min(size, -(-len(known) // max(1, parts - len(batches))))
+        batches.append(_alike(known[:share]) if by_length else known[:share])
         known = known[len(batches[-1]):]
     return batches
 
@@ -390,11 +393,12 @@ def _alike(chunks: list[Recording]) -> list[Recording]:
 
 def _decode_batch(runtime, batch: list[Recording], words: bool, progress: Callable[[float], None] | None,
                   stopped: threading.Event) -> None:
-    """Decode the current windows of a batch, and those that follow, as long as they make as good a batch."""
-    alone = not all(chunk.language for chunk in batch)  # others wait for the language that its first window decides
+    """Decode the current windows of a batch. Whole windows are followed by the next ones, until a chunk is done: there
+    are few chunks, and a lane that waited for the others after each window would wait often."""
+    goes_on = all(chunk.language for chunk in batch) and not hears_short(runtime, batch[0].options)
     while not stopped.is_set():
         _decode_windows(runtime, batch, words, progress)
-        if alone or any(chunk.windows.done for chunk in batch) or len(_batches(runtime, batch, len(batch), 1)) > 1:
+        if not goes_on or any(chunk.windows.done for chunk in batch):
             return
 
 
