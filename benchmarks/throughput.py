@@ -6,8 +6,8 @@
 
 The recordings are made of the clips of a corpus (default: media), in random order with pauses of 0.3 to 1 s between
 them. Each measurement is a fresh process, which hears the recording once after a warm-up of one window, as
-`python -m whisper_lab --batch-size N` does; they take turns, so that a machine that slows down slows all of them. Word
-errors of the same settings are what benchmarks/accuracy.py counts.
+`python -m whisper_lab --batch-size N` does, on as many lanes. They take turns, so that a machine that slows down slows
+all of them. Word errors of the same settings are what benchmarks/accuracy.py counts.
 """
 
 import argparse
@@ -103,12 +103,13 @@ def in_a_process(cell: dict) -> dict:
 
 def measure(cell: dict) -> dict:
     """One recording: seconds, processor seconds, characters of text, bytes of its samples, the peak memory."""
-    from whisper_lab import transcribe
+    from whisper_lab import lanes, transcribe
     from whisper_lab.decoding import Options
     from whisper_lab.onnx_whisper import OnnxWhisper
 
     precision, optimized = GRAPHS[cell["graphs"]]
-    runtime = OnnxWhisper(cell["folder"], cell["name"], precision, cell["threads"], optimized, shared_pool=True)
+    runtime = OnnxWhisper(cell["folder"], cell["name"], precision, cell["threads"], optimized, shared_pool=True,
+                          lanes=lanes.fit(cell["threads"], cell["batch_size"], 60 * cell["minutes"]))
     samples, options = audio.load(cell["wav"]).samples, Options(language=LANGUAGE)
     transcribe.transcribe(runtime, samples[:runtime.spec.n_samples], options)
     started, processor = time.perf_counter(), time.process_time()

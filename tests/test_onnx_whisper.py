@@ -342,8 +342,8 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     opened = {name.removeprefix("whisper_lab").lstrip(".") for name in done.stdout.splitlines()[-1].split()}
     opened -= {"adapters", "locks", "weights", "weights.package_index", "weights.store"}  # NAME is not published
     assert opened <= {"", "__main__", "audio", "batching", "caches", "chunking", "confidence", "console",
-                      "containers", "decoding", "external_data", "features", "files", "flags", "languages", "loudness",
-                      "machine", "names", "onnx_whisper", "openvino", "precisions", "prepared", "seals",
+                      "containers", "decoding", "external_data", "features", "files", "flags", "lanes", "languages",
+                      "loudness", "machine", "names", "onnx_whisper", "openvino", "precisions", "prepared", "seals",
                       "sessions", "short_windows", "silence", "sound_files", "tokenizer", "tokens", "transcribe",
                       "transcripts"}
 

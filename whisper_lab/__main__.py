@@ -7,14 +7,14 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from whisper_lab import console
 from whisper_lab.console import LabError
 
 with console.importing(__name__):
-    from whisper_lab import audio, confidence, flags, names, precisions, transcribe, transcripts
+    from whisper_lab import audio, confidence, flags, lanes, names, precisions, transcribe, transcripts
     from whisper_lab.batching import Batcher
     from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
     results = transcripts.Results(clips, transcripts.output(args), runtime.described,
                                   transcripts.settings(args, "audio_context", "batch_size"), threads=args.threads)
-    status = results.run(Batcher(clips, hear, args.batch_size, runtime.spec.window_s, results.has))
+    status = results.run(Batcher(clips, hear, args.batch_size * runtime.lanes, runtime.spec.window_s, results.has))
     transcripts.tell_windows(heard)
     return status
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_for(clips: list[Path], args) -> OnnxWhisper:
     """As open_runtime; where that fails, which of the clips would have failed next is said as well."""
     try:
-        return open_runtime(args)
+        return open_runtime(args, clips)
     except LabError:
         for clip in clips:
             try:
@@ -64,15 +64,19 @@ def open_for(clips: list[Path], args) -> OnnxWhisper:
         raise
 
 
-def open_runtime(args) -> OnnxWhisper:
-    """The graphs that the command line asks for, and notes about them."""
+def open_runtime(args, clips: Iterable[Path] = ()) -> OnnxWhisper:
+    """The graphs that the command line asks for, and notes about them; clips: what is to be heard."""
     started, name = time.perf_counter(), names.chosen_name(args.model, args.model_dir)
     precision = precisions.choose(args.model_dir, name, args.precision, args.optimized, args.provider)
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, args.optimized, shared_pool=True,
-                          verify=not args.no_verify, provider=args.provider, keep=True)
+                          verify=not args.no_verify, provider=args.provider, keep=True,
+                          lanes=lanes.wanted(args, clips))
     optimized = " optimized" if runtime.facts["optimized"] else ""
     console.note("graphs", f"{runtime.facts['model']} {precision}{optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")
+    if runtime.lanes > 1:
+        console.note("lanes", f"{runtime.lanes}, each with a thread and {args.batch_size} windows of its own",
+                     "there is enough sound for all of them")
     if runtime.facts["random_weights"]:
         console.warn("the checkpoint was never trained: sizes and speeds are real, its transcripts mean nothing")
     confidence.tell_what_it_knows(runtime.facts["model"], args.language)

@@ -36,13 +36,17 @@ class OnnxWhisper:
     Arrays go in and come out without a copy: onnxruntime computes on NumPy's memory and hands out its own.
     """
 
+    lanes = 1  # threads that may decode with it at once: see lanes.py
+
     def __init__(self, folder: str | Path = names.MODEL_DIR, name: str = "whisper-nano", precision: str = "fp32",
                  threads: int | None = None, optimized: bool = False, shared_pool: bool = False, verify: bool = True,
-                 provider: str = "cpu", keep: bool = False):
+                 provider: str = "cpu", keep: bool = False, lanes: int = 1):
         """folder, name, precision: as 03 wrote them; threads: None takes all cores; shared_pool: one pool of threads
         for this whole process, a little faster where nobody else in it uses onnxruntime; verify: refuse files that
         have changed since 03 wrote them; provider: `openvino` takes the float32 encoder and runs it there; keep: what
-        onnxruntime prepares of the graphs, so that the next start takes less time (prepared.py).
+        onnxruntime prepares of the graphs, so that the next start takes less time (prepared.py); lanes: several decode
+        long recordings on as many threads, in place of `threads` that share each operator (lanes.py). There are none on
+        OpenVINO, nor in a process that has a shared pool already: `lanes` is 1 then.
 
         Raises LabError where a file is missing, cannot be read, has changed, or does not belong to the others, and
         where the provider is not installed.
@@ -57,6 +61,8 @@ class OnnxWhisper:
         kept = {part: prepared.find(path) for part, path in paths.items()} if keeps else {}
         checks = sessions.begin_checks(paths, kept) if verify else {}  # hashed while the tokenizer is read
         files = names.runtime_folder(folder, name)
+        if provider == "cpu" and lanes > 1 and not sessions.has_pool():
+            self.lanes, threads, shared_pool = lanes, 1, False
         if verify:
             seals.check_files(files, runtime_files(files), seals.sealed(paths["decoder"]) is not None, self.command)
         self._read_runtime_files(files)

@@ -154,6 +154,11 @@ def session_options(part: str, threads: int | None, shared_pool: bool):
 _pool: list[int | None] = []  # at most one entry: the threads of this process's shared pool; None: made elsewhere
 
 
+def has_pool() -> bool:
+    """Whether this process has a shared pool, which every session there has to use."""
+    return bool(_pool)
+
+
 def _make_pool(threads: int) -> None:
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail

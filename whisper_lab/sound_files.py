@@ -4,6 +4,7 @@ libsndfile reads what it can, FFmpeg (through PyAV) what it cannot; soxr changes
 time, never a whole file that a header promises: read, mix down, resample, keep. `audio.load` is the way in.
 """
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ HIGHEST_RATE = 768_000  # Hz; the fastest converters there are
 LONGEST_S = 8 * 3600.0  # s; a working day: 1.8 GB of samples
 LOUDEST = 1e10  # times full scale: 32-bit whole numbers as floats reach 2e9; what is beyond is not sound
 CANCELLED = 0.01  # of the channels' mean power is left in their average: 20 dB less; two strangers leave half
+# FFmpeg gets an open file and may open nothing else: a list of other files or addresses (ffconcat) named .wav would
+# otherwise be followed.
+NOTHING_ELSE = {"protocol_whitelist": "none"}
 
 RECORD_AGAIN = "record it again with python 01-record-audio-app.py, or name another file"
 
@@ -196,6 +200,24 @@ def decode(path: Path, mono: Mono) -> Iterator[None]:
     mono.end()
 
 
+def promised(path: Path) -> float | None:
+    """How many s of sound a file's header promises; None for no file, and where nothing can be read or promised.
+
+    No sound is decoded, and nothing is said of what is wrong with the file: `decode` does.
+    """
+    with contextlib.suppress(Exception):  # readers in C: each has errors of its own
+        if not path.is_file():
+            return None
+        with open(path, "rb") as opened, contextlib.suppress(soundfile.LibsndfileError), \
+                _open_source(path, opened, containers.Ends()) as source:
+            return source.frames / source.samplerate
+        import av  # which `decode` will need as well
+
+        with open(path, "rb") as opened, av.open(Patched(opened), options=NOTHING_ELSE) as container:
+            return container.duration / av.time_base
+    return None
+
+
 def _open_source(path: Path, opened: BinaryIO, ends: containers.Ends) -> soundfile.SoundFile:
     if ends.patch or path.suffix.lower() == ".raw":  # a name that soundfile takes for samples without a header
         return soundfile.SoundFile(Patched(opened, ends.patch))
@@ -226,9 +248,7 @@ def _read_with_pyav(opened: Patched, mono: Mono, why: str, ends: containers.Ends
     except ImportError as error:
         raise LabError(f"{path} needs PyAV to be read ({why})", "python -m pip install -r requirements.txt") from error
     try:
-        # FFmpeg gets this open file and may open nothing else: a list of other files or addresses (ffconcat) named
-        # .wav would otherwise be followed.
-        with av.open(opened, options={"protocol_whitelist": "none"}) as container:
+        with av.open(opened, options=NOTHING_ELSE) as container:
             yield from _decode(container, _first_track(container, mono), mono)
     except LabError:
         raise

@@ -8,7 +8,8 @@ there: a Whisper passes over a sentence now and then. Features are made a window
 the recording beyond its samples.
 
 Several windows are decoded at once: of several recordings, or of the chunks into which a long one is cut
-(chunking.py). Within a chunk everything is as in a recording.
+(chunking.py), and several such batches where the runtime has lanes (lanes.py). Within a chunk everything is as in a
+recording.
 
 For silence a Whisper invents words, so silence.py is asked before the model is: a silent window is passed over, and a
 segment whose whole time is silent is left out. Where a window's text repeats itself or is unlikely, it is decoded
@@ -18,7 +19,9 @@ Most recordings are shorter than the window, and so is the end of any other: of 
 beginning, as long as nothing speaks against it (short_windows.py).
 """
 
+import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +29,7 @@ import numpy as np
 
 from whisper_lab import chunking
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
+from whisper_lab.lanes import Lanes
 from whisper_lab.short_windows import Heard, hear, hears_short
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
@@ -291,41 +295,57 @@ def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **s
 def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
                     condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = BATCH,
                     progress: Callable[[float], None] | None = None) -> list[Transcript]:
-    """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once.
+    """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once; where the
+    runtime has several `lanes` (lanes.py), as many on each.
 
     Where that is more than 1, a long recording is cut at pauses into chunks (chunking.py), which are decoded side by
     side and joined again: see `side_by_side`. A recording longer than the window is decoded with
     timestamps whatever options.timestamps says: they join its windows. options.temperatures None:
     FALLBACK_TEMPERATURES. prompt: tokens put before every window; condition_on_previous: also what was said before;
     None: as the checkpoint says (TokenRules), where the recording is not cut. words: each segment gets its words with
-    times. progress is called with the s of sound that each window moved on. Raises LabError for a language or task that
-    the checkpoint does not have.
+    times. progress is called with the s of sound that each window moved on, by one lane at a time. Raises LabError for
+    a language or task that the checkpoint does not have.
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
-    groups = [side_by_side(samples, runtime, options, prompt, condition_on_previous, batch_size)
+    at_once = batch_size * (getattr(runtime, "lanes", 1) if batch_size > 1 else 1)
+    groups = [side_by_side(samples, runtime, options, prompt, condition_on_previous, at_once)
               for samples in recordings]
     chunks = list(itertools.chain(*groups))
     for chunk in chunks:
         if progress and (silence := chunk.moved()):
             progress(silence)  # before the first window
     for timestamps in (False, True):
-        waiting = [chunk for chunk in chunks if chunk.options.timestamps == timestamps]
-        while waiting := [chunk for chunk in waiting if not chunk.windows.done]:
-            _decode_windows(runtime, _alike(runtime, waiting)[:batch_size], words, progress)
+        _decode_all(runtime, [chunk for chunk in chunks if chunk.options.timestamps == timestamps], batch_size, words,
+                    progress)
     return [joined(group) for group in groups]
 
 
+def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
+                progress: Callable[[float], None] | None) -> None:
+    """Decode all windows of chunks that have the same options, on the runtime's lanes.
+
+    In rounds, so that what is in a batch does not depend on which lane was faster: int8 rounds the numbers of all its
+    windows together. Nor does it depend on the number of lanes, where the encoder hears short windows.
+    """
+    with Lanes(getattr(runtime, "lanes", 1)) as lanes:
+        decode = functools.partial(_decode_batch, runtime, words=words, progress=lanes.in_turn(progress),
+                                   stopped=lanes.stopped)
+        while chunks := [chunk for chunk in chunks if not chunk.windows.done]:
+            lanes.run(decode, _batches(runtime, chunks, batch_size, lanes.number))
+
+
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
-                 condition_on_previous: bool | None, batch_size: int) -> list[Recording]:
-    """A recording in chunks, each from one cut to the next; arguments as of `transcribe_many`.
+                 condition_on_previous: bool | None, at_once: int) -> list[Recording]:
+    """A recording in chunks, each from one cut to the next; arguments as of `transcribe_many`; at_once: windows that
+    are decoded at once, on all lanes.
 
     How it is cut does not depend on other recordings. Where each window is to be given the text before it, it is not
     cut: texts of different lengths cannot be decoded together. In chunks no window has one. What that
     does to words and seconds: benchmarks/throughput.py.
     """
     rate, window = runtime.spec.sampling_rate, runtime.spec.n_samples / runtime.spec.sampling_rate
-    size = chunking.lengths(len(samples) / rate, window, batch_size, hears_short(runtime, options))
+    size = chunking.lengths(len(samples) / rate, window, at_once, hears_short(runtime, options))
     places = [] if condition_on_previous or size is None else chunking.cuts(samples, rate, *size)
     made: list[Recording] = []
     for first, last in itertools.pairwise([0, *places, len(samples)]):
@@ -342,18 +362,44 @@ def joined(chunks: Sequence[Recording]) -> Transcript:
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
 
 
-def _alike(runtime, waiting: list[Recording]) -> list[Recording]:
-    """Those whose windows are about as long as the longest. What hears short windows hears all of a batch for as long
-    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s.
+def _batches(runtime, waiting: list[Recording], batch_size: int, lanes: int) -> list[list[Recording]]:
+    """Those whose windows can be decoded now, in batches, the longest windows first.
+
+    What hears short windows hears all of a batch for as long as its longest, so that a rest of 3 s had better wait for
+    others like it than be heard with 30 s. For what hears whole windows there are few chunks: each lane gets some.
 
     Of a recording whose language is not known nothing is decoded beside the window that may decide it.
     """
     known = [chunk for i, chunk in enumerate(waiting)
              if chunk.language or not any(before.leader is chunk.leader for before in waiting[:i])]
-    if not getattr(runtime, "takes_short_windows", False):
-        return known
-    known.sort(key=lambda chunk: -chunk.windows.current.duration)
-    return [chunk for chunk in known if chunk.windows.current.duration > known[0].windows.current.duration - ALIKE]
+    size = batch_size if hears_short(runtime, waiting[0].options) else min(batch_size, -(-len(known) // lanes))
+    by_length = getattr(runtime, "takes_short_windows", False)
+    if by_length:
+        known.sort(key=lambda chunk: -chunk.windows.current.duration)
+    parts, batches = -(-len(known) // size), []
+    parts += parts % 2 if parts > 3 else 0  # so that two lanes end together; one batch more costs one lane little
+    while known:
+        share = min(size, -(-len(known) // max(1, parts - len(batches))))
+        batches.append(_alike(known[:share]) if by_length else known[:share])
+        known = known[len(batches[-1]):]
+    return batches
+
+
+def _alike(chunks: list[Recording]) -> list[Recording]:
+    """Of chunks whose windows grow shorter, those whose windows are about as long as the first's."""
+    least = chunks[0].windows.current.duration - ALIKE
+    return [chunk for chunk in chunks if chunk.windows.current.duration > least]
+
+
+def _decode_batch(runtime, batch: list[Recording], words: bool, progress: Callable[[float], None] | None,
+                  stopped: threading.Event) -> None:
+    """Decode the current windows of a batch. Whole windows are followed by the next ones, until a chunk is done: there
+    are few chunks, and a lane that waited for the others after each window would wait often."""
+    goes_on = all(chunk.language for chunk in batch) and not hears_short(runtime, batch[0].options)
+    while not stopped.is_set():
+        _decode_windows(runtime, batch, words, progress)
+        if not goes_on or any(chunk.windows.done for chunk in batch):
+            return
 
 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,

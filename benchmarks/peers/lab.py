@@ -12,18 +12,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from whisper_lab import __main__, audio, transcribe, transcripts  # noqa: E402
+from whisper_lab import __main__, audio, lanes, transcribe, transcripts  # noqa: E402
 from whisper_lab.decoding import Options, decode_encoded  # noqa: E402
 from whisper_lab.features import log_mel  # noqa: E402
 from whisper_lab.names import name_of  # noqa: E402
 from whisper_lab.onnx_whisper import OnnxWhisper  # noqa: E402
 
 
-def open_runtime(job: dict) -> OnnxWhisper:
+def open_runtime(job: dict, number: int = 1) -> OnnxWhisper:
+    """number: of lanes."""
     setting = job["setting"]
     return OnnxWhisper(job["artefact"], name_of(Path(job["checkpoint"])), setting["precision"], job["threads"],
                        setting.get("optimized", False), shared_pool=True,
-                       provider=setting.get("provider", "cpu"), keep=True)
+                       provider=setting.get("provider", "cpu"), keep=True, lanes=number)
 
 
 class Lab:
@@ -46,12 +47,13 @@ class Lab:
 
 def listen(job: dict):
     """Short: no other temperatures. Long: what `python -m whisper_lab` does. With the setting's beams, else greedy."""
-    runtime, setting = open_runtime(job), job["setting"]
+    setting = job["setting"]
+    runtime = open_runtime(job, lanes_of(job))
     beams, context = setting.get("beams", 1), setting.get("audio_context", "auto")
 
     def hear(samples, clip):
         if clip["long"]:
-            return long_text(runtime, clip, beams)
+            return long_text(runtime, command_line(job, clip))
         options = Options(language=clip["language"], beams=beams, no_speech_threshold=None, temperatures=(0.0,),
                           audio_context=context)
         return transcribe.transcribe(runtime, samples, options).text
@@ -59,10 +61,26 @@ def listen(job: dict):
     return hear
 
 
-def long_text(runtime: OnnxWhisper, clip: dict, beams: int) -> str:
-    """What the command line makes of a recording with its defaults."""
-    args = __main__.arguments([clip["wav"], "--language", clip["language"], "--beams", str(beams), "--quiet"])
-    return transcribe.transcribe(runtime, audio.load(clip["wav"]).samples, transcripts.options(args),
+def lanes_of(job: dict) -> int:
+    """As many as the command line takes for a long recording. Short clips, which are heard one by one, take longer on
+    lanes: where there are some in the job, it has none."""
+    clips = harness.read_json(*job["clips"].rsplit("/", 1))
+    if not all(clip["long"] for clip in clips):
+        return 1
+    return min(lanes.wanted(command_line(job, clip), [Path(clip["wav"])]) for clip in clips)
+
+
+def command_line(job: dict, clip: dict):
+    """The arguments of the command line about a clip: its defaults, with the setting's beams, else greedy."""
+    setting = job["setting"]
+    return __main__.arguments([clip["wav"], "--language", clip["language"], "--beams", str(setting.get("beams", 1)),
+                               "--threads", str(job["threads"]), "--provider", setting.get("provider", "cpu"),
+                               "--quiet"])
+
+
+def long_text(runtime: OnnxWhisper, args) -> str:
+    """What the command line makes of a recording."""
+    return transcribe.transcribe(runtime, audio.load(args.audio[0]).samples, transcripts.options(args),
                                  condition_on_previous=args.condition_on_previous, batch_size=args.batch_size).text
 
 

@@ -33,7 +33,8 @@ PROG = "python -m whisper_lab archive"
 
 
 def main(argv: list[str], open_runtime) -> int:
-    """One shard, or with `collect` the table. open_runtime: arguments -> the graphs that they ask for."""
+    """One shard, or with `collect` the table. open_runtime: arguments, sound files -> the graphs that they ask
+    for."""
     if argv[:1] == ["collect"]:
         return collect.main(argv[1:])
     args = arguments(argv)
@@ -43,7 +44,7 @@ def main(argv: list[str], open_runtime) -> int:
     share, place = (Share(path, args.patience, again) for path in (root, output))
     check_folders(share, output, args)
     recordings, unreadable = mine(share, output, *args.shard)
-    runtime = open_runtime(args)
+    runtime = open_runtime(args, (recording.path for recording in recordings))
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
     # batch_size too: it decides into how many chunks a long recording is cut, and in int8 how near ties fall.
     recipe = {"model": runtime.described, "settings": transcripts.settings(args, "audio_context", "batch_size")}
@@ -57,7 +58,8 @@ def main(argv: list[str], open_runtime) -> int:
     with cannot_write(output, again), Worker(store.claims, who(), lease_s=max(LEASE_S, args.patience)) as worker:
         store.note(worker, args.replace, again)
         head = {"schema": transcripts.SCHEMA, "machine": machine.card(args.threads), **recipe}
-        run = Run(store, share, place, worker, work, head, args.batch_size, args.check_content, args.retry_failed)
+        run = Run(store, share, place, worker, work, head, args.batch_size * runtime.lanes, args.check_content,
+                  args.retry_failed)
         counts = run.run(recordings)
     counts.failures |= unreadable
     return tell(counts, time.perf_counter() - started, f"{again} --retry-failed")

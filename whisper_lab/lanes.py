@@ -1,0 +1,88 @@
+"""Long recordings on several lanes: threads that each decode a batch of windows by itself, with the same sessions.
+
+Where threads share each operator, all wait awake for the last of them, and NumPy computes on one between two steps of
+the decoder. Where there are batches for all of them, each thread had better take a batch: a lane. Then the sessions
+have one thread, the caller's, and the process no pool that is shared, which onnxruntime could make only once: so it has
+to be known before the graphs are opened that there is enough to do (`wanted`). Lanes take more memory: each has the
+caches of its batch.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from whisper_lab import machine, sound_files
+
+MOST = 4  # more threads than these were not tried
+# s of sound for each lane. What does not give each a few batches takes longer: one waits for the other, or is alone.
+EACH_S = 120.0
+PATIENCE_S = 1.0  # on Windows Ctrl-C ends no wait that has no end of its own
+
+
+def fit(threads: int | None, batch_size: int, seconds: float) -> int:
+    """How many lanes hear so many s of sound sooner than threads that share the work would: one for each, or 1.
+
+    threads: None takes all cores.
+    """
+    threads = threads or machine.usable_cores()
+    return threads if 1 < threads <= MOST and batch_size > 1 and seconds >= threads * EACH_S else 1
+
+
+def wanted(args, clips: Iterable[Path]) -> int:
+    """How many lanes the graphs are to be opened for, where a command line (`args`) is about these sound files.
+
+    Where each window is given the text before it there is nothing to do side by side; OpenVINO has its own threads.
+    """
+    number = fit(args.threads, args.batch_size, math.inf)
+    if number == 1 or args.condition_on_previous or args.provider != "cpu":
+        return 1
+    seconds = 0.0
+    for clip in clips:
+        seconds += sound_files.promised(clip) or 0.0
+        if seconds >= number * EACH_S:
+            return number
+    return 1
+
+
+class Lanes:
+    """Threads that take one piece of work after the other; leaving the block ends them, each after its batch."""
+
+    def __init__(self, number: int):
+        """number: of lanes; where it is 1 the caller's thread does the work."""
+        self.number, self.stopped, self._turn, self._pool = number, threading.Event(), threading.Lock(), None
+        if number > 1:
+            from concurrent.futures import ThreadPoolExecutor  # a part of the time to the first text
+
+            self._pool = ThreadPoolExecutor(number, "lane")
+
+    def __enter__(self) -> "Lanes":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stopped.set()
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def in_turn(self, call: Callable | None) -> Callable | None:
+        """The same call, which one lane at a time is in; None stays None."""
+        def alone(*given: object) -> object:
+            with self._turn:
+                return call(*given)
+
+        return call and alone
+
+    def run(self, work: Callable[[Sequence], object], pieces: Sequence[Sequence]) -> None:
+        """Call `work` with each piece, begun in order; returns when all are done. Raises what a failing one raises:
+        others may go on until the block is left, unless they look at `stopped`."""
+        if self._pool is None or len(pieces) < 2:
+            for piece in pieces:
+                work(piece)
+            return
+        from concurrent.futures import FIRST_EXCEPTION, wait
+
+        left = {self._pool.submit(work, piece) for piece in pieces}
+        while left:
+            done, left = wait(left, PATIENCE_S, FIRST_EXCEPTION)
+            for one in done:
+                one.result()
