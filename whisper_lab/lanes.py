@@ -7,16 +7,19 @@ to be known before the graphs are opened that there is enough to do (`wanted`). 
 caches of its batch.
 """
 
+import functools
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from whisper_lab import machine, sound_files
 
 MOST = 4  # more threads than these were not tried
 # s of sound for each lane. What does not give each a few batches takes longer: one waits for the other, or is alone.
 EACH_S = 120.0
+AHEAD = MOST  # batches that are made up before it is known what came of the first of them
 PATIENCE_S = 1.0  # on Windows Ctrl-C ends no wait that has no end of its own
 
 
@@ -50,7 +53,7 @@ class Lanes:
 
     def __init__(self, number: int):
         """number: of lanes; where it is 1 the caller's thread does the work."""
-        self.number, self.stopped, self._turn, self._pool = number, threading.Event(), threading.Lock(), None
+        self.number, self._stopped, self._turn, self._pool = number, threading.Event(), threading.Lock(), None
         if number > 1:
             from concurrent.futures import ThreadPoolExecutor  # a part of the time to the first text
 
@@ -60,7 +63,7 @@ class Lanes:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self.stopped.set()
+        self._stopped.set()
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
@@ -72,17 +75,28 @@ class Lanes:
 
         return call and alone
 
-    def run(self, work: Callable[[Sequence], object], pieces: Sequence[Sequence]) -> None:
-        """Call `work` with each piece, begun in order; returns when all are done. Raises what a failing one raises:
-        others may go on until the block is left, unless they look at `stopped`."""
-        if self._pool is None or len(pieces) < 2:
-            for piece in pieces:
-                work(piece)
-            return
-        from concurrent.futures import FIRST_EXCEPTION, wait
+    def begin(self, work: Callable[[Any], object], piece: Any) -> Callable[[], None]:
+        """Have a lane do a piece of work, in the order of the calls; returns what waits for its end, and raises what it
+        raised. After that no other is begun: of those that were to follow nothing is done."""
+        if self._pool is None:
+            work(piece)
+            return lambda: None
+        return functools.partial(_end, self._pool.submit(self._do, work, piece))
 
-        left = {self._pool.submit(work, piece) for piece in pieces}
-        while left:
-            done, left = wait(left, PATIENCE_S, FIRST_EXCEPTION)
-            for one in done:
-                one.result()
+    def _do(self, work: Callable[[Any], object], piece: Any) -> None:
+        if self._stopped.is_set():
+            return
+        try:
+            work(piece)
+        except BaseException:
+            self._stopped.set()
+            raise
+
+
+def _end(begun) -> None:
+    """Wait for a future."""
+    from concurrent.futures import wait
+
+    while not wait([begun], PATIENCE_S).done:
+        pass
+    begun.result()

@@ -21,7 +21,7 @@ beginning, as long as nothing speaks against it (short_windows.py).
 
 import functools
 import itertools
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from whisper_lab import chunking
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
-from whisper_lab.lanes import Lanes
+from whisper_lab.lanes import AHEAD, Lanes
 from whisper_lab.short_windows import Heard, hear, hears_short
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
@@ -325,14 +325,28 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
                 progress: Callable[[float], None] | None) -> None:
     """Decode all windows of chunks that have the same options, on the runtime's lanes.
 
-    In rounds, so that what is in a batch does not depend on which lane was faster: int8 rounds the numbers of all its
-    windows together. Nor does it depend on the number of lanes, where the encoder hears short windows.
+    What is in a batch does not depend on which lane was faster, because int8 rounds the numbers of all its windows
+    together: what came of a batch is looked at when AHEAD are begun, or when nothing else is left. So it does not
+    depend on the number of lanes either, where the encoder hears short windows. Whole windows: there are few chunks,
+    of which each lane gets its share.
     """
+    begun: deque[tuple[list[Recording], set[Recording], Callable]] = deque()  # batch, leaders it decides for, its end
     with Lanes(getattr(runtime, "lanes", 1)) as lanes:
-        decode = functools.partial(_decode_batch, runtime, words=words, progress=lanes.in_turn(progress),
-                                   stopped=lanes.stopped)
-        while chunks := [chunk for chunk in chunks if not chunk.windows.done]:
-            lanes.run(decode, _batches(runtime, chunks, batch_size, lanes.number))
+        decode = functools.partial(_decode_windows, runtime, words=words, progress=lanes.in_turn(progress))
+        while True:
+            busy = {chunk for batch, _, _ in begun for chunk in batch}
+            deciding = {leader for _, leaders, _ in begun for leader in leaders}
+            chunks = [chunk for chunk in chunks if chunk in busy or not chunk.windows.done]
+            free = [chunk for chunk in chunks if chunk not in busy and chunk.leader not in deciding]
+            if free and len(begun) < AHEAD:
+                share = batch_size if hears_short(runtime, free[0].options) else -(-len(chunks) // lanes.number)
+                batch = _alike(runtime, free)[:min(share, batch_size)]
+                leaders = {chunk.leader for chunk in batch if not chunk.language}
+                begun.append((batch, leaders, lanes.begin(decode, batch)))
+            elif begun:
+                begun.popleft()[2]()
+            else:
+                return
 
 
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
@@ -362,44 +376,18 @@ def joined(chunks: Sequence[Recording]) -> Transcript:
     return replace(parts[0], segments=[segment for part in parts for segment in part.segments], **counts)
 
 
-def _batches(runtime, waiting: list[Recording], batch_size: int, lanes: int) -> list[list[Recording]]:
-    """Those whose windows can be decoded now, in batches, the longest windows first.
-
-    What hears short windows hears all of a batch for as long as its longest, so that a rest of 3 s had better wait for
-    others like it than be heard with 30 s. For what hears whole windows there are few chunks: each lane gets some.
+def _alike(runtime, waiting: list[Recording]) -> list[Recording]:
+    """Those whose windows are about as long as the longest. What hears short windows hears all of a batch for as long
+    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s.
 
     Of a recording whose language is not known nothing is decoded beside the window that may decide it.
     """
     known = [chunk for i, chunk in enumerate(waiting)
              if chunk.language or not any(before.leader is chunk.leader for before in waiting[:i])]
-    size = batch_size if hears_short(runtime, waiting[0].options) else min(batch_size, -(-len(known) // lanes))
-    by_length = getattr(runtime, "takes_short_windows", False)
-    if by_length:
-        known.sort(key=lambda chunk: -chunk.windows.current.duration)
-    parts, batches = -(-len(known) // size), []
-    parts += parts % 2 if parts > 3 else 0  # so that two lanes end together; one batch more costs one lane little
-    while known:
-        share = min(size, -(-len(known) // max(1, parts - len(batches))))
-        batches.append(_alike(known[:share]) if by_length else known[:share])
-        known = known[len(batches[-1]):]
-    return batches
-
-
-def _alike(chunks: list[Recording]) -> list[Recording]:
-    """Of chunks whose windows grow shorter, those whose windows are about as long as the first's."""
-    least = chunks[0].windows.current.duration - ALIKE
-    return [chunk for chunk in chunks if chunk.windows.current.duration > least]
-
-
-def _decode_batch(runtime, batch: list[Recording], words: bool, progress: Callable[[float], None] | None,
-                  stopped: threading.Event) -> None:
-    """Decode the current windows of a batch. Whole windows are followed by the next ones, until a chunk is done: there
-    are few chunks, and a lane that waited for the others after each window would wait often."""
-    goes_on = all(chunk.language for chunk in batch) and not hears_short(runtime, batch[0].options)
-    while not stopped.is_set():
-        _decode_windows(runtime, batch, words, progress)
-        if not goes_on or any(chunk.windows.done for chunk in batch):
-            return
+    if not getattr(runtime, "takes_short_windows", False):
+        return known
+    known.sort(key=lambda chunk: -chunk.windows.current.duration)
+    return [chunk for chunk in known if chunk.windows.current.duration > known[0].windows.current.duration - ALIKE]
 
 
 def _decode_windows(runtime, recordings: list[Recording], words: bool,
