@@ -161,7 +161,8 @@ def own_code(recipe: tuple) -> list[str]:
     """This lab's own conversions are made again when the code that makes them changes."""
     sources = [Path(recipe[1][0])]
     if recipe[0] is None:
-        sources += [ROOT / "whisper_lab" / "thinning.py", *sorted((ROOT / "whisper_lab" / "export").rglob("*.py"))]
+        sources += [*(ROOT / "whisper_lab" / name for name in ("caches.py", "thinning.py")),
+                    *sorted((ROOT / "whisper_lab" / "export").rglob("*.py"))]
     return [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
 
 
