@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -44,6 +45,15 @@ def no_model_given_before(monkeypatch):
 def no_pool_for_the_whole_process(monkeypatch):
     """onnxruntime's shared pool is for programs: once made, every later session of the test process would be in it."""
     monkeypatch.setattr("whisper_lab.sessions._make_pool", lambda threads: None)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_said():
+    """A program says how much, --quiet for one, and the process remembers it: also that of a fixture for many tests."""
+    from whisper_lab.console import log
+
+    log.setLevel(logging.NOTSET)  # a changed `level` alone would leave what logging remembers
+    log.propagate = True
 
 
 @pytest.fixture(scope="session")
