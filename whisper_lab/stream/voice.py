@@ -78,18 +78,16 @@ class Voice:
         joined = np.concatenate([self._rest, samples])
         whole = len(joined) // self._size * self._size
         frames, self._rest = joined[:whole].reshape(-1, self._size), joined[whole:]
-        for frame in frames:
+        for one in frames if self.detector else levels(frames):
             self.heard += self._size
-            self._judge(self._is_likely(frame) if self.detector else self._is_loud(frame))
+            self._judge(self._is_likely(one) if self.detector else self._is_loud(one))
 
     def _is_likely(self, frame: np.ndarray) -> bool:
         """Does Silero hear speech?"""
         return self.detector.hear(frame) >= (speech.OFF if self._loud else speech.ON)
 
-    def _is_loud(self, frame: np.ndarray) -> bool:
-        """Is the level above the noise floor?"""
-        power = np.dot(frame.astype(np.float64), frame) / len(frame)
-        level = 10 * float(np.log10(max(power, 1e-12)))
+    def _is_loud(self, level: float) -> bool:
+        """Is the level of the next frame, dBFS, above the noise floor?"""
         self._frames += 1
         while self._softest and self._softest[-1][1] >= level:
             self._softest.pop()
@@ -127,6 +125,12 @@ class Voice:
     def _close(self, span: Span, end: int) -> None:
         span.end = self._free_from = end
         self._loud, self._rising = False, 0
+
+
+def levels(frames: np.ndarray) -> list[float]:
+    """Of frames, float32 [frames, samples]: dBFS, of all at once."""
+    wide = frames.astype(np.float64)
+    return (10 * np.log10(np.maximum(np.einsum("ij,ij->i", wide, wide) / frames.shape[1], 1e-12))).tolist()
 
 
 def by_level(samples: np.ndarray, pause: float = speech.SHORTEST_PAUSE + speech.MARGIN) -> list[speech.Stretch]:
