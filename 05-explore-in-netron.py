@@ -55,8 +55,9 @@ DECODER = [
              node=r"decoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
     Landmark("The cache grows", "New keys are appended to those of earlier tokens; the result leaves as "
              "present_key_self_0.", operator="Concat"),
-    Landmark("Cross-attention", "The query asks the encoder's keys: past_key_cross_0 comes in from outside.",
-             node=r"decoder\.layers\.0\.encoder_attn/MatMul"),
+    Landmark("Cross-attention", "The query asks the encoder's keys: past_key_cross_0 comes in from outside. In the "
+             "optimized pair keys are 8-bit, and so is the query, with a scale for each head.",
+             node=r"decoder\.layers\.0\.encoder_attn/(MatMul|scores_products)"),
     Landmark("The logits", "A score for every token of the vocabulary, with the embedding's own table, transposed: it "
              "is stored once for both.", node=r"proj_out/MatMul(_quant)?"),
 ]
