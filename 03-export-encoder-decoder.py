@@ -161,7 +161,7 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
         target, excluded = pair[part], graphs.linear_layers(source, recipe.get("exclude"))
         if precision != "fp32":
             console.note(part, f"converting to {precision}", "from the float32 graph")
-        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config)
+        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config, recipe)
         done[part] = fused + ("nothing" if precision == "fp32"
                               else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
                               else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"

@@ -93,6 +93,20 @@ def test_the_decoder_reads_them_alone_in_a_batch_and_for_several_beams(tiny, pai
     assert error(test, right) < 0.02
 
 
+def test_with_reduce_range_two_products_fit_in_16_bits(tiny, tmp_path):
+    """Without VNNI the sum of two products of a uint8 and an int8 would saturate."""
+    pair = {}
+    for part, source in tiny.pairs["fp32"].items():
+        path, _ = optimize.write_fused(source, tmp_path / f"{part}.onnx", tiny.model.config, {"reduce_range": True})
+        pair[part] = path
+    reduced = open_runtime(*pair.values(), threads=1, like=tiny.runtime)
+    cross = reduced.encode(tiny.sounds[0].features)
+    largest = max(int(np.abs(array.astype(int)).max()) for array in cross if array.dtype == np.int8)
+    assert largest == 64 and 2 * 255 * largest < 1 << 15
+    right = tiny.sounds[0].cross
+    assert all(error(test, array) < 0.02 for test, array in zip(caches.to_float(cross), right, strict=True))
+
+
 def test_float_caches_are_rounded_for_a_decoder_that_reads_int8(tiny, pairs):
     """Those of PyTorch in the gates, and those of an encoder on OpenVINO."""
     sound = tiny.sounds[0]

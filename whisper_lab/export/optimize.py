@@ -20,12 +20,17 @@ from whisper_lab.export.blocks import CONTRIB
 FLOAT = ir.DataType.FLOAT
 
 
-def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
-    """A float32 graph with fused attention, beside `target`; its path, and what was done."""
+def write_fused(source: Path, target: Path, config, recipe: dict) -> tuple[Path, str]:
+    """A float32 graph with fused attention, beside `target`; its path, and what was done.
+
+    recipe: with `reduce_range` the cross caches are of 7 bits."""
     model = graphs.load(source)
     with torch_export.quiet():
         count = fuse_attention(model, config)
-        (int8_cache.write if is_encoder(model) else int8_cache.read)(model, config)
+        if is_encoder(model):
+            int8_cache.write(model, config, recipe["reduce_range"])
+        else:
+            int8_cache.read(model, config)
         without_unused(model)
     fused = target.with_name(f"fused_{target.name}")
     graphs.save(model, fused)
