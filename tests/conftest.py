@@ -52,7 +52,7 @@ def everything_is_said():
     """A program says how much, --quiet for one, and the process remembers it: also that of a fixture for many tests."""
     from whisper_lab.console import log
 
-    log.setLevel(logging.NOTSET)  # a changed `level` alone would leave what logging remembers
+    log.setLevel(logging.INFO)  # a changed `level` alone would leave what logging remembers
     log.propagate = True
 
 

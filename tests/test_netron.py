@@ -285,14 +285,14 @@ def listening(port: int = 0) -> socket.socket:
     return taken
 
 
-def test_where_the_usual_port_is_in_use_the_next_free_one_is_taken(pairs, monkeypatch, capsys):
+def test_where_the_usual_port_is_in_use_the_next_free_one_is_taken(pairs, monkeypatch, caplog):
     small = Pane(pairs["fp32"]["encoder"], slim=True)
     with listening() as taken:
         first = taken.getsockname()[1]
         monkeypatch.setattr(front, "PORTS", range(first, min(first + 20, 65536)))
         with small, front.Front({"left": small, "right": small}, "t", [], [], None) as made:
             assert first < made.port <= first + 20 and get(f"http://127.0.0.1:{made.port}/")[0]
-        assert f"{first} is in use" in capsys.readouterr().err
+        assert f"{first} is in use" in caplog.text
         monkeypatch.setattr(front, "PORTS", range(first, first + 1))
         with pytest.raises(LabError, match=f"all ports from {first} to {first} are in use"):
             front.Front({"left": small, "right": small}, "t", [], [], None)
