@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whisper_lab.languages import WITHOUT_SPACES
+from whisper_lab.loudness import levels_dbfs
 from whisper_lab.tokens import TokenRules
 
 OPENING = "\"'“‘¿([{-"  # punctuation that belongs to the word after it
@@ -66,7 +67,7 @@ def pauses(samples: np.ndarray, rate: int) -> np.ndarray:
     frames = samples[:len(samples) // size * size].reshape(-1, size)
     if not len(frames):
         return np.zeros((0, 2))
-    levels = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) / size + 1e-12)
+    levels = levels_dbfs(frames)
     softest, loudest = np.percentile(levels, [5, 95])
     soft = levels < max(loudest - DEEP, min(softest + NEAR_FLOOR, (softest + loudest) / 2))
     edges = np.flatnonzero(np.diff(np.pad(soft, 1).astype(np.int8))).reshape(-1, 2)

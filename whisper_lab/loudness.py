@@ -72,6 +72,12 @@ def dbfs(amplitude: float) -> float | None:
     return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else None
 
 
+def levels_dbfs(frames: np.ndarray) -> np.ndarray:
+    """The level of each frame, float32 [frames, samples]: that of its mean power, at least -120 dBFS; [frames]."""
+    wide = frames.astype(np.float64)
+    return 10 * np.log10(np.maximum(np.einsum("ij,ij->i", wide, wide) / frames.shape[1], 1e-12))
+
+
 def blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
     """Pieces of samples [n], so that looking through an hour takes no second hour of memory."""
     return (samples[start : start + PIECE] for start in range(0, len(samples), PIECE))

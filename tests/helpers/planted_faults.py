@@ -241,7 +241,7 @@ def first_recording(model: ir.Model, facts) -> None:
 
 
 def of_another_layer(what: str) -> Callable:
-    """Two layers exchange what belongs to their int8 cross caches."""
+    """The first and the last layer exchange what belongs to their int8 cross caches."""
     def plant(model: ir.Model, facts) -> None:
         names = [f"past_{what}_cross_{layer}" for layer in (0, facts.config.decoder_layers - 1)]
         given = {value.name: value for value in model.graph.inputs}

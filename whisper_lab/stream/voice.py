@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whisper_lab.loudness import levels_dbfs
 from whisper_lab.speakers import voice as speech
 
 FRAME = 0.02  # s
@@ -78,7 +79,7 @@ class Voice:
         joined = np.concatenate([self._rest, samples])
         whole = len(joined) // self._size * self._size
         frames, self._rest = joined[:whole].reshape(-1, self._size), joined[whole:]
-        for one in frames if self.detector else levels(frames):
+        for one in frames if self.detector else levels_dbfs(frames).tolist():
             self.heard += self._size
             self._judge(self._is_likely(one) if self.detector else self._is_loud(one))
 
@@ -125,12 +126,6 @@ class Voice:
     def _close(self, span: Span, end: int) -> None:
         span.end = self._free_from = end
         self._loud, self._rising = False, 0
-
-
-def levels(frames: np.ndarray) -> list[float]:
-    """Of frames, float32 [frames, samples]: dBFS, of all at once."""
-    wide = frames.astype(np.float64)
-    return (10 * np.log10(np.maximum(np.einsum("ij,ij->i", wide, wide) / frames.shape[1], 1e-12))).tolist()
 
 
 def by_level(samples: np.ndarray, pause: float = speech.SHORTEST_PAUSE + speech.MARGIN) -> list[speech.Stretch]:
