@@ -17,7 +17,7 @@ import idle  # noqa: E402
 import speech_report  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
-from whisper_lab.transcribe import BATCH  # noqa: E402
+from whisper_lab.transcribe import BATCH, MIXED  # noqa: E402
 
 MEGA, GIGA = 1e6, 1e9
 POSITIONS_PER_S = 50  # of every Whisper's encoder
@@ -198,7 +198,8 @@ def cross_bytes(document: dict, precision: str) -> int:
 
 
 def long_floor(document: dict) -> list[str]:
-    """The same for the long recording: each window heard once, a token for each word said, BATCH windows a step."""
+    """The same for the long recording: each window heard once, a token for each word said, as many windows a step as
+    the command line takes."""
     limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
     works = document.get("speech", {}).get("works", {})
     if "long" not in works:
@@ -206,17 +207,17 @@ def long_floor(document: dict) -> list[str]:
     window_s, tokens = config["max_source_positions"] / POSITIONS_PER_S, works["long"]["words"]
     windows = works["long"]["seconds"] / window_s
     said = []
-    for precision in ("int8", "int8 optimized"):
-        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / BATCH + cross_bytes(document, precision)
+    for precision, at_once in (("int8", BATCH), ("int8 optimized", MIXED)):
+        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / at_once + cross_bytes(document, precision)
         encoder = windows * encoder_floor(config, limits, precision)
         least, most = sorted(encoder + tokens * read / speed for speed in read_speeds(limits))
         peers = [f"{peer} {seconds / most:.1f}-{seconds / least:.1f}"
                  for peer in ("faster-whisper int8", "OpenVINO GenAI int8")
                  if (seconds := speech_report.median(document, peer, "long"))]
         said.append(f"{precision} {least:.1f}-{most:.1f} s" + f" ({', '.join(peers)} times that)" * bool(peers))
-    return ["", f"The long recording's floor, {windows:.1f} windows of {window_s:g} s, {BATCH} decoded at once, and a "
-            f"token for each of its {tokens} words: {'; '.join(said)}. With windows of that length a goal over a peer "
-            "cannot come to more."]
+    return ["", f"The long recording's floor, {windows:.1f} windows of {window_s:g} s, {BATCH} and {MIXED} decoded at "
+            f"once, and a token for each of its {tokens} words: {'; '.join(said)}. With windows of that length a goal "
+            "over a peer cannot come to more."]
 
 
 def encoder_floor(config: dict, limits: dict, precision: str) -> float:

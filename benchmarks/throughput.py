@@ -32,9 +32,11 @@ import prepare  # noqa: E402
 from whisper_lab import audio, console, files, flags, machine  # noqa: E402
 from whisper_lab.audio import SAMPLE_RATE  # noqa: E402
 from whisper_lab.console import LabError  # noqa: E402
+from whisper_lab.transcribe import BATCH, MIXED  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/throughput/1"
 GRAPHS = {"int8": ("int8", False), "int8 optimized": ("int8", True)}
+DEFAULT = {"int8": BATCH, "int8 optimized": MIXED}  # windows at once
 PAUSE = (0.3, 1.0)  # s between clips
 TIMEOUT = 600  # s for one process
 LANGUAGE = "en"
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     cells = [{"graphs": graphs, "batch_size": size, "threads": threads, "minutes": minutes, "folder": str(folder),
               "name": checkpoint.name, "wav": str(recordings[minutes])}
              for minutes in args.minutes for threads in args.threads for size in args.batch_sizes for graphs in GRAPHS
-             if threads == max(args.threads) or size in (min(args.batch_sizes), args.default)]
+             if threads == max(args.threads) or size in (min(args.batch_sizes), DEFAULT[graphs])]
     host = idle.Host()
     rows = [host.quiet(functools.partial(in_a_process, cell)) for _ in range(args.rounds)
             for cell in console.progress(cells, description="measuring", unit="process")]
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 **host.facts(),
                 "duration_s": round(time.time() - started), "model": checkpoint.name,
                 "corpus": Path(args.corpus).resolve().name,
-                "settings": {"rounds": args.rounds, "seed": args.seed, "default_batch_size": args.default},
+                "settings": {"rounds": args.rounds, "seed": args.seed, "default_batch_size": DEFAULT},
                 "rows": medians(rows)}
     folder = Path(args.output_dir)
     files.write_json(folder / "throughput.json", document)
@@ -174,7 +176,7 @@ def picture(document: dict, path: Path) -> Path:
     most, lengths, sizes = max(values(document, "threads")), values(document, "minutes"), values(document, "batch_size")
     default = document["settings"]["default_batch_size"]
     for graphs, colour in COLOURS.items():
-        for size, style in ((sizes[0], ":"), (default, "-")):
+        for size, style in ((sizes[0], ":"), (default[graphs], "-")):
             rows = select(document, graphs=graphs, threads=most, batch_size=size)
             label = f"{graphs}, {size} at once"
             for axes, scale, key in ((speed, 1, "times_real_time"), (memory, 1e6, "peak_rss_bytes")):
@@ -199,8 +201,6 @@ def picture(document: dict, path: Path) -> Path:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    from whisper_lab.transcribe import BATCH
-
     cores = machine.usable_cores()
     parser = flags.parser(__doc__, "model", "seed", "output_dir", "quiet", "log_level", output_dir=str(HERE))
     parser.add_argument("--corpus", default=str(HERE.parent / "media"), metavar="FOLDER|NAME",
@@ -208,16 +208,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--graphs", metavar="DIR", help="graphs that 03 wrote (default: made in benchmarks/work)")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4, 12], metavar="N",
                         help="lengths of the recordings (default: 1 4 12)")
-    parser.add_argument("--batch-sizes", type=flags.whole(1), nargs="+", default=[1, 2, BATCH, 8], metavar="N",
-                        help="windows at once (default: 1 2 4 8)")
+    parser.add_argument("--batch-sizes", type=flags.whole(1), nargs="+", default=[1, *sorted(DEFAULT.values()), 8],
+                        metavar="N", help="windows at once (default: 1 4 6 8)")
     parser.add_argument("--threads", type=flags.whole(1), nargs="+", default=sorted({1, cores}), metavar="N",
                         help="processor threads; with fewer than the most, the smallest batch and the default alone "
                         "(default: 1 and all cores)")
     parser.add_argument("--rounds", type=flags.whole(1), default=1, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--cell", help=argparse.SUPPRESS)  # one measurement, in a process of its own
     args = flags.parse(parser, argv)
-    args.batch_sizes = sorted({*args.batch_sizes, BATCH})
-    args.minutes, args.threads, args.default = sorted(set(args.minutes)), sorted(set(args.threads)), BATCH
+    args.batch_sizes = sorted({*args.batch_sizes, *DEFAULT.values()})
+    args.minutes, args.threads = sorted(set(args.minutes)), sorted(set(args.threads))
     return args
 
 

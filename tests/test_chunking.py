@@ -181,6 +181,26 @@ def test_short_windows_are_decoded_with_their_like(listener):
     assert batches == [2, 3] and [len(one.segments) for one in transcripts] == [1] * 5
 
 
+@pytest.mark.parametrize("lanes, expected", [
+    (1, {(750, 700, 400, 350, 300), (1000,), (200,)}), (2, {(750, 700, 400), (1000,), (350, 300), (200,)})])
+def test_where_lengths_may_be_mixed_each_window_has_its_own(listener, lanes, expected):
+    """Then nobody waits for windows of one length, and what is left is shared among the lanes."""
+    heard, original = [], listener.encode
+
+    def encode(features):
+        heard.append(tuple(one.shape[1] for one in features))
+        return original(np.stack([np.pad(one, [(0, 0), (0, listener.spec.n_frames - one.shape[1])])
+                                  for one in features]))
+
+    listener.encode, listener.lanes, listener.silence_s = encode, lanes, 1.0
+    listener.takes_short_windows = listener.mixes_lengths = True
+    recordings = [tones((0.2, 0.7), duration=duration) for duration in (2, 6.5, 2.5, 6, 3, 8.95, 1)]
+    found = transcribe_many(listener, recordings, Options("en", logprob_threshold=None))
+    assert set(heard) == expected and len(heard) == len(expected)
+    assert [(len(one.segments), one.windows, one.shortened) for one in found] == [(1, 1, duration != 8.95) for duration
+                                                                                  in (2, 6.5, 2.5, 6, 3, 8.95, 1)]
+
+
 # Several clips of a command line
 
 def clips(folder: Path, *seconds: float) -> list[Path]:

@@ -136,3 +136,29 @@ def test_how_many_positions_there_are_is_read_from_the_values(tiny):
     model.graph.append(asks)
     int8_cache.read(model, tiny.model.config)
     assert asks.inputs[0].name == "past_value_cross_0"
+
+
+def test_side_by_side_a_shorter_one_ends_where_it_ended():
+    short, long = (caches.to_int8(some(seed, audio=1, positions=positions)) for seed, positions in ((1, 5), (2, 8)))
+    both = caches.side_by_side([short, long])
+    for test, one, other in zip(both, short, long, strict=True):
+        assert test.dtype == one.dtype and len(test) == 2 and np.array_equal(test[1:], other)
+        assert np.array_equal(test[:1][tuple(map(slice, one.shape))], one)
+    sums = both[2 * LAYERS + 1::3]
+    assert all((each[0, ..., 5:] == caches.FAR).all() for each in sums if each.shape[3] > 1)
+    assert not np.concatenate([each[0, :, :, 5:].ravel() for each in both[:2 * LAYERS:2]]).any()
+
+
+def test_windows_of_different_lengths_are_decoded_together_as_each_is_alone(pairs, tiny):
+    runtime, whole = pairs["int8"], tiny.runtime.spec.n_frames
+    rng = np.random.default_rng(3)
+    features = [rng.standard_normal((tiny.runtime.spec.n_mels, frames)).astype(np.float32)
+                for frames in (whole // 4 * 2, whole, whole // 4)]
+    ids = np.array([[2, 3, 4]] * 3)
+    together, cache = runtime.step(ids, runtime.encode(features), None)
+    later = runtime.step(ids[:, :1], runtime.encode(features), cache)[0]
+    for row, one in enumerate(features):
+        alone, cache = runtime.step(ids[:1], runtime.encode([one]), None)
+        assert error(together[row], alone[0]) < 1e-5
+        assert error(later[row], runtime.step(ids[:1, :1], runtime.encode([one]), cache)[0][0]) < 1e-5
+    assert runtime.mixes_lengths and not pairs["float"].mixes_lengths

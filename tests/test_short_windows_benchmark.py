@@ -22,7 +22,7 @@ def short_windows():
 def measured(short_windows, nano_export, tmp_path_factory):
     folder = tmp_path_factory.mktemp("short")
     with pytest.MonkeyPatch.context() as patch:  # nano needs so much that no clip of media is short enough
-        patch.setattr(OnnxWhisper, "silence_s", 4.0)
+        patch.setattr(OnnxWhisper, "silence_s", 4.5)
         assert short_windows.main(["--corpus", str(MEDIA), "--model", "nano", "--graphs", str(nano_export / "graphs"),
                                    "--output-dir", str(folder), "--quiet"]) == 0
     return files.read_json(folder / "short-windows.json")

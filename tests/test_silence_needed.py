@@ -43,7 +43,7 @@ def graph(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("needed, taken", [(0, 1), (1, 1), (1.1, 2), (2, 2), (2.1, 4), (3.9, 6), (6.1, 12)])
+@pytest.mark.parametrize("needed, taken", [(0, 1), (1, 1.5), (1.1, 2), (2, 3), (2.1, 4), (3.9, 6), (6.1, 12)])
 def test_the_first_that_does_not_loop_and_a_margin(graph, needed, taken):
     found = silence.choose(graph(loops_below=needed), heard(8))
     assert found.silence_s == taken and f"a margin: {taken} s" in found.reason

@@ -118,7 +118,7 @@ def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, m
     runtime.takes_short_windows = True
     for seconds in (1.115, 4.0, 4.1):
         recognizer.recognize(FEATURES, seconds)
-    assert [shape[2] for shape in runtime.shapes] == [1000, 800, 1000, 1000]  # 6 s behind it, in whole seconds
+    assert [shape[2] for shape in runtime.shapes] == [1000, 720, 1000, 1000]  # 6 s behind it, in tenths of a second
     assert recognizer.shortened == 1 and recognizer.heard_again == 0
 
 

@@ -18,7 +18,7 @@ def throughput():
 
 def document(rows: list[dict]) -> dict:
     return {"machine": machine.card(2), "load_before": 0.1, "model": "whisper-base", "corpus": "media",
-            "settings": {"rounds": 2, "default_batch_size": 4}, "rows": rows}
+            "settings": {"rounds": 2, "default_batch_size": {"int8": 4, "int8 optimized": 4}}, "rows": rows}
 
 
 def rows_of(throughput, seconds) -> list[dict]:

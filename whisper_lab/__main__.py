@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     options = transcripts.options(args)
     prompt = runtime.rules.checked_prompt(runtime.tokenizer, args.prompt, args.language, args.task)
 
-    if args.condition_on_previous and args.batch_size > 1:
+    if args.condition_on_previous and args.batch_size != 1:
         console.note("a long recording", "one window after the other",
                      "--condition-on-previous gives each the text before it")
     heard: list[transcribe.Transcript] = []
@@ -71,6 +71,7 @@ def open_runtime(args, clips: Iterable[Path] = ()) -> OnnxWhisper:
     runtime = OnnxWhisper(args.model_dir, name, precision, args.threads, args.optimized, shared_pool=True,
                           verify=not args.no_verify, provider=args.provider, keep=True,
                           lanes=lanes.wanted(args, clips))
+    args.batch_size = args.batch_size or transcribe.windows_at_once(runtime)
     optimized = " optimized" if runtime.facts["optimized"] else ""
     console.note("graphs", f"{runtime.facts['model']} {precision}{optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")

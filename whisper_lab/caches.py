@@ -14,6 +14,7 @@ LEAST = 1e-8  # what a head of zeros has for its scale: 0 / 0 is NaN
 MIDDLE = 128  # a query's zero, which is quantized to uint8, its largest value to MIDDLE +- LEVELS
 BYTE = 255  # the largest weight in uint8
 MORE = ("key_scale", "key_sum", "value_scale")  # of each layer, besides its key and value
+FAR = np.float32(1e30)  # the sum of keys that are none: what is taken from a score leaves no weight
 
 
 def names(side: str, layers: int) -> list[str]:
@@ -50,9 +51,32 @@ def to_float(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
+def side_by_side(crosses: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Several recordings' caches as those of one batch, which have the positions of the longest.
+
+    Behind its end a shorter one has positions that get no weight: its numbers are those it has alone. crosses: of
+    `to_int8`.
+    """
+    whole = [np.concatenate(parts) if len({part.shape for part in parts}) == 1 else _padded(parts)
+             for parts in zip(*crosses, strict=True)]
+    layers = len(whole) // 5
+    for layer in range(layers):
+        for row, cross in enumerate(crosses):
+            whole[2 * layers + 3 * layer + 1][row, ..., cross[2 * layers + 3 * layer + 1].shape[3]:] = FAR
+    return whole
+
+
 def is_int8(cross: Sequence[np.ndarray]) -> bool:
     """Whether these are caches as `to_int8` makes them."""
     return len(cross) > 0 and cross[0].dtype == np.int8
+
+
+def _padded(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays [1, ...] that differ in length along some axis, one after the other on the first, zeros behind each."""
+    whole = np.zeros((len(parts), *np.max([part.shape[1:] for part in parts], axis=0)), parts[0].dtype)
+    for row, part in zip(whole, parts, strict=True):
+        row[tuple(map(slice, part.shape[1:]))] = part[0]
+    return whole
 
 
 def _rounded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

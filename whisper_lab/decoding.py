@@ -32,9 +32,10 @@ class Runtime(Protocol):
     spec: Any  # features.FeatureSpec
     tokenizer: Any  # tokenizer.Tokenizer
 
-    def encode(self, features: np.ndarray) -> Any:
+    def encode(self, features: Sequence[np.ndarray]) -> Any:
         """float32 [audio, n_mels, frames] -> cross cache. frames: n_frames; where `takes_short_windows`, any even
-        number up to it. `silence_s` says how much silence behind a sound is enough then; None: all of the window."""
+        number up to it, and where `mixes_lengths`, each audio may have its own. `silence_s` says how much silence
+        behind a sound is enough then; None: all of the window."""
 
     def step(self, input_ids: np.ndarray, cross: Any, cache: Any) -> tuple[np.ndarray, Any]:
         """int64 [batch, sequence] -> float32 logits [batch, sequence, vocab] and the longer cache (None at first)."""

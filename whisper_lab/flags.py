@@ -149,8 +149,8 @@ COMMON_FLAGS: dict[str, tuple[tuple[str, ...], dict]] = {
         "encoder hears of a short sound: the sound and the silence that the checkpoint needs, the whole window, or the "
         "sound and S seconds of silence (default: %(default)s)"}),
     "batch_size": (("--batch-size",), {
-        "type": whole(1), "default": 4, "metavar": "N", "help": "windows heard at once: of several clips, or of a long "
-        "one, cut at pauses (default: %(default)s; 1: one after the other)"}),
+        "type": whole(1), "metavar": "N", "help": "windows heard at once: of several clips, or of a long one, cut at "
+        "pauses (default: 4, with --optimized 6; 1: one after the other)"}),
     "threads": (("--threads",), {"type": whole(1, MOST_THREADS), "metavar": "N",
                                  "help": "processor threads (default: all cores)"}),
     "seed": (("--seed",), {"type": whole(0), "default": 0, "metavar": "N", "help": "random seed (default: 0)"}),

@@ -23,13 +23,13 @@ AHEAD = MOST  # batches that are made up before it is known what came of the fir
 PATIENCE_S = 1.0  # on Windows Ctrl-C ends no wait that has no end of its own
 
 
-def fit(threads: int | None, batch_size: int, seconds: float) -> int:
+def fit(threads: int | None, batch_size: int | None, seconds: float) -> int:
     """How many lanes hear so many s of sound sooner than threads that share the work would: one for each, or 1.
 
-    threads: None takes all cores.
+    threads: None takes all cores; batch_size: None is more than 1.
     """
     threads = threads or machine.usable_cores()
-    return threads if 1 < threads <= MOST and batch_size > 1 and seconds >= threads * EACH_S else 1
+    return threads if 1 < threads <= MOST and batch_size != 1 and seconds >= threads * EACH_S else 1
 
 
 def wanted(args, clips: Iterable[Path]) -> int:

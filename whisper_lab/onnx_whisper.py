@@ -10,6 +10,7 @@ The same small interface as torch_whisper.py: the token rules, the search and th
 between the two are the numbers alone. How graphs are opened is in sessions.py.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,11 @@ class OnnxWhisper:
         return not isinstance(self.encoder.get_inputs()[0].shape[2], int)
 
     @property
+    def mixes_lengths(self) -> bool:
+        """Whether windows of different lengths can be decoded together: int8 caches know where each one ends."""
+        return any("_key_sum_" in name for name in self._cross_inputs)
+
+    @property
     def silence_s(self) -> float | None:
         """How much silence a shorter window needs behind the sound, as 03 found it; None: it has to be whole."""
         found = getattr(self, "facts", {}).get("silence_s")
@@ -138,21 +144,28 @@ class OnnxWhisper:
         """Whether the decoder was exported with --alignment-heads, which word timestamps need."""
         return any(output.name == "cross_attention" for output in self.decoder.get_outputs())
 
-    def encode(self, features: np.ndarray) -> list[np.ndarray]:
+    def encode(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 [audio, n_mels, frames] -> per layer key and value [audio, heads, positions, head_dim]; of the
-        optimized pair in int8, as caches.py says.
+        optimized pair in int8, as caches.py says. Where it `mixes_lengths`, each may have its own number of frames.
 
         One window after the other: several in one run take as long, and as much more memory.
         """
-        first = self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[:1])})
+        first = self._encode_one(features[0])
         if len(features) == 1:
             return self._as_read(first)
+        if len({one.shape for one in features}) > 1:
+            rest = (self._encode_one(one) for one in features[1:])
+            return caches.side_by_side([self._as_read(cross) for cross in (first, *rest)])
         made = [np.empty((len(features), *array.shape[1:]), array.dtype) for array in first]
         for whole, array in zip(made, first, strict=True):
             whole[0] = array[0]
         for i in range(1, len(features)):
-            self._encode_into(features[i:i + 1], [array[i:i + 1] for array in made])
+            self._encode_into(features[i][None], [array[i:i + 1] for array in made])
         return self._as_read(made)
+
+    def _encode_one(self, features: np.ndarray) -> list[np.ndarray]:
+        """float32 [n_mels, frames] -> cross caches of one audio."""
+        return self.encoder.run(self.cross_outputs, {self._features: np.ascontiguousarray(features[None])})
 
     def _as_read(self, cross: list[np.ndarray]) -> list[np.ndarray]:
         """Cross caches as the decoder reads them; float ones, of another encoder or of PyTorch, are rounded for one

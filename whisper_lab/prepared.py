@@ -28,7 +28,7 @@ from pathlib import Path
 from whisper_lab import console, files, locks, machine, names, seals
 
 PLACE, NOT_KEPT = "WHISPER_LAB_PREPARED", "no"
-FORMAT = 1  # of an entry; another one is another key
+FORMAT = 2  # of an entry; another one is another key
 GRAPH, WEIGHTS, WHOLE = "graph.onnx", "weights.bin", "whole.json"
 MOST_BYTES = 2_000_000_000  # of all entries; those longest unused go
 IN_USE_S = 600  # so long an entry stays after it was opened, lest a program that opens many writes them in turn

@@ -18,7 +18,7 @@ from whisper_lab import confidence
 from whisper_lab.decoding import Options, Result, decode_encoded, looks_wrong
 from whisper_lab.features import log_mel
 
-GRID_S = 1.0  # s; lengths are rounded up to this: few different ones, and a decoder's caches of even numbers
+GRID_S = 0.1  # s; lengths are rounded up to this
 AUTO, FULL = "auto", "full"
 LEAST_S = 0.2  # s of silence behind any sound: the last position but one has to hear nothing else (thinning.py)
 # Times as doubtful as a text that is shown with a warning (confidence.limit_of). With a nearer limit more texts are
@@ -37,8 +37,9 @@ def heard_frames(runtime, seconds: float, context: str | float = AUTO) -> int:
     silence_s = getattr(runtime, "silence_s", None) if context == AUTO else None if context == FULL else float(context)
     if silence_s is None or not getattr(runtime, "takes_short_windows", False):
         return spec.n_frames
-    steps = math.ceil((seconds + max(silence_s, LEAST_S)) / GRID_S)
-    frames = math.ceil(steps * GRID_S * spec.sampling_rate / spec.hop_length)
+    rate, silence = spec.sampling_rate, np.float32(max(silence_s, LEAST_S))  # as the single graph reckons
+    grid, wanted = round(GRID_S * rate), round(seconds * rate) + math.ceil(silence * rate)
+    frames = math.ceil(-(-wanted // grid) * grid / spec.hop_length)
     return min(spec.n_frames, frames + frames % 2)
 
 
@@ -80,30 +81,36 @@ class Heard:
 
 def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Sequence[str | None],
          before: Sequence[Sequence[int]]) -> list[Heard]:
-    """Decode windows together, float32 [n] each; of those that are short first the beginning, as long as the longest
-    needs. What is not safe in the greedy text is heard whole at once: beams and higher temperatures come after that.
+    """Decode windows together, float32 [n] each; of those that are short first the beginning. What is not safe in the
+    greedy text is heard whole at once: beams and higher temperatures come after that.
 
+    Each beginning is as long as it needs, or as the longest of them where the runtime cannot mix lengths.
     languages: None is detected; before: the tokens that each window's text goes on from.
     """
     rate, whole = runtime.spec.sampling_rate, runtime.spec.n_frames
-    frames = max(heard_frames(runtime, len(sound) / rate, options.audio_context) for sound in sounds)
-    if frames == whole:
-        return _decode(runtime, whole, options, sounds, languages, before)
-    once = replace(options, temperatures=options.temperatures[:1])
-    unsafe = functools.partial(is_unsafe, options=options, limit=limit_of(runtime))
-    found = [replace(heard, shortened=True)
-             for heard in _decode(runtime, frames, once, sounds, languages, before, unsafe)]
-    again = [i for i, heard in enumerate(found) if unsafe(heard.result)]
-    if again:
-        doubted = ([row[i] for i in again] for row in (sounds, languages, before))
-        for i, heard in zip(again, _decode(runtime, whole, options, *doubted), strict=True):
-            found[i] = replace(heard, shortened=True, again=True)
-    return found
+    frames = [heard_frames(runtime, len(sound) / rate, options.audio_context) for sound in sounds]
+    if not getattr(runtime, "mixes_lengths", False):
+        frames = [max(frames)] * len(frames)
+    given = list(zip(sounds, languages, before, frames, strict=True))
+    first, found = [i for i, number in enumerate(frames) if number < whole], {}
+    if first:
+        once = replace(options, temperatures=options.temperatures[:1])
+        unsafe = functools.partial(is_unsafe, options=options, limit=limit_of(runtime))
+        found = {i: replace(heard, shortened=True)
+                 for i, heard in zip(first, _decode(runtime, [given[i] for i in first], once, unsafe), strict=True)
+                 if not unsafe(heard.result)}
+    rest = [i for i in range(len(sounds)) if i not in found]
+    if rest:
+        for i, heard in zip(rest, _decode(runtime, [(*given[i][:3], whole) for i in rest], options), strict=True):
+            found[i] = replace(heard, shortened=frames[i] < whole, again=frames[i] < whole)
+    return [found[i] for i in range(len(sounds))]
 
 
-def _decode(runtime, frames: int, options: Options, sounds: Sequence[np.ndarray], languages: Sequence[str | None],
-            before: Sequence[Sequence[int]], hopeless: Callable[[Result], bool] | None = None) -> list[Heard]:
-    features = np.stack([log_mel(sound, runtime.spec, frames) for sound in sounds])
-    cross = runtime.encode(features)
+def _decode(runtime, given: Sequence[tuple], options: Options, hopeless: Callable[[Result], bool] | None = None
+            ) -> list[Heard]:
+    """given: of each window the sound, its language, the tokens before it, and how many frames are heard."""
+    sounds, languages, before, frames = zip(*given, strict=True)
+    features = [log_mel(sound, runtime.spec, number) for sound, number in zip(sounds, frames, strict=True)]
+    cross = runtime.encode(np.stack(features) if len(set(frames)) == 1 else features)
     results = decode_encoded(runtime, cross, len(sounds), options, languages, before, (), hopeless)
     return [Heard(result, cross, row) for row, result in enumerate(results)]

@@ -39,7 +39,8 @@ SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may hav
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
 BATCH = 4  # windows at once; 2 save two thirds of what 4 save, 8 no more
-ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that matters
+MIXED = 6  # where they may differ in length, and their caches are small: 4 save a third less, 8 no more
+ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that costs something
 
 
 @dataclass
@@ -293,10 +294,11 @@ def transcribe(runtime, samples: np.ndarray, options: Options | None = None, **s
 
 
 def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options | None = None, *, words: bool = False,
-                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (), batch_size: int = BATCH,
-                    progress: Callable[[float], None] | None = None) -> list[Transcript]:
-    """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once; where the
-    runtime has several `lanes` (lanes.py), as many on each.
+                    condition_on_previous: bool | None = None, prompt: Sequence[int] = (),
+                    batch_size: int | None = None, progress: Callable[[float], None] | None = None
+                    ) -> list[Transcript]:
+    """Transcribe recordings (float32 [n] at runtime.spec.sampling_rate), up to `batch_size` windows at once
+    (None: `windows_at_once`); where the runtime has several `lanes` (lanes.py), as many on each.
 
     Where that is more than 1, a long recording is cut at pauses into chunks (chunking.py), which are decoded side by
     side and joined again: see `side_by_side`. A recording longer than the window is decoded with
@@ -308,6 +310,7 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     """
     options = options or Options()
     options = replace(options, temperatures=options.temperatures or FALLBACK_TEMPERATURES)
+    batch_size = batch_size or windows_at_once(runtime)
     at_once = batch_size * (getattr(runtime, "lanes", 1) if batch_size > 1 else 1)
     groups = [side_by_side(samples, runtime, options, prompt, condition_on_previous, at_once)
               for samples in recordings]
@@ -321,14 +324,18 @@ def transcribe_many(runtime, recordings: Sequence[np.ndarray], options: Options 
     return [joined(group) for group in groups]
 
 
+def windows_at_once(runtime) -> int:
+    """How many windows are decoded at once where nobody says."""
+    return MIXED if getattr(runtime, "mixes_lengths", False) else BATCH
+
+
 def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
                 progress: Callable[[float], None] | None) -> None:
     """Decode all windows of chunks that have the same options, on the runtime's lanes.
 
-    What is in a batch does not depend on which lane was faster, because int8 rounds the numbers of all its windows
+    What is in a batch does not depend on which lane was faster, because int8 may round the numbers of all its windows
     together: what came of a batch is looked at when AHEAD are begun, or when nothing else is left. So it does not
-    depend on the number of lanes either, where the encoder hears short windows. Whole windows: there are few chunks,
-    of which each lane gets its share.
+    depend on the number of lanes either, where the encoder hears short windows and numbers do depend on neighbors.
     """
     begun: deque[tuple[list[Recording], set[Recording], Callable]] = deque()  # batch, leaders it decides for, its end
     with Lanes(getattr(runtime, "lanes", 1)) as lanes:
@@ -339,14 +346,22 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
             chunks = [chunk for chunk in chunks if chunk in busy or not chunk.windows.done]
             free = [chunk for chunk in chunks if chunk not in busy and chunk.leader not in deciding]
             if free and len(begun) < AHEAD:
-                share = batch_size if hears_short(runtime, free[0].options) else -(-len(chunks) // lanes.number)
-                batch = _alike(runtime, free)[:min(share, batch_size)]
+                share = _share(runtime, len(free), len(chunks), lanes.number, free[0].options)
+                batch = _alike(runtime, free)[:min(share or batch_size, batch_size)]
                 leaders = {chunk.leader for chunk in batch if not chunk.language}
                 begun.append((batch, leaders, lanes.begin(decode, batch)))
             elif begun:
                 begun.popleft()[2]()
             else:
                 return
+
+
+def _share(runtime, free: int, left: int, lanes: int, options: Options) -> int | None:
+    """How many of the windows that can be decoded now a batch should have at most, lest a lane be left without any;
+    None: as many as there may be. free: those windows; left: recordings that are not at their end."""
+    if getattr(runtime, "mixes_lengths", False):
+        return -(-free // lanes)  # its numbers do not depend on what is in a batch
+    return None if hears_short(runtime, options) else -(-left // lanes)
 
 
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
@@ -377,8 +392,9 @@ def joined(chunks: Sequence[Recording]) -> Transcript:
 
 
 def _alike(runtime, waiting: list[Recording]) -> list[Recording]:
-    """Those whose windows are about as long as the longest. What hears short windows hears all of a batch for as long
-    as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s.
+    """The longest first, and of those the ones that are about as long. What hears short windows hears all of a batch
+    for as long as its longest, so that a rest of 3 s had better wait for others like it than be heard with 30 s; but
+    not where each may have a length of its own.
 
     Of a recording whose language is not known nothing is decoded beside the window that may decide it.
     """
@@ -387,6 +403,8 @@ def _alike(runtime, waiting: list[Recording]) -> list[Recording]:
     if not getattr(runtime, "takes_short_windows", False):
         return known
     known.sort(key=lambda chunk: -chunk.windows.current.duration)
+    if getattr(runtime, "mixes_lengths", False):
+        return known
     return [chunk for chunk in known if chunk.windows.current.duration > known[0].windows.current.duration - ALIKE]
 
 

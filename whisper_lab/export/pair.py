@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from whisper_lab import caches, external_data
+from whisper_lab import caches, external_data, sessions
 from whisper_lab.export.on_disk import Stored
 from whisper_lab.onnx_whisper import OnnxWhisper
 
@@ -52,7 +52,8 @@ def _options(threads: int | None):
 def _open(graph: str | bytes, options):
     import onnxruntime
 
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    return onnxruntime.InferenceSession(graph, options, providers=sessions.CPU, enable_fallback=0,
+                                        disabled_optimizers=sessions.SLOWER)
 
 
 class HeardOnce(OnnxWhisper):

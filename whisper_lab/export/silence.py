@@ -40,8 +40,8 @@ MOST_LOOPS = 0.03  # share of the sounds
 DECIDES = (Path(__file__), *(Path(confidence.__file__).with_name(f"{name}.py") for name in (
     "confidence", "decoding", "features", "short_windows", "thinning")))  # what the answer follows from
 # Nats by which the whole window's text may be less likely in the shorter, a token, and its end; means over what is
-# understood. whisper-base: 0.046 and 0.23 with 1 s, 0.034 and 0.16 with 1.5 s, 0.027 and 0.10 with 2 s.
-LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.2
+# understood. whisper-base: 0.058 and 0.30 with 1 s, 0.040 and 0.21 with 1.5 s, 0.026 and 0.13 with 2 s.
+LESS_LIKELY, END_LESS_LIKELY = 0.05, 0.25
 
 
 @dataclass(frozen=True)
