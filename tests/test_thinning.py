@@ -19,14 +19,20 @@ def thin(heard: int):
 def test_every_position_of_the_window_is_stood_for_once(heard):
     _, made, places, logarithms = thin(heard)
     counts = logarithms.exp()
-    assert len(counts) == made.shape[1] == len(places) == min(heard + WHOLE // thinning.EACH, WHOLE)
+    assert len(counts) == made.shape[1] == len(places) == heard + min(-(-(WHOLE - heard) // thinning.EACH), thinning.MOST)
     assert counts[:heard].eq(1).all() and counts.sum().item() == pytest.approx(WHOLE, rel=1e-5)
 
 
-@pytest.mark.parametrize("heard", [480, 490, 500])
-def test_a_window_that_is_nearly_whole_has_all_its_positions(heard):
+@pytest.mark.parametrize("heard", [499, 500])
+def test_a_window_that_is_whole_has_all_its_positions(heard):
     _, made, places, logarithms = thin(heard)
     assert torch.equal(places, TABLE) and logarithms.eq(0).all() and made.shape[1] == WHOLE
+
+
+def test_of_a_long_rest_more_are_stood_for_by_each(monkeypatch):
+    monkeypatch.setattr(thinning, "MOST", 10)
+    _, made, _, logarithms = thin(100)
+    assert made.shape[1] == 110 and logarithms[100:].exp().eq(40).all()
 
 
 def test_the_sound_stays_as_it_is_and_the_rest_is_the_last_state_but_one():
@@ -77,6 +83,6 @@ def test_the_graph_hears_nearer_to_the_whole_window_than_without_the_rest(nano, 
     count = len(sound) // 320
     whole, short = (runtime.encode(log_mel(sound, runtime.spec, frames)[None]).numpy()[0, :count]
                     for frames in (None, 250))
-    monkeypatch.setattr(thinning, "EACH", 10**6)  # no position stands for others
+    monkeypatch.setattr(thinning, "MOST", 0)  # no position stands for others
     cut = runtime.encode(log_mel(sound, runtime.spec, 250)[None]).numpy()[0, :count]
     assert np.square(short - whole).mean() < 0.5 * np.square(cut - whole).mean()

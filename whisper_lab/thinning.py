@@ -12,7 +12,7 @@ PyTorch's reference and the module that becomes the graph take it from here, so 
 import torch
 from torch import Tensor
 
-EACH = 25  # of the whole window's positions there is one for the rest: 60 of 1500
+EACH, MOST = 20, 60  # positions that one stands for, or more where MOST of them would not do
 
 
 def thin(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,12 +20,12 @@ def thin(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     states: of the convolutions [A, H, d]; table: the positions of a whole window [W, d]. Returns the states [A, P, d],
     what the table has for them [P, d], and the logarithm of how many each stands for [P], 0 for those of the sound.
-    P = H + min(W / EACH, W - H), so a window that is whole, or nearly, stays as it is. What stands for the rest is the
-    last state but one, which has to be of silence: the last one's convolution saw the edge of the features.
+    P = H + min((W - H) / EACH rounded up, MOST), so a window that is whole stays as it is. What stands for the rest is
+    the last state but one, which has to be of silence: the last one's convolution saw the edge of the features.
     """
     heard, whole = states.shape[1], table.shape[0]
     left = whole - heard
-    rest = torch.sym_max(torch.sym_min(whole // EACH, left), 0)  # a longer one finds no positions, and fails
+    rest = torch.sym_max(torch.sym_min((left + EACH - 1) // EACH, MOST), 0)  # a longer one finds no positions, and fails
     each = torch.sym_max(rest, 1)  # never 0: nothing is left of a whole window
     index, step = torch.arange(heard + rest, device=states.device), left // each
     is_heard, behind = index < heard, index - heard
