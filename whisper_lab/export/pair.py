@@ -1,5 +1,6 @@
 """OnnxWhisper as the gates ask it: over any two files, whether a user could open them or not, and token by token."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,9 +73,9 @@ class HeardOnce(OnnxWhisper):
         self._waiting[features.tobytes()] = Stored(cross)
         return hidden, cross
 
-    def encode(self, features: np.ndarray) -> list[np.ndarray]:
+    def encode(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As of OnnxWhisper."""
-        waiting = self._waiting.pop(features.tobytes(), None)
+        waiting = self._waiting.pop(b"".join(one.tobytes() for one in features), None)
         return waiting.read() if waiting else super().encode(features)
 
 
