@@ -25,7 +25,8 @@ def thin(states: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     heard, whole = states.shape[1], table.shape[0]
     left = whole - heard
-    rest = torch.sym_max(torch.sym_min((left + EACH - 1) // EACH, MOST), 0)  # a longer one finds no positions, and fails
+    wanted = torch.sym_min((left + EACH - 1) // EACH, MOST)
+    rest = torch.sym_max(wanted, 0)  # a longer one finds no positions, and fails
     each = torch.sym_max(rest, 1)  # never 0: nothing is left of a whole window
     index, step = torch.arange(heard + rest, device=states.device), left // each
     is_heard, behind = index < heard, index - heard
