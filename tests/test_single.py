@@ -205,10 +205,11 @@ def test_it_hears_as_much_silence_as_the_caller_says(context, tmp_path):
         found, right = mel.run(None, {"samples": samples[None]} | asked)[0][0], gates.heard(pair, samples, context)
         assert found.shape == right.shape and np.abs(found - right).max() < 1e-4
         lengths.add(found.shape[1])
-    assert lengths == {100}  # a window of one second, and lengths are whole seconds
+    # A window of one second; lengths are tenths of it, and 0.2 s of silence the least.
+    assert lengths == {0.0: {30, 40, 80, 100}, 0.25: {30, 50, 90, 100}}.get(context, {100})
 
 
-@pytest.mark.parametrize("silence_s, frames", [(None, 1000), (2.0, 500), (0.0, 300)])
+@pytest.mark.parametrize("silence_s, frames", [(None, 1000), (2.0, 460), (0.0, 280)])
 def test_the_silence_that_the_checkpoint_needs_is_in_the_graph(silence_s, frames, kitchen):
     spec = FeatureSpec(64, 400, 160, 16000, 160000)
     mel = part(lambda block, given: single_mel.log_mel(block, given, spec, silence_s), ir.DataType.FLOAT, [1, "n"],

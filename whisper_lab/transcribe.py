@@ -39,7 +39,7 @@ SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may hav
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
 BATCH = 4  # windows at once; 2 save two thirds of what 4 save, 8 no more
-MIXED = 6  # where they may differ in length, and their caches are small: 4 save a third less, 8 no more
+MIXED = 6  # where each may have a length of its own: there caches are small too
 ALIKE = 4.0  # s; by how much the windows of a batch may differ in length, where that costs something
 
 
