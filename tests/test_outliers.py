@@ -280,7 +280,8 @@ def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
     graph.layer = 1
     switched, right = graph.run(["encoder_hidden_states"], feeds)[0], hidden(tmp_path / "one.onnx", sounds[0])
     assert sqnr_db(in_float, switched) < 60  # int8 it is
-    assert sqnr_db(right - in_float, switched - in_float) > 20  # and the export's own error
+    # And the export's own error, to the last bit or nearly.
+    assert np.array_equal(right, switched) or sqnr_db(right - in_float, switched - in_float) > 20
 
 
 def test_the_comparison_says_what_became_of_each_weight(tiny, written):
