@@ -57,13 +57,9 @@ def side_by_side(crosses: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     Behind its end a shorter one has positions that get no weight: its numbers are those it has alone. crosses: of
     `to_int8`.
     """
-    whole = [np.concatenate(parts) if len({part.shape for part in parts}) == 1 else _padded(parts)
-             for parts in zip(*crosses, strict=True)]
-    layers = len(whole) // 5
-    for layer in range(layers):
-        for row, cross in enumerate(crosses):
-            whole[2 * layers + 3 * layer + 1][row, ..., cross[2 * layers + 3 * layer + 1].shape[3]:] = FAR
-    return whole
+    layers = len(crosses[0]) // 5
+    behind = [0] * 2 * layers + [0, FAR, 0] * layers
+    return [_padded(parts, fill) for parts, fill in zip(zip(*crosses, strict=True), behind, strict=True)]
 
 
 def is_int8(cross: Sequence[np.ndarray]) -> bool:
@@ -71,9 +67,9 @@ def is_int8(cross: Sequence[np.ndarray]) -> bool:
     return len(cross) > 0 and cross[0].dtype == np.int8
 
 
-def _padded(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays [1, ...] that differ in length along some axis, one after the other on the first, zeros behind each."""
-    whole = np.zeros((len(parts), *np.max([part.shape[1:] for part in parts], axis=0)), parts[0].dtype)
+def _padded(parts: Sequence[np.ndarray], fill: float) -> np.ndarray:
+    """Arrays [1, ...] that may differ in length along an axis, one after the other on the first; fill: behind each."""
+    whole = np.full((len(parts), *np.max([part.shape[1:] for part in parts], axis=0)), fill, parts[0].dtype)
     for row, part in zip(whole, parts, strict=True):
         row[tuple(map(slice, part.shape[1:]))] = part[0]
     return whole

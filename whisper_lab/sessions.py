@@ -171,7 +171,7 @@ def _make_pool(threads: int) -> None:
 
 
 CPU = ["CPUExecutionProvider"]
-# Makes one node of the encoder's last Add and LayerNormalization, which takes six times as long as the two.
+# Makes one node of the encoder's last Add and LayerNormalization, which takes longer than the two.
 SLOWER = ["SkipLayerNormFusion"]
 
 

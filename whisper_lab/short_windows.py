@@ -91,25 +91,23 @@ def hear(runtime, sounds: Sequence[np.ndarray], options: Options, languages: Seq
     frames = [heard_frames(runtime, len(sound) / rate, options.audio_context) for sound in sounds]
     if not getattr(runtime, "mixes_lengths", False):
         frames = [max(frames)] * len(frames)
-    given = list(zip(sounds, languages, before, frames, strict=True))
-    first, found = [i for i, number in enumerate(frames) if number < whole], {}
-    if first:
-        once = replace(options, temperatures=options.temperatures[:1])
-        unsafe = functools.partial(is_unsafe, options=options, limit=limit_of(runtime))
-        found = {i: replace(heard, shortened=True)
-                 for i, heard in zip(first, _decode(runtime, [given[i] for i in first], once, unsafe), strict=True)
-                 if not unsafe(heard.result)}
-    rest = [i for i in range(len(sounds)) if i not in found]
-    if rest:
-        for i, heard in zip(rest, _decode(runtime, [(*given[i][:3], whole) for i in rest], options), strict=True):
-            found[i] = replace(heard, shortened=frames[i] < whole, again=frames[i] < whole)
+    once = replace(options, temperatures=options.temperatures[:1])
+    unsafe = functools.partial(is_unsafe, options=options, limit=limit_of(runtime))
+
+    def decode(which: list[int], *how) -> dict[int, Heard]:
+        rows = ([row[i] for i in which] for row in (sounds, languages, before, frames))
+        return dict(zip(which, _decode(runtime, *rows, *how), strict=True)) if which else {}
+
+    short = decode([i for i, number in enumerate(frames) if number < whole], once, unsafe)
+    found = {i: replace(heard, shortened=True) for i, heard in short.items() if not unsafe(heard.result)}
+    frames = [whole] * len(frames)
+    for i, heard in decode([i for i in range(len(sounds)) if i not in found], options).items():
+        found[i] = replace(heard, shortened=i in short, again=i in short)
     return [found[i] for i in range(len(sounds))]
 
 
-def _decode(runtime, given: Sequence[tuple], options: Options, hopeless: Callable[[Result], bool] | None = None
-            ) -> list[Heard]:
-    """given: of each window the sound, its language, the tokens before it, and how many frames are heard."""
-    sounds, languages, before, frames = zip(*given, strict=True)
+def _decode(runtime, sounds: Sequence[np.ndarray], languages: Sequence[str | None], before: Sequence[Sequence[int]],
+            frames: Sequence[int], options: Options, hopeless: Callable[[Result], bool] | None = None) -> list[Heard]:
     features = [log_mel(sound, runtime.spec, number) for sound, number in zip(sounds, frames, strict=True)]
     cross = runtime.encode(np.stack(features) if len(set(frames)) == 1 else features)
     results = decode_encoded(runtime, cross, len(sounds), options, languages, before, (), hopeless)

@@ -347,7 +347,7 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
             free = [chunk for chunk in chunks if chunk not in busy and chunk.leader not in deciding]
             if free and len(begun) < AHEAD:
                 share = _share(runtime, len(free), len(chunks), lanes.number, free[0].options)
-                batch = _alike(runtime, free)[:min(share or batch_size, batch_size)]
+                batch = _alike(runtime, free)[:min(share, batch_size)]
                 leaders = {chunk.leader for chunk in batch if not chunk.language}
                 begun.append((batch, leaders, lanes.begin(decode, batch)))
             elif begun:
@@ -356,12 +356,14 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
                 return
 
 
-def _share(runtime, free: int, left: int, lanes: int, options: Options) -> int | None:
-    """How many of the windows that can be decoded now a batch should have at most, lest a lane be left without any;
-    None: as many as there may be. free: those windows; left: recordings that are not at their end."""
+def _share(runtime, free: int, left: int, lanes: int, options: Options) -> int:
+    """How many of the windows that can be decoded now a batch should have at most, lest a lane be left without any.
+
+    free: those windows; left: recordings that are not at their end.
+    """
     if getattr(runtime, "mixes_lengths", False):
         return -(-free // lanes)  # its numbers do not depend on what is in a batch
-    return None if hears_short(runtime, options) else -(-left // lanes)
+    return free if hears_short(runtime, options) else -(-left // lanes)
 
 
 def side_by_side(samples: np.ndarray, runtime, options: Options, prompt: Sequence[int],
