@@ -327,7 +327,7 @@ def test_transcribes_without_torch_and_transformers(graphs, fp32, tmp_path):
         "--timestamps", "word")
     assert done.returncode == 0, done.stderr
     shown = console.plain(transcripts.as_text(expected, "word"))
-    assert done.stdout.rstrip("\n") == shown and len(expected.text) > 20
+    assert done.stdout.rstrip("\n") == shown and len(expected.text) > 10
 
 
 def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):

@@ -357,6 +357,17 @@ def test_cursor_counts_from_the_window_and_stops_at_the_end(nano):
     assert (segment.start, segment.end) == (8.5, 12.0) and windows.done
 
 
+@pytest.mark.parametrize(("items", "duration", "moved"), [
+    ((0.5, 1, 8.5, 8.5), 9.2, 9.2),  # the segment's last sound
+    ((0.5, 1, 8.5, 8.5), 9.3, 8.5),  # may be a word
+    ((0.5, 1, 8.5), 10.4, 10),  # where a full window ends there may be the middle of a word
+])
+def test_the_last_sound_of_a_segment_is_not_asked_about(nano, items, duration, moved):
+    windows = cursor(nano, duration)
+    assert len(windows.advance(tokens(windows, *items))) == 1
+    assert windows.position == round(moved * RATE) and windows.done == (moved == duration)
+
+
 def test_a_window_that_is_not_advanced_is_a_mistake(nano):
     with pytest.raises(RuntimeError, match="neither"):
         for _ in cursor(nano):
@@ -536,6 +547,16 @@ def test_what_is_unlikely_is_heard_again_before_other_temperatures(nano, monkeyp
                                   original(runtime, cross, count, options, *more)])
     found = transcribe(ShortListener(nano), SPOKEN, Options("en"))
     assert tried == [(0.0,), FALLBACK_TEMPERATURES] and found.heard_again == 1
+
+
+@pytest.mark.parametrize(("no_speech", "heard"), [(0.9, [370]), (0.5, [370, 1000])])
+def test_what_is_taken_for_silence_is_not_heard_again(nano, monkeypatch, no_speech, heard):
+    original = short_windows.decode_encoded
+    monkeypatch.setattr(short_windows, "decode_encoded", lambda *given: [
+        replace(result, avg_logprob=-1.5, text_logprob=-2.0, no_speech_prob=no_speech) for result in original(*given)])
+    runtime = ShortListener(nano)
+    found = transcribe(runtime, SPOKEN, Options("en"))
+    assert runtime.frames == heard and found.heard_again == len(heard) - 1 and bool(found.text) == (no_speech < 0.6)
 
 
 def test_a_batch_is_as_long_as_its_longest_needs_and_one_that_is_not_safe_is_heard_again_alone(nano):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whisper_lab import confidence
-from whisper_lab.decoding import Options, Result, decode_encoded, looks_wrong
+from whisper_lab.decoding import Options, Result, decode_encoded, is_silence, looks_wrong
 from whisper_lab.features import log_mel
 
 GRID_S = 0.1  # s; lengths are rounded up to this
@@ -52,15 +52,17 @@ def hears_short(runtime, options: Options) -> bool:
 def is_unsafe(result: Result, options: Options, limit: float) -> bool:
     """Whether the text of a shorter window may be worse than the whole window's would be.
 
-    It goes round in a loop or is unlikely by decoding.looks_wrong, also where that takes the window for silence; its
-    mean log-probability is below `limit` (unless options.logprob_threshold is None: then nothing is unlikely); it did
-    not end; or there is none, though something could be heard. Where max_tokens is set, texts end there, and may be no
-    texts.
+    It goes round in a loop or is unlikely by decoding.looks_wrong; its mean log-probability is below `limit` (unless
+    options.logprob_threshold is None: then nothing is unlikely); it did not end; or there is none, though something
+    could be heard. Where max_tokens is set, texts end there, and may be no texts. What the no-speech rule takes for
+    silence is safe: the whole window says the same of it, or what nobody said.
     """
+    if is_silence(result, options):
+        return False
     known = options.logprob_threshold is not None and result.text_logprob is not None
     doubtful = known and result.text_logprob < limit
     cut = options.max_tokens is None and (not result.ended or not result.text)
-    return doubtful or cut or looks_wrong(result, replace(options, no_speech_threshold=None))
+    return doubtful or cut or looks_wrong(result, options)
 
 
 def limit_of(runtime) -> float:

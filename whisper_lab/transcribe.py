@@ -35,6 +35,7 @@ from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
+LAST_SOUND = 0.75  # s; a rest behind the end of a segment that is shorter is this one's last sound
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
@@ -161,6 +162,8 @@ class Windows:
                 segments.append(Segment(window.start + start, window.start + stop, text, piece))
         moved = self._used(list(tokens), window) if end is None else round(end * self.rules.timestamp_step * self.rate)
         self.position += moved if 0 < moved <= self.n_samples else self.n_samples
+        if end is not None and len(self.samples) - self.position < LAST_SOUND * self.rate:
+            self.position = len(self.samples)
         self._pass_silence()
         return segments
 
