@@ -66,8 +66,21 @@ def _in_order(model: ir.Model, right: dict[str, np.ndarray]) -> dict[str, np.nda
     running = {node.name for node in model.graph}
     biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in split.items()
               if outliers.gather_of(layer) not in running}
-    return {name: right[name][outliers.loud_last(channels, len(right[name]))]
-            for name, channels in biases.items() if name in right}
+    ordered = {name: (right[name][outliers.loud_last(channels, len(right[name]))], len(channels))
+               for name, channels in biases.items() if name in right}
+    found, apart = {}, made_apart(model)
+    for name, (bias, count) in ordered.items():
+        layer = name.removesuffix(".bias")
+        found |= {name: bias[:-count], f"{outliers.apart(layer)}.bias": bias[-count:]} if layer in apart else {name: bias}
+    return found
+
+
+def made_apart(model: ir.Model) -> list[str]:
+    """The layers whose outlier channels are made by a product of their own: outliers.make_apart."""
+    split = json.loads(model.metadata_props.get("recipe", "{}")).get("outliers", {})
+    nodes = {node.name for node in model.graph}
+    fronts = [outliers.in_front(layer) for layer in split]
+    return [front for front in fronts if f"{outliers.apart(front)}/Gelu" in nodes]
 
 
 def _scaled(right: np.ndarray, test: np.ndarray | None) -> bool:
@@ -126,7 +139,8 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
     """One LayerNormalization and one Gelu where the architecture has one: nothing taken apart, nothing lost."""
     types = graphs.node_types(model)
     if part == "encoder":
-        norms, gelus = 2 * config.encoder_layers + 1, config.encoder_layers + 2  # two convolutions
+        # two convolutions; the optimized pair makes outlier channels apart
+        norms, gelus = 2 * config.encoder_layers + 1, config.encoder_layers + 2 + len(made_apart(model))
     else:
         norms, gelus = 3 * config.decoder_layers + 1, config.decoder_layers
     checks = [_equal("LayerNormalization nodes", part, types["LayerNormalization"], norms)]
@@ -178,8 +192,9 @@ def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded:
     """Each linear layer computes in the type that the precision promises; `blocks`: the optimized decoder's."""
     expected, floats = linear_layers(part, config), [node.name for node in graphs.weight_matmuls(model)]
     if precision in QUANTIZED:
+        apart = len(made_apart(model))
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
-                *_quantized(model, part, precision, expected - excluded,
+                *_quantized(model, part, precision, expected + apart - excluded,
                             config.decoder_layers if int8_caches else 0)]
     checks = [_equal("MatMul on a weight", part, len(floats), expected)]
     if precision == "fp16":
