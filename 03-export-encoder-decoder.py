@@ -157,16 +157,16 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
     from whisper_lab.export import graphs, optimize
 
     done, kept = {}, {}
-    for part, source in fp32.items():
+    for (part, source), target in zip(fp32.items(), pair.values(), strict=True):
         if precision != "fp32":
             console.note(part, f"converting to {precision}", "from the float32 graph")
-        source, fused = (source, "") if config is None else optimize.write_fused(source, pair[part], config, recipe)
+        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config, recipe)
         excluded = graphs.linear_layers(source, recipe.get("exclude"))
         done[part] = fused + ("nothing" if precision == "fp32"
-                              else to_fp16(source, pair[part], recipe["mode"]) if precision == "fp16"
-                              else optimize.to_blocks(source, pair[part], excluded, config) if fused and part == "decoder"
-                              else to_int8(source, pair[part], excluded, recipe["reduce_range"]) if precision == "int8"
-                              else to_int4(source, pair[part], recipe))
+                              else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
+                              else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"
+                              else to_int8(source, target, excluded, recipe["reduce_range"]) if precision == "int8"
+                              else to_int4(source, target, recipe))
         kept[part] = len(excluded)
         graphs.release_memory()
     return done, kept

@@ -221,9 +221,8 @@ def _make_apart(model: ir.Model, split: ir.Node, front: ir.Node) -> None:
     count, columns = int(loud.shape[-1]), int(weight.shape[1])
     first, last = np.arange(columns - count), np.arange(columns - count, columns)
     made = front.inputs[0]
-    for node, op, old in ((front, "MatMul", weight), (add, "Add", bias)):
-        part = graphs.constant(model, f"{path}.{'weight' if op == 'MatMul' else 'bias'}",
-                               old.const_value.numpy().take(last, axis=-1))
+    for op, kind, old in (("MatMul", "weight", weight), ("Add", "bias", bias)):
+        part = graphs.constant(model, f"{path}.{kind}", old.const_value.numpy().take(last, axis=-1))
         made = graphs.insert(model, split, op, [made, part], f"{path}/{op}", dtype=FLOAT)
         take(old, first, axis=len(old.shape) - 1)
     made = graphs.insert(model, split, "Gelu", [made], f"{path}/Gelu", dtype=FLOAT)

@@ -71,7 +71,8 @@ def _in_order(model: ir.Model, right: dict[str, np.ndarray]) -> dict[str, np.nda
     found, apart = {}, made_apart(model)
     for name, (bias, count) in ordered.items():
         layer = name.removesuffix(".bias")
-        found |= {name: bias[:-count], f"{outliers.apart(layer)}.bias": bias[-count:]} if layer in apart else {name: bias}
+        loud = {f"{outliers.apart(layer)}.bias": bias[-count:]} if layer in apart else {}
+        found |= {name: bias[:-count] if loud else bias, **loud}
     return found
 
 
