@@ -157,11 +157,11 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
     from whisper_lab.export import graphs, optimize
 
     done, kept = {}, {}
-    for part, source in fp32.items():
-        target, excluded = pair[part], graphs.linear_layers(source, recipe.get("exclude"))
+    for (part, source), target in zip(fp32.items(), pair.values(), strict=True):
         if precision != "fp32":
             console.note(part, f"converting to {precision}", "from the float32 graph")
         source, fused = (source, "") if config is None else optimize.write_fused(source, target, config, recipe)
+        excluded = graphs.linear_layers(source, recipe.get("exclude"))
         done[part] = fused + ("nothing" if precision == "fp32"
                               else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
                               else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"

@@ -237,7 +237,9 @@ def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
     for optimized in (False, True):
         path = written / names.graph_file(name, "encoder", "int8", optimized)
         nodes = {node.name for node in graphs.load(path).graph}
-        assert {f"{LAYER}/outliers/{what}" for what in ("Split", "MatMul", "Add")} <= nodes
+        assert {f"{LAYER}/outliers/{what}" for what in ("MatMul", "Add")} <= nodes
+        assert {f"{LAYER}/outliers/Split": not optimized, f"{LAYER[:-1]}1.loud/MatMul_quant": optimized} == {
+            name: name in nodes for name in (f"{LAYER}/outliers/Split", f"{LAYER[:-1]}1.loud/MatMul_quant")}
         assert f"{LAYER}/MatMul_quant" in nodes  # the rest of the layer is int8
         recipe = json.loads(metadata.read(path)["recipe"])
         assert CHANNEL in recipe["outliers"][LAYER] and recipe["smoothed"][NORM] > 0
@@ -245,6 +247,20 @@ def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
         assert [gate.name for gate in gates if not gate.passed] == []
     plain = json.loads(metadata.read(written / names.graph_file(name, "encoder"))["recipe"])
     assert "outliers" not in plain
+
+
+def test_made_apart_outliers_are_the_same_numbers(tiny, planted, written, sounds):
+    """The optimized pair makes them by a layer of their own: no bit changes, and the gate knows both biases."""
+    name = tiny.checkpoint.name
+    paths = [written / names.graph_file(name, "encoder", "int8", optimized) for optimized in (False, True)]
+    assert [graphs.node_types(graphs.load(path))["Split"] for path in paths] == [1, 0]
+    np.testing.assert_allclose(*(hidden(path, sounds[0]) for path in paths), atol=1e-5)
+    right, front = structure.vectors(graphs.load(planted)), f"{LAYER[:-1]}1.bias"
+    assert structure.kept(paths[1], "encoder", right)[0].passed
+    for place in (0, CHANNEL):  # of a quiet channel and of a loud one
+        wrong = right[front].copy()
+        wrong[place] += 1
+        assert not structure.kept(paths[1], "encoder", right | {front: wrong})[0].passed
 
 
 def test_int4_gives_8_bits_to_what_is_added_to_the_rest(tiny, written):

@@ -358,8 +358,8 @@ def test_cursor_counts_from_the_window_and_stops_at_the_end(nano):
 
 
 @pytest.mark.parametrize(("items", "duration", "moved"), [
-    ((0.5, 1, 8.5, 8.5), 9.2, 9.2),  # the segment's last sound
-    ((0.5, 1, 8.5, 8.5), 9.3, 8.5),  # may be a word
+    ((0.5, 1, 8.5, 8.5), 9.4, 9.4),  # the segment's last sound
+    ((0.5, 1, 8.5, 8.5), 9.5, 8.5),  # may be a word
     ((0.5, 1, 8.5), 10.4, 10),  # where a full window ends there may be the middle of a word
 ])
 def test_the_last_sound_of_a_segment_is_not_asked_about(nano, items, duration, moved):

@@ -12,8 +12,10 @@ Pauses are found by the level. Silero's detector, asked about each that is cut i
 took time.
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,6 +25,8 @@ SHORT = (1 / 3, 8 / 15)  # windows, shortest and longest chunk where the encoder
 SHORTEST = 3.0  # windows, where it hears nothing but whole ones: the last of a chunk, which is not full, costs as much
 NEAR = 6.0  # s on both sides of the even place, in that case: someone who reads aloud pauses every three to five
 PAUSE = 0.3  # s; between phrases. Shorter ones are found within words
+SHORT_PAUSE = 0.2  # s; better than the end of a window, which is anywhere
+LONGER = 1.5  # times as long as the longest chunk: one that is longer still takes more than two
 LONG = 1.0  # s; of pauses that last longer none is better than another
 Pause = tuple[float, float]  # s, its start and its end
 
@@ -50,21 +54,31 @@ def cuts(samples: np.ndarray, rate: int, least: float, most: float,
     if pauses is None and rate != SAMPLE_RATE:
         return []
     found, at, total = [], 0.0, len(samples) / rate
-    heard = [pause for pause in (pauses or by_level)(samples) if pause[1] - pause[0] >= PAUSE]
-    while total - at > most and (pause := chosen(heard, at + least, min(at + most, total - least / 2))):
+    heard = (pauses or by_level)(samples)
+    while total - at > most and (pause := chosen(heard, at, least, most, total - least / 2)):
         start, end = (round(moment * rate) for moment in pause)
         found.append(quietest(samples, start, end, round(PAUSE * rate)))
         at = found[-1] / rate
     return found
 
 
-def chosen(pauses: Iterable[Pause], first: float, last: float) -> Pause | None:
-    """The part of a pause in which to cut: of those that reach into `first` to `last` s the longest, else the next."""
-    inside = [(max(start, first), min(end, last)) for start, end in pauses]
-    inside = [(start, end) for start, end in inside if end - start >= PAUSE]
-    if inside:
-        return max(inside, key=lambda pause: min(pause[1] - pause[0], LONG))
-    return next(((max(start, last), end) for start, end in pauses if end - max(start, last) >= PAUSE), None)
+def chosen(pauses: Sequence[Pause], at: float, least: float, most: float, end: float) -> Pause | None:
+    """The part of a pause in which to end a chunk that begins at `at` s, no later than at `end` s.
+
+    Of the pauses that leave `least` to `most` s the longest; else the next one. Where that leaves LONGER times as much,
+    the longest of those that leave half of `least`, or of short ones.
+    """
+    def leaving(first: float, last: float, size: float = PAUSE) -> list[Pause]:
+        parts = ((max(start, at + first), min(stop, at + last, end)) for start, stop in pauses)
+        return [(start, stop) for start, stop in parts if stop - start >= size]
+
+    longest = functools.partial(max, key=lambda pause: min(pause[1] - pause[0], LONG))
+    for choice, found in ((longest, leaving(least, most)), (min, leaving(most, LONGER * most)),
+                          (longest, leaving(least / 2, least)), (longest, leaving(least / 2, LONGER * most, SHORT_PAUSE)),
+                          (min, leaving(most, math.inf))):
+        if found:
+            return choice(found)
+    return None
 
 
 def quietest(samples: np.ndarray, first: int, last: int, size: int) -> int:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs
+from whisper_lab.export import graphs, outliers
 
 FLOAT = ir.DataType.FLOAT
 
@@ -91,9 +91,14 @@ def one_head(config, part: str, factor: float) -> np.ndarray:
 
 def clipped(model: ir.Model, facts) -> None:
     """The largest activations before the second feed-forward matrix of a late layer are cut to a quarter."""
-    layer = facts.config.encoder_layers - 1
-    after(model, f"encoder.layers.{layer}.activation_fn/Gelu", "Clip", np.float32(-1e4),
-          np.float32(facts.largest / 4))
+    after(model, largest_activations(model, facts.config), "Clip", np.float32(-1e4), np.float32(facts.largest / 4))
+
+
+def largest_activations(model: ir.Model, config) -> str:
+    """The node that makes them: the optimized pair may make outlier channels apart from the others."""
+    path = f"encoder.layers.{config.encoder_layers - 1}"
+    nodes, loud = {node.name for node in model.graph}, f"{outliers.apart(f'{path}.fc1')}/Gelu"
+    return loud if loud in nodes else f"{path}.activation_fn/Gelu"
 
 
 def wrong_head(part: str, kind: str) -> Callable:
@@ -292,7 +297,7 @@ def largest_value(pair: dict[str, Path], config, features: np.ndarray) -> float:
     from whisper_lab.export.pair import session
 
     model = graphs.load(pair["encoder"])
-    wanted = value(model, f"encoder.layers.{config.encoder_layers - 1}.activation_fn/Gelu")
+    wanted = value(model, largest_activations(model, config))
     model.graph.outputs.append(wanted)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"

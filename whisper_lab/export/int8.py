@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from whisper_lab import console
 from whisper_lab.export import graphs
 from whisper_lab.export.fp16 import to_half
 
@@ -52,7 +53,8 @@ def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Mode
     graphs.rewrite(model, path)
     layers = sum(node.op_type in ("MatMulInteger", "MatMulNBits") and node.inputs[1].is_initializer()
                  for node in model.graph) - len(embedding)
-    rest = (("the embedding (int8, shared)", embedding), (f"{len(convolutions)} convolutions (int8)", convolutions),
+    rest = (("the embedding (int8, shared)", embedding),
+            (f"{console.count(len(convolutions), 'convolution')} (int8)", convolutions),
             ("positions (fp16)", positions))
     return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])
 

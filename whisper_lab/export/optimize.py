@@ -1,9 +1,11 @@
 """--optimize: a second int8 pair with onnxruntime's own fused operators. Faster, but a graph to run, not to study.
 
 Each self-attention becomes one MultiHeadAttention node (com.microsoft), which never writes the scores of all heads
-against all positions to memory; the cross-attention reads caches of a quarter of the size (int8_cache.py). The float32
-graphs are changed so, and then quantized: the encoder as the plain pair's is, the decoder in blocks (blocks.py). The
-caches say of themselves what they are, so one runtime runs both pairs.
+against all positions to memory; the cross-attention reads caches of a quarter of the size (int8_cache.py); outlier
+channels are made apart from the others, so that nothing has to copy these (outliers.make_apart); the second convolution
+becomes products in 8 bits (convolution.py). The float32 graphs are changed so, and then quantized: the encoder as the
+plain pair's is, the decoder in blocks (blocks.py). The caches say of themselves what they are, so one runtime runs both
+pairs.
 
 What that does to a token, after a short window, a whole one and of several recordings: benchmarks/time_spent.py.
 """
@@ -14,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from whisper_lab.export import blocks, graphs, int8, int8_cache, torch_export
+from whisper_lab.export import blocks, convolution, graphs, int8, int8_cache, outliers, torch_export
 from whisper_lab.export.blocks import CONTRIB
 
 FLOAT = ir.DataType.FLOAT
@@ -28,6 +30,8 @@ def write_fused(source: Path, target: Path, config, recipe: dict) -> tuple[Path,
     with torch_export.quiet():
         count = fuse_attention(model, config)
         if is_encoder(model):
+            outliers.make_apart(model)
+            convolution.as_products(model)
             int8_cache.write(model, config, recipe["reduce_range"])
         else:
             int8_cache.read(model, config)

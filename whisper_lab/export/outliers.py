@@ -207,6 +207,37 @@ def _compute_beside(model: ir.Model, node: ir.Node, outliers: Outliers) -> None:
     _add(model, node, beside, path)
 
 
+def make_apart(model: ir.Model) -> None:
+    """Where Split follows a linear layer and its Gelu, make its parts by a layer each: Split copies all channels of all
+    positions. For a graph to run; in one to study the parts are easier to see."""
+    for node in [node for node in model.graph if node.op_type == "Split" and node.name.endswith("/outliers/Split")]:
+        if (front := _linear_before(node.inputs[0])) is not None:
+            _make_apart(model, node, front)
+
+
+def _make_apart(model: ir.Model, split: ir.Node, front: ir.Node) -> None:
+    x, (quiet, loud), add = split.inputs[0], split.outputs, front.outputs[0].uses()[0].node
+    weight, bias, path = front.inputs[1], add.inputs[1], apart(front.name.rpartition("/")[0])
+    count, columns = int(loud.shape[-1]), int(weight.shape[1])
+    first, last = np.arange(columns - count), np.arange(columns - count, columns)
+    made = front.inputs[0]
+    for op, kind, old in (("MatMul", "weight", weight), ("Add", "bias", bias)):
+        part = graphs.constant(model, f"{path}.{kind}", old.const_value.numpy().take(last, axis=-1))
+        made = graphs.insert(model, split, op, [made, part], f"{path}/{op}", dtype=FLOAT)
+        take(old, first, axis=len(old.shape) - 1)
+    made = graphs.insert(model, split, "Gelu", [made], f"{path}/Gelu", dtype=FLOAT)
+    made.shape = loud.shape
+    ir.convenience.replace_all_uses_with([quiet, loud], [x, made])
+    for value in (front.outputs[0], add.outputs[0], x):
+        value.shape = quiet.shape
+    model.graph.remove(split, safe=True)
+
+
+def apart(layer: str) -> str:
+    """What a layer's share of the outlier channels is called: encoder.layers.3.fc1 -> encoder.layers.3.fc1.loud"""
+    return f"{layer}.loud"
+
+
 def loud_last(channels: list[int], count: int) -> np.ndarray:
     """The order of `count` channels, int [count]: all others, then these."""
     return np.array([*(channel for channel in range(count) if channel not in set(channels)), *channels])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from whisper_lab.export import blocks, graphs, naming, outliers
+from whisper_lab.export import blocks, convolution, graphs, naming, outliers
 from whisper_lab.export.gates import Gate, below
 
 # Bytes of the matrices against float32; int4 has its embedding in 8 bits. The rest of a file (fixed_bytes; names and
@@ -66,8 +66,22 @@ def _in_order(model: ir.Model, right: dict[str, np.ndarray]) -> dict[str, np.nda
     running = {node.name for node in model.graph}
     biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in split.items()
               if outliers.gather_of(layer) not in running}
-    return {name: right[name][outliers.loud_last(channels, len(right[name]))]
-            for name, channels in biases.items() if name in right}
+    ordered = {name: (right[name][outliers.loud_last(channels, len(right[name]))], len(channels))
+               for name, channels in biases.items() if name in right}
+    found, apart = {}, made_apart(model)
+    for name, (bias, count) in ordered.items():
+        layer = name.removesuffix(".bias")
+        loud = {f"{outliers.apart(layer)}.bias": bias[-count:]} if layer in apart else {}
+        found |= {name: bias[:-count] if loud else bias, **loud}
+    return found
+
+
+def made_apart(model: ir.Model) -> list[str]:
+    """The layers whose outlier channels are made by a product of their own: outliers.make_apart."""
+    split = json.loads(model.metadata_props.get("recipe", "{}")).get("outliers", {})
+    nodes = {node.name for node in model.graph}
+    fronts = [outliers.in_front(layer) for layer in split]
+    return [front for front in fronts if f"{outliers.apart(front)}/Gelu" in nodes]
 
 
 def _scaled(right: np.ndarray, test: np.ndarray | None) -> bool:
@@ -126,7 +140,8 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
     """One LayerNormalization and one Gelu where the architecture has one: nothing taken apart, nothing lost."""
     types = graphs.node_types(model)
     if part == "encoder":
-        norms, gelus = 2 * config.encoder_layers + 1, config.encoder_layers + 2  # two convolutions
+        # two convolutions; the optimized pair makes outlier channels apart
+        norms, gelus = 2 * config.encoder_layers + 1, config.encoder_layers + 2 + len(made_apart(model))
     else:
         norms, gelus = 3 * config.decoder_layers + 1, config.decoder_layers
     checks = [_equal("LayerNormalization nodes", part, types["LayerNormalization"], norms)]
@@ -136,11 +151,12 @@ def _counts(model: ir.Model, part: str, config) -> list[Gate]:
 
 
 def _fused(model: ir.Model, part: str, config) -> list[Gate]:
-    """In the optimized pair no self-attention is left in pieces; the cross-attention is, over int8 caches."""
+    """In the optimized pair no self-attention is left in pieces; the cross-attention is, over int8 caches; and of the
+    convolutions the first."""
     types = graphs.node_types(model)
     expected = (config.encoder_layers, 0) if part == "encoder" else (config.decoder_layers, config.decoder_layers)
     return [_equal("fused attentions, and Softmax left", part, (types["MultiHeadAttention"], types["Softmax"]),
-                   expected)]
+                   expected), _equal("convolutions left", part, types["Conv"], int(part == "encoder"))]
 
 
 def _tied(model: ir.Model, part: str, config) -> list[Gate]:
@@ -178,8 +194,9 @@ def _linear_layers(model: ir.Model, part: str, precision: str, config, excluded:
     """Each linear layer computes in the type that the precision promises; `blocks`: the optimized decoder's."""
     expected, floats = linear_layers(part, config), [node.name for node in graphs.weight_matmuls(model)]
     if precision in QUANTIZED:
+        more = len(made_apart(model)) + len(convolution.PRODUCTS) * (part == "encoder" and int8_caches)
         return [_equal("float MatMul on a weight", part, len(floats), excluded),
-                *_quantized(model, part, precision, expected - excluded,
+                *_quantized(model, part, precision, expected + more - excluded,
                             config.decoder_layers if int8_caches else 0)]
     checks = [_equal("MatMul on a weight", part, len(floats), expected)]
     if precision == "fp16":
