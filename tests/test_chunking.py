@@ -57,9 +57,12 @@ def test_cuts_fall_into_pauses_and_leave_chunks_of_the_length_that_is_asked_for(
     ([(2.0, 10.5), (13.0, 13.4)], 10.25),  # only the part of a pause that is near
     ([(11.0, 12.0), (13.0, 18.0)], 11.5),  # beyond a second no pause is better than another: the first of them
     ([(11.0, 11.2), (17.0, 17.4), (21.0, 22.0)], 17.2),  # none there that is long enough: the next one behind
+    ([(7.0, 7.6), (11.0, 11.25), (25.0, 26.0)], 7.3),  # that one is far: one before
+    ([(4.0, 4.6), (11.0, 11.25), (25.0, 26.0)], 11.12),  # or a short one
+    ([(11.0, 11.1), (25.0, 26.0)], 25.5),
 ])
 def test_which_pause_is_cut_in(pauses, at):
-    cut = chunking.cuts(np.zeros(27 * RATE, np.float32), RATE, 10, 16, lambda samples: pauses)[0]
+    cut = chunking.cuts(np.zeros(60 * RATE, np.float32), RATE, 10, 16, lambda samples: pauses)[0]
     assert cut / RATE == pytest.approx(at, abs=0.03)
 
 
@@ -73,6 +76,11 @@ def test_a_cut_is_where_a_pause_is_quietest():
 @pytest.mark.parametrize("pauses", [[], [(13.0, 13.1)], [(89.9, 90.0)]])
 def test_without_a_pause_there_is_no_cut(pauses):
     assert chunking.cuts(np.zeros(90 * RATE, np.float32), RATE, 10, 16, lambda samples: pauses) == []
+
+
+def test_a_recording_that_ends_soon_is_not_cut_for_it():
+    """The rest would be heard by itself, with silence behind it."""
+    assert chunking.cuts(np.zeros(17 * RATE, np.float32), RATE, 10, 16, lambda samples: [(15.0, 15.5)]) == []
 
 
 @pytest.mark.parametrize(("seconds", "most", "hears_short", "expected"), [

@@ -249,18 +249,25 @@ def test_both_int8_pairs_keep_them_and_say_so(tiny, planted, written):
     assert "outliers" not in plain
 
 
-def test_made_apart_outliers_are_the_same_numbers(tiny, planted, written, sounds):
-    """The optimized pair makes them by a layer of their own: no bit changes, and the gate knows both biases."""
-    name = tiny.checkpoint.name
-    paths = [written / names.graph_file(name, "encoder", "int8", optimized) for optimized in (False, True)]
-    assert [graphs.node_types(graphs.load(path))["Split"] for path in paths] == [1, 0]
-    np.testing.assert_allclose(*(hidden(path, sounds[0]) for path in paths), atol=1e-5)
+def test_made_apart_outliers_are_the_same_numbers(tiny, planted, sounds, tmp_path):
+    path, _ = prepare(tiny, planted, tmp_path / "prepared")
+    model = graphs.load(path)
+    outliers.make_apart(model)
+    graphs.save(model, tmp_path / "apart.onnx")
+    paths = [path, tmp_path / "apart.onnx"]
+    assert [graphs.node_types(graphs.load(each))["Split"] for each in paths] == [1, 0]
+    np.testing.assert_allclose(*(hidden(each, sounds[0]) for each in paths), atol=1e-5)
+
+
+def test_of_outliers_that_are_made_apart_the_gate_knows_both_biases(tiny, planted, written):
+    path = written / names.graph_file(tiny.checkpoint.name, "encoder", "int8", optimized=True)
+    assert graphs.node_types(graphs.load(path))["Split"] == 0
     right, front = structure.vectors(graphs.load(planted)), f"{LAYER[:-1]}1.bias"
-    assert structure.kept(paths[1], "encoder", right)[0].passed
+    assert structure.kept(path, "encoder", right)[0].passed
     for place in (0, CHANNEL):  # of a quiet channel and of a loud one
         wrong = right[front].copy()
         wrong[place] += 1
-        assert not structure.kept(paths[1], "encoder", right | {front: wrong})[0].passed
+        assert not structure.kept(path, "encoder", right | {front: wrong})[0].passed
 
 
 def test_int4_gives_8_bits_to_what_is_added_to_the_rest(tiny, written):

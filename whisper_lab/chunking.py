@@ -3,7 +3,8 @@
 A decoder that writes a token of four windows at once takes less than twice as long as for one, but in a recording each
 window begins where the one before it ended. So the recording is cut into chunks, and each goes on by itself. A cut
 through a word would cost that word, and one between two words of a phrase may cost both: of the pauses that leave a
-chunk of the length that is asked for the longest is taken, and where there is none the next one behind them.
+chunk of the length that is asked for the longest is taken, and where there is none the next one behind them, unless it
+is far: what is longer than a window is cut at the window's end, wherever that is.
 
 An encoder that hears short windows takes less time for two halves of a window than for the whole (its attention grows
 with the square of the length), so its chunks are as long as half a window: `lengths`.
@@ -12,6 +13,7 @@ Pauses are found by the level. Silero's detector, asked about each that is cut i
 took time.
 """
 
+import bisect
 import functools
 import itertools
 import math
@@ -26,7 +28,7 @@ SHORTEST = 3.0  # windows, where it hears nothing but whole ones: the last of a 
 NEAR = 6.0  # s on both sides of the even place, in that case: someone who reads aloud pauses every three to five
 PAUSE = 0.3  # s; between phrases. Shorter ones are found within words
 SHORT_PAUSE = 0.2  # s; better than the end of a window, which is anywhere
-LONGER = 1.5  # times as long as the longest chunk: one that is longer still takes more than two
+FAR = 1.5  # times the longest chunk
 LONG = 1.0  # s; of pauses that last longer none is better than another
 Pause = tuple[float, float]  # s, its start and its end
 
@@ -55,7 +57,10 @@ def cuts(samples: np.ndarray, rate: int, least: float, most: float,
         return []
     found, at, total = [], 0.0, len(samples) / rate
     heard = (pauses or by_level)(samples)
-    while total - at > most and (pause := chosen(heard, at, least, most, total - least / 2)):
+    while total - at > most:
+        heard = heard[bisect.bisect(heard, at, key=lambda pause: pause[1]):]
+        if (pause := chosen(heard, at, least, most, total - least / 2)) is None:
+            break
         start, end = (round(moment * rate) for moment in pause)
         found.append(quietest(samples, start, end, round(PAUSE * rate)))
         at = found[-1] / rate
@@ -65,17 +70,18 @@ def cuts(samples: np.ndarray, rate: int, least: float, most: float,
 def chosen(pauses: Sequence[Pause], at: float, least: float, most: float, end: float) -> Pause | None:
     """The part of a pause in which to end a chunk that begins at `at` s, no later than at `end` s.
 
-    Of the pauses that leave `least` to `most` s the longest; else the next one. Where that leaves LONGER times as much,
-    the longest of those that leave half of `least`, or of short ones.
+    Of the pauses that leave a chunk of `least` to `most` s the longest; else the next one, unless the chunk would be
+    FAR times as long; else the longest of those that leave half of `least`; else a short one; else whichever comes.
     """
     def leaving(first: float, last: float, size: float = PAUSE) -> list[Pause]:
-        parts = ((max(start, at + first), min(stop, at + last, end)) for start, stop in pauses)
+        near = itertools.takewhile(lambda pause: pause[0] < at + last, pauses)
+        parts = ((max(start, at + first), min(stop, at + last, end)) for start, stop in near)
         return [(start, stop) for start, stop in parts if stop - start >= size]
 
-    longest = functools.partial(max, key=lambda pause: min(pause[1] - pause[0], LONG))
-    for choice, found in ((longest, leaving(least, most)), (min, leaving(most, LONGER * most)),
-                          (longest, leaving(least / 2, least)), (longest, leaving(least / 2, LONGER * most, SHORT_PAUSE)),
-                          (min, leaving(most, math.inf))):
+    longest, far = functools.partial(max, key=lambda pause: min(pause[1] - pause[0], LONG)), FAR * most
+    for choice, found in ((longest, leaving(least, most)), (min, leaving(most, far)),
+                          (longest, leaving(least / 2, least)), (longest, leaving(least / 2, far, SHORT_PAUSE)),
+                          (min, leaving(far, math.inf))):
         if found:
             return choice(found)
     return None

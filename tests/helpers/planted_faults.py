@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx_ir as ir
 
-from whisper_lab.export import graphs, outliers
+from whisper_lab.export import convolution, graphs, outliers
 
 FLOAT = ir.DataType.FLOAT
 
@@ -257,6 +257,13 @@ def of_another_layer(what: str) -> Callable:
     return plant
 
 
+def earlier_frames_not_moved(model: ir.Model, facts) -> None:
+    """The convolution that is two products takes for the frame before a pair the second of the pair."""
+    places = model.graph.initializers[f"{convolution.LAYER}.places"]
+    channels = facts.config.d_model
+    places.const_value = ir.tensor(np.array([0, 0, -channels, 0, 0, 0]), name=places.name)
+
+
 FAULTS = [
     Fault("an outlier channel clipped", "encoder", clipped),
     Fault("one head of the encoder twice as loud", "encoder", wrong_head("encoder", "self_attn")),
@@ -279,6 +286,7 @@ FAULTS = [
     Fault("a NaN in the last LayerNorm", "decoder", not_a_number),
     Fault("a cache that forgets", "decoder", forgetful),
     Fault("every recording hears the first", "decoder", first_recording),
+    Fault("the frame before a pair is its second", "encoder", earlier_frames_not_moved, optimized=True),
     Fault("scales of the keys from another layer", "decoder", of_another_layer("key_scale"), optimized=True),
     Fault("sums of the keys from another layer", "decoder", of_another_layer("key_sum"), optimized=True),
     Fault("scales of the values from another layer", "decoder", of_another_layer("value_scale"), optimized=True),
