@@ -17,7 +17,7 @@ as soon as two successive hypotheses agree on it (LocalAgreement-2: Liu et al. 2
 from whisper_lab import console, flags
 
 TICK = 0.1  # s of new sound between two looks at it
-HOP_S, PAUSE_S = 0.3, 0.6  # what --hop and --pause are when they are not given
+HOP_S, PAUSE_S = 0.2, 0.6  # what --hop and --pause are when they are not given
 BREATH = 0.3  # s of silence after which a hypothesis need not wait for more sound
 NONE: list = []
 

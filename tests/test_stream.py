@@ -61,9 +61,9 @@ class Runtime:
     spec = FeatureSpec(64, 400, 160, 16_000, 160_000)
 
 
-def streamed(sound: np.ndarray, cost: float = 0.05, realtime: bool = True):
+def streamed(sound: np.ndarray, cost: float = 0.05, realtime: bool = True, hop: float = 0.5):
     clock = Clock()
-    stream = script.Stream(Runtime, Recognizer(clock, cost), clock, Screen(io.StringIO()), 0.5, 0.6)
+    stream = script.Stream(Runtime, Recognizer(clock, cost), clock, Screen(io.StringIO()), hop, 0.6)
     source = sources.Played(sound, realtime, clock, threading.Event())
     script.listen(source, stream)
     return stream, source
@@ -130,6 +130,15 @@ def test_a_slow_model_gets_fewer_hypotheses_and_all_of_the_sound(monkeypatch):
     assert count[0] == count[1] and slow.log.spans == fast.log.spans
     for stream, cost in ((slow, 3.0), (fast, 0.05)):
         assert stream.log.busy_s == pytest.approx(cost * stream.recognizer.encoder_runs)  # waiting is not work
+
+
+def test_a_breath_within_an_utterance_is_no_falling_behind(monkeypatch):
+    """What is heard first after it comes two hops after what was heard last: nobody waited for the model."""
+    warnings = []
+    monkeypatch.setattr(console, "warn", warnings.append)
+    stream, _ = streamed(np.concatenate([silence(0.5), speech(1.5), silence(0.4), speech(1.5), silence(1)]), hop=0.2)
+    assert len(stream.log.spans) == 1 and stream.log.hypotheses > 10
+    assert not warnings and stream.log.skipped == 0
 
 
 def test_a_full_window_is_cut_and_the_sentence_goes_on_as_prompt():

@@ -270,11 +270,13 @@ class Log:
     spans: list[tuple[int, int]] = field(default_factory=list)  # the utterances, samples
     likely: list[float | None] = field(default_factory=list)  # mean log-probability of each line's tokens
     _goes_on: bool = False
+    _known: int = 0  # samples that had come before the last block
 
     @contextlib.contextmanager
     def work(self, block: np.ndarray | None = None) -> Iterator[None]:
         """Around what is done when a block has come; waiting for it does not count."""
         if block is not None:
+            self._known = self.count
             self.count += len(block)
             self.samples.append(block)
             if self.count > KEPT_S * SAMPLE_RATE:
@@ -285,14 +287,18 @@ class Log:
 
     @contextlib.contextmanager
     def hypothesis(self, new_from: int, end: int) -> Iterator[None]:
-        """Around one hypothesis; new_from..end: the samples of speech that it is the first to hear."""
+        """Around one hypothesis; new_from..end: the samples of speech that it is the first to hear.
+
+        What of them had come before the last block was no reason to ask: a short pause, say.
+        """
         started = self.clock.now()
         yield
         self.hypotheses += 1
         self.hypothesis_s.append(self.clock.now() - started)
-        late = max(0, int((end - new_from) / SAMPLE_RATE / self.hop_s) - 1)
+        new_s = (end - max(new_from, self._known)) / SAMPLE_RATE
+        late = max(0, int(new_s / self.hop_s) - 1)
         if late and not self.skipped:
-            console.warn(f"falling behind: {(end - new_from) / SAMPLE_RATE:.1f} s of new speech had come before the "
+            console.warn(f"falling behind: {new_s:.1f} s of new speech had come before the "
                          f"model was ready for it (it took {self.hypothesis_s[-1]:.2f} s); fewer hypotheses will be "
                          "made, and all of the sound is heard")
         self.skipped += late
