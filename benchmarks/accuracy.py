@@ -6,8 +6,9 @@
 
 Each clip is heard alone, with its language given: one pass without timestamps, greedy where the system's name says
 nothing of beams. A recording longer than the window goes through each system's own way of transcribing it, and counts
-in a pool of its own. Every difference is given with the interval of a bootstrap over the clips: on a small corpus most
-differences are chance. Writes accuracy.json, ACCURACY.md and accuracy.png.
+in a pool of its own. As there are few of them in most corpora, the short clips of each language are also heard joined,
+with pauses between them, in one more pool. Every difference is given with the interval of a bootstrap over the clips:
+on a small corpus most differences are chance. Writes accuracy.json, ACCURACY.md and accuracy.png.
 
 What a system wrote is kept in --cache, a line for each clip, as soon as it is there: with --resume an interrupted run
 goes on, and a system whose weights, code and packages have not changed is not measured again.
@@ -32,6 +33,7 @@ import accuracy_report  # noqa: E402
 import corpora  # noqa: E402
 import prepare  # noqa: E402
 import scoring  # noqa: E402
+import speech  # noqa: E402
 from prepare import Unavailable  # noqa: E402
 from run import PEERS, Peer, lab  # noqa: E402
 
@@ -40,6 +42,8 @@ from whisper_lab.console import LabError  # noqa: E402
 
 SCHEMA = "whisper-onnx-lab/accuracy/1"
 REFERENCE = "this lab fp32"  # what the others are compared with
+JOINED = "joined"  # the kind of a recording that was made of short clips
+WINDOWS = 2  # windows that it lasts at least
 PATIENCE = 600  # s for a clip, and PATIENCE_PER_S for each second of it; after that a peer hangs
 PATIENCE_PER_S = 20
 SHARED = ("this lab fp32", "this lab fp16", "this lab int8", "this lab int8 optimized", "this lab int4",
@@ -105,21 +109,40 @@ def languages(folder: Path) -> set[str]:
 
 
 def prepare_sounds(clips: list[corpora.Clip], folder: Path) -> list[Sound]:
-    """The clips as WAV, short ones first. Longer than the checkpoint's window: long."""
+    """The clips as WAV, short ones first, joined ones last. Longer than the checkpoint's window: long."""
     from whisper_lab.features import FeatureSpec
 
     window, sounds = FeatureSpec.from_folder(folder).window_s, []
     for clip in console.progress(clips, description="reading", unit="clip"):
-        wav, seconds = corpora.as_wav(clip, prepare.WORK / "sounds")
-        with wav.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        long = seconds > window
-        sounds.append(Sound(clip, wav, seconds, long, f"{digest} {clip.language}{' long' if long else ''}"))
-    return sorted(sounds, key=lambda sound: sound.long)
+        sounds.append(as_sound(clip, window))
+    sounds.sort(key=lambda sound: sound.long)
+    return sounds + [as_sound(clip, window) for clip in joined(sounds, WINDOWS * window)]
+
+
+def as_sound(clip: corpora.Clip, window: float) -> Sound:
+    """A clip as WAV; window: s."""
+    wav, seconds = corpora.as_wav(clip, prepare.WORK / "sounds")
+    with wav.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    long = seconds > window
+    return Sound(clip, wav, seconds, long, f"{digest} {clip.language}{' long' if long else ''}")
+
+
+def joined(sounds: list[Sound], least: float) -> list[corpora.Clip]:
+    """For each language the short clips as one recording, where they last `least` s."""
+    found = []
+    for language in sorted({sound.clip.language for sound in sounds}):
+        parts = [sound for sound in sounds if sound.clip.language == language and not sound.long]
+        if sum(sound.seconds for sound in parts) >= least:
+            path = speech.joined([sound.wav for sound in parts], prepare.WORK / "sounds")
+            found.append(corpora.Clip(f"{JOINED} {language}", path, " ".join(sound.clip.text for sound in parts),
+                                      language, JOINED))
+    return found
 
 
 def describe(corpus: str, sounds: list[Sound], scorer: scoring.Scorer, left_out: list[str]) -> dict:
-    """What was measured on; a folder by its name alone."""
+    """What was measured on, the joined recordings left out: they are the same clips; a folder by its name alone."""
+    sounds = [sound for sound in sounds if sound.clip.kind != JOINED]
     name = corpus if not Path(corpus).exists() else Path(corpus).resolve().name
     return {"name": name, "clips": len(sounds), "long": sum(sound.long for sound in sounds),
             "seconds": round(sum(sound.seconds for sound in sounds), 1),
@@ -278,14 +301,15 @@ def groups_of(sounds: list[Sound]) -> dict[str, dict[str, list[int]]]:
     pools = {"short": short}
     if 0 < len(english) < len(short):
         pools |= {"short, English": english, "short, other languages": [i for i in short if i not in set(english)]}
-    pools["long"] = [i for i, sound in enumerate(sounds) if sound.long]
+    pools["long"] = [i for i, sound in enumerate(sounds) if sound.long and sound.clip.kind != JOINED]
+    pools[accuracy_report.JOINED] = [i for i, sound in enumerate(sounds) if sound.clip.kind == JOINED]
     groups: dict[str, list[int]] = {}
     for i in short:
         clip = sounds[i].clip
         for kind, value in (("language", clip.language), ("kind", clip.kind), ("folder", clip.folder)):
             if value:
                 groups.setdefault(f"{kind}: {value}", []).append(i)
-    for i in pools["long"]:
+    for i in pools["long"] + pools[accuracy_report.JOINED]:
         groups[f"long: {sounds[i].clip.id}"] = [i]
     order = sorted(groups, key=lambda name: (["language", "kind", "folder", "long"].index(name.split(":")[0]), name))
     return {"pools": {name: found for name, found in pools.items() if found},

@@ -19,12 +19,19 @@ from whisper_lab.console import count  # noqa: E402
 FEW = 200  # words; in a smaller group one error moves the rate by half a point or more
 SEVERAL = " *"  # marks such a group
 OURS = "this lab"
+JOINED = "joined"  # the pool of short clips that are heard as one recording
+RECORDINGS = ("long", JOINED)  # pools that count recordings, not clips
 NARROWEST = 0.5  # points to each side of zero that a panel shows at least: thousandths are nothing to look at
 
 
 def pools_of(document: dict) -> list[str]:
     """The names of the pools, from a system that was measured."""
     return next((list(system["pools"]) for system in document["systems"] if system["pools"]), [])
+
+
+def size(pool: str, one: dict) -> str:
+    """`82 clips, 1239 words`"""
+    return f"{count(one['clips'], 'recording' if pool in RECORDINGS else 'clip')}, {one['words']} words"
 
 
 def percent(rate: float | None) -> str:
@@ -56,7 +63,7 @@ def verdict(system: dict, systems: list[dict], reference: str | None) -> str | N
     others = next(other for other in systems if other["name"] == reference)["pools"]
     parts = [f"{pool} {percent(one['wer'])} % against {percent(others[pool]['wer'])}, difference "
              f"{interval(one['difference'])}: {judgement(one['difference'])}"
-             for pool, one in system["pools"].items() if pool in ("short", "long") and one["difference"]]
+             for pool, one in system["pools"].items() if pool in ("short", *RECORDINGS) and one["difference"]]
     return f"{short_name(system['name'])}: {'; '.join(parts)}"
 
 
@@ -85,7 +92,9 @@ def markdown(document: dict) -> str:
         f"languages {', '.join(corpus['languages'])}{left_out}. Each clip alone, its language given: one pass without "
         "timestamps, greedy where the name says nothing of beams. Recordings longer than the window (long) go through "
         "each system's own way of transcribing them, with its own defaults, which in faster-whisper are 5 beams; this "
-        "lab's default is beams auto, and its other rows have as many beams as they say, else one.", "",
+        "lab's default is beams auto, and its other rows have as many beams as they say, else one."
+        + (" Joined: the short clips of each language as one recording, with pauses between them: the words are those "
+           "of the short clips, and there are enough of them to compare." if JOINED in pools_of(document) else ""), "",
         f"Compared as the field does: {document['normalizer']}. The interval of a difference to "
         f"{document['reference']} holds {100 * bootstrap['level']:.0f} % of {bootstrap['draws']} draws of the clips, "
         f"both systems on the same draw (long recordings in stretches of {bootstrap['stretch_words']} words). "
@@ -110,7 +119,7 @@ def pool_tables(document: dict) -> list[str]:
     lines = []
     for pool in pools_of(document):
         one = next(system["pools"][pool] for system in document["systems"] if system["pools"])
-        lines += [f"## {pool[0].upper()}{pool[1:]}: {count(one['clips'], 'clip')}, {one['words']} words", "",
+        lines += [f"## {pool[0].upper()}{pool[1:]}: {size(pool, one)}", "",
                   "| | WER % | difference, points | substituted | inserted | deleted | loops | real-time factor | "
                   "processor s per s | threads |", "|---|---|---|---|---|---|---|---|---|---|"]
         lines += [pool_row(system, pool) for system in document["systems"]]
@@ -183,8 +192,8 @@ def table(document: dict) -> str:
         lines.append(f"| {system['name']} | {' | '.join(cells)} |")
     corpus = document["corpus"]
     sizes = next(system["pools"] for system in document["systems"] if system["pools"])
-    counted = "; ".join(f"{pool}: {count(sizes[pool]['clips'], 'clip')}, {sizes[pool]['words']} words"
-                        for pool in pools)
+    counted = "; ".join(f"{pool}: {size(pool, sizes[pool])}" for pool in pools)
+    counted += ", the short clips of a language each" if JOINED in pools else ""
     return "\n".join([*lines, "", f"{document['model']['name']} on {corpus['seconds'] / 60:.0f} minutes of speech "
                       f"({counted}); in brackets 95 % of a bootstrap over the clips: where that holds 0, chance "
                       "explains the difference."])
@@ -233,7 +242,7 @@ def panel(axis, pool: str, systems: list[dict]) -> None:
     axis.axvline(0, color="black", linewidth=1)
     left, right = axis.get_xlim()
     axis.set_xlim(min(left, -NARROWEST), max(right, NARROWEST))
-    axis.set_title(f"{pool}\n{count(one['clips'], 'clip')}, {one['words']} words", fontsize=13)
+    axis.set_title(f"{pool}\n{size(pool, one)}", fontsize=13)
     axis.tick_params(axis="x", labelsize=12)
     axis.grid(axis="x", alpha=0.3)
     axis.set_ylim(-0.6, len(systems) - 0.4)

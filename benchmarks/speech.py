@@ -103,20 +103,21 @@ def long_recording(sounds: list[Sound], folder: Path) -> tuple[Sound, int]:
         if seconds + sound.seconds + PAUSE <= LONG[1] and seconds < LONG[0]:
             parts.append(sound)
             seconds += sound.seconds + PAUSE
-    path = folder / f"joined-{prepare.short_digest(' '.join(part.wav.name for part in parts))}.wav"
-    if not path.is_file():
-        join([part.wav for part in parts], path)
+    path = joined([part.wav for part in parts], folder)
     text = " ".join(part.clip.text for part in parts)
     clip = corpora.Clip(path.name, path, text, "en", "joined")
     return Sound(clip, *corpora.as_wav(clip, folder)), len(parts)
 
 
-def join(paths: list[Path], path: Path) -> None:
-    """One recording of several, with pauses."""
+def joined(paths: list[Path], folder: Path) -> Path:
+    """One recording of several, with pauses; made once."""
     import numpy as np
 
-    pause = np.zeros(round(PAUSE * audio.SAMPLE_RATE), np.float32)
-    audio.write_wav(path, np.concatenate([part for one in paths for part in (audio.load(one).samples, pause)]))
+    path = folder / f"joined-{prepare.short_digest(' '.join(one.name for one in paths))}.wav"
+    if not path.is_file():
+        pause = np.zeros(round(PAUSE * audio.SAMPLE_RATE), np.float32)
+        audio.write_wav(path, np.concatenate([part for one in paths for part in (audio.load(one).samples, pause)]))
+    return path
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------

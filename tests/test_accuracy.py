@@ -414,6 +414,23 @@ def test_this_lab_and_transformers_hear_the_same(nano_export, tmp_path, monkeypa
     assert abs(errors[0] - errors[1]) <= 1  # this lab cuts a long recording at pauses, transformers does not
 
 
+def test_short_clips_are_also_heard_joined_where_there_are_enough_of_a_language(nano, tmp_path, monkeypatch, scorer):
+    accuracy, corpora = module("accuracy"), module("corpora")
+    monkeypatch.setattr(module("prepare"), "WORK", tmp_path)
+    clips = corpora.read(str(ROOT / "media"))[0]
+    monkeypatch.setattr(accuracy, "WINDOWS", 1.5)
+    sounds = accuracy.prepare_sounds(clips, nano)
+    short = [sound for sound in sounds if not sound.long and sound.clip.language == "en"]
+    (joined,) = (sound for sound in sounds if sound.clip.kind == accuracy.JOINED)  # of Dutch there is too little
+    assert joined is sounds[-1] and joined.long and joined.clip.language == "en"
+    assert sum(sound.seconds for sound in short) < joined.seconds < 2 * sum(sound.seconds for sound in short)
+    assert joined.clip.text == " ".join(sound.clip.text for sound in short)
+    pools = accuracy.groups_of(sounds)["pools"]
+    assert pools["joined"] == [len(sounds) - 1] and len(sounds) - 1 not in pools.get("long", [])
+    described = accuracy.describe("media", sounds, scorer, [])
+    assert described["clips"] == len(clips) and described["words"] == sum(scorer(clip, "").words for clip in clips)
+
+
 # Preparing and reporting --------------------------------------------------------------------------------------------
 
 def test_conversions_of_other_weights_are_kept_apart(tmp_path):
