@@ -20,6 +20,9 @@ FEW = 200  # words; in a smaller group one error moves the rate by half a point 
 SEVERAL = " *"  # marks such a group
 OURS = "this lab"
 JOINED = "joined"  # the pool of short clips that are heard as one recording
+JOINED_MEANS = " Joined: the short clips of each language as one recording, with pauses between them. So there are words " \
+               "enough to compare; but from one clip to the next the speaker and the subject change, which is hard on " \
+               "systems that go on from the text before."
 RECORDINGS = ("long", JOINED)  # pools that count recordings, not clips
 NARROWEST = 0.5  # points to each side of zero that a panel shows at least: thousandths are nothing to look at
 
@@ -93,8 +96,7 @@ def markdown(document: dict) -> str:
         "timestamps, greedy where the name says nothing of beams. Recordings longer than the window (long) go through "
         "each system's own way of transcribing them, with its own defaults, which in faster-whisper are 5 beams; this "
         "lab's default is beams auto, and its other rows have as many beams as they say, else one."
-        + (" Joined: the short clips of each language as one recording, with pauses between them: the words are those "
-           "of the short clips, and there are enough of them to compare." if JOINED in pools_of(document) else ""), "",
+        + JOINED_MEANS * (JOINED in pools_of(document)), "",
         f"Compared as the field does: {document['normalizer']}. The interval of a difference to "
         f"{document['reference']} holds {100 * bootstrap['level']:.0f} % of {bootstrap['draws']} draws of the clips, "
         f"both systems on the same draw (long recordings in stretches of {bootstrap['stretch_words']} words). "
@@ -193,7 +195,7 @@ def table(document: dict) -> str:
     corpus = document["corpus"]
     sizes = next(system["pools"] for system in document["systems"] if system["pools"])
     counted = "; ".join(f"{pool}: {size(pool, sizes[pool])}" for pool in pools)
-    counted += ", the short clips of a language each" if JOINED in pools else ""
+    counted += ", each the short clips of a language, so that speaker and subject change" if JOINED in pools else ""
     return "\n".join([*lines, "", f"{document['model']['name']} on {corpus['seconds'] / 60:.0f} minutes of speech "
                       f"({counted}); in brackets 95 % of a bootstrap over the clips: where that holds 0, chance "
                       "explains the difference."])

@@ -107,6 +107,8 @@ def test_encoder_floor_counts_what_was_counted_by_hand(document):
     assert floor * 4e11 == pytest.approx(96.8e9, rel=0.01)
     assert module("report").encoder_floor(document["model"]["config"], document["limits"], "int8") \
         == pytest.approx(66e9 / 2.3e12 + 30.7e9 / 4e11, rel=0.01)
+    assert module("report").encoder_floor(document["model"]["config"], document["limits"], "int8 optimized") \
+        == pytest.approx(68.4e9 / 2.3e12 + 28.3e9 / 4e11, rel=0.01)  # with the second convolution in 8 bits
 
 
 def test_tokens_that_differ_are_counted(document):
