@@ -20,9 +20,9 @@ FEW = 200  # words; in a smaller group one error moves the rate by half a point 
 SEVERAL = " *"  # marks such a group
 OURS = "this lab"
 JOINED = "joined"  # the pool of short clips that are heard as one recording
-JOINED_MEANS = " Joined: the short clips of each language as one recording, with pauses between them. So there are words " \
-               "enough to compare; but from one clip to the next the speaker and the subject change, which is hard on " \
-               "systems that go on from the text before."
+JOINED_MEANS = " Joined: the short clips of each language as one recording, with pauses between them. So there are " \
+               "words enough to compare; but from one clip to the next the speaker and the subject change, which is " \
+               "hard on systems that go on from the text before."
 RECORDINGS = ("long", JOINED)  # pools that count recordings, not clips
 NARROWEST = 0.5  # points to each side of zero that a panel shows at least: thousandths are nothing to look at
 
