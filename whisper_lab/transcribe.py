@@ -35,7 +35,7 @@ from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
 
 SHORTEST = 0.1  # s; a rest shorter than this holds no word, and a window that is nearly all padding invites inventions
-LAST_SOUND = 1.0  # s; a rest behind the end of a segment that is shorter is this one's last sound
+LAST_SOUND = 1.0  # s; a shorter rest behind the end of a segment is its last sound
 SHORTEST_REST = 2.0  # s; behind a window's last timestamp, where speech may have gone on without being written down
 HOT = 0.5  # a result of a higher temperature may be nonsense (openai-whisper's transcribe.py)
 MARGIN = 0.5  # s; by how much the times that a model writes may be wrong
