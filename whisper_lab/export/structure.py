@@ -60,19 +60,18 @@ def kept(path: Path, part: str, right: dict[str, np.ndarray]) -> list[Gate]:
 
 
 def _in_order(model: ir.Model, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The biases whose channels the graph has in another order, the one that its recipe says: not those in front of a
-    layer whose channels are ordered while the graph runs."""
+    """The biases whose channels the graph has in another order, the one that its recipe says, or apart: not those in
+    front of a layer whose channels are ordered while the graph runs."""
     split = json.loads(model.metadata_props.get("recipe", "{}")).get("outliers", {})
-    running = {node.name for node in model.graph}
-    biases = {f"{outliers.in_front(layer)}.bias": channels for layer, channels in split.items()
-              if outliers.gather_of(layer) not in running}
-    ordered = {name: (right[name][outliers.loud_last(channels, len(right[name]))], len(channels))
-               for name, channels in biases.items() if name in right}
-    found, apart = {}, made_apart(model)
-    for name, (bias, count) in ordered.items():
-        layer = name.removesuffix(".bias")
-        loud = {f"{outliers.apart(layer)}.bias": bias[-count:]} if layer in apart else {}
-        found |= {name: bias[:-count] if loud else bias, **loud}
+    running, apart, found = {node.name for node in model.graph}, made_apart(model), {}
+    for layer, channels in split.items():
+        front = outliers.in_front(layer)
+        name = f"{front}.bias"
+        if name not in right or outliers.gather_of(layer) in running:
+            continue
+        found[name] = right[name][outliers.loud_last(channels, len(right[name]))]
+        if front in apart:
+            found[name], found[f"{outliers.apart(front)}.bias"] = np.split(found[name], [-len(channels)])
     return found
 
 
