@@ -7,7 +7,7 @@ from whisper_lab import console, decoding
 from whisper_lab.decoding import FALLBACK_TEMPERATURES, Result
 from whisper_lab.features import FeatureSpec
 from whisper_lab.stream import hypothesis
-from whisper_lab.stream.hypothesis import Recognizer
+from whisper_lab.stream.hypothesis import Recognizer, Unit
 from whisper_lab.tokens import TokenRules
 
 BEAMS = "beams"
@@ -109,6 +109,28 @@ def test_without_fallback_no_higher_temperature_is_tried(runtime, monkeypatch):
 def test_a_text_that_is_sure_is_not_searched_by_beams(runtime, monkeypatch):
     recognizer, tried, _ = listening(runtime, monkeypatch, {0.0: GOOD})
     assert heard(recognizer, final=True) == ([" w1", " w2"], False) and tried == [0.0]
+
+
+@pytest.mark.parametrize("unsure, given, final, searched", [
+    (1, 0, False, True),  # the second of four words, which the others wait for
+    (1, 2, False, False),  # it stands already
+    (2, 0, False, False),  # the last two are held back anyway
+    (1, 0, True, False),  # the last hypothesis has limits of its own
+    (None, 0, False, False)])
+def test_a_text_that_waits_for_a_word_is_searched_by_beams(runtime, monkeypatch, unsure, given, final, searched):
+    def search(runtime, cross, prompts, options, prefix, leave):
+        tokens, likely = [*prefix, *[1, 2, 3, 4][len(prefix):]], [-0.1] * 4
+        if options.beams > 1:
+            tokens[1] = 5
+        elif unsure is not None:
+            likely[unsure] = -1.0
+        return [Result(tokens, "", -0.1, 0.1, 0.0, 1.0, None, None, [], -0.1, likely, options.beams)]
+
+    monkeypatch.setattr(decoding, "_search", search)
+    recognizer, stands = Recognizer(runtime, "nl"), [Unit(f" w{i}", [i]) for i in (1, 2)][:given]
+    words = [unit.text for unit in recognizer.recognize(FEATURES, 4.0, stands, final=final).units]
+    assert words == [" w1", " w5" if searched else " w2", " w3", " w4"]
+    assert (recognizer.searched_again, recognizer.encoder_runs) == (searched, 1)
 
 
 def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, monkeypatch):

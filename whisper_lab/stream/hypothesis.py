@@ -23,10 +23,11 @@ from whisper_lab.short_windows import AUTO, heard_frames, is_unsafe, limit_of
 from whisper_lab.stream.language import SpokenLanguage
 from whisper_lab.transcribe import split
 
-HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
+HOLD_S = 0.3  # s; what the model hears this close to the end of its window may be a guess at what comes
 HOLD_UNITS = 2  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
 SURE_UNIT = 0.5  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
+BEAMS = 3  # in the search of a text that waits for such a word
 PATIENCE_S = 3.0  # s; how much more has to be heard before such a word is committed
 PATIENCE_UNITS = 8  # the same where no one knows when words were heard
 SURE = 0.5  # probability of a detected language that is worth a warning
@@ -42,6 +43,11 @@ class Unit:
     probability: float = 1.0  # of its least likely token
 
 
+def tokens_of(units: Sequence[Unit]) -> list[int]:
+    """The tokens of all units, in order."""
+    return [token for unit in units for token in unit.tokens]
+
+
 @dataclass
 class Hypothesis:
     """The text of a window, the part that was given included."""
@@ -53,8 +59,8 @@ class Hypothesis:
     text_logprob: float | None = None  # of the whole text, the part that was given included; see confidence.py
 
     @property
-    def firm(self) -> list[Unit]:
-        """The units that were heard, and heard surely, while speech goes on.
+    def heard(self) -> list[Unit]:
+        """The units that are no guess, while speech goes on.
 
         A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what no one said
         yet. Its attention gives that away: words it makes up are all found in the last moments of the window. (Papi et
@@ -62,9 +68,14 @@ class Hypothesis:
         et al. 2020).
         """
         if self.ends is None:
-            return self.sure[:max(0, len(self.units) - HOLD_UNITS)]
+            return self.units[:max(0, len(self.units) - HOLD_UNITS)]
         late = (i for i, end in enumerate(self.ends) if end > self.seconds - HOLD_S)
-        return self.sure[:next(late, len(self.units))]
+        return self.units[:next(late, len(self.units))]
+
+    @property
+    def firm(self) -> list[Unit]:
+        """The units that were heard, and heard surely, while speech goes on."""
+        return min(self.heard, self.sure, key=len)
 
     @property
     def sure(self) -> list[Unit]:
@@ -89,19 +100,30 @@ class Recognizer:
         self.runtime, self.condition, self.context = runtime, condition, context
         self.language = SpokenLanguage(runtime.rules.wanted_language(language))
         self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
-        self.encoder_runs = self.shortened = self.heard_again = 0
+        self.encoder_runs = self.shortened = self.heard_again = self.searched_again = 0
         self._warned = False
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
     def recognize(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
                final: bool = False) -> Hypothesis:
-        """The hypothesis for one window.
+        """The hypothesis for one window. Where it would have to wait for a word in doubt, beams may find a better one.
 
         features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
         of the sentence up to the window; final: there will be no later one, so the best that can be had is wanted.
         """
-        rules, prefix = self.runtime.rules, [token for unit in given for token in unit.tokens]
+        prefix = tokens_of(given)
         cross, result = self._hear(features, prefix, before, seconds, final)
+        found = self._read(cross, result, given, seconds, final)
+        if final or found.doubtful or all(unit.probability >= SURE_UNIT for unit in found.heard[len(given):]):
+            return found
+        self.searched_again += 1
+        not_kept = functools.partial(looks_wrong, options=Options())
+        result = self._search(cross, prefix, before, seconds, False, (0.0,), BEAMS, not_kept)
+        return self._read(cross, result, given, seconds, final)
+
+    def _read(self, cross, result: Result, given: Sequence[Unit], seconds: float, final: bool) -> Hypothesis:
+        """What a search has found: its words, how likely they are, and when they were heard."""
+        rules, prefix = self.runtime.rules, tokens_of(given)
         if is_silence(result, Options()):
             return Hypothesis(list(given), seconds=seconds)
         likely = np.exp(result.logprobs[len(prefix):len(result.tokens)])
@@ -125,25 +147,26 @@ class Recognizer:
               ) -> tuple[object, Result]:
         """The window's cross cache, and what was found in it: in its beginning, or in the whole where that is not safe.
 
-        A text that is not final is not heard again: it is doubtful, and the next one comes soon.
+        A text that is not final is not heard again: it is doubtful, and the next one comes soon. So nothing is kept of
+        one that goes round in a loop, and it is left where it does.
         """
         frames = heard_frames(self.runtime, seconds, self.context)
         short = frames < features.shape[1]
         unsafe = functools.partial(is_unsafe, options=Options(), limit=limit_of(self.runtime))
         cross = self._encode(features[:, :frames])
         result = self._search(cross, prefix, before, seconds, False,
-                              self.temperatures if final and not short else (0.0,), final,
-                              unsafe if final and short else None)
+                              self.temperatures if final and not short else (0.0,), decoding.AUTO if final else 1,
+                              None if final and not short else unsafe)
         self.shortened += short
         if final and short and unsafe(result):
             self.heard_again += 1
             cross = self._encode(features)
-            result = self._search(cross, prefix, before, seconds, False, self.temperatures, final)
+            result = self._search(cross, prefix, before, seconds, False, self.temperatures, decoding.AUTO)
         return cross, result
 
     def _ends(self, cross, units: list[Unit], prompt: list[int], seconds: float) -> list[float]:
         """When each unit was heard, by the decoder's cross-attention (alignment.py); s from the window's start."""
-        rules, tokens = self.runtime.rules, [token for unit in units for token in unit.tokens]
+        rules, tokens = self.runtime.rules, tokens_of(units)
         if not tokens:
             return []
         attention = self.runtime.attention(np.array([[*prompt, *tokens, rules.end]], np.int64), cross)
@@ -160,8 +183,8 @@ class Recognizer:
         """
         rules, step = self.runtime.rules, self.runtime.rules.timestamp_step
         first = min(round(voice_from_s / step), rules.max_initial_timestamp or 0)
-        prefix = [rules.timestamp_begin + first, *(token for unit in given for token in unit.tokens)]
-        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures, final=True)
+        prefix = [rules.timestamp_begin + first, *tokens_of(given)]
+        result = self._search(self._encode(features), prefix, before, seconds, True, self.temperatures, decoding.AUTO)
         pieces, end = split(result.tokens, rules)
         said = rules.text_tokens([token for piece in pieces for token in piece])
         already = len(rules.text_tokens(prefix))
@@ -193,16 +216,14 @@ class Recognizer:
         return cross
 
     def _search(self, cross, given: list[int], before: Sequence[int], seconds: float, timestamps: bool,
-                temperatures: Sequence[float], final: bool, hopeless: Callable[[Result], bool] | None = None
-                ) -> Result:
-        """The text of a window that begins with the tokens `given`; a final one that is doubtful is searched again, by
-        beams, unless it is hopeless."""
+                temperatures: Sequence[float], beams: int | str,
+                hopeless: Callable[[Result], bool] | None = None) -> Result:
+        """The text of a window that begins with the tokens `given`; beams, hopeless: as of decoding.decode_encoded."""
         rules = self.runtime.rules
         prompt = rules.prompt(self.language.code, timestamps=timestamps, previous=before)
         room = rules.max_positions - len(prompt) - len(given) - 1  # one is left for the end token
         options = Options(language=self.language.code, timestamps=timestamps, temperatures=tuple(temperatures),
-                          beams=decoding.AUTO if final else 1,
-                          max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
+                          beams=beams, max_tokens=max(0, min(room, round(TOKENS_PER_SECOND * seconds) + 1)))
         result = decode_encoded(self.runtime, cross, 1, options, None, [before], given, hopeless)[0]
         if len(temperatures) > 1 and looks_wrong(result, options):
             self._explain_doubt(cross)

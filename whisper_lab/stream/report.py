@@ -67,8 +67,9 @@ class Report:
                          "reason": commit.reason} for commit in log.commits],
             "commit_reasons": {reason: sum(commit.reason == reason for commit in log.commits)
                                for reason in ("agreement", "pause", "full window")},
-            "encoder_runs": recognizer.encoder_runs, "shortened": recognizer.shortened,
-            "heard_again": recognizer.heard_again, "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
+            **{count: getattr(recognizer, count) for count in
+               ("encoder_runs", "shortened", "heard_again", "searched_again")},
+            "hypotheses": log.hypotheses, "hypotheses_skipped": log.skipped,
             "hypothesis_median_s": rounded(np.median(log.hypothesis_s)) if log.hypothesis_s else None,
             "real_time_factor": rounded(real_time_factor(log.busy_s, duration)), "busy_s": rounded(log.busy_s),
             "largest_backlog_s": round(source.largest_backlog / SAMPLE_RATE, 3), "dropouts": source.dropouts,
@@ -214,6 +215,9 @@ def in_words(entry: dict) -> list[tuple[str, str, str]]:
     if entry["shortened"]:
         lines.insert(1, ("shorter windows", f"{entry['shortened']} of {entry['encoder_runs']} runs, "
                          f"{entry['heard_again']} heard again as a whole", "--audio-context full: always the whole"))
+    if entry["searched_again"]:
+        lines.insert(-2, ("searched again", f"{entry['searched_again']} of {entry['hypotheses']} hypotheses",
+                          "by beams: a word was in doubt"))
     if entry["batch"] is None:
         return [*lines, ("comparison", "left out", entry["reason"])]
     times = entry["latency"]
