@@ -95,7 +95,7 @@ def test_what_the_model_may_have_guessed_is_held_back():
 
 
 def test_a_word_in_doubt_waits_for_more_of_the_sentence():
-    units = [Unit(f" w{i}", [i], 0.45 if i == 2 else 0.95) for i in range(12)]
+    units = [Unit(f" w{i}", [i], 0.3 if i == 2 else 0.95) for i in range(12)]
     ends = [0.5 * (i + 1) for i in range(12)]  # the doubtful one ends at 1.5 s
     assert Hypothesis(units, ends, 6.0).firm == units[:11]  # 4.5 s ago: more would not help
     assert Hypothesis(units[:8], ends[:8], 4.0).firm == units[:2]
