@@ -133,6 +133,19 @@ def test_a_text_that_waits_for_a_word_is_searched_by_beams(runtime, monkeypatch,
     assert (recognizer.searched_again, recognizer.encoder_runs) == (searched, 1)
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_a_text_that_goes_round_while_speech_goes_on_is_not_written_to_its_end(runtime, monkeypatch, final):
+    left = []
+
+    def search(runtime, cross, prompts, options, given, leave):
+        left.append(leave)
+        return [Result([1, 2, 3, 4], "", -0.1, 0.1, 0.0, 1.0, None, None, [], -0.1, [-0.1, -1.0, -0.1, -0.1])]
+
+    monkeypatch.setattr(decoding, "_search", search)
+    Recognizer(runtime, "nl", fallback=False).recognize(FEATURES, 4.0, final=final)
+    assert left == ([True] if final else [True, True])  # greedy, where beams follow; greedy and beams
+
+
 def test_an_encoder_that_takes_short_windows_is_not_given_the_padding(runtime, monkeypatch):
     recognizer, _, _ = listening(runtime, monkeypatch, {0.0: GOOD})
     runtime.silence_s = 6.0
