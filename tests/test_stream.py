@@ -91,7 +91,7 @@ def test_text_is_committed_only_when_two_successive_hypotheses_agree():
 def test_what_the_model_may_have_guessed_is_held_back():
     units = [Unit(f" w{i}", [i]) for i in range(5)]
     assert len(Hypothesis(units, [0.5, 1.0, 1.5, 1.95, 2.0], 2.0).firm) == 3  # heard 0.4 s before the end, or earlier
-    assert Hypothesis(units, None, 2.0).firm == units[:3] and Hypothesis(units[:1], None, 2.0).firm == []
+    assert Hypothesis(units, None, 2.0).firm == units[:2] and Hypothesis(units[:1], None, 2.0).firm == []
 
 
 def test_a_word_in_doubt_waits_for_more_of_the_sentence():
@@ -99,8 +99,9 @@ def test_a_word_in_doubt_waits_for_more_of_the_sentence():
     ends = [0.5 * (i + 1) for i in range(12)]  # the doubtful one ends at 1.5 s
     assert Hypothesis(units, ends, 6.0).firm == units[:11]  # 4.5 s ago: more would not help
     assert Hypothesis(units[:8], ends[:8], 4.0).firm == units[:2]
-    assert Hypothesis(units[:8], None, 4.0).firm == units[:2]
-    assert Hypothesis(units, None, 6.0).firm == units[:10]
+    assert Hypothesis(units, None, 6.0).firm == units[:2]
+    later = units + [Unit(f" w{i}", [i], 0.95) for i in range(12, 15)]
+    assert Hypothesis(later, None, 6.0).firm == later[:12]  # 12 units later more would not help, and 3 are held back
     sure = [replace(unit, probability=0.95) for unit in units[:8]]
     assert Hypothesis(sure, ends[:8], 4.0).firm == sure[:7] and Hypothesis(sure, ends[:8], 4.0).sure == sure
 

@@ -112,14 +112,14 @@ def test_a_text_that_is_sure_is_not_searched_by_beams(runtime, monkeypatch):
 
 
 @pytest.mark.parametrize("unsure, given, final, searched", [
-    (1, 0, False, True),  # the second of four words, which the others wait for
+    (1, 0, False, True),  # the second of five words, which the others wait for
     (1, 2, False, False),  # it stands already
-    (2, 0, False, False),  # the last two are held back anyway
+    (2, 0, False, False),  # the last three are held back anyway
     (1, 0, True, False),  # the last hypothesis has limits of its own
     (None, 0, False, False)])
 def test_a_text_that_waits_for_a_word_is_searched_by_beams(runtime, monkeypatch, unsure, given, final, searched):
     def search(runtime, cross, prompts, options, prefix, leave):
-        tokens, likely = [*prefix, *[1, 2, 3, 4][len(prefix):]], [-0.1] * 4
+        tokens, likely = [*prefix, *[1, 2, 3, 4, 6][len(prefix):]], [-0.1] * 5
         if options.beams > 1:
             tokens[1] = 5
         elif unsure is not None:
@@ -129,7 +129,7 @@ def test_a_text_that_waits_for_a_word_is_searched_by_beams(runtime, monkeypatch,
     monkeypatch.setattr(decoding, "_search", search)
     recognizer, stands = Recognizer(runtime, "nl"), [Unit(f" w{i}", [i]) for i in (1, 2)][:given]
     words = [unit.text for unit in recognizer.recognize(FEATURES, 4.0, stands, final=final).units]
-    assert words == [" w1", " w5" if searched else " w2", " w3", " w4"]
+    assert words == [" w1", " w5" if searched else " w2", " w3", " w4", " w6"]
     assert (recognizer.searched_again, recognizer.encoder_runs) == (searched, 1)
 
 
@@ -139,7 +139,7 @@ def test_a_text_that_goes_round_while_speech_goes_on_is_not_written_to_its_end(r
 
     def search(runtime, cross, prompts, options, given, leave):
         left.append(leave)
-        return [Result([1, 2, 3, 4], "", -0.1, 0.1, 0.0, 1.0, None, None, [], -0.1, [-0.1, -1.0, -0.1, -0.1])]
+        return [Result([1, 2, 3, 4, 5], "", -0.1, 0.1, 0.0, 1.0, None, None, [], -0.1, [-0.1, -1.0, -0.1, -0.1, -0.1])]
 
     monkeypatch.setattr(decoding, "_search", search)
     Recognizer(runtime, "nl", fallback=False).recognize(FEATURES, 4.0, final=final)

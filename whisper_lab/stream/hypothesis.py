@@ -24,12 +24,12 @@ from whisper_lab.stream.language import SpokenLanguage
 from whisper_lab.transcribe import split
 
 HOLD_S = 0.4  # s; what the model hears this close to the end of its window may be a guess at what comes
-HOLD_UNITS = 2  # held back where nobody knows when words were heard
+HOLD_UNITS = 3  # held back where nobody knows when words were heard
 SENTENCE_ENDS = set(".?!…。？！")
 SURE_UNIT = 0.45  # probability; of the words that a Whisper gives less, in the middle of a sentence, many are wrong
 BEAMS = 3  # in the search of a text that waits for such a word
 PATIENCE_S = 4.0  # s; how much more has to be heard before such a word is committed
-PATIENCE_UNITS = 8  # the same where no one knows when words were heard
+PATIENCE_UNITS = 12  # the same where no one knows when words were heard
 SURE = 0.5  # probability of a detected language that is worth a warning
 TOKENS_PER_SECOND = 20  # of sound; the fastest speech has half as many, a model that goes round in circles has more
 
@@ -64,7 +64,7 @@ class Hypothesis:
 
         A Whisper that hears half a sentence likes to complete it, and two hypotheses may agree on what no one said
         yet. Its attention gives that away: words it makes up are all found in the last moments of the window. (Papi et
-        al. 2023, arXiv 2305.11408, decide by this alone.) Without it the last two units are held back (hold-n in Liu
+        al. 2023, arXiv 2305.11408, decide by this alone.) Without it the last three units are held back (hold-n in Liu
         et al. 2020).
         """
         if self.ends is None:
