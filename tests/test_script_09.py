@@ -326,3 +326,13 @@ def test_where_no_sound_came_the_text_of_an_earlier_run_is_left_alone(graphs, tm
     assert b"no sound came from standard input" in done.stderr
     assert (tmp_path / "stream-whisper-nano.txt").read_text() == "what was said\n"
     assert [path.name for path in tmp_path.glob("*.txt")] == ["stream-whisper-nano.txt"]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_graphs_that_cannot_time_words_say_what_that_costs_and_which_can(graphs, monkeypatch, caplog, timed):
+    from whisper_lab.onnx_whisper import OnnxWhisper
+    from whisper_lab.stream import opening
+
+    monkeypatch.setattr(OnnxWhisper, "has_attention", timed)
+    opening.open_graphs("nano", str(graphs), "fp32", False, 1, "cpu", "en")
+    assert ("03 --alignment-heads" in caplog.text) != timed

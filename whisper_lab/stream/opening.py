@@ -7,6 +7,7 @@ from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers import models
 from whisper_lab.speakers.voice import SpeechDetector
+from whisper_lab.stream.hypothesis import HOLD_UNITS
 
 
 def open_graphs(model: str | None, folder: str, precision: str | None, optimized: bool, threads: int | None,
@@ -20,6 +21,9 @@ def open_graphs(model: str | None, folder: str, precision: str | None, optimized
     runtime = OnnxWhisper(folder, name, precision, threads, optimized, shared_pool=True, provider=provider, keep=True)
     console.note("graphs", f"{name} {precision}{' optimized' * optimized}",
                  f"opened in {time.perf_counter() - started:.2f} s")
+    if not runtime.has_attention:
+        console.note("word times", "not in these graphs", f"the last {HOLD_UNITS} words are held back; "
+                     "03 --alignment-heads: fewer, so that text comes sooner")
     confidence.tell_what_it_knows(name, language)
     return runtime
 
