@@ -102,6 +102,7 @@ class Recognizer:
         self.temperatures = FALLBACK_TEMPERATURES if fallback else (0.0,)
         self.encoder_runs = self.shortened = self.heard_again = self.searched_again = 0
         self._warned = False
+        self._unsafe = functools.partial(is_unsafe, options=Options(), limit=limit_of(runtime))
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
     def recognize(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
@@ -117,8 +118,7 @@ class Recognizer:
         if final or found.doubtful or all(unit.probability >= SURE_UNIT for unit in found.heard[len(given):]):
             return found
         self.searched_again += 1
-        not_kept = functools.partial(looks_wrong, options=Options())
-        result = self._search(cross, prefix, before, seconds, False, (0.0,), BEAMS, not_kept)
+        result = self._search(cross, prefix, before, seconds, False, (0.0,), BEAMS, self._unsafe)
         return self._read(cross, result, given, seconds, final)
 
     def _read(self, cross, result: Result, given: Sequence[Unit], seconds: float, final: bool) -> Hypothesis:
@@ -152,13 +152,12 @@ class Recognizer:
         """
         frames = heard_frames(self.runtime, seconds, self.context)
         short = frames < features.shape[1]
-        unsafe = functools.partial(is_unsafe, options=Options(), limit=limit_of(self.runtime))
         cross = self._encode(features[:, :frames])
         result = self._search(cross, prefix, before, seconds, False,
                               self.temperatures if final and not short else (0.0,), decoding.AUTO if final else 1,
-                              None if final and not short else unsafe)
+                              None if final and not short else self._unsafe)
         self.shortened += short
-        if final and short and unsafe(result):
+        if final and short and self._unsafe(result):
             self.heard_again += 1
             cross = self._encode(features)
             result = self._search(cross, prefix, before, seconds, False, self.temperatures, decoding.AUTO)
