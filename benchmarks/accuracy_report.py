@@ -192,13 +192,37 @@ def table(document: dict) -> str:
             cells = [f"{percent(one['wer'])} {interval(one['difference'])}".strip()
                      for one in (system["pools"][pool] for pool in pools)]
         lines.append(f"| {system['name']} | {' | '.join(cells)} |")
-    corpus = document["corpus"]
+    return "\n".join([*lines, "", counted(document, pools)])
+
+
+def counted(document: dict, pools: list[str]) -> str:
+    """What was said in the pools of a table, and what its brackets are."""
     sizes = next(system["pools"] for system in document["systems"] if system["pools"])
-    counted = "; ".join(f"{pool}: {size(pool, sizes[pool])}" for pool in pools)
-    counted += ", each the short clips of a language, so that speaker and subject change" if JOINED in pools else ""
-    return "\n".join([*lines, "", f"{document['model']['name']} on {corpus['seconds'] / 60:.0f} minutes of speech "
-                      f"({counted}); in brackets 95 % of a bootstrap over the clips: where that holds 0, chance "
-                      "explains the difference."])
+    listed = "; ".join(f"{pool}: {size(pool, sizes[pool])}" for pool in pools)
+    listed += ", each the short clips of a language, so that speaker and subject change" if JOINED in pools else ""
+    return (f"{document['model']['name']} on {document['corpus']['seconds'] / 60:.0f} minutes of speech ({listed}); in "
+            "brackets 95 % of a bootstrap over the clips: where that holds 0, chance explains the difference.")
+
+
+def precisions_table(document: dict, graph_bytes: dict[str, int]) -> str:
+    """For the README: what each precision of this lab weighs, how fast it is, and what its words are worth.
+
+    graph_bytes: of `encoder`, `decoder_int8_optimized` and so on, as results.json has them.
+    """
+    pools = [pool for pool in ("short", *RECORDINGS) if pool in pools_of(document)]
+    lines = [f"| | MB | times real time | {' | '.join(f'WER %, {pool}' for pool in pools)} |",
+             "|---|---|---|" + "---|" * len(pools)]
+    measured = {system["name"]: system["pools"] for system in document["systems"] if system["pools"]}
+    for precision in ("fp32", "fp16", "int8", "int8 optimized", "int4"):
+        found = measured[f"{OURS} {precision}"]
+        suffix = "" if precision == "fp32" else f"_{precision.replace(' ', '_')}"
+        weight = sum(graph_bytes[part + suffix] for part in ("encoder", "decoder")) / 1e6
+        words = [", ".join(filter(None, (percent(found[pool]["wer"]), interval(found[pool]["difference"]))))
+                 for pool in pools]
+        speed = 1 / found[pools[0]]["real_time_factor"]
+        lines.append(f"| {precision} | {weight:.0f} | {speed:.0f} | {' | '.join(words)} |")
+    return "\n".join([*lines, "", f"{counted(document, pools)} Behind each rate its difference to float32's, in points. "
+                      f"Speed: on the short clips. {machine.one_line(document['machine'])}."])
 
 
 # Picture ------------------------------------------------------------------------------------------------------------
