@@ -101,6 +101,17 @@ def test_any_length_up_to_the_window(nano, session, count):
     assert tokens.tolist() == pair_says(nano.whisper, samples).tokens
 
 
+def test_its_encoder_rounds_as_the_pairs_does(nano):
+    """To the last bit: where one session fuses nodes that the other leaves apart, int8 makes a step of the rest."""
+    keys, model = "present_key_cross_0", onnx.load(nano.path)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(keys, onnx.TensorProto.FLOAT, None))
+    whole, mel = (graph.open_graph(each, 1) for each in (model.SerializeToString(), gates.mel_alone(nano.path)))
+    for name, samples in gates.sounds(nano.whisper.spec).items():
+        feeds = gates.feeds(samples)
+        right = nano.whisper.encoder.run([keys], {"input_features": mel.run(None, feeds)[0]})[0]
+        assert np.array_equal(whole.run([keys], feeds)[0], right), name
+
+
 def test_language_task_and_length_may_be_given(nano, session, kitchen):
     for language in nano.whisper.rules.languages:
         for task in nano.whisper.rules.tasks:

@@ -152,12 +152,12 @@ def open_graph(path: str | Path | bytes, threads: int | None):
     """A session as 03's pair gets for its decoder. Raises LabError as external_data.check."""
     import onnxruntime
 
-    from whisper_lab.sessions import session_options
-
     if not isinstance(path, bytes):
         external_data.check(path)
+    # What fuses other nodes than the pair's session rounds otherwise, and int8 makes a step of that.
     return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path),
-                                        session_options("decoder", threads, False), providers=["CPUExecutionProvider"])
+                                        sessions.session_options("decoder", threads, False), providers=sessions.CPU,
+                                        disabled_optimizers=sessions.SLOWER)
 
 
 def report(row: dict, name: str, model_dir: str, threads: int | None = None, output_json: str | None = None) -> None:
