@@ -37,7 +37,7 @@ def run(command: list, folder: Path) -> None:
 
 def report_of(script: str, folder: Path, *options) -> dict:
     """Run one of the numbered scripts; its report."""
-    run([ROOT / script, *options, "--output-json", "report.json", "--quiet"], folder)
+    run([ROOT / script, *options, "--json", "report.json", "--quiet"], folder)
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
