@@ -19,9 +19,6 @@ from pathlib import Path
 
 from whisper_lab import console, flags, names
 
-EIGHT_BITS = r"(v_proj|out_proj|fc2)/|^encoder\..*fc1/"  # layers that int4 gives 8 bits
-
-
 # 1. Trace ------------------------------------------------------------------------------------------------------------
 
 def decoder_dims(layers: int) -> tuple:
@@ -123,7 +120,7 @@ def to_int4(source: Path, target: Path, recipe: dict) -> str:
     """Weights of 4 bits in blocks with a scale each; activations become 8 bits inside the MatMulNBits kernel.
 
     The values of attention, and the layers that add to what all later layers read, get 8 bits: an error there stays,
-    where one in a query or key only shifts an average. The encoder's fc1 has 8 bits because there is room for them.
+    where one in a query or key only shifts an average. So does fc1, but in the lower half of the decoder.
     """
     from whisper_lab.export import blocks, graphs, int8, torch_export
 
@@ -133,17 +130,17 @@ def to_int4(source: Path, target: Path, recipe: dict) -> str:
     return int8.shrink_rest(target, share=blocks.share_embedding)
 
 
-def recipe(precision: str, width: int, fp16_mode: str = "full", exclude: str | None = None,
+def recipe(precision: str, config, fp16_mode: str = "full", exclude: str | None = None,
            reduce_range: bool = False) -> dict:
     """How a precision is made: `convert` follows it, and the metadata has it, so that anyone can make the same bytes.
 
-    width: d_model; exclude: a regular expression, the layers that int8 leaves in float32; None: none of them.
+    config: the model's; exclude: a regular expression, the layers that int8 leaves in float32; None: none of them.
     """
     from whisper_lab.export import blocks
 
     if precision == "int4":
-        return {"block_sizes": {4: 32, 8: blocks.size(width)}, "symmetric": True, "accuracy_level": blocks.ACCURACY,
-                "eight_bits": EIGHT_BITS}
+        return {"block_sizes": {4: 32, 8: blocks.size(config.d_model)}, "symmetric": True,
+                "accuracy_level": blocks.ACCURACY, "eight_bits": blocks.eight_bits(config.decoder_layers)}
     return {"fp32": {}, "fp16": {"mode": fp16_mode},
             "int8": {"exclude": exclude, "reduce_range": reduce_range, "weights": "int8 per channel"}}[precision]
 
@@ -187,7 +184,7 @@ def export(work, args, folder: Path) -> None:
     easier, outliers = (prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads) if for_8_bits
                         else ({}, {}))
     for precision, optimized in wanted:
-        made = recipe(precision, work.model.config.d_model, args.fp16_mode, args.int8_exclude, args.reduce_range)
+        made = recipe(precision, work.model.config, args.fp16_mode, args.int8_exclude, args.reduce_range)
         sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
         made |= {"fused": "every attention", "decoder": "8 bits in blocks"} if optimized else {}
         pair = work.begin(precision, folder, optimized)

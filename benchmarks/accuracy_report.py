@@ -221,7 +221,7 @@ def precisions_table(document: dict, graph_bytes: dict[str, int]) -> str:
                  for pool in pools]
         speed = 1 / found[pools[0]]["real_time_factor"]
         lines.append(f"| {precision} | {weight:.0f} | {speed:.0f} | {' | '.join(words)} |")
-    return "\n".join([*lines, "", f"{counted(document, pools)} Behind each rate its difference to float32's, in points; "
+    return "\n".join([*lines, "", f"{counted(document, pools)} Behind a rate its difference to float32's, in points; "
                       f"speed on the short clips. {machine.one_line(document['machine'])}."])
 
 

@@ -131,7 +131,7 @@ def test_no_graph_outlives_its_conversion(tiny, here, monkeypatch, precision):
 
     monkeypatch.setattr(graphs, "load", watched)
     target = names.pair(here, "whisper-tiny-random", precision)
-    recipe = script().recipe(precision, tiny.model.config.d_model)
+    recipe = script().recipe(precision, tiny.model.config)
     gc.disable()
     try:
         script().convert(precision, tiny.pairs["fp32"], target, recipe)

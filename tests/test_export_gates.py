@@ -496,7 +496,7 @@ def fused(tiny, tmp_path_factory):
 
     pair = names.pair(tmp_path_factory.mktemp("fused"), "tiny", "int8", optimized=True)
     config = tiny.model.config
-    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8", config.d_model), config)
+    done, _ = script().convert("int8", tiny.pairs["fp32"], pair, script().recipe("int8", config), config)
     assert done["decoder"].startswith("2 attentions fused, cross caches in int8, 16 linear layers")
     assert ", 18 linear layers, 1 convolution (int8)" in done["encoder"]  # the other is two of them
     return pair

@@ -139,7 +139,7 @@ def test_layers_that_stay_in_float_do_so_in_blocks_too(exported, tmp_path):
     source = names.pair(exported, NAME, "fp32")
     target = {part: tmp_path / path.name for part, path in source.items()}
     config = SimpleNamespace(d_model=192, decoder_attention_heads=4, encoder_attention_heads=4, decoder_layers=2)
-    done, kept = script.convert("int8", source, target, script.recipe("int8", config.d_model, exclude="fc2"), config)
+    done, kept = script.convert("int8", source, target, script.recipe("int8", config, exclude="fc2"), config)
     types = graphs.node_types(graphs.load(target["decoder"]))
     assert kept["decoder"] == 2 and types["MatMulNBits"] == 2 * 7 + 1 and "in blocks of 64" in done["decoder"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.export_tiny import exported, script
 from whisper_lab import console, names
-from whisper_lab.export import calibration, graphs, metadata, outliers, structure
+from whisper_lab.export import blocks, calibration, graphs, metadata, outliers, structure
 from whisper_lab.export.calibration import Activations
 from whisper_lab.export.pair import session
 from whisper_lab.metrics import sqnr_db
@@ -280,9 +280,10 @@ def test_int4_gives_8_bits_to_what_is_added_to_the_rest(tiny, written):
         assert len(bits) == structure.linear_layers(part, config)
         fine = {layer for layer, count in bits.items() if count == 8}
         assert set(bits.values()) == {4, 8}
-        fine_ones = ("v_proj", "out_proj", "proj_out", "fc2", "fc1" if part == "encoder" else "fc2")
+        upper = "fc1" if part == "encoder" else f"decoder.layers.{config.decoder_layers - 1}.fc1"
+        fine_ones = ("v_proj", "out_proj", "proj_out", "fc2", upper)
         assert fine == {layer for layer in bits if any(what in layer for what in fine_ones)}
-        assert json.loads(metadata.read(path)["recipe"])["eight_bits"] == script().EIGHT_BITS
+        assert json.loads(metadata.read(path)["recipe"])["eight_bits"] == blocks.eight_bits(config.decoder_layers)
         assert graphs.size(path) < graphs.size(written / names.graph_file(name, part, "int8"))
 
 

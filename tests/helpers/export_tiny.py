@@ -76,7 +76,7 @@ def exported() -> SimpleNamespace:
     for precision in names.PRECISIONS[1:]:
         (folder / precision).mkdir()
         pairs[precision] = names.pair(folder / precision, checkpoint.name, precision)
-        script().convert(precision, fp32, pairs[precision], script().recipe(precision, model.config.d_model))
+        script().convert(precision, fp32, pairs[precision], script().recipe(precision, model.config))
     return SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, runtime=runtime, sounds=sounds,
                            pairs=pairs, long_run=parity.long_run(runtime, sounds))
 

@@ -34,6 +34,16 @@ def size(d_model: int) -> int:
     return found
 
 
+def eight_bits(layers: int) -> str:
+    """The linear layers to which int4 gives 8 bits, as a regular expression; layers: of the decoder.
+
+    In whisper-base most of what 4 bits cost comes from fc1 in the decoder's upper half, behind which little is left
+    that could even it out: benchmarks/likelihood.py tells how far a pair's next token is from float32's.
+    """
+    upper = "|".join(map(str, range(layers // 2, layers)))
+    return rf"(v_proj|out_proj|fc2)/|^encoder\..*fc1/|^decoder\.layers\.({upper})\.fc1/"
+
+
 def quantize(source: Path, target: Path, *rounds: tuple[int, int, list[str]]) -> None:
     """Every linear layer of a float32 graph but the logits, as MatMulNBits.
 
