@@ -106,7 +106,7 @@ class Recognizer:
         runtime.rules.prompt(language)  # says now what the checkpoint does not know
 
     def recognize(self, features: np.ndarray, seconds: float, given: Sequence[Unit] = (), before: Sequence[int] = (),
-               final: bool = False) -> Hypothesis:
+                  final: bool = False) -> Hypothesis:
         """The hypothesis for one window. Where it would have to wait for a word in doubt, beams may find a better one.
 
         features: float32 [n_mels, n_frames]; seconds: of sound in it; given: units it has to begin with; before: tokens
