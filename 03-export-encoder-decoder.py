@@ -120,7 +120,7 @@ def to_int4(source: Path, target: Path, recipe: dict) -> str:
     """Weights of 4 bits in blocks with a scale each; activations become 8 bits inside the MatMulNBits kernel.
 
     The values of attention, and the layers that add to what all later layers read, get 8 bits: an error there stays,
-    where one in a query or key only shifts an average. So does fc1, but in the lower half of the decoder.
+    where one in a query or key only shifts an average. fc1 gets 8 bits too, except in the lower half of the decoder.
     """
     from whisper_lab.export import blocks, graphs, int8, torch_export
 

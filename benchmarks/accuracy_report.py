@@ -214,7 +214,8 @@ def precisions_table(document: dict, graph_bytes: dict[str, int]) -> str:
              "|---|---|---|" + "---|" * len(pools)]
     measured = {system["name"]: system["pools"] for system in document["systems"] if system["pools"]}
     for precision in ("fp32", "fp16", "int8", "int8 optimized", "int4"):
-        found = measured[f"{OURS} {precision}"]
+        if (found := measured.get(f"{OURS} {precision}")) is None:
+            continue
         suffix = "" if precision == "fp32" else f"_{precision.replace(' ', '_')}"
         weight = sum(graph_bytes[part + suffix] for part in ("encoder", "decoder")) / 1e6
         words = [", ".join(filter(None, (percent(found[pool]["wer"]), interval(found[pool]["difference"]))))

@@ -154,7 +154,7 @@ def open_graph(path: str | Path | bytes, threads: int | None):
 
     if not isinstance(path, bytes):
         external_data.check(path)
-    # What fuses other nodes than the pair's session rounds otherwise, and int8 makes a step of that.
+    # Without the fusion that the pair's session leaves out: it rounds otherwise, and int8 makes a step of that.
     return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path),
                                         sessions.session_options("decoder", threads, False), providers=sessions.CPU,
                                         disabled_optimizers=sessions.SLOWER)
