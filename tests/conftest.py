@@ -48,6 +48,15 @@ def no_pool_for_the_whole_process(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def signals_as_before():
+    """A program that is stopped ignores what else asks it to end; the test process, and what it starts, does not."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def everything_is_said():
     """A program says how much, --quiet for one, and the process remembers it: also that of a fixture for many tests."""
     from whisper_lab.console import log

@@ -146,26 +146,57 @@ def test_progress_is_told_by_one_lane_at_a_time_and_sums_to_the_duration(listene
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals there")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_lanes_after_their_batch(number):
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_signal_ends_the_program_at_once_however_often_it_comes(number, times):
+    """Also where each lane is in a call of half a minute: nobody waits for it, and Python does not abort."""
     program = f"""
-import os, sys, threading, time
+import os, threading, time
 from whisper_lab import console, lanes
-done = []
-def work(piece):
-    time.sleep(0.2)
-    done.append(piece)
+def signals():
+    for _ in range({times}):
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(0.1)
 def main():
-    threading.Timer(0.3, os.kill, (os.getpid(), {int(number)})).start()
+    threading.Timer(0.3, signals).start()
     try:
         with lanes.Lanes(2) as both:
-            for end in [both.begin(work, piece) for piece in range(400)]:
+            for end in [both.begin(time.sleep, 30) for _ in range(400)]:
                 end()
     finally:
-        print(len(done))
+        print("tidied up")
 console.run(main)
 """
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert ended.returncode == 128 + number and int(ended.stdout) < 40 and "stopped by" in ended.stderr
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (128 + number, "tidied up\n")
+    assert ended.stderr.count("stopped by") == 1 and len(ended.stderr.splitlines()) == 2
+    assert time.monotonic() - begun < 15
+
+
+def test_lanes_that_are_to_end_leave_a_batch_between_two_steps(listener):
+    """Not only where it ends: beams at every temperature may take half a minute."""
+    slow = listener(2)
+    slow.before = lambda call: time.sleep(0.02)
+    seen = []
+
+    def work(runtime) -> None:
+        while True:
+            seen.append(runtime.spec)
+            time.sleep(0.01)
+
+    with lanes.Lanes(2) as both:
+        both.begin(work, both.watched(slow))
+        while not seen:
+            time.sleep(0.01)
+    assert not any(thread.name.startswith("lane") for thread in threading.enumerate())
+
+
+def test_an_error_is_told_though_an_earlier_batch_was_left(listener):
+    """The second batch fails while the first is at work: what is raised is the error, not that the first was left."""
+    two = listener(2)
+    two.fails_at, two.before = 2, lambda call: time.sleep(0.3 if call == 1 else 0.0)
+    with pytest.raises(LabError, match="not a number"):
+        transcribe(two, recording(), Options("en"), batch_size=2)
 
 
 # Whether there are lanes

@@ -25,10 +25,12 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
+from typing import NoReturn
 
 log = logging.getLogger("whisper_lab")
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # signals that ask a program to end; not all are everywhere
 
 # What a terminal obeys instead of showing: control characters (C0, DEL, C1), the marks that turn the direction of what
 # follows, the separators that some programs take for line ends, and half characters, which no stream can encode.
@@ -297,7 +299,7 @@ def _stoppable() -> Iterator[None]:
     midst is its own affair: an ImportError from a module in C, any other error from code that catches everything and
     goes on with the half of a module. Whatever it is, the program was asked to stop, and is stopped.
     """
-    before = {number: signal.getsignal(number) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    before = {number: signal.getsignal(number) for name in STOPPING
               if (number := getattr(signal, name, None))}
     numbers = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
     if threading.current_thread() is not threading.main_thread():
@@ -335,15 +337,27 @@ def importing(name: str) -> Iterator[None]:
         with _stoppable():
             yield
     except (KeyboardInterrupt, Stopped) as end:
-        sys.exit(_told(end))
+        _leave(end)
 
 
-def _told(end: KeyboardInterrupt | Stopped) -> int:
-    """The line of a program that is stopped, on stderr; returns its exit status."""
+def _leave(end: KeyboardInterrupt | Stopped) -> NoReturn:
+    """The end of a program that is stopped: its line on stderr, its exit status.
+
+    At once, though threads may still compute (lanes.py). Python would wait for them, and a second signal would break
+    that wait and end in an abort.
+    """
+    for name in STOPPING:
+        if (number := getattr(signal, name, None)) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_IGN)
     name, status = (end.name, end.code) if isinstance(end, Stopped) else ("Ctrl-C", 128 + signal.SIGINT)
     with contextlib.suppress(OSError):  # the terminal that was closed
         print(f"\nstopped by {name}; files are either complete or as they were before", file=sys.stderr)
-    return status
+    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -361,7 +375,7 @@ def run(main: Callable[[], int | None]) -> None:
         error(problem)
         status = 1
     except (KeyboardInterrupt, Stopped) as end:
-        status = _told(end)
+        _leave(end)
     except BrokenPipeError:
         # The reader of our output (head, less) has left: not an error. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

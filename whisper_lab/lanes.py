@@ -48,8 +48,13 @@ def wanted(args, clips: Iterable[Path]) -> int:
     return 1
 
 
+class Left(Exception):
+    """Raised in a lane that is to end; whoever ended the lanes knows why."""
+
+
 class Lanes:
-    """Threads that take one piece of work after the other; leaving the block ends them, each after its batch."""
+    """Threads that take one piece of work after the other; leaving the block ends them, each after a call of the
+    runtime that they are in (`watched`). Where a signal ends the block, it is left at once, and they end behind it."""
 
     def __init__(self, number: int):
         """number: of lanes; where it is 1 the caller's thread does the work."""
@@ -62,10 +67,15 @@ class Lanes:
     def __enter__(self) -> "Lanes":
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._stopped.set()
         if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+            asked = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+            self._pool.shutdown(wait=not asked, cancel_futures=True)
+
+    def watched(self, runtime):
+        """The same runtime, which raises Left once the lanes are to end: a batch of beams may take half a minute."""
+        return runtime if self._pool is None else _Watched(runtime, self._stopped)
 
     def in_turn(self, call: Callable | None) -> Callable | None:
         """The same call, which one lane at a time is in; None stays None."""
@@ -88,9 +98,23 @@ class Lanes:
             return
         try:
             work(piece)
+        except Left:
+            return
         except BaseException:
             self._stopped.set()
             raise
+
+
+class _Watched:
+    """Whatever is wanted of the runtime, an event is asked first."""
+
+    def __init__(self, runtime, stopped: threading.Event):
+        self._runtime, self._stopped = runtime, stopped
+
+    def __getattr__(self, name: str):
+        if self._stopped.is_set():
+            raise Left
+        return getattr(self._runtime, name)
 
 
 def _end(begun) -> None:

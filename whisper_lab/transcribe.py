@@ -342,7 +342,8 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
     """
     begun: deque[tuple[list[Recording], set[Recording], Callable]] = deque()  # batch, leaders it decides for, its end
     with Lanes(getattr(runtime, "lanes", 1)) as lanes:
-        decode = functools.partial(_decode_windows, runtime, words=words, progress=lanes.in_turn(progress))
+        decode = functools.partial(_decode_windows, lanes.watched(runtime), words=words,
+                                   progress=lanes.in_turn(progress))
         while True:
             busy = {chunk for batch, _, _ in begun for chunk in batch}
             deciding = {leader for _, leaders, _ in begun for leader in leaders}

@@ -83,4 +83,4 @@ def failure(explanation: str, rejected: list[Path]) -> LabError:
     """The error that ends an export whose gate failed."""
     look = shlex.join(["python", "05-explore-in-netron.py", "--graphs", *map(str, rejected)])
     return LabError(f"the export is not faithful: {explanation}",
-                    f"look at them: {look}; --no-verify writes them regardless")
+                    f"--no-verify writes them regardless; to look at them: {look}")
