@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -292,6 +293,24 @@ def test_finished_subtitles_are_not_made_again(script, tmp_path, monkeypatch):
     now = len(calls)
     script(*made, "--quiet", "--temperature", "0.1", "--force")
     assert len(calls) > now
+
+
+def test_what_two_runs_make_in_one_folder_is_noted_of_both(tmp_path):
+    """Each note is read, added to, written: not while another run is about to."""
+    from whisper_lab import transcripts
+    from whisper_lab.transcribe import Segment, Transcript
+
+    def made(name: str) -> transcripts.Results:
+        clips = [tmp_path / f"{name}{number}.wav" for number in range(40)]
+        for clip in clips:
+            clip.write_bytes(b"sound")
+        return transcripts.Results(clips, transcripts.Output("srt", "segment", tmp_path), {"name": "model"}, {})
+
+    found, said = [made(name) for name in "abcd"], Transcript([Segment(0, 1, "yes", [])])
+    with ThreadPoolExecutor(4) as runs:
+        assert list(runs.map(lambda run: run.run(lambda clip: said), found)) == [0] * 4
+    assert all(run.has(clip) for run in found for clip in run.paths)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".lock"]
 
 
 def test_reference_prints_word_errors(script, clip):

@@ -187,6 +187,13 @@ def test_a_dash_is_no_file(call):
     assert status == 1 and "to print it: --json /dev/stdout" in err
 
 
+@pytest.mark.parametrize("option", ["--json", "--output-dir"])
+def test_a_place_without_a_name_is_told(call, option):
+    """A shell's variable that is not set: --json "$RESULTS"."""
+    status, err = call(f"02 {CLIP} --model nano {option}=")
+    assert status == 1 and f"{option} is empty" in err and "leave the option out" in err
+
+
 def test_a_missing_clip_among_others_is_told_before_they_are_heard(call, capsys, monkeypatch):
     console.set_up_notes(20)
     audio.find([CLIP, "nowhere.wav"])

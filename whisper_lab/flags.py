@@ -368,6 +368,9 @@ def _require_places(made: argparse.ArgumentParser, args: argparse.Namespace) -> 
         place = getattr(args, name, None)
         if place is None or (name != "output" and place == made.get_default(name)):
             continue
+        if not str(place):  # such as a shell's variable that is not set
+            raise console.LabError(f"{option} is empty", f"name a {'folder' if name == 'output_dir' else 'file'} "
+                                   "behind it, or leave the option out")
         if name == "output_dir":
             files.require_folder(place)
         else:

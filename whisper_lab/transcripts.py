@@ -1,5 +1,6 @@
 """How a transcript is shown: as plain text, with times, as subtitles, or as one JSON document for several clips."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from whisper_lab import confidence, console, files
+from whisper_lab import confidence, console, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, WIDE, Options, temperatures
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
+COLDEST, HOTTEST = 0.01, 10.0  # temperatures; what is below draws the likeliest token, above it any
 LEDGER = ".transcribed.json"  # in the folder of the subtitles: what each was made of
 
 
@@ -143,7 +145,10 @@ class Results:
     def _write_subtitles(self, clip: Path, transcript: Transcript) -> None:
         """At once: what is finished stays, whatever comes later."""
         target = files.write_text(self.target(clip), SUBTITLES[self.output.format](transcript.segments))
-        files.write_json(self.ledger, self._made() | {target.name: self._recipe(clip)})
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # another user's
+                held.enter_context(locks.alone(self.ledger.with_name(f"{self.ledger.name}{locks.LOCK}")))
+            files.write_json(self.ledger, self._made() | {target.name: self._recipe(clip)})
         console.result(console.plain(target, one_line=True))
 
     def _made(self) -> dict:
@@ -263,8 +268,8 @@ def check(parser, args) -> None:
     if args.format == "text" and args.output_dir != parser.get_default("output_dir") and not getattr(
             args, "explain", False):
         console.note("--output-dir", "not used", "text is printed; srt and vtt of several clips are written there")
-    if not 0 <= args.temperature < float("inf"):
-        parser.error("--temperature is a number that starts at 0")
+    if args.temperature and not COLDEST <= args.temperature <= HOTTEST:
+        parser.error(f"--temperature is 0 or a number from {COLDEST:g} to {HOTTEST:g}")
     if args.beams not in (1, AUTO) and args.temperature > 0:
         parser.error("choose --beams (search) or --temperature (sampling), not both")
     if args.format in SUBTITLES and args.timestamps == "none":

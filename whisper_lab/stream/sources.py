@@ -152,7 +152,7 @@ def _pcm_blocks(pipe, rate: int, channels: int) -> Iterator[np.ndarray]:
         data, rest, first = data[:whole], data[whole:], False
         yield convert(np.frombuffer(data, "<i2").reshape(-1, channels))
     if rest:
-        console.warn(f"the sound ends in the middle of a sample: {len(rest)} bytes are left out")
+        console.warn(f"the sound ends in the middle of a sample: {console.count(len(rest), 'byte')} left out")
     yield convert(np.zeros((0, channels), np.int16), last=True)
 
 
