@@ -39,7 +39,7 @@ class Listener(ToneListener):
 
     def encode(self, features):
         with self.lock:
-            self.batches.append((features.shape[2], len(features)))
+            self.batches.append((max(window.shape[-1] for window in features), len(features)))
             call, self.inside = len(self.batches), self.inside + 1
             self.most = max(self.most, self.inside)
         self.before(call)
@@ -74,6 +74,25 @@ def test_lanes_hear_what_one_hears(listener, short):
         assert found.text == alone.text and max(size for _, size in two.batches) <= 3
         if short:  # windows are decoded with the same others
             assert found == alone and sorted(two.batches) == sorted(one.batches)
+
+
+def test_windows_of_different_lengths_have_the_same_neighbors_on_any_lanes(listener, monkeypatch):
+    """In int8 a window's numbers hang on them, and so may a word."""
+    monkeypatch.setattr("whisper_lab.transcribe.EACH_S", 20.0)
+    batches = []
+    for number in (1, 2, 3):
+        listening = listener(number)
+        listening.mixes_lengths = True
+        transcribe(listening, recording(), Options("en"), batch_size=4)
+        batches.append(sorted(listening.batches))
+    assert batches[0] == batches[1] == batches[2] and len({size for _, size in batches[0]}) > 1
+
+
+def test_a_few_short_windows_are_one_batch_where_there_are_no_lanes(listener):
+    one = listener(1)
+    one.mixes_lengths = True
+    transcribe_many(one, [tones((0.5, 1), duration=4) for _ in range(6)], Options("en"))
+    assert [size for _, size in one.batches] == [6]
 
 
 def test_two_lanes_are_at_work_at_once(listener):

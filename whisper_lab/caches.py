@@ -54,8 +54,7 @@ def to_float(cross: Sequence[np.ndarray]) -> list[np.ndarray]:
 def side_by_side(crosses: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Several recordings' caches as those of one batch, which have the positions of the longest.
 
-    Behind its end a shorter one has positions that get no weight: its numbers are those it has alone. crosses: of
-    `to_int8`.
+    Behind its end a shorter one has positions that get no weight: they change no number of it. crosses: of `to_int8`.
     """
     layers = len(crosses[0]) // 5
     behind = [0] * 2 * layers + [0, FAR, 0] * layers

@@ -29,7 +29,7 @@ import numpy as np
 
 from whisper_lab import chunking
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, Options, Result, is_silence, looks_wrong
-from whisper_lab.lanes import AHEAD, Lanes
+from whisper_lab.lanes import AHEAD, EACH_S, Lanes
 from whisper_lab.short_windows import Heard, hear, hears_short
 from whisper_lab.silence import is_silent
 from whisper_lab.tokens import TokenRules
@@ -257,6 +257,11 @@ class Recording:
         return self.leader.transcript.language
 
     @property
+    def seconds(self) -> float:
+        """How long it is, s; of a chunk, that chunk alone."""
+        return (len(self.windows.samples) - self.windows.first) / self.windows.rate
+
+    @property
     def before(self) -> list[int]:
         """The tokens that the current window's text goes on from."""
         return self.prompt + self.said
@@ -336,10 +341,11 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
                 progress: Callable[[float], None] | None) -> None:
     """Decode all windows of chunks that have the same options, on the runtime's lanes.
 
-    What is in a batch does not depend on which lane was faster, because int8 may round the numbers of all its windows
-    together: what came of a batch is looked at when AHEAD are begun, or when nothing else is left. So it does not
-    depend on the number of lanes either, where the encoder hears short windows and numbers do depend on neighbors.
+    What is in a batch does not depend on which lane was faster, because in int8 a window's numbers depend on its
+    neighbors: what came of a batch is looked at when AHEAD are begun, or when nothing else is left. Nor does it depend
+    on the number of lanes, where the encoder hears short windows: `_share`.
     """
+    long = sum(chunk.seconds for chunk in chunks) >= 2 * EACH_S
     begun: deque[tuple[list[Recording], set[Recording], Callable]] = deque()  # batch, leaders it decides for, its end
     with Lanes(getattr(runtime, "lanes", 1)) as lanes:
         decode = functools.partial(_decode_windows, lanes.watched(runtime), words=words,
@@ -350,7 +356,7 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
             chunks = [chunk for chunk in chunks if chunk in busy or not chunk.windows.done]
             free = [chunk for chunk in chunks if chunk not in busy and chunk.leader not in deciding]
             if free and len(begun) < AHEAD:
-                share = _share(runtime, len(free), len(chunks), lanes.number, free[0].options)
+                share = _share(runtime, len(free), len(chunks), lanes.number, long, free[0].options)
                 batch = _alike(runtime, free)[:min(share, batch_size)]
                 leaders = {chunk.leader for chunk in batch if not chunk.language}
                 begun.append((batch, leaders, lanes.begin(decode, batch)))
@@ -360,13 +366,13 @@ def _decode_all(runtime, chunks: list[Recording], batch_size: int, words: bool,
                 return
 
 
-def _share(runtime, free: int, left: int, lanes: int, options: Options) -> int:
+def _share(runtime, free: int, left: int, lanes: int, long: bool, options: Options) -> int:
     """How many of the windows that can be decoded now a batch should have at most, lest a lane be left without any.
 
-    free: those windows; left: recordings that are not at their end.
+    free: those windows; left: recordings that are not at their end; long: whether they last as long as two lanes need.
     """
     if getattr(runtime, "mixes_lengths", False):
-        return -(-free // lanes)  # its numbers do not depend on what is in a batch
+        return -(-free // 2) if long else free  # whatever lanes there are: the text is to be the same
     return free if hears_short(runtime, options) else -(-left // lanes)
 
 
