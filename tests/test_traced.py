@@ -1,7 +1,6 @@
 """The float32 graphs of an earlier run in place of tracing once more: only where the same would be traced."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -74,12 +73,11 @@ def test_any_other_is_traced(earlier, tmp_path, other):
 
 
 def test_what_is_made_of_an_earlier_pair_has_the_same_bytes(earlier, nano_export, run_script):
-    done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--alignment-heads",
+    done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "int8", "--alignment-heads",
                       "--threads", 2, "--output-dir", earlier, cwd=earlier.parent)
     assert done.returncode == 0 and "those of an earlier run" in done.stderr and "exporting" not in done.stderr, \
         done.stderr
-    assert re.findall(r"^gates (\w+): ", done.stderr, re.M) == list(names.PRECISIONS)
-    for precision in names.PRECISIONS:  # what they were made of is as it was
+    for precision in ("fp32", "int8"):  # what it was made of is as it was
         for part, path in names.pair(earlier, "whisper-nano", precision).items():
             before = names.pair(nano_export / "graphs", "whisper-nano", precision)[part]
             assert path.read_bytes() == before.read_bytes(), path.name

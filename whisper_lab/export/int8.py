@@ -9,6 +9,7 @@ Weights are signed (int8 x uint8 is what VNNI and AMX multiply fastest), symmetr
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,12 +52,19 @@ def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Mode
     embedding = share(model) if share else share_embedding(model, REDUCED if reduce_range else LEVELS)
     convolutions, positions = shrink_convolutions(model), shrink_positions(model)
     graphs.rewrite(model, path)
-    layers = sum(node.op_type in ("MatMulInteger", "MatMulNBits") and node.inputs[1].is_initializer()
-                 for node in model.graph) - len(embedding)
     rest = (("the embedding (int8, shared)", embedding),
             (f"{console.count(len(convolutions), 'convolution')} (int8)", convolutions),
             ("positions (fp16)", positions))
-    return ", ".join([f"{layers} linear layers", *(text for text, found in rest if found)])
+    return ", ".join([_layers(model, len(embedding)), *(text for text, found in rest if found)])
+
+
+def _layers(model: ir.Model, logits: int) -> str:
+    """`48 linear layers`, or `12 linear layers of 4 bits and 36 of 8`; logits: how many of these are not counted."""
+    bits = Counter(node.attributes["bits"].as_int() if node.op_type == "MatMulNBits" else 8
+                   for node in model.graph if node.op_type in ("MatMulInteger", "MatMulNBits")
+                   and node.inputs[1].is_initializer())
+    bits[8] -= logits
+    return f"{bits[4]} linear layers of 4 bits and {bits[8]} of 8" if bits[4] else f"{bits[8]} linear layers"
 
 
 def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
