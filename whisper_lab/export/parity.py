@@ -276,7 +276,7 @@ def long_run(runtime, sounds: list[Sound], seed: int = 0, judged: Arithmetic = B
     whole: list[np.ndarray] = []
     errors: dict[str, Pool] = defaultdict(Pool)
     with reference.lean_attention(runtime.model):
-        for row in console.counted(range(len(ids)), "reference: all positions", "row"):
+        for row in console.counted(range(len(ids)), "reference: texts as long as the decoder takes", "text"):
             asked = runtime.model, ids[row:row + 1], sounds[row // max(SWEEP_BEAMS)].hidden, looked_at
             with judged.right(runtime.model):
                 right = _long_answer(*asked)

@@ -212,7 +212,7 @@ def sounds(spec, rules, seed: int) -> Iterator[Sound]:
             piece = clip.samples[round(first * rate):round(last * rate)]
             noise = random.standard_normal(len(piece))
             babble = sum((np.resize(voice, len(piece)) for voice in voices), np.zeros(len(piece)))
-            what = f"{name} {len(piece) / rate:.1f} s"
+            what = f"{len(piece) / rate:.1f} s of {name}"
             language = clip.language if rules.languages else None
             yield Sound(what, piece, language)
             yield Sound(f"{what} in noise", mixed(piece, noise), language)
