@@ -14,7 +14,7 @@ from whisper_lab.console import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = "media/digits.wav"
-TWO_LINES = re.compile(r"(usage: .*\n|checkpoint: .*\n)?error: .*\n  try: .*\n")
+TWO_LINES = re.compile(r"(usage: .*\n|checkpoint: .*\n|port: .*\n)?error: .*\n  try: .*\n")
 
 
 @pytest.fixture

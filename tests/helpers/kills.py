@@ -169,8 +169,8 @@ def stop(program: Program, number: int, moment_s: float) -> bool:
         program.faults += [f"{signal.Signals(number).name} at {moment_s:.2f} s left {path}" for path in left
                            if path not in before]
         process.errors.seek(0)
-        if not process.errors.read().rstrip().splitlines()[-1].startswith("stopped by"):
-            program.faults.append(f"{signal.Signals(number).name} at {moment_s:.2f} s: no line says so")
+        if not (last := (process.errors.read().rstrip().splitlines() or [""])[-1]).startswith("stopped by"):
+            program.faults.append(f"{signal.Signals(number).name} at {moment_s:.2f} s: no line says so, but: {last}")
     look(program, process)
     return True
 
