@@ -176,6 +176,16 @@ def test_the_advice_turns_with_the_numbers(report):
     assert "512" not in report.advice(document([row("02", 20, 900 * GB, 9, 9)]))
 
 
+def test_cores_that_were_too_few_are_not_advised(report):
+    """A page lets its visitors wait in a row: processor seconds alone do not say how long."""
+    rows = [row("page", 1, GB, 3, 2.4), row("page", 20, GB, 34.7, 2.4), row("runtime", 20, 4 * GB, 20, 1.9)]
+    two = {"machine": machine.card(1) | {"memory_bytes": 8 * 2**30, "cores": 2}}
+    assert "| one page of 01 for all | 1.0 | 4 GiB | more than 2 |" in report.advice(document(rows, **two))
+    assert "| a process of the runtime each | 4.0 | 8 GiB | 2 |" in report.advice(document(rows, **two))
+    one = {"machine": two["machine"] | {"cores": 1}}  # where 2 were not tried, the formula says 2
+    assert "| one page of 01 for all | 1.0 | 4 GiB | 2 |" in report.advice(document(rows, **one))
+
+
 def test_the_table_says_what_failed_and_how_busy_it_was(report):
     rows = [row("02", 20, GB, 9, 9, started=12, failed={"killed": 2}, other_texts=1), row("page", 1, GB, 2, 1),
             row("page", 5, GB, 9, 1) | {"half_s": None, "all_s": None, "failed": {"no | text": 5}}]

@@ -58,6 +58,56 @@ def test_without_a_planted_regression_the_alarm_is_silent_and_the_claim_false(na
     assert not next(claim for claim in document["claims"] if claim["id"] == "alarm")["holds"]
 
 
+def test_the_single_graph_and_the_pair_hear_as_much(nano, monkeypatch):
+    """Else the time of the one is compared with the time of more work."""
+    from whisper_lab.short_windows import heard_frames
+    from workbook.evidence import common, single_graph
+
+    runtime, asked = common.onnx_runtime(single_graph.PRECISION), []
+    encode, made = runtime.encode, common.Evidence()
+    monkeypatch.setattr(runtime, "encode", lambda features: asked.append(features.shape[-1]) or encode(features))
+
+    class Graph:
+        def run(self, names, given):
+            return [["a text"]]
+
+    single_graph._compare(made, Graph(), True)
+    sounds = [sound for sound, _ in common.spoken(True)]
+    frames = [heard_frames(runtime, len(sound) / common.RATE) for sound in sounds]
+    assert set(asked) == set(frames) and max(frames) < runtime.spec.n_frames
+
+
+def test_the_gates_are_those_of_03(nano_export, nano, tmp_path):
+    """Its own count for the int8 pair, less what --alignment-heads adds."""
+    _, document = evidence("export_gates", tmp_path)
+    report = json.loads((nano_export / "all.json").read_text(encoding="utf-8"))
+    rows = [row for row in report["graphs"] if row["precision"] == "int8" and not row["optimized"]]
+    both = [gate for gate in rows[0]["gates"] if gate["part"] is None]
+    own = [gate for row in rows for gate in row["gates"] if gate["part"] is not None]
+    assert document["values"]["gates"] == len(both) + len(own)
+
+
+def test_outlier_channels_are_no_exception_to_what_is_said_of_int8():
+    """A layer left out is one."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    from workbook.evidence.netron_nodes import other_products
+
+    def graph(name):
+        nodes = [helper.make_node("MatMul", ["q", "k"], ["scores"], name="self_attn/MatMul"),
+                 helper.make_node("DequantizeLinear", ["small", "scale"], ["weight"], name="fc2.weight"),
+                 helper.make_node("MatMul", ["x", "weight"], ["y"], name=name)]
+        stored = [numpy_helper.from_array(np.ones((2, 2), np.int8), "small"),
+                  numpy_helper.from_array(np.float32(1), "scale")]
+        given = [helper.make_tensor_value_info(one, TensorProto.FLOAT, [2, 2]) for one in "qkx"]
+        made = [helper.make_tensor_value_info(one, TensorProto.FLOAT, [2, 2]) for one in ("scores", "y")]
+        return helper.make_model(helper.make_graph(nodes, "g", given, made, stored))
+
+    assert other_products(graph("encoder.layers.0.fc2/outliers/MatMul")) == []
+    assert other_products(graph("encoder.layers.0.fc2/MatMul")) == ["encoder.layers.0.fc2/MatMul"]
+
+
 def test_a_fault_that_is_none_is_not_caught_and_the_claim_false(nano, tmp_path, monkeypatch):
     from workbook.evidence import equality
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from workbook import generate, questions, values
 from workbook.questions import HERE, LANGUAGES, SOURCE
 from workbook.values import Results
 from workbook.view import evidence, view
+from workbook.wording import WORDS
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,61 @@ def test_a_key_that_stands_twice_is_an_error(small):
         small(text="a: [")
 
 
+def said(book, number):
+    """Everything that a question says, in both languages."""
+    return "\n".join(f"{both.nl}\n{both.en}" for both in book.questions[number].texts.values())
+
+
+def test_what_is_made_for_each_window_is_not_said_to_be_made_for_a_recording(book, monkeypatch, tmp_path):
+    """The encoder, and the keys and values behind it: a recording has many windows."""
+    from workbook import drawing
+
+    once = re.compile("per opname|hele opname|(per|whole|MB a) recording")
+    for number in book.questions:
+        texts = said(book, number)
+        if re.search(r"encoder_attn|cross-cache", texts):
+            assert not once.search(texts), f"question {number}: {once.search(texts)[0]}"
+    texts, write = [], drawing.Board.text
+    monkeypatch.setattr(drawing.Board, "text", lambda board, x, y, text, *more, **how: (
+        texts.append(text), write(board, x, y, text, *more, **how)))
+    drawing.draw("base", tmp_path / "drawn.png")
+    assert "runs once per window" in texts and not once.search("\n".join(texts))
+
+
+def test_where_the_logits_are_a_matmul_they_are_not_forgotten(book):
+    """Embedding and logits share their weight: who quantizes every MatMul has quantized the embedding too."""
+    shares = Results().document("quantization_edge")["values"]
+    left = (shares["embedding_percent_base"] + (100 - shares["embedding_percent_base"]) / 4) / 100
+    right = next(choice for choice in book.questions["3.07"].choices if choice.right)
+    assert abs(left - 2 / 3) < 0.03 and "two thirds" in right.text.en
+    assert all("logits" in book.questions["3.07"].ask[language] for language in LANGUAGES)
+
+
+def test_int4_is_said_to_have_what_its_recipe_gives_it(book, nano):
+    """Layers of 4 bits, and layers of 8."""
+    from tests.helpers.export_tiny import script
+
+    config = SimpleNamespace(**json.loads((nano / "config.json").read_text(encoding="utf-8")))
+    bits = script().recipe("int4", config)["block_sizes"]
+    why = next(choice.why for choice in book.questions["3.09"].choices if choice.text.en == "`MatMulNBits`")
+    assert all(re.search(rf"\b{number}\b", why[language]) for number in bits for language in LANGUAGES)
+
+
+def test_tokenizers_is_named_for_prompts_alone(book):
+    """That the runtime loads it for nothing else is in test_tokenizer.py."""
+    for language in LANGUAGES:
+        for sentence in re.split(r"(?<=[.:])\s", book.questions["3.32"].long[language]):
+            assert "tokenizers" not in sentence or "--prompt" in sentence
+
+
+def test_a_published_size_has_the_parameters_that_were_counted(book):
+    measured = json.loads((HERE.parent / "benchmarks" / "sizes.json").read_text(encoding="utf-8"))["rows"]
+    millions = {row["size"]: round(row["parameters"] / 1e6) for row in measured}
+    named = [(size, int(count)) for number in book.questions for size, count in
+             re.findall(r"whisper-(\S+) (?:heeft|has) (\d+) m", said(book, number))]
+    assert named and all(millions[size] == count for size, count in named)
+
+
 # The numbers ---------------------------------------------------------------------------------------------------------
 
 def test_placeholders_are_filled_and_dutch_has_its_comma(tmp_path):
@@ -179,6 +236,28 @@ def test_both_languages_use_the_same_numbers(book):
             assert taken[0] == taken[1], f"question {number}, {name}"
 
 
+def test_an_interval_that_is_said_to_hold_0_does(book):
+    """Question 3.14 draws its conclusion from every interval that it shows."""
+    shown = {(match["name"], match["key"].removeprefix("low_")) for match in values.PLACEHOLDER.finditer(
+        said(book, "3.14")) if match["key"].startswith("low_")}
+    found = Results()
+    bounds = [[found.value(name, f"{bound}_{key}", "3.14") for bound in ("low", "high")] for name, key in shown]
+    assert bounds and all(low < 0 < high for low, high in bounds)
+
+
+def test_slow_runs_alone_make_the_mean_what_it_is_said_to_be():
+    from workbook.evidence.monitoring import SLOW_TIMES
+
+    measured = Results().document("monitoring")["values"]
+    added = measured["slow_share_percent"] * SLOW_TIMES * measured["p95_ms"] / measured["mean_ms"]
+    assert measured["mean_change_percent"] == pytest.approx(added, abs=0.1)
+
+
+def test_a_simulation_is_told_with_everything_that_it_simulates(book):
+    told = {match["key"] for match in values.PLACEHOLDER.finditer(book.questions["2.02"].long.en)}
+    assert {"load_ms", "stall_ms", "stall_share_percent"} <= told
+
+
 def test_measured_answers_hold_measured_numbers(book):
     for number, question in book.questions.items():
         if question.label == "measured":
@@ -234,6 +313,14 @@ def test_answers_are_folded_away_and_every_question_stands_in_both_languages(boo
         assert text.count("<details>") == text.count("</details>") == len(book.questions)
         assert "In short" not in open_text and "**Kort.**" not in open_text
         assert not values.PLACEHOLDER.search(text)
+
+
+def test_origins_read_as_a_sentence(book, made):
+    """`Where the numbers come from: from documentation, from ...` was one too many, or two."""
+    for language, word in (("en", "from"), ("nl", "uit")):
+        lines = re.findall(rf"^\*\*{WORDS[language]['origin']}\*\*: (.*)$", made[f"{language}.md"].decode(), re.M)
+        assert len(lines) == len(book.questions)
+        assert not [line for line in lines if re.search(rf"\b{word}\b", line)]
 
 
 def test_the_dutch_pages_name_the_machine_in_dutch():

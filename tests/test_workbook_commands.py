@@ -76,6 +76,28 @@ def test_arithmetic_in_the_texts_is_what_its_command_prints(clone):
         assert all(result in printed for result in results), (number, printed)
 
 
+def test_a_shorter_window_shows_what_question_4_07_says(prepared):
+    """The same text three times and nothing heard again; the loop is in the printed command, which names the text."""
+    question = questions.load().questions["4.07"]
+    command = re.search("`(python -m whisper_lab [^`]+) --audio-context 0`", question.vary.en)
+    done = [run(command[1] + more, prepared) for more in (" --audio-context 0", "", " --audio-context full")]
+    assert len({one.stdout for one in done}) == 1 and "kitchen" in done[0].stdout
+    assert all("shorter windows: 1 of 1, 0 heard again" in one.stderr for one in done[:2])
+    assert "shorter windows" not in done[2].stderr
+    assert "without silence: " in run(question.command, prepared).stderr
+
+
+def test_the_lesson_plan_takes_as_long_as_the_lab_says():
+    """Minutes of each step in instructors.md, where a line may hold several, and in the headings of lab.md."""
+    lab = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    steps = {int(number): int(minutes) for number, minutes in re.findall(r"^## Step (\d): .*\((\d+) min", lab, re.M)}
+    plan = (HERE / "instructors.md").read_text(encoding="utf-8").split("### The lab")[1].split("###")[0]
+    lines = re.findall(r"^\| (\d+)-(\d+) \|[^|]*\| Steps? (\d)(?: and (\d))?: ", plan, re.M)
+    assert {number for line in lines for number in map(int, filter(None, line[2:]))} == set(steps)
+    for start, end, *numbers in lines:
+        assert int(end) - int(start) == sum(steps[int(number)] for number in numbers if number), numbers
+
+
 def test_every_printed_command_is_known_to_a_test(tmp_path):
     """nl.md and en.md print nothing but commands of questions, and of evidence scripts that exist."""
     book = questions.load()

@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from tests.helpers import browser, workbook_tiny
-from workbook import questions
+from workbook import questions, quiz_page
 from workbook.questions import HERE
+from workbook.values import Results
+from workbook.view import view
 
 pytestmark = pytest.mark.browser
 
@@ -75,11 +77,16 @@ def answer(page, number, right):
     page.locator("#next").wait_for(timeout=20_000)
 
 
+def said(label):
+    """The text of a choice, without its letter."""
+    return label.inner_text().strip().split(". ", 1)[1].replace(quiz_page.JOINER, "")
+
+
 def tick(page, text):
     """Choose, and see that it stays chosen: a page that still draws its question forgets or moves what was ticked."""
     for _ in range(10):
         box = next(label for label in page.locator("#options label").all()
-                   if label.inner_text().strip().split(". ", 1)[1].replace("`", "") == text).locator("input")
+                   if said(label) == text).locator("input")
         if box.is_checked():
             return
         box.click(force=True)
@@ -116,6 +123,39 @@ def test_a_phone_is_asked_an_easy_question_at_once_and_nothing_is_wider_than_it(
     phone.close()
 
 
+CUT = """([text, words]) => {  // which of the words a line end cuts, where the choice on show says this text
+  const node = document.querySelector('#options label span, #boxes label span').firstChild, before = node.data
+  node.data = text
+  const cut = words.filter((word) => {
+    const range = document.createRange(), start = text.indexOf(word)
+    range.setStart(node, start)
+    range.setEnd(node, start + word.length)
+    return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1
+  })
+  node.data = before
+  return cut
+}"""
+
+
+def test_on_a_phone_no_line_ends_within_an_option_of_a_command(chromium, address, tmp_path):
+    """Every choice that names one, in both languages, on screens of several widths, in the place of the one on show."""
+    results = Results(workbook_tiny.write(tmp_path, questions.load()))
+    phone, tried = browser.page(chromium, 390, 844), 0
+    phone.goto(address)
+    phone.locator("#options label, #boxes label").first.wait_for(timeout=60_000)
+    for width in range(390, 350, -10):
+        phone.set_viewport_size({"width": width, "height": 844})
+        for option in (option for one in questions.load().questions.values() for language in ("nl", "en")
+                       for option in view(one, language, results).options):
+            words = [word.replace("-", f"-{quiz_page.JOINER}") for code in re.findall("`([^`]+)`", option.text)
+                     for word in code.split() if word.startswith("-")]
+            if words:
+                tried += 1
+                assert phone.evaluate(CUT, [quiz_page.label(option), words]) == [], (width, option.text)
+    assert tried > 10
+    phone.close()
+
+
 def test_lines_are_not_as_wide_as_the_screen(chromium, address):
     wide = browser.page(chromium, 1600, 900)
     wide.goto(address)
@@ -141,7 +181,7 @@ def test_several_right_choices_are_boxes(page):
     page.locator("#boxes label").first.wait_for(timeout=20_000)
     assert "More than one answer is right" in page.locator("#question").inner_text()
     labels = page.locator("#boxes label").all()
-    rights = [label for label in labels if texts[label.inner_text().strip().split(". ", 1)[1]]]
+    rights = [label for label in labels if texts[said(label)]]
     rights[0].click()
     page.locator("#check").click()
     page.locator("#next").wait_for(timeout=20_000)

@@ -4,7 +4,7 @@
     python -m workbook.drawing --size large-v3 --output large-v3.png
 
 Shapes come from the published size's architecture, the spectrogram from a clip in media/. What the picture shows is
-what the two graphs of 03 compute: the keys and values of every cross-attention are made once per recording, behind the
+what the two graphs of 03 compute: the keys and values of every cross-attention are made once per window, behind the
 encoder; the decoder's loop over tokens stays outside of both.
 """
 
@@ -101,7 +101,7 @@ def encoder(board: Board, shape, x: float) -> None:
     board.arrow((x, end), (x, 64.4))
     board.box(x, 66, 30, 3.2, "LayerNorm", WHITE)
     board.text(x, 86.6, "ENCODER", 15, weight="bold")
-    board.text(x, 83.6, "runs once per recording", 10.5)
+    board.text(x, 83.6, "runs once per window", 10.5)
 
 
 def branches(board: Board, shape, x: float, target: float) -> None:

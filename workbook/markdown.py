@@ -92,12 +92,12 @@ def origin(view: View, results: Results) -> str:
     if found := claims(view, results):
         lines.append(f"**{words['holds']}**\n\n" + "\n".join(f"- {claim}" for claim in found))
     if view.evidence:
-        where = words["files"].format(files=", ".join(f"[{name}.json](results/{name}.json)" for name in view.evidence))
+        where = ", ".join(f"[{name}.json](results/{name}.json)" for name in view.evidence)
     elif question.label == "documented":
         where = words["from_documents"]
     else:
         where = words["computed"]
-    lines.append(f"**{words['origin']}**: {words['labels'][question.label]}, {where}.")
+    lines.append(f"**{words['origin']}**: {words['origins'][question.label]} ({where}).")
     if view.evidence:
         commands = "\n".join(f"python -m workbook.evidence.{name}" for name in view.evidence)
         lines.append(f"**{words['measure']}**\n\n```bash\n{commands}\n```")

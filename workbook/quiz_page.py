@@ -4,6 +4,7 @@ What a visitor has to repeat is kept in that visitor's own browser (local storag
 only the round that is going on, and forgets it after an hour.
 """
 
+import re
 import signal
 import threading
 from functools import partial
@@ -14,13 +15,16 @@ from workbook.progress import PARTLY, RIGHT, WRONG
 from workbook.questions import LANGUAGES, LEVELS, Book
 from workbook.quiz_round import Quiz, Round, explanation, model_answer, question_text, verdict
 from workbook.values import Results
-from workbook.view import View, view
+from workbook.view import Option, View, view
 from workbook.wording import WORDS
 
 KEEP_S = 3600  # how long the server remembers a round
 CSS = """#options .wrap, #boxes .wrap { flex-direction: column; align-items: stretch } #start { align-self: center }
 .gradio-container > main, .gradio-container > .main { max-width: 900px !important; margin: auto }
-#figure { max-width: 640px; margin: auto }"""  # lines that can be read; a figure that leaves the button in sight
+#figure { max-width: 640px; margin: auto }
+:not(pre) > code { display: inline-block; max-width: 100% }"""
+# Lines that can be read; a figure that leaves the button in sight; a line ends in front of `--share`, not in it.
+JOINER = "\u2060"  # no line ends here, and nothing is seen: a radio button's label cannot be set as code
 TO_QUESTION = "() => document.querySelector('#question').scrollIntoView({block: 'nearest'})"
 STORAGE = ("whisper-onnx-lab-quiz", "scores, not secrets")  # name and key of what the browser keeps
 SAY = {
@@ -45,6 +49,12 @@ def choices(book: Book, language: str) -> list[tuple[str, str]]:
 def levels(language: str) -> list[tuple[str, int]]:
     """The levels as (label, level), all of them first."""
     return [(SAY[language]["all"], 0), *((f"{n} {WORDS[language]['levels'][n]}", n) for n in LEVELS)]
+
+
+def label(option: Option) -> str:
+    """A choice as its button has it: plain text, in which no line ends behind a hyphen of its code."""
+    text = re.sub("`[^`]+`", lambda code: code[0].strip("`").replace("-", f"-{JOINER}"), option.text)
+    return f"{option.letter}. {text}"
 
 
 class Page:
@@ -136,7 +146,7 @@ class Page:
             text = SAY[one.language]["done" if one.numbers else "empty"]
             hidden = (self.options, self.boxes, self.check, self.reveal, self.thought)
             return clear | {self.question: text, **dict.fromkeys(hidden, self.hide)}
-        letters = [(f"{option.letter}. {option.text}".replace("`", ""), option.letter) for option in shown.options]
+        letters = [(label(option), option.letter) for option in shown.options]
         is_open, several = shown.question.open, shown.question.several
         return clear | {self.question: question_text(shown, one, self.game.book.topics),
                         self.check: update(visible=not is_open),

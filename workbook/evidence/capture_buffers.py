@@ -1,8 +1,9 @@
 """How large should a capture buffer be: short for latency, or long against dropouts?
 
 Measured: blocks lost when the callback works too long, for short and long blocks. Once simulated (a driver with two
-buffers, a fixed load and now and then a stall, from a seed), once with real threads: a thread that this machine's clock
-paces takes the place of the sound card, and calls the callback as PortAudio does. And how long a callback that only
+buffers, a fixed time for each write and now and then a stall, from a seed), once with real threads: a thread that this
+machine's clock paces takes the place of the sound card, and calls the callback as PortAudio does. With a queue another
+thread writes all that waits at once: a write for each block would never keep up. And how long a callback that only
 copies takes in PortAudio itself, on a virtual microphone, where ALSA is installed.
 """
 
@@ -22,7 +23,7 @@ from workbook.evidence import common
 
 BUFFERS = 2  # blocks that the driver can hold while the callback works: as in double buffering
 SMALL, LARGE = 128, 2048  # frames a block
-LOAD_MS = 12.0  # what the callback takes for each block: writing a file, say
+LOAD_MS = 12.0  # what a write takes, to a file, say, however many blocks it writes
 COPY_MS = 0.02  # what copying a block into a queue takes
 STALL_MS, STALL_SHARE = 25.0, 0.02  # garbage collection, another program: now and then
 
@@ -115,6 +116,8 @@ def measure(evidence, args) -> None:
     seconds, blocks = (0.3, 2000) if args.quick else (1.5, 20000)
     evidence.value("rate_hz", common.RATE, "Hz", stable=True)
     evidence.value("load_ms", LOAD_MS, "ms", stable=True)
+    evidence.value("stall_ms", STALL_MS, "ms", stable=True)
+    evidence.value("stall_share_percent", 100 * STALL_SHARE, "%", stable=True)
     slow = lambda block: time.sleep(LOAD_MS / 1000)  # noqa: E731
     for name, frames in (("small", SMALL), ("large", LARGE)):
         evidence.value(f"block_{name}", frames, "frames", stable=True)

@@ -22,7 +22,7 @@ def cache_mb(layers: int, heads: int, positions: int, head_dim: int, rows: int =
 
 
 def measure(evidence, args) -> None:
-    from whisper_lab.export import parity, reference, verify
+    from whisper_lab.export import graphs, parity, reference, structure, verify
     from whisper_lab.export.gates import relative_error
     from whisper_lab.export.pair import open_runtime
 
@@ -30,25 +30,26 @@ def measure(evidence, args) -> None:
     config, sounds = runtime.model.config, reference.make(runtime, args.seed)
     long_run = parity.long_run(runtime, sounds, args.seed)
     sizes = {part: path.stat().st_size for part, path in pairs["fp32"].items()}
+    vectors = {part: structure.vectors(graphs.load(path)) for part, path in pairs["fp32"].items()}
 
     def gates(pair, precision):
         return verify.run(pair, precision, runtime, sounds, long_run, fp32_bytes=sizes, threads=common.THREADS,
-                          excluded={"encoder": 0, "decoder": 0}, seed=args.seed)
+                          vectors=vectors, excluded={"encoder": 0, "decoder": 0}, seed=args.seed)
 
     passed = gates(pairs["int8"], "int8")
     evidence.value("gates", len(passed), stable=True)
     number = next(gate for gate in passed if gate.name == "numbers: encoder")
     evidence.value("limit_int8", number.limit, "dB", stable=True)
     evidence.value("value_int8", number.value, "dB")
-    graphs = {precision: open_runtime(*pairs[precision].values(), threads=common.THREADS, like=runtime)
+    opened = {precision: open_runtime(*pairs[precision].values(), threads=common.THREADS, like=runtime)
               for precision in ("fp32", "int8")}
-    for precision, pair in graphs.items():
+    for precision, pair in opened.items():
         evidence.value(f"steps_error_{precision}", max(parity.piece_errors(pair, sounds, args.seed).values()))
     for sound in sounds[:3]:  # speech, silence and noise
         evidence.value(f"{sound.name}_error_int8",
-                       relative_error(graphs["int8"].hidden_states(sound.features), sound.hidden))
+                       relative_error(opened["int8"].hidden_states(sound.features), sound.hidden))
     random = np.random.default_rng(args.seed).standard_normal(sounds[0].features.shape).astype(np.float32)
-    evidence.value("random_error_int8", relative_error(graphs["int8"].hidden_states(random),
+    evidence.value("random_error_int8", relative_error(opened["int8"].hidden_states(random),
                                                        runtime.encode(random).numpy()))
     nano = {"layers": config.decoder_layers, "heads": config.decoder_attention_heads,
             "positions": config.max_source_positions, "head_dim": config.d_model // config.decoder_attention_heads}

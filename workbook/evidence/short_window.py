@@ -42,6 +42,8 @@ def measure(evidence, args) -> None:
     worst = max(range(len(clips)), key=lambda i: len(found["0_s"][i].text))
     evidence.value("looped_said", clips[worst][1])
     evidence.value("looped_text", short(found["0_s"][worst].text) or "(nothing)")
+    common.console.note("without silence", f'"{evidence.values["looped_text"]}"',
+                        f'{common.best().name}; what was said: "{clips[worst][1]}"')
     time_encoder(evidence, common.best_runtime(), clips, common.rounds(15))
     _claims(evidence)
 

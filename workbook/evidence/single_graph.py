@@ -46,9 +46,12 @@ def measure(evidence, args) -> None:
 
 
 def _compare(evidence, session, quick: bool) -> None:
-    """Text and time of the graph and of the pair with NumPy's features and our search around it."""
+    """Text and time of the graph and of the pair with NumPy's features and our search around it.
+
+    Both hear as much of the window: the sound, the silence that the checkpoint needs, and the rest thinned.
+    """
     from whisper_lab.decoding import Options, decode
-    from whisper_lab.features import log_mel
+    from whisper_lab.single import gates
 
     runtime = common.onnx_runtime(PRECISION)
 
@@ -56,14 +59,14 @@ def _compare(evidence, session, quick: bool) -> None:
         return session.run(["text"], {"samples": sound[None]})[0][0]
 
     def paired(sound) -> str:
-        return decode(runtime, log_mel(sound, runtime.spec)[None], Options())[0].text
+        return decode(runtime, gates.heard(runtime, sound)[None], Options())[0].text
 
     sounds = [sound for sound, _ in common.spoken(quick)]
     texts = [(alone(sound).strip(), paired(sound).strip()) for sound in sounds]
     evidence.value("clips", len(texts), stable=not quick)
     evidence.value("same_text", sum(one == other for one, other in texts))
     common.share(evidence, "text", evidence.values["same_text"], len(texts))
-    single_s, pair_s = common.undisturbed_s([lambda: alone(sounds[0]), lambda: paired(sounds[0])], 9)
+    single_s, pair_s = common.undisturbed_s([lambda: alone(sounds[0]), lambda: paired(sounds[0])], 41)
     evidence.value("single_s", single_s, "s")
     evidence.value("pair_s", pair_s, "s")
 
