@@ -4,6 +4,7 @@ from pathlib import Path
 
 from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
+from whisper_lab.pictures import Picture
 from whisper_lab.report import Section, Table, html, markdown
 from whisper_lab.sweeps import analysis, figures, results
 from whisper_lab.sweeps.analysis import FACTORS
@@ -195,9 +196,9 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     return made
 
 
-def _beside(text: str, pictures: dict[str, Path]) -> str:
-    for path in pictures.values():  # the Markdown lies one folder above its pictures
-        text = text.replace(f"]({path.name})", f"](figures/{path.name})")
+def _beside(text: str, pictures: dict[str, Picture]) -> str:
+    for one in pictures.values():  # the Markdown lies one folder above its pictures
+        text = text.replace(f"]({one.path.name})", f"](figures/{one.path.name})")
     return text
 
 
