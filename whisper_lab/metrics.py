@@ -168,18 +168,24 @@ def sqnr_db(reference: np.ndarray, test: np.ndarray) -> float | None:
 #
 # interval([1.02, 0.98, 1.01])    # {"mean": 1.0033, "sd": 0.0208, "low": 0.9516, "high": 1.055, "n": 3}
 
+FEWEST_FOR_INTERVAL = 3  # values
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict:
-    """Mean, standard deviation and confidence interval of independent repeats; from one value only the mean is known.
+    """Mean, standard deviation and confidence interval of independent repeats; what is not known is None.
 
     mean -+ t(n - 1) x sd / sqrt(n), t being wider than the normal distribution's 1.96 where repeats are few (Student
-    1908). All None where there is no value at all.
+    1908). Two values have no interval: t is 12.7 there, and two times of a second that differ by a tenth would lie
+    "between 0.4 and 1.6". Of values that are all 0 or more, as times and joules are, no mean is below 0.
     """
     n = len(values)
-    if n < 2:
-        return {"mean": values[0] if n else None, "sd": None, "low": None, "high": None, "n": n}
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    mean = statistics.fmean(values) if n else None
+    deviation = statistics.stdev(values) if n > 1 else None
+    if n < FEWEST_FOR_INTERVAL:
+        return {"mean": mean, "sd": deviation, "low": None, "high": None, "n": n}
     half = t_quantile(n - 1, confidence) * deviation / math.sqrt(n)
-    return {"mean": mean, "sd": deviation, "low": mean - half, "high": mean + half, "n": n}
+    low = mean - half if min(values) < 0 else max(0.0, mean - half)
+    return {"mean": mean, "sd": deviation, "low": low, "high": mean + half, "n": n}
 
 
 def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

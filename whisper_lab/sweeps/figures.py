@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from whisper_lab import console
+from whisper_lab.metrics import FEWEST_FOR_INTERVAL
 from whisper_lab.pictures import Layout, Picture, plot, twice
 from whisper_lab.sweeps import profiles
 from whisper_lab.sweeps.analysis import FACTORS
@@ -43,7 +45,7 @@ def _estimate(sources: list[dict]) -> str:
 
 
 def _half(spread: dict) -> float:
-    return 0.0 if spread["low"] is None else (spread["high"] - spread["low"]) / 2
+    return 0.0 if spread["low"] is None else spread["high"] - spread["mean"]
 
 
 def clocks(group: dict, layout: Layout):
@@ -68,7 +70,9 @@ def clocks(group: dict, layout: Layout):
             axis.annotate("time limit", (rows[0]["freq_mhz"], group["optimum"]["limit_s"]),
                           xytext=(0, -18 * layout.scale), textcoords="offset points", color="#555555")
     reason = "" if len(columns) > 1 else "; energy unknown on this machine"
-    title = f"{group['label']}: mean of {rows[0]['runs']} runs, 95 % interval{reason}{_estimate([group])}"
+    runs = rows[0]["runs"]
+    spread = ", 95 % interval" if runs >= FEWEST_FOR_INTERVAL else ""
+    title = f"{group['label']}: mean of {console.count(runs, 'run')}{spread}{reason}{_estimate([group])}"
     figure.suptitle(layout.wrapped(title))
     return figure
 

@@ -20,12 +20,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def with_interval(spread: dict) -> str:
-    """`12.3 ± 0.4`: the mean and half its 95 % interval; no ± for one run."""
+    """`12.3 ± 0.4`: the mean and half its 95 % interval; no ± for fewer than three runs."""
     if spread["mean"] is None:
         return DASH
     if spread["low"] is None:
         return number(spread["mean"])
-    return f"{number(spread['mean'])} ± {number((spread['high'] - spread['low']) / 2, 2)}"
+    return f"{number(spread['mean'])} ± {number(spread['high'] - spread['mean'], 2)}"
 
 
 def clock(mhz: int | None) -> str:
@@ -64,7 +64,8 @@ def _clocks(group: dict) -> Section:
              number(one["throttled"])] for one in group["clocks"]]
     columns = ["clock MHz", "measured MHz", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
-    intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs."
+    intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs, " \
+            "which takes three of them."
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
                    [Table(f"Clocks: {group['label']}", columns, rows)])
 
