@@ -107,6 +107,7 @@ def test_aligned_rows_fold_and_line_up():
         "REF: two three", "HYP: two three", "",
         "REF: four", "HYP: for", "     S",
     ]
+    assert max(map(len, aligned_rows(word_errors("on the light " * 20, "on a light " * 20)))) <= 80  # any terminal
     assert aligned_rows(word_errors("今天 one", "a one")) == ["REF: 今天 one", "HYP: a    one", "     S"]
     assert aligned_rows(word_errors("", "")) == ["REF:", "HYP:", ""]
     assert aligned_rows(word_errors("extraordinarily long", ""), width=10)[0] == "REF: extraordinarily"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab.console import LabError
+from whisper_lab.console import WIDTH, LabError
 from whisper_lab.languages import WITHOUT_SPACES
 
 NORMALIZER = "basic (lower case, no punctuation)"
@@ -121,7 +121,7 @@ def _alignment(words) -> list[tuple[str, str | None, str | None]]:
     return rows
 
 
-def aligned_rows(errors: Errors, width: int = 100) -> list[str]:
+def aligned_rows(errors: Errors, width: int = WIDTH) -> list[str]:
     """Reference above hypothesis above marks (S, I, D under the words concerned), folded at `width` columns.
 
         REF: turn on the light

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from whisper_lab import confidence, console, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, WIDE, Options, temperatures
+from whisper_lab.short_windows import LEAST_S
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
@@ -186,16 +188,27 @@ def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
         console.warn(f"{clip.name}: {found}")
 
 
-def tell_windows(heard: list[Transcript]) -> None:
-    """Notes about all transcripts of a run: how many windows were shortened, heard again as a whole, searched again."""
+def tell_windows(heard: list[Transcript], context: str | float) -> None:
+    """Notes about all transcripts of a run: how many windows were shortened, heard again as a whole, searched again.
+
+    context: --audio-context.
+    """
     asked, shortened, again, searched = (sum(getattr(one, key) for one in heard) for key in
                                          ("windows", "shortened", "heard_again", "searched_again"))
     if shortened:
         console.note("shorter windows", f"{shortened} of {asked}, {again} heard again as a whole",
-                     "the sound and the silence that the checkpoint needs; --audio-context full: always the whole")
+                     f"the sound and {_silence(context)}; --audio-context full: always the whole")
     if searched:
         console.note("beam search", f"{searched} of {asked} windows",
                      f"their greedy text was doubtful; --beams 1: never, --beams {WIDE}: always")
+
+
+def _silence(context: str | float) -> str:
+    """What is heard behind a sound, in words."""
+    if isinstance(context, str):
+        return "the silence that the checkpoint needs"
+    least = f" (at least {LEAST_S:g} s are heard)" if context < LEAST_S else ""
+    return f"{context:g} s of silence, as --audio-context asks{least}"
 
 
 def show_errors(errors) -> None:
@@ -206,7 +219,7 @@ def show_errors(errors) -> None:
                    f"{errors.insertions} inserted, {errors.deletions} deleted of "
                    f"{console.count(errors.reference_words, 'word')}"
                    f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
-    for row in aligned_rows(errors):
+    for row in aligned_rows(errors, console.columns_of(sys.stdout) or console.WIDTH):
         console.result(row)
     console.result()
 
