@@ -74,7 +74,7 @@ class Results:
         if self.subtitles and len({self.target(clip) for clip in clips}) < len(clips):
             raise LabError(f"two of the clips have the same name, so their .{output.format} files would overwrite each "
                            "other", "rename one, or transcribe them one at a time")
-        self.ledger, self.failed = Path(output.folder) / LEDGER, []
+        self.ledger, self.failed, self.advised = Path(output.folder) / LEDGER, [], False
 
     def run(self, work: Callable[[Path], Transcript], then: Callable[[Path], None] = lambda clip: None) -> int:
         """`work` makes the transcript of each clip, `then` comes after it was shown. Returns the exit status.
@@ -135,7 +135,8 @@ class Results:
             self._write_subtitles(clip, transcript)
         elif self.output.format != "json":
             console.result(SUBTITLES[self.output.format](transcript.segments).rstrip("\n"))
-        warn_of_doubt(transcript, clip, self.model["name"])
+        self.advised |= warn_of_doubt(transcript, clip, self.model["name"], self.settings.get("language"),
+                                      advise=not self.advised)
 
     def _print(self, clip: Path, text: str) -> None:
         name = console.plain(clip.name, one_line=True)
@@ -182,10 +183,14 @@ class Results:
                 "settings": self.settings, "clips": self.clips} | ({"failed": self.failed} if self.failed else {})
 
 
-def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
-    """A warning below a transcript that the model itself finds unlikely."""
+def warn_of_doubt(transcript: Transcript, clip: Path, model: str, language: str | None, advise: bool = True) -> bool:
+    """A warning below a transcript that the model itself finds unlikely, and what may help; returns whether it is.
+
+    language: --language; advise: false where it was said before.
+    """
     if found := confidence.warning(transcript.segments, model):
-        console.warn(f"{clip.name}: {found}")
+        console.warn(f"{clip.name}: {found}" + (f"; {confidence.remedy(model, language)}" if advise else ""))
+    return found is not None
 
 
 def tell_windows(heard: list[Transcript], context: str | float) -> None:
