@@ -12,8 +12,10 @@ import pytest
 from whisper_lab.console import LabError
 from whisper_lab.decoding import compression_ratio
 from whisper_lab.metrics import (
+    NORMALIZER,
     aligned_rows,
     normalize,
+    pooled,
     real_time_factor,
     share_interval,
     sqnr_db,
@@ -88,6 +90,16 @@ def test_languages_without_spaces_count_characters():
     assert counts(errors) == (1, 0, 0, 5) and errors.wer == errors.cer == pytest.approx(1 / 6)
     assert "each character a word" in errors.normalizer
     assert word_errors("今天天气很好。", "今天天氣很好").wer == 1.0
+
+
+def test_several_texts_are_pooled_over_their_words():
+    """One wrong word of one and none of nine: a tenth, not the half that the mean of both rates is."""
+    found = pooled([word_errors("one", "two", "en"), word_errors("a b c d e f g h i", "a b c d e f g h i", "nl")])
+    assert (found.wer, found.substitutions, found.reference_words) == (0.1, 1, 10)
+    assert found.normalizer == NORMALIZER
+    found = pooled([word_errors("four seven", "47.", "en", numerals=False), word_errors("", "made up", "nl")])
+    assert (found.wer, found.insertions, found.reference_words) == (2.0, 2, 1)  # of "47" and nothing
+    assert found.normalizer.count(";") == 1 and pooled([word_errors("", "a")]).wer is None
 
 
 def test_aligned_rows():

@@ -331,6 +331,19 @@ def test_the_silence_that_was_asked_for_is_named(capsys, context, said):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+def test_figures_are_right_as_in_04_and_several_clips_end_with_their_total(tmp_path, capsys):
+    clips = [tmp_path / "digits.wav", tmp_path / "hello.wav"]
+    results = transcripts.Results(clips, transcripts.Output(), {"name": "model"}, {}, dict(zip(clips, (
+        "four seven two nine one eight", "good morning my dear thomas"), strict=True)))
+    said = {clips[0]: "472918.", clips[1]: "Good morning, my deer Thomas."}
+    assert results.run(lambda clip: Transcript([Segment(0, 1, said[clip], [])], language="en")) == 0
+    out = capsys.readouterr().out
+    assert "WER 0.0 %, CER 0.0 %: 0 substituted, 0 inserted, 0 deleted of 1 word" in out
+    last = out.splitlines()[-1]
+    assert last.startswith("all 2 clips: WER 16.7 %") and "1 substituted, 0 inserted, 0 deleted of 6 words" in last
+    assert out.count("; normalizer: Whisper's English normalizer") == 3
+
+
 def test_reference_prints_word_errors(script, clip):
     text = text_of(script(clip, "--quiet", "--language", "en")[1])
     _, out, _ = script(clip, "--quiet", "--language", "en", "--reference", f"extra {text}")

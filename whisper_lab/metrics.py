@@ -108,6 +108,20 @@ def word_errors(reference: str, hypothesis: str, language: str | None = None, nu
     return Errors(wer, cer, **counts, normalizer=name, alignment=_alignment(words), reason=reason)
 
 
+def pooled(every: Sequence[Errors]) -> Errors:
+    """Errors of several texts together: sums over sums, not the mean of rates."""
+    counts = {key: sum(getattr(one, key) for one in every) for key in (
+        "substitutions", "insertions", "deletions", "hits", "reference_words", "hypothesis_words",
+        "reference_characters")}
+    wrong, words = counts["substitutions"] + counts["insertions"] + counts["deletions"], counts["reference_words"]
+    characters = counts["reference_characters"]
+    cer = sum((one.cer or 0) * one.reference_characters for one in every)
+    return Errors(wrong / words if words else None, cer / characters if characters else None, **counts,
+                  normalizer="; ".join(dict.fromkeys(one.normalizer for one in every)),
+                  alignment=[row for one in every for row in one.alignment],
+                  reason=None if words else "the references have no words")
+
+
 def _alignment(words) -> list[tuple[str, str | None, str | None]]:
     """jiwer's chunks, one tuple for each word."""
     reference, hypothesis = words.references[0], words.hypotheses[0]

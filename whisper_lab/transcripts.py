@@ -75,6 +75,7 @@ class Results:
             raise LabError(f"two of the clips have the same name, so their .{output.format} files would overwrite each "
                            "other", "rename one, or transcribe them one at a time")
         self.ledger, self.failed, self.advised = Path(output.folder) / LEDGER, [], False
+        self.scored: list = []  # metrics.Errors
 
     def run(self, work: Callable[[Path], Transcript], then: Callable[[Path], None] = lambda clip: None) -> int:
         """`work` makes the transcript of each clip, `then` comes after it was shown. Returns the exit status.
@@ -93,6 +94,8 @@ class Results:
                     raise
                 self.failed.append({"file": str(clip), "error": error.problem, "remedy": error.remedy})
                 console.error(error)
+        if self.several and self.scored and self.output.format == "text":
+            show_total(self.scored)
         self.write()
         return 1 if self.failed else 0
 
@@ -125,7 +128,9 @@ class Results:
         if clip in self.references:
             from whisper_lab.metrics import word_errors
 
-            errors = word_errors(self.references[clip], transcript.text, transcript.language)
+            # As 04 counts: "four seven" and "47" are the same.
+            errors = word_errors(self.references[clip], transcript.text, transcript.language, numerals=False)
+            self.scored.append(errors)
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.output.format == "text":
             self._print(clip, as_text(transcript, self.output.timestamps))
@@ -220,13 +225,25 @@ def show_errors(errors) -> None:
     """Print the word and character error rates of metrics.Errors, with the alignment."""
     from whisper_lab.metrics import aligned_rows
 
-    console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
-                   f"{errors.insertions} inserted, {errors.deletions} deleted of "
-                   f"{console.count(errors.reference_words, 'word')}"
-                   f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
+    console.result(f"{_rates(errors)}\n")
     for row in aligned_rows(errors, console.columns_of(sys.stdout) or console.WIDTH):
         console.result(row)
     console.result()
+
+
+def show_total(every: list) -> None:
+    """The rates of several clips together: of metrics.Errors, all errors over all words."""
+    from whisper_lab.metrics import pooled
+
+    console.result(f"all {console.count(len(every), 'clip')}: {_rates(pooled(every))}")
+
+
+def _rates(errors) -> str:
+    """Rates, counts and how texts were compared, in one line."""
+    return (f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
+            f"{errors.insertions} inserted, {errors.deletions} deleted of "
+            f"{console.count(errors.reference_words, 'word')}"
+            f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}")
 
 
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:
