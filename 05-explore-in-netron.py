@@ -62,8 +62,8 @@ DECODER = [
              "is stored once for both.", node=r"proj_out/MatMul(_quant)?"),
 ]
 # Only where 03 found such channels: in int8 of whisper-base, and not in that of whisper-nano.
-ANY = [Landmark("Outlier channels", "A few channels of what goes into this layer are loud, the loudest at least twice as "
-                "loud as any that stays: one 8-bit scale for all would leave few steps for the quiet ones. So Split "
+ANY = [Landmark("Outlier channels", "A few channels of what goes into this layer are loud, the loudest at least twice "
+                "as loud as any that stays: one 8-bit scale for all would leave few steps for the quiet ones. So Split "
                 "hands the loud ones, which 03 put last, to a small MatMul in float beside the 8-bit product, and Add "
                 "joins the two. (The optimized encoder makes the loud ones in a product of their own, without Split.)",
                 node=r"(encoder|decoder)\.layers\.\d+\.\w+/outliers/(Split|MatMul)"),
