@@ -26,8 +26,8 @@ from whisper_lab.netron.tour import Landmark
 ENCODER = [
     Landmark("Sound comes in", "Two convolutions over the log-mel spectrogram; the second halves the number of frames. "
              "In int8 their weights are stored small (Cast, Mul) and computed in float.", node=r"encoder\.conv1/Conv"),
-    Landmark("Positions are added", "A table as long as the window: why Whisper hears a fixed number of seconds.",
-             node=r"encoder/Add"),
+    Landmark("Positions are added", "A table with a row for each position of the window: why Whisper never hears more "
+             "than its 30 s at once (nano: 10 s). A shorter sound takes the first rows.", node=r"encoder/Add"),
     Landmark("The first DynamicQuantizeLinear", "It finds smallest and largest activation while the graph runs, and "
              "gives numbers of 8 bits, a scale and a zero point. fp32 has none: there the LayerNormalization before it "
              "feeds the MatMul directly.", operator="DynamicQuantizeLinear"),
@@ -38,8 +38,8 @@ ENCODER = [
              "beforehand, and the MatMul stays as it was.", node=r"encoder\.layers\.0\.self_attn/MatMul"),
     Landmark("The encoder's end", "The final LayerNormalization; from here the parallel branches begin: a key and a "
              "value for every layer of the decoder.", node=r"encoder\.layer_norm/LayerNormalization"),
-    Landmark("A key branch", "The cross-attention's keys of decoder layer 0, computed once per recording instead of "
-             "once per token.", node=r"decoder\.layers\.0\.encoder_attn\.k_proj/MatMul(_quant|_Q4)?"),
+    Landmark("A key branch", "The cross-attention's keys of decoder layer 0, computed once for every window instead of "
+             "once for every token.", node=r"decoder\.layers\.0\.encoder_attn\.k_proj/MatMul(_quant|_Q4)?"),
     Landmark("A value branch", "And its values, beside it.",
              node=r"decoder\.layers\.0\.encoder_attn\.v_proj/MatMul(_quant|_Q4)?"),
 ]
@@ -54,14 +54,20 @@ DECODER = [
     Landmark("One linear layer", "In fp32 a MatMul; in int8 MatMulInteger with Cast and Mul, in int4 MatMulNBits.",
              node=r"decoder\.layers\.0\.self_attn\.q_proj/MatMul(_quant|_Q4)?"),
     Landmark("The cache grows", "New keys are appended to those of earlier tokens; the result leaves as "
-             "present_key_self_0.", operator="Concat"),
+             "present_key_self_0. In the optimized pair the fused attention does it.", reads=r"past_key_self_0(/\w+)?"),
     Landmark("Cross-attention", "The query asks the encoder's keys: past_key_cross_0 comes in from outside. In the "
              "optimized pair keys are 8-bit, and so is the query, with a scale for each head.",
              node=r"decoder\.layers\.0\.encoder_attn/(MatMul|scores_products)"),
     Landmark("The logits", "A score for every token of the vocabulary, with the embedding's own table, transposed: it "
              "is stored once for both.", node=r"proj_out/MatMul(_quant)?"),
 ]
-ANY = [Landmark("Fused attention", "Scores, Softmax and mixing in one operator that only onnxruntime has.",
+# Only where 03 found such channels: in int8 of whisper-base, and not in that of whisper-nano.
+ANY = [Landmark("Outlier channels", "A few channels of what goes into this layer are loud, the loudest at least twice "
+                "as loud as any that stays: one 8-bit scale for all would leave few steps for the quiet ones. So Split "
+                "hands the loud ones, which 03 put last, to a small MatMul in float beside the 8-bit product, and Add "
+                "joins the two. (The optimized encoder makes the loud ones in a product of their own, without Split.)",
+                node=r"(encoder|decoder)\.layers\.\d+\.\w+/outliers/(Split|MatMul)"),
+       Landmark("Fused attention", "Scores, Softmax and mixing in one operator that only onnxruntime has.",
                 operator="MultiHeadAttention"),
        Landmark("The first Cast", "Between half and single precision, or from integers back to float.",
                 operator="Cast"),

@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
                             report.references(args.reference, args.audio), args.batch, args.threads)
     detector = opening.detector(runtime.spec)
     for label, open_source in sounds:
-        clock, screen = sources.Clock(), Screen(model=runtime.facts["model"])
+        clock, screen = sources.Clock(), Screen(model=runtime.facts["model"], language=args.language)
         recognizer = Recognizer(runtime, args.language, args.condition_on_previous, args.fallback, args.audio_context)
         stream = Stream(runtime, recognizer, clock, screen, args.hop, args.pause, detector)
         with microphone.stopping(enter=not (args.stdin or args.audio)) as stop:  # Ctrl-C ends the sound alone

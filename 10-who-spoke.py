@@ -73,7 +73,7 @@ def find_words(samples, turns: list, clip: Path, whisper: tuple, args) -> tuple[
                                temperatures=decoding.temperatures(0.0, args.fallback))
     with console.sound_bar(clip.name, len(samples) / audio.SAMPLE_RATE) as done:
         transcript = transcribe.transcribe(runtime, samples, options, words=True, progress=done)
-    transcripts.warn_of_doubt(transcript, clip, model["name"])
+    transcripts.warn_of_doubt(transcript, clip, model["name"], args.language)
     return words.lines(transcript.segments, turns), model | {"language": transcript.language}
 
 

@@ -7,7 +7,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# The scripts never ask the Hub here; only the demo's first step does.
+# The scripts never ask the Hub here; only the doctor, who says whether it answers, and the demo's first step do.
 OFFLINE := HF_HUB_OFFLINE=1
 # What 03, 04 and 08 take in the demo: a name, or `found` for what its first step found, base or nano.
 DEMO_MODEL ?= nano
@@ -53,7 +53,7 @@ AUDIT ?=
 .PHONY: install doctor demo test fuzz kills benchmark workbook edge-pack lint lock audit clean distclean help
 
 install: $(VENV)/.lab ## the virtual environment with everything in it, then the doctor (plain `make` does this)
-	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
+	@$(BIN)/python -m whisper_lab.doctor --fix
 	@touch $(VENV)/.doctor
 	@echo "ready: source $(BIN)/activate   then: make demo"
 
@@ -157,7 +157,7 @@ endif
 	@touch $@
 
 $(VENV)/.doctor: $(VENV)/.lab
-	@$(OFFLINE) $(BIN)/python -m whisper_lab.doctor --fix
+	@$(BIN)/python -m whisper_lab.doctor --fix
 	@touch $@
 
 $(TOOLS)/bin/python:

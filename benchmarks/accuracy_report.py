@@ -5,6 +5,7 @@
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -240,18 +241,38 @@ def picture(document: dict, path: Path) -> bool:
 
     pools = pools_of(document)
     pools = [pool for pool in pools if pool != "short"] if len(pools) > 2 else pools  # its parts say more
-    figure, axes = pyplot.subplots(1, len(pools), figsize=(3.2 + 3.6 * len(pools), 1.8 + 0.5 * len(systems)),
+    figure, axes = pyplot.subplots(1, len(pools), figsize=(3.2 + 3.6 * len(pools), 2.3 + 0.5 * len(systems)),
                                    sharey=True, squeeze=False, layout="constrained")
     for axis, pool in zip(axes[0], pools, strict=True):
         panel(axis, pool, systems)
+    legend(figure, document["reference"])
     axes[0][0].set_yticks(range(len(systems)), [system["name"] for system in systems], fontsize=13)
-    figure.supxlabel(f"WER minus that of {document['reference']}, percentage points (95 % interval)", fontsize=13)
     figure.suptitle(f"{document['model']['name']} on {document['corpus']['name']}: differences in word error rate",
                     fontsize=15)
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=130)
     pyplot.close(figure)
     return True
+
+
+def dot(filled: bool, color: str) -> dict:
+    """How a difference is drawn; filled where it is more than chance."""
+    return {"marker": "o", "linestyle": "", "color": color, "markersize": 9, "markeredgewidth": 2,
+            "markerfacecolor": color if filled else "white"}
+
+
+MEANS = {True: "more than chance: the interval does not hold 0", False: "chance explains it"}  # filled, hollow
+
+
+def legend(figure, reference: str) -> None:
+    """What the axes and a dot say; in the picture, because it is shown without its document."""
+    from matplotlib.lines import Line2D
+
+    title = f"WER minus that of {reference}, percentage points (95 % interval); left of 0: fewer errors"
+    letters = int(9 * figure.get_figwidth())  # in a row, at this size
+    figure.legend(handles=[Line2D([], [], **dot(filled, "#333333"), label=text) for filled, text in MEANS.items()],
+                  title=textwrap.fill(title, letters), loc="outside lower center", frameon=False, fontsize=13,
+                  title_fontsize=13, ncols=2 if sum(map(len, MEANS.values())) + 12 < letters else 1)
 
 
 def panel(axis, pool: str, systems: list[dict]) -> None:
@@ -263,8 +284,7 @@ def panel(axis, pool: str, systems: list[dict]) -> None:
         color = "tab:blue" if system["name"].startswith(OURS) else "tab:gray"
         if found["low"] is not None:
             axis.plot([found["low"], found["high"]], [row, row], color=color, linewidth=3, solid_capstyle="butt")
-        axis.plot(found["points"], row, "o", color=color, markersize=9, markeredgewidth=2,
-                  markerfacecolor=color if beyond_chance(found) else "white")
+        axis.plot(found["points"], row, **dot(beyond_chance(found), color))
     one = systems[0]["pools"][pool]
     axis.axvline(0, color="black", linewidth=1)
     left, right = axis.get_xlim()

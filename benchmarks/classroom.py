@@ -298,7 +298,7 @@ def visit(address: str, clip: str, choice: str) -> str:
         web.get("/").raise_for_status()
         with open(clip, "rb") as sound:
             sent = web.post("/gradio_api/upload", files={"files": (Path(clip).name, sound)}).raise_for_status().json()
-        asked = {"data": [{"path": sent[0], "meta": {"_type": "gradio.FileData"}}, choice, ""]}
+        asked = {"data": [{"path": sent[0], "meta": {"_type": "gradio.FileData"}}, choice, "", 1280]}
         event = web.post("/gradio_api/call/transcribe", json=asked).raise_for_status().json()["event_id"]
         answer = web.get(f"/gradio_api/call/transcribe/{event}").raise_for_status().text
     found = re.search(r"^event: complete\ndata: (.*)$", answer, re.M)

@@ -190,7 +190,7 @@ def picture(document: dict, path: Path) -> bool:
                      for name, system in found["systems"].items() if kind in system] for kind in PANELS}
     if not any(points.values()):
         return False
-    figure, axes = pictures.plot(1, 2)
+    figure, axes = pictures.plot(columns=2)
     for axis, kind in zip(axes, PANELS, strict=True):
         works = found["works"][kind]
         what = f"{works['clips']} short clips" if kind == "short" else "one long recording"

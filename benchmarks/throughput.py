@@ -172,7 +172,7 @@ def picture(document: dict, path: Path) -> Path:
     """Three panels: speed against length, speed against windows at once and threads, memory against length."""
     from whisper_lab import pictures
 
-    figure, (speed, batch, memory) = pictures.plot(1, 3)
+    figure, (speed, batch, memory) = pictures.plot(columns=3)
     most, lengths, sizes = max(values(document, "threads")), values(document, "minutes"), values(document, "batch_size")
     default = document["settings"]["default_batch_size"]
     for graphs, colour in COLOURS.items():

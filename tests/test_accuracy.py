@@ -319,6 +319,30 @@ def test_the_worse_precision_is_the_worse_one(stage):
     assert (stage.folder / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_says_itself_what_filled_and_hollow_dots_are(stage, monkeypatch, tmp_path):
+    """Slides show it without its document."""
+    from matplotlib.figure import Figure
+
+    seen, save = [], Figure.savefig
+
+    def savefig(figure, *given, **named):
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        seen.append((figure.legends[0], 0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0))
+        return save(figure, *given, **named)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    stage("--systems", "lab (fp32|int8)$")  # one panel: the narrowest
+    module("accuracy_report").picture(json.loads((ROOT / "benchmarks" / "accuracy.json").read_text(encoding="utf-8")),
+                                      tmp_path / "four.png")
+    for legend, inside in seen:
+        faces = {dot.get_markerfacecolor(): text.get_text() for dot, text in
+                 zip(legend.get_lines(), legend.get_texts(), strict=True)}
+        assert inside and "chance explains it" in faces.pop("white")
+        assert list(faces.values()) == ["more than chance: the interval does not hold 0"]
+    assert len(seen) == 2
+
+
 def test_what_is_missing_is_a_row_with_its_reason(stage, monkeypatch):
     def environment(name):
         raise module("prepare").Unavailable("no such package | anywhere")

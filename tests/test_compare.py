@@ -11,9 +11,22 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from whisper_lab import report
-from whisper_lab.compare import graph_facts, heard, layers, limits, pytorch, sections, texts, timing, variants, verdict
+from whisper_lab.compare import (
+    figures,
+    graph_facts,
+    heard,
+    layers,
+    limits,
+    pytorch,
+    sections,
+    texts,
+    timing,
+    variants,
+    verdict,
+)
 from whisper_lab.compare.memory import Setup
 from whisper_lab.console import LabError
+from whisper_lab.pictures import SLIDE
 
 SCRIPT = "04-compare-precisions.py"
 ROOT = Path(__file__).resolve().parent.parent
@@ -284,20 +297,41 @@ def test_speed_is_compared_round_by_round():
     assert timing.summary(slow, 10.0)["real_time_factor"] == 0.002
 
 
+def test_speed_is_one_number_in_table_and_picture():
+    """Here the medians say that int8 is slower than fp32, and the rounds in turn that it is faster: the machine."""
+    busy = timing.of_pairs({"int8": (rounds(20, 21, 22, 23, 24, 25, 26), rounds(10, 11, 12, 13, 14, 15, 16)),
+                            "fp16": (rounds(*[2] * 9), rounds(*[2] * 9))}, "fp32", 10.0)
+    assert busy["int8"]["rtfx"] < busy["fp32"]["rtfx"] and busy["int8"]["speedup"] > 1.5
+    text = {"reference": {"wer": 0.1, "reference_words": 10, "alignments": []}, "pytorch": None}
+    made = {"variants": {name: {"text": text, "speed": speed, "size_bytes": 1, "size_ratio": 1.0, "memory": None}
+                         for name, speed in busy.items()}, "warnings": [], "missing": [], "dominated": {}}
+    drawn, table = verdict.points(made), sections._verdict(made).tables[0]
+    assert table.columns[4] == variants.SPEED
+    figure = figures.pareto(made, drawn, SLIDE)
+    assert figure.axes[0].get_xlabel().startswith(variants.SPEED)
+    legend = {text.get_text().split("\n")[0]: text.get_text() for text in figure.legends[0].get_texts()}
+    for name, *_, speed, _ in table.rows:
+        assert legend[name].endswith(f" {speed} x") and f"{drawn[name]['speedup']:.2f}" == speed
+        assert drawn[name]["speedup_q1"] <= drawn[name]["speedup"] <= drawn[name]["speedup_q3"]
+
+
 # Verdict and gate ----------------------------------------------------------------------------------------------------
 
-def point(wer, low, high, size):
+def point(wer, low, high, size, noise=True):
     wrong = round(100 * wer)
     alignment = [("S", "a", "b")] * wrong + [("=", "a", "a")] * (100 - wrong)
     return {"wer": wer, "wer_noise": 0.08, "alignments": [alignment],
-            "rtfx": (low + high) / 2, "rtfx_low": low, "rtfx_high": high, "size_bytes": size}
+            "speedup": (low + high) / 2, "speedup_q1": low, "speedup_q3": high, "within_noise": noise,
+            "size_bytes": size}
 
 
 def test_beaten_only_beyond_noise():
-    found = {"fp32": point(0.10, 90, 110, 100), "int8": point(0.12, 100, 120, 25), "int4": point(0.30, 50, 60, 15)}
-    found["worse"] = point(0.20, 100, 120, 25)  # 8 words more than int8, all one way: p = 0.008
-    # int8 is smaller than fp32, and neither text nor speed differ beyond noise.
+    found = {"fp32": point(0.10, 1.0, 1.0, 100), "int8": point(0.12, 0.7, 0.9, 25), "int4": point(0.30, 0.5, 0.6, 15)}
+    found["worse"] = point(0.20, 0.7, 0.9, 25)  # 8 words more than int8, all one way: p = 0.008
+    # int8 is smaller than fp32, and neither text nor speed differ beyond noise, as the verdict on its speed says too.
     assert verdict.dominated(found) == {"fp32": "int8", "worse": "int8"}
+    found["int8"] = point(0.12, 0.7, 0.9, 25, noise=False)
+    assert verdict.dominated(found) == {"worse": "int8"}
 
 
 @pytest.mark.parametrize(("speedups", "words"), [
@@ -428,7 +462,7 @@ def test_the_script_end_to_end(comparison):
     assert int8["verdict"] in out and "random weights" in int8["verdict"]
     assert "FAILED size_ratio>0.01 and int8.nonfinite<1: int8.size_ratio" in out
     page = (folder / f"compare-{name}.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 2 * 5  # on a laptop, and on a telephone
     report = (folder / f"compare-{name}.md").read_text(encoding="utf-8")
     assert "| precision | MB | size, fp32 = 1 | WER | speed, fp32 = 1 | peak MB |" in report
     for picture in ("sizes", "operators-encoder", "operators-decoder", "layers", "pareto"):

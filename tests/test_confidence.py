@@ -152,6 +152,7 @@ def test_02_warns_below_the_text_and_says_what_nano_knows(call_script, nano, tmp
                                  FREE_SPEECH, MEDIA / "kitchen.wav", "--json", out, *more)
     assert status == 0 and "free-speech.ogg: whisper-nano itself finds" in err and "kitchen.wav: whisper" not in err
     assert "whisper-nano knows: digits" in err and 'read aloud: "four seven' in err
+    assert err.count("; check --language, speak closer to the microphone, or take a larger checkpoint with") == 1
     clips = {clip["file"]: clip["segments"] for clip in json.loads(out.read_text(encoding="utf-8"))["clips"]}
     assert all(entry["doubtful"] for entry in clips["free-speech.ogg"])
     assert not any(entry["doubtful"] for entry in clips["kitchen.wav"])
@@ -164,6 +165,7 @@ def test_the_graphs_say_the_same_as_02(nano_export, tmp_path, capsys, monkeypatc
                           "--threads", "1", "--json", str(tmp_path / "out.json")]) == 0
     err = capsys.readouterr().err
     assert "itself finds this text unlikely" in err and "whisper-nano knows: digits" in err
+    assert "; name the language with --language, speak closer to the microphone, or take a larger checkpoint" in err
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["clips"][0]["segments"][0]["doubtful"]
 
 
@@ -175,9 +177,24 @@ def test_01_page_warns_and_offers_sentences(nano, tmp_path):
     samples = audio.load(FREE_SPEECH).samples
     heard = listener.transcribe(samples, PYTORCH)
     assert heard.text and heard.warning.startswith("whisper-nano itself finds") and "Read aloud:" in heard.warning
+    assert ". What may help: check the language, speak closer to the microphone, or start this page with a larger " \
+           "--model. whisper-nano knows" in heard.warning
     assert "probability" not in listener.transcribe(samples, PYTORCH, "").how  # that of the language vouches for none
     heard = listener.transcribe(audio.load(MEDIA / "kitchen.wav").samples, PYTORCH, "")
     assert heard.warning is None and "detected with probability" in heard.how
+
+
+def test_what_may_help_is_said_once_a_run_and_fits_the_checkpoint(caplog):
+    from whisper_lab import transcripts
+    from whisper_lab.transcribe import Transcript
+
+    low = confidence.limit_of("whisper-base") - 0.1
+    results = transcripts.Results([], transcripts.Output("json"), {"name": "whisper-base"}, {"language": None})
+    for name in "ab":
+        results.add(MEDIA / f"{name}.wav", Transcript([segment(low)]), 1.0)
+    told = [record.getMessage() for record in caplog.records if "unlikely" in record.getMessage()]
+    assert len(told) == 2 and [text.count("larger checkpoint") for text in told] == [1, 0]
+    assert confidence.remedy("tiny.en").startswith("speak closer")  # it knows one language
 
 
 def test_a_page_of_another_model_has_no_such_introduction(tmp_path):
@@ -194,7 +211,8 @@ def test_live_text_is_explained_once_and_a_pipe_gets_text_only(capsys):
         screen.close([Unit(text, [1])] if text else [], likely)
     assert out.getvalue() == "nonsense\nsense\nmore\n"
     err = capsys.readouterr().err.splitlines()
-    assert len(err) == 2 and "it may be invented" in err[0] and err[1] == 'warning: "more": unlikely as well'
+    assert len(err) == 2 and "it may be invented" in err[0] and "; name the language with --language, " in err[0]
+    assert err[1] == 'warning: "more": unlikely as well'
 
 
 def test_09_reports_which_utterances_are_doubtful(nano_export, tmp_path, capsys):

@@ -13,6 +13,7 @@ from whisper_lab.console import LabError
 from whisper_lab.energy import joules, meters, summary
 from whisper_lab.energy.readings import COLUMNS, CpuConditions, Log
 from whisper_lab.metrics import mean_interval, t_quantile
+from whisper_lab.sweeps import report
 
 SCRIPT = importlib.import_module("06-profile-energy")
 WRAP_UJ = 262_143_328_850  # max_energy_range_uj of many Intel servers
@@ -102,6 +103,18 @@ def test_interval_of_few_values():
     assert made["high"] - 12 == pytest.approx(2.776 * 1.5811 / 5**0.5, rel=1e-3)
     assert mean_interval([3.0]) == {"mean": 3.0, "sd": None, "low": None, "high": None, "n": 1}
     assert mean_interval([])["mean"] is None
+
+
+def test_two_values_have_no_interval_and_no_time_is_below_zero():
+    """Of 0.39 s and 1.78 s the formula says -7.8 to 9.9 s."""
+    two = mean_interval([0.39, 1.784])
+    assert two["mean"] == pytest.approx(1.087) and two["sd"] > 0.9 and two["low"] is two["high"] is None
+    assert summary.spread(two, "s") == "1.087 s (no interval: 2 values, it takes 3)"
+    assert report.with_interval(two) == "1.09"
+    apart = mean_interval([0.1, 0.1, 3.0])
+    assert apart["low"] == 0 and summary.spread(apart, "s").startswith("1.067 s (0.000 to 5.2")
+    assert report.with_interval(apart) == "1.07 ± 4.2"  # as far as above
+    assert mean_interval([-1.0, 1.0, 3.0])["low"] < -1  # a difference may be negative
 
 
 # RAPL ----------------------------------------------------------------------------------------------------------------

@@ -52,12 +52,29 @@ def test_a_failed_install_stops_and_is_tried_again(project):
         assert "ready" not in done.stdout
 
 
-def test_demo_without_a_clip_says_so(project):
-    (project / ".venv").mkdir()
-    for stamp in (".python", ".lab", ".doctor"):
+def installed(project, *stamps):
+    """As after these steps."""
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for stamp in stamps:
         (project / ".venv" / stamp).touch()
     for needed in (project / "requirements.txt", *(project / "locks").iterdir()):
         os.utime(needed, (0, 0))
+
+
+@pytest.mark.parametrize("target", ["install", "doctor", "demo"])
+def test_the_doctor_says_nothing_of_a_setting_that_make_made(project, target, monkeypatch):
+    """Else a student reads that HF_HUB_OFFLINE is set, and looks for it in vain."""
+    installed(project, ".python", ".lab")
+    python = project / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$* sees ${HF_HUB_OFFLINE:-nothing}"\n')
+    python.chmod(0o755)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    done = make(target, cwd=project)
+    assert re.findall("whisper_lab.doctor.* sees .*", done.stdout)[0].endswith(" sees nothing"), done.stderr
+
+
+def test_demo_without_a_clip_says_so(project):
+    installed(project, ".python", ".lab", ".doctor")
     done = make("demo", cwd=project)
     assert done.returncode != 0 and "error: there is no sound file media/kitchen.wav\n  try: " in done.stdout
 

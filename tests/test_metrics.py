@@ -12,8 +12,10 @@ import pytest
 from whisper_lab.console import LabError
 from whisper_lab.decoding import compression_ratio
 from whisper_lab.metrics import (
+    NORMALIZER,
     aligned_rows,
     normalize,
+    pooled,
     real_time_factor,
     share_interval,
     sqnr_db,
@@ -90,6 +92,16 @@ def test_languages_without_spaces_count_characters():
     assert word_errors("今天天气很好。", "今天天氣很好").wer == 1.0
 
 
+def test_several_texts_are_pooled_over_their_words():
+    """One wrong word of one and none of nine: a tenth, not the half that the mean of both rates is."""
+    found = pooled([word_errors("one", "two", "en"), word_errors("a b c d e f g h i", "a b c d e f g h i", "nl")])
+    assert (found.wer, found.substitutions, found.reference_words) == (0.1, 1, 10)
+    assert found.normalizer == NORMALIZER
+    found = pooled([word_errors("four seven", "47.", "en", numerals=False), word_errors("", "made up", "nl")])
+    assert (found.wer, found.insertions, found.reference_words) == (2.0, 2, 1)  # of "47" and nothing
+    assert found.normalizer.count(";") == 1 and pooled([word_errors("", "a")]).wer is None
+
+
 def test_aligned_rows():
     rows = aligned_rows(word_errors("turn on the light please today", "turn the lights please now today"))
     assert rows == [
@@ -107,6 +119,7 @@ def test_aligned_rows_fold_and_line_up():
         "REF: two three", "HYP: two three", "",
         "REF: four", "HYP: for", "     S",
     ]
+    assert max(map(len, aligned_rows(word_errors("on the light " * 20, "on a light " * 20)))) <= 80  # any terminal
     assert aligned_rows(word_errors("今天 one", "a one")) == ["REF: 今天 one", "HYP: a    one", "     S"]
     assert aligned_rows(word_errors("", "")) == ["REF:", "HYP:", ""]
     assert aligned_rows(word_errors("extraordinarily long", ""), width=10)[0] == "REF: extraordinarily"

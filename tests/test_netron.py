@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.helpers import browser
 from whisper_lab.compare.graph_facts import read
@@ -195,6 +195,44 @@ def test_every_stop_names_nodes_that_exist(pairs, part, precision):
     titles = {stop["title"] for stop in found}
     missing = {mark.title for mark in own} - titles
     assert missing <= {"The first DynamicQuantizeLinear"} and (precision != "int8" or not missing)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_the_cache_grows_where_keys_are_appended_and_an_encoder_has_none(pairs, precision):
+    """There are other Concat nodes, of shapes, in both graphs."""
+    script = importlib.import_module(SCRIPT.removesuffix(".py"))
+    encoder, decoder = (read(pairs[precision][part]) for part in ("encoder", "decoder"))
+    (stop,) = [one for one in tour.stops(script.landmarks(None, encoder, decoder), encoder, decoder)
+               if one["title"] == "The cache grows"]
+    assert stop["left"] is None
+    node = next(node for node in decoder.graph.node if node.name == stop["right"])
+    assert node.op_type == "Concat" and node.input[0].startswith("past_key_self_0")
+    assert node.output[0].startswith("present_key_self_0")
+
+
+def test_no_text_says_once_a_recording_or_that_windows_have_one_length():
+    """A long recording is heard window by window, and a graph takes shorter ones too."""
+    script = importlib.import_module(SCRIPT.removesuffix(".py"))
+    said = [mark.text for mark in (*script.ENCODER, *script.DECODER, *script.ANY)]
+    said.append(Path(blocks.__file__).read_text(encoding="utf-8"))
+    assert not [text for text in said if "per recording" in text or "fixed number" in text]
+
+
+def test_outlier_channels_are_a_stop_where_a_graph_has_them(pairs, tmp_path):
+    script = importlib.import_module(SCRIPT.removesuffix(".py"))
+
+    def titles(left, right):
+        return {one["title"]: one for one in tour.stops(script.landmarks(None, left, right), left, right)}
+
+    plain, int8 = read(pairs["fp32"]["encoder"]), read(pairs["int8"]["encoder"])
+    assert "Outlier channels" not in titles(plain, int8)
+    front = next(node for node in int8.graph.node if node.op_type == "Gelu" and ".layers." in node.name)
+    layer = front.name.rpartition("/")[0].removesuffix(".activation_fn")
+    split = helper.make_node("Split", [front.output[0]], ["quiet", "loud"], f"{layer}.fc2/outliers/Split")
+    product = helper.make_node("MatMul", ["loud", "rows"], ["beside"], f"{layer}.fc2/outliers/MatMul")
+    int8.graph.node.extend([split, product])
+    stop = titles(plain, int8)["Outlier channels"]
+    assert stop["right"] == split.name and stop["left"] == front.name  # in float: what makes all channels
 
 
 def test_a_node_that_only_one_graph_has_shows_what_feeds_it_in_the_other(pairs):

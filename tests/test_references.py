@@ -56,7 +56,7 @@ def test_02_with_a_list_saved_on_windows(call_script, nano, tmp_path):
     path = saved(tmp_path / "references.json", [{"file": "en/digits.wav", "text": "four", "language": "en"}], "utf-16")
     status, out, _ = call_script("02-whisper-huggingface.py", "--model", "nano", "--threads", 1, "--quiet",
                                  clip, "--reference", path)
-    assert status == 0 and "WER" in out and "REF: four" in out
+    assert status == 0 and "WER" in out and "REF: 4\n" in out  # a number as figures
 
 
 def test_two_clips_of_one_name_in_two_folders(tmp_path):

@@ -206,6 +206,8 @@ def test_the_picture_shows_the_whole_recording(nano, tmp_path, seconds):
     spec, samples = FeatureSpec.from_folder(nano), tone(seconds=seconds).astype(np.float32)
     assert picture.features(samples, spec).shape == (spec.n_mels, round(seconds * 100))
     assert imread(picture.draw(samples, spec, "whisper-nano", tmp_path / "a.png")).shape == (750, 1200, 4)
+    narrow = picture.draw(samples, spec, "whisper-nano", tmp_path / "b.png", picture.NARROW)
+    assert imread(narrow).shape == (880, 728, 4)
 
 
 def test_graphs_first_and_both_say_the_same(random_model, nano):

@@ -182,9 +182,19 @@ def test_an_example_is_transcribed_on_a_laptop_and_on_a_telephone(address, refer
         assert metrics.word_errors(references["time.wav"]["text"], text.input_value(), "en").wer == 0
         assert text.bounding_box()["y"] + text.bounding_box()["height"] < height
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        assert size_of_letters(page) >= 10
         background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (theme == "dark"), background
         assert page.trouble == []
+
+
+def size_of_letters(page):
+    """Of the picture, in pixels: of 1200 pixels those of ten points are 21 high, of 728 those of 8.5
+    points are 24."""
+    shown = page.locator("#picture img")
+    shown.wait_for()
+    natural, seen = shown.evaluate("one => one.decode().then(() => [one.naturalWidth, one.clientWidth])")
+    return {1200: 10 / 72 * 150, 728: 8.5 / 72 * 200}[natural] * seen / natural
 
 
 def slow_line(page):
@@ -243,7 +253,7 @@ def upload(made, path):
     """Press Save Recording with this file: (what the page says, the downloaded copy, None where there is none)."""
     from gradio_client import handle_file
 
-    report, download, player, _ = made.predict(handle_file(path), api_name="/save")
+    report, download, player, *_ = made.predict(handle_file(path), api_name="/save")
     if "value" not in download:
         return report, None
     # What the page plays is the file itself: nothing made it louder.
@@ -312,7 +322,7 @@ def test_two_people_at_once_get_two_recordings(address, tmp_path):
 def save_event(address, file):
     """What the server answers when a program calls Save with `file` as the recording."""
     with httpx.Client(base_url=address, timeout=30) as web:
-        event = web.post(f"/{API}/call/save", json={"data": [file]}).raise_for_status().json()["event_id"]
+        event = web.post(f"/{API}/call/save", json={"data": [file, 1280]}).raise_for_status().json()["event_id"]
         return web.get(f"/{API}/call/save/{event}").text
 
 

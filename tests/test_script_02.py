@@ -10,7 +10,9 @@ import pytest
 import soundfile
 
 from tests.helpers.bad_sound import KINDS, bad_file
-from whisper_lab import audio
+from whisper_lab import audio, console, flags, transcripts
+from whisper_lab.metrics import word_errors
+from whisper_lab.transcribe import Segment, Transcript
 
 SCRIPT = "02-whisper-huggingface.py"
 RATE = 16_000  # Hz
@@ -296,10 +298,6 @@ def test_finished_subtitles_are_not_made_again(script, tmp_path, monkeypatch):
 
 
 def test_what_two_runs_make_in_one_folder_is_noted_of_both(tmp_path):
-    """Each note is read, added to, written: not while another run is about to."""
-    from whisper_lab import transcripts
-    from whisper_lab.transcribe import Segment, Transcript
-
     def made(name: str) -> transcripts.Results:
         clips = [tmp_path / f"{name}{number}.wav" for number in range(40)]
         for clip in clips:
@@ -311,6 +309,39 @@ def test_what_two_runs_make_in_one_folder_is_noted_of_both(tmp_path):
         assert list(runs.map(lambda run: run.run(lambda clip: said), found)) == [0] * 4
     assert all(run.has(clip) for run in found for clip in run.paths)
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".lock"]
+
+
+@pytest.mark.parametrize("columns", [None, 40, 120])
+def test_references_and_hypotheses_stand_below_each_other_in_any_terminal(capsys, monkeypatch, columns):
+    """None: a pipe. A terminal folds what is wider than it is, and then nothing stands below anything."""
+    monkeypatch.setattr(console, "columns_of", lambda stream: columns)
+    transcripts.show_errors(word_errors("turn on the lights in the kitchen " * 9, "turn the lights in a kitchen " * 9))
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith(("REF:", "HYP:", "     "))]
+    width = columns or 80
+    assert len(rows) >= 9 and 0.7 * width < max(map(len, rows)) <= width
+
+
+@pytest.mark.parametrize("context, said", [
+    ("auto", "the sound and the silence that the checkpoint needs;"),
+    (10.0, "the sound and 10 s of silence, as --audio-context asks;"),
+    (0.0, "the sound and 0 s of silence, as --audio-context asks (at least 0.2 s are heard);")])
+def test_the_silence_that_was_asked_for_is_named(capsys, context, said):
+    flags.parse(flags.parser(""), [])
+    transcripts.tell_windows([Transcript([], windows=2, shortened=2)], context)
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_figures_are_right_as_in_04_and_several_clips_end_with_their_total(tmp_path, capsys):
+    clips = [tmp_path / "digits.wav", tmp_path / "hello.wav"]
+    results = transcripts.Results(clips, transcripts.Output(), {"name": "model"}, {}, dict(zip(clips, (
+        "four seven two nine one eight", "good morning my dear thomas"), strict=True)))
+    said = {clips[0]: "472918.", clips[1]: "Good morning, my deer Thomas."}
+    assert results.run(lambda clip: Transcript([Segment(0, 1, said[clip], [])], language="en")) == 0
+    out = capsys.readouterr().out
+    assert "WER 0.0 %, CER 0.0 %: 0 substituted, 0 inserted, 0 deleted of 1 word" in out
+    last = out.splitlines()[-1]
+    assert last.startswith("all 2 clips: WER 16.7 %") and "1 substituted, 0 inserted, 0 deleted of 6 words" in last
+    assert out.count("; normalizer: Whisper's English normalizer") == 3
 
 
 def test_reference_prints_word_errors(script, clip):

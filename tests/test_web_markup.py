@@ -8,6 +8,7 @@ import pytest
 
 from whisper_lab import report, web
 from whisper_lab.console import plain
+from whisper_lab.pictures import Picture
 from whisper_lab.report import Aligned, Section, Table
 
 TEXTS = ["*bold* __under__ _x_ ~~gone~~ `code`", "[link](http://evil.example)", "![i](http://evil.example/x.png)",
@@ -56,7 +57,8 @@ def test_json_in_a_script_stays_in_it(text):
 def test_a_picture_of_any_name_is_a_link_to_it(tmp_path):
     picture = tmp_path / "a (b) [c].png"
     section = Section("t", "i", figure="sizes")
-    assert "(a%20%28b%29%20%5Bc%5D.png)" in report.markdown("t", "u", [section], {"sizes": picture})
+    shown = {"sizes": Picture(picture, b"")}
+    assert "(a%20%28b%29%20%5Bc%5D.png)" in report.markdown("t", "u", [section], shown)
 
 
 @pytest.mark.parametrize("text", ["$^{$", "a$b$c", r"\$$x_$", "$$", "plain"])

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     results = transcripts.Results(clips, transcripts.output(args), runtime.described,
                                   transcripts.settings(args, "audio_context", "batch_size"), threads=args.threads)
     status = results.run(Batcher(clips, hear, args.batch_size * runtime.lanes, runtime.spec.window_s, results.has))
-    transcripts.tell_windows(heard)
+    transcripts.tell_windows(heard, args.audio_context)
     return status
 
 

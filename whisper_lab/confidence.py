@@ -70,6 +70,24 @@ def of_text(text_logprob: float, model: str) -> str:
     return f"{model} itself finds this text unlikely: it may be invented ({figures(text_logprob, model)})"
 
 
+def remedy(model: str, language: str | None = None) -> str:
+    """What may help against an unlikely text, for a command line; language: --language."""
+    return ", ".join([*_of_language(model, language, "name the language with --language", "check --language"),
+                      "speak closer to the microphone", "or take a larger checkpoint with --model"])
+
+
+def remedy_on_page(model: str, language: str | None = None) -> str:
+    """The same as a sentence for 01's page; language: as chosen there."""
+    of_language = _of_language(model, language, "choose the language", "check the language")
+    made = ", ".join([*of_language, "speak closer to the microphone", "or start this page with a larger --model"])
+    return f"What may help: {made}."
+
+
+def _of_language(model: str, language: str | None, unknown: str, known: str) -> list[str]:
+    """Nothing for a checkpoint that knows one language only."""
+    return [] if model.endswith(".en") else [known if language else unknown]
+
+
 def figures(text_logprob: float, model: str) -> str:
     """`mean log-probability -0.52, doubtful below -0.15`, with as many digits as tell the two apart, up to four."""
     both = text_logprob, limit_of(model)

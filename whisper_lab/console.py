@@ -144,6 +144,9 @@ TYPED = re.compile(r"""(?<![\w./-]) (?:[A-Z_]+=\S+\ )* (?:sudo\ )? (?:[\w./-]*/)
 GLUE = "\0"  # for a space at which no line may end
 
 
+WIDTH = 80  # columns, where nothing says how wide it is: rows that are read below each other fit into any terminal
+
+
 def columns_of(stream) -> int | None:
     """How wide the terminal is that a stream writes to; None: it writes to none."""
     try:

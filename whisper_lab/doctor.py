@@ -171,10 +171,7 @@ def check_checkpoints() -> Iterator[Check]:
     problem = (checkpoints.problem_with(checkpoints.BUNDLED) or "").replace(f"{ROOT}{os.sep}", "")
     yield Check(FAIL, "whisper-nano", problem, "git checkout -- whisper_model_dir/whisper-nano") if problem else Check(
         OK, "whisper-nano", "bundled and complete")
-    obstacle = hub.out_of_reach()
-    yield Check(WARN, "Hub", f"not within reach: {obstacle}",
-                "use --model nano or a folder; the package index has base and tiny.en") if obstacle else Check(
-        OK, "Hub", "within reach")
+    yield judge_hub(hub.out_of_reach(), hub.offline())
     whole = [name for name, folder in hub.cached_whispers().items() if checkpoints.problem_with(folder) is None]
     yield Check(OK, "cached checkpoints", ", ".join(whole) or "none (downloaded on first use)")
     kept = [kept for kept in store.contents() if checkpoints.problem_with(kept.folder) is None]
@@ -182,6 +179,16 @@ def check_checkpoints() -> Iterator[Check]:
     yield Check(OK, "fetched checkpoints", f"{names}; in {public(store.folder())}")
     yield judge_index(package_index.obstacle(package_index.TABLE["whisper-base"]),
                       here=any(each.name == "whisper-base" for each in kept) or "openai/whisper-base" in whole)
+
+
+def judge_hub(obstacle: str | None, setting: str | None) -> Check:
+    """Whether checkpoints can be downloaded; setting: what told this lab not to ask, which is no news of the Hub."""
+    without = "use --model nano or a folder; the package index has base and tiny.en"
+    if obstacle is None:
+        return Check(OK, "Hub", "within reach")
+    if setting:
+        return Check(WARN, "Hub", f"not asked: {setting} is set", f"unset {setting.partition('=')[0]}; or {without}")
+    return Check(WARN, "Hub", f"not within reach: {obstacle}", without)
 
 
 def judge_index(obstacle: str | None, here: bool) -> Check:

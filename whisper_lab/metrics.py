@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab.console import LabError
+from whisper_lab.console import WIDTH, LabError
 from whisper_lab.languages import WITHOUT_SPACES
 
 NORMALIZER = "basic (lower case, no punctuation)"
@@ -108,6 +108,20 @@ def word_errors(reference: str, hypothesis: str, language: str | None = None, nu
     return Errors(wer, cer, **counts, normalizer=name, alignment=_alignment(words), reason=reason)
 
 
+def pooled(every: Sequence[Errors]) -> Errors:
+    """Errors of several texts together: sums over sums, not the mean of rates."""
+    counts = {key: sum(getattr(one, key) for one in every) for key in (
+        "substitutions", "insertions", "deletions", "hits", "reference_words", "hypothesis_words",
+        "reference_characters")}
+    wrong, words = counts["substitutions"] + counts["insertions"] + counts["deletions"], counts["reference_words"]
+    characters = counts["reference_characters"]
+    cer = sum((one.cer or 0) * one.reference_characters for one in every)
+    return Errors(wrong / words if words else None, cer / characters if characters else None, **counts,
+                  normalizer="; ".join(dict.fromkeys(one.normalizer for one in every)),
+                  alignment=[row for one in every for row in one.alignment],
+                  reason=None if words else "the references have no words")
+
+
 def _alignment(words) -> list[tuple[str, str | None, str | None]]:
     """jiwer's chunks, one tuple for each word."""
     reference, hypothesis = words.references[0], words.hypotheses[0]
@@ -121,7 +135,7 @@ def _alignment(words) -> list[tuple[str, str | None, str | None]]:
     return rows
 
 
-def aligned_rows(errors: Errors, width: int = 100) -> list[str]:
+def aligned_rows(errors: Errors, width: int = WIDTH) -> list[str]:
     """Reference above hypothesis above marks (S, I, D under the words concerned), folded at `width` columns.
 
         REF: turn on the light
@@ -168,18 +182,24 @@ def sqnr_db(reference: np.ndarray, test: np.ndarray) -> float | None:
 #
 # interval([1.02, 0.98, 1.01])    # {"mean": 1.0033, "sd": 0.0208, "low": 0.9516, "high": 1.055, "n": 3}
 
+FEWEST_FOR_INTERVAL = 3  # values
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict:
-    """Mean, standard deviation and confidence interval of independent repeats; from one value only the mean is known.
+    """Mean, standard deviation and confidence interval of independent repeats; what is not known is None.
 
     mean -+ t(n - 1) x sd / sqrt(n), t being wider than the normal distribution's 1.96 where repeats are few (Student
-    1908). All None where there is no value at all.
+    1908). Two values have no interval: t is 12.7 there, and two times of a second that differ by a tenth would lie
+    "between 0.4 and 1.6". Of values that are all 0 or more, as times and joules are, no mean is below 0.
     """
     n = len(values)
-    if n < 2:
-        return {"mean": values[0] if n else None, "sd": None, "low": None, "high": None, "n": n}
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    mean = statistics.fmean(values) if n else None
+    deviation = statistics.stdev(values) if n > 1 else None
+    if n < FEWEST_FOR_INTERVAL:
+        return {"mean": mean, "sd": deviation, "low": None, "high": None, "n": n}
     half = t_quantile(n - 1, confidence) * deviation / math.sqrt(n)
-    return {"mean": mean, "sd": deviation, "low": mean - half, "high": mean + half, "n": n}
+    low = mean - half if min(values) < 0 else max(0.0, mean - half)
+    return {"mean": mean, "sd": deviation, "low": low, "high": mean + half, "n": n}
 
 
 def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -5,11 +5,11 @@ No script, no font, no picture from elsewhere.
 
 import base64
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from whisper_lab import web
 from whisper_lab.console import plain
 from whisper_lab.metrics import Errors, aligned_rows
+from whisper_lab.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ table { border-collapse: collapse; margin: .6rem 0 1.2rem; font-size: .88rem; fo
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { background: var(--head); } th:first-child, td:first-child { text-align: left; }
-img { width: 100%; min-width: 40rem; max-width: 60rem; height: auto; display: block; margin: .8rem 0; }
+img { width: 100%; max-width: 60rem; height: auto; display: block; margin: .8rem 0; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
 .n { white-space: nowrap; }
 @media (max-width: 40rem) { th, td { padding: .25rem .35rem; } table { font-size: .82rem; } }
@@ -75,18 +75,19 @@ details { margin: .4rem 0; } summary { cursor: pointer; color: var(--accent); }
 .S i { color: var(--was); font-style: normal; text-decoration: line-through; margin-right: .3rem; }
 sub { font-size: .65rem; margin-left: .15rem; }
 """
+NARROW = "40rem"  # of a window; up to here tables are denser, and pictures are those of a telephone
 ONE_LINE = 20  # characters of a cell that does not break
 SHOWN_OPEN = 12  # alignments; the rest is folded away
 
 
-def markdown(title: str, under: str, sections: list[Section], pictures: dict[str, Path]) -> str:
+def markdown(title: str, under: str, sections: list[Section], pictures: dict[str, Picture]) -> str:
     """The report as Markdown; pictures stand beside it."""
     lines = [f"# {web.markdown(title)}", "", f"Measured on {web.markdown(under)}.", ""]
     for section in sections:
         lines += [f"## {web.markdown(section.title)}", "", section.intro, ""]
         lines += [f"- {web.markdown(note)}" for note in section.notes] + [""] * bool(section.notes)
         if section.figure in pictures:
-            picture = web.address(pictures[section.figure].name)
+            picture = web.address(pictures[section.figure].path.name)
             lines += [f"![{web.markdown(section.title)}]({picture})", ""]
         for table in section.tables:
             if not table.collapsed:
@@ -107,7 +108,7 @@ def _as_errors(block: Aligned) -> Errors:
     return Errors(None, None, 0, 0, 0, 0, 0, 0, 0, "", [tuple(row) for row in block.words])
 
 
-def html(title: str, under: str, sections: list[Section], pictures: dict[str, Path], opened: int = 1) -> str:
+def html(title: str, under: str, sections: list[Section], pictures: dict[str, Picture], opened: int = 1) -> str:
     """The report as a page that needs nothing but itself; all but the first `opened` sections are folded."""
     body = "\n".join(_part(section, pictures, i < opened) for i, section in enumerate(sections))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -118,22 +119,20 @@ def html(title: str, under: str, sections: list[Section], pictures: dict[str, Pa
             f'<p class="under">Measured on {_text(under)}.</p>\n{body}\n</body></html>\n')
 
 
-def _part(section: Section, pictures: dict[str, Path], opened: bool) -> str:
+def _part(section: Section, pictures: dict[str, Picture], opened: bool) -> str:
     """A section under its heading, which opens and folds it."""
     return (f'<details class="part"{" open" * opened}><summary><h2>{_text(section.title)}</h2></summary>\n'
             f"{_section(section, pictures)}</details>")
 
 
-def _section(section: Section, pictures: dict[str, Path]) -> str:
+def _section(section: Section, pictures: dict[str, Picture]) -> str:
     """What stands below a section's heading."""
     parts = [f"<p>{_text(section.intro)}</p>", *(_table(table) for table in section.tables if table.summary)]
     if section.notes:
         parts.append("<ul>" + "".join(f"<li>{_text(note)}</li>" for note in section.notes) + "</ul>")
     parts += [_table(table) for table in section.tables if not (table.summary or table.collapsed)]
     if section.figure in pictures:
-        data = base64.b64encode(pictures[section.figure].read_bytes()).decode("ascii")
-        parts.append(f'<div class="wide"><img alt="{_text(section.title)}: {section.figure}" '
-                     f'src="data:image/png;base64,{data}"></div>')
+        parts.append(_picture(pictures[section.figure], f"{section.title}: {section.figure}"))
     parts += [_table(table) for table in section.tables if table.collapsed]
     wrong = [block for block in section.aligned if any(mark != "=" for mark, *_ in block.words)]
     right = [block for block in section.aligned if block not in wrong]
@@ -142,6 +141,14 @@ def _section(section: Section, pictures: dict[str, Path]) -> str:
         if rest:
             parts.append(f"<details><summary>{len(rest)} {what}</summary>{''.join(map(_aligned, rest))}</details>")
     return "\n".join(parts)
+
+
+def _picture(picture: Picture, name: str) -> str:
+    """Drawn twice: letters that are large enough on a slide would be dots on a telephone."""
+    wide, narrow = (f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+                    for data in (picture.path.read_bytes(), picture.narrow))
+    return (f'<picture><source media="(max-width: {NARROW})" srcset="{narrow}">'
+            f'<img alt="{_text(name)}" src="{wide}"></picture>')
 
 
 def _table(table: Table) -> str:

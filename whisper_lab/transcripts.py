@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from whisper_lab import confidence, console, files, locks
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, WIDE, Options, temperatures
+from whisper_lab.short_windows import LEAST_S
 from whisper_lab.transcribe import Segment, Transcript
 
 SCHEMA = "whisper-onnx-lab/transcripts/1"
@@ -72,7 +74,8 @@ class Results:
         if self.subtitles and len({self.target(clip) for clip in clips}) < len(clips):
             raise LabError(f"two of the clips have the same name, so their .{output.format} files would overwrite each "
                            "other", "rename one, or transcribe them one at a time")
-        self.ledger, self.failed = Path(output.folder) / LEDGER, []
+        self.ledger, self.failed, self.advised = Path(output.folder) / LEDGER, [], False
+        self.scored: list = []  # metrics.Errors
 
     def run(self, work: Callable[[Path], Transcript], then: Callable[[Path], None] = lambda clip: None) -> int:
         """`work` makes the transcript of each clip, `then` comes after it was shown. Returns the exit status.
@@ -91,6 +94,8 @@ class Results:
                     raise
                 self.failed.append({"file": str(clip), "error": error.problem, "remedy": error.remedy})
                 console.error(error)
+        if self.several and self.scored and self.output.format == "text":
+            show_total(self.scored)
         self.write()
         return 1 if self.failed else 0
 
@@ -123,7 +128,9 @@ class Results:
         if clip in self.references:
             from whisper_lab.metrics import word_errors
 
-            errors = word_errors(self.references[clip], transcript.text, transcript.language)
+            # As 04 counts: "four seven" and "47" are the same.
+            errors = word_errors(self.references[clip], transcript.text, transcript.language, numerals=False)
+            self.scored.append(errors)
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.output.format == "text":
             self._print(clip, as_text(transcript, self.output.timestamps))
@@ -133,7 +140,8 @@ class Results:
             self._write_subtitles(clip, transcript)
         elif self.output.format != "json":
             console.result(SUBTITLES[self.output.format](transcript.segments).rstrip("\n"))
-        warn_of_doubt(transcript, clip, self.model["name"])
+        self.advised |= warn_of_doubt(transcript, clip, self.model["name"], self.settings.get("language"),
+                                      advise=not self.advised)
 
     def _print(self, clip: Path, text: str) -> None:
         name = console.plain(clip.name, one_line=True)
@@ -180,35 +188,62 @@ class Results:
                 "settings": self.settings, "clips": self.clips} | ({"failed": self.failed} if self.failed else {})
 
 
-def warn_of_doubt(transcript: Transcript, clip: Path, model: str) -> None:
-    """A warning below a transcript that the model itself finds unlikely."""
+def warn_of_doubt(transcript: Transcript, clip: Path, model: str, language: str | None, advise: bool = True) -> bool:
+    """A warning below a transcript that the model itself finds unlikely, and what may help; returns whether it is.
+
+    language: --language; advise: false where it was said before.
+    """
     if found := confidence.warning(transcript.segments, model):
-        console.warn(f"{clip.name}: {found}")
+        console.warn(f"{clip.name}: {found}" + (f"; {confidence.remedy(model, language)}" if advise else ""))
+    return found is not None
 
 
-def tell_windows(heard: list[Transcript]) -> None:
-    """Notes about all transcripts of a run: how many windows were shortened, heard again as a whole, searched again."""
+def tell_windows(heard: list[Transcript], context: str | float) -> None:
+    """Notes about all transcripts of a run: how many windows were shortened, heard again as a whole, searched again.
+
+    context: --audio-context.
+    """
     asked, shortened, again, searched = (sum(getattr(one, key) for one in heard) for key in
                                          ("windows", "shortened", "heard_again", "searched_again"))
     if shortened:
         console.note("shorter windows", f"{shortened} of {asked}, {again} heard again as a whole",
-                     "the sound and the silence that the checkpoint needs; --audio-context full: always the whole")
+                     f"the sound and {_silence(context)}; --audio-context full: always the whole")
     if searched:
         console.note("beam search", f"{searched} of {asked} windows",
                      f"their greedy text was doubtful; --beams 1: never, --beams {WIDE}: always")
+
+
+def _silence(context: str | float) -> str:
+    """What is heard behind a sound, in words."""
+    if isinstance(context, str):
+        return "the silence that the checkpoint needs"
+    least = f" (at least {LEAST_S:g} s are heard)" if context < LEAST_S else ""
+    return f"{context:g} s of silence, as --audio-context asks{least}"
 
 
 def show_errors(errors) -> None:
     """Print the word and character error rates of metrics.Errors, with the alignment."""
     from whisper_lab.metrics import aligned_rows
 
-    console.result(f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
-                   f"{errors.insertions} inserted, {errors.deletions} deleted of "
-                   f"{console.count(errors.reference_words, 'word')}"
-                   f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}\n")
-    for row in aligned_rows(errors):
+    console.result(f"{_rates(errors)}\n")
+    for row in aligned_rows(errors, console.columns_of(sys.stdout) or console.WIDTH):
         console.result(row)
     console.result()
+
+
+def show_total(every: list) -> None:
+    """The rates of several clips together: of metrics.Errors, all errors over all words."""
+    from whisper_lab.metrics import pooled
+
+    console.result(f"all {console.count(len(every), 'clip')}: {_rates(pooled(every))}")
+
+
+def _rates(errors) -> str:
+    """Rates, counts and how texts were compared, in one line."""
+    return (f"WER {_percent(errors.wer)}, CER {_percent(errors.cer)}: {errors.substitutions} substituted, "
+            f"{errors.insertions} inserted, {errors.deletions} deleted of "
+            f"{console.count(errors.reference_words, 'word')}"
+            f"{f' ({errors.reason})' if errors.reason else ''}; normalizer: {errors.normalizer}")
 
 
 def read_reference(argument: str, clips: list[Path]) -> dict[Path, str]:

@@ -1,11 +1,11 @@
 """The comparison as sections of blocks, from which the terminal, Markdown and the page are made alike."""
 
 from whisper_lab import console
-from whisper_lab.compare.variants import BASELINE
+from whisper_lab.compare.variants import BASELINE, SPEED
 from whisper_lab.report import Aligned, Section, Table
 
 UNKNOWN = "-"
-SIZE, SPEED = f"size, {BASELINE} = 1", f"speed, {BASELINE} = 1"  # headings
+SIZE = f"size, {BASELINE} = 1"  # a heading
 
 
 def of_comparison(made: dict) -> list[Section]:
@@ -187,8 +187,10 @@ def _speed(made: dict) -> Section:
     return Section("Speed and memory", f"One window and {settings['tokens_per_window']} given tokens, "
                    f"{console.count(settings['threads'], 'thread')}, {settings['provider']}; median (smallest to "
                    f"largest) of {console.count(settings['repeats'], 'round')}, each in turn with fp32, after one "
-                   "round to warm up. Loading and peak memory: once, each variant in a fresh process. PyTorch makes "
-                   "the cross caches in the prompt's step, the graphs in the encoder: compare the sum.",
+                   "round to warm up. Speed: how many times as fast as fp32 in the same round, and of that the median; "
+                   "the quotient of two medians would be another number, of rounds at other moments. "
+                   "Loading and peak memory: once, each variant in a fresh process. PyTorch makes the cross caches "
+                   "in the prompt's step, the graphs in the encoder: compare the sum.",
                    tables=[Table("Speed and memory", ["variant", "encoder ms", "ms a token", "window ms",
                                                       "real-time factor", SPEED, "load s", "peak MB"], rows)])
 

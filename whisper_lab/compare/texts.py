@@ -14,7 +14,7 @@ import numpy as np
 
 from whisper_lab import audio, console, files, transcripts
 from whisper_lab.console import LabError
-from whisper_lab.metrics import word_errors
+from whisper_lab.metrics import pooled, word_errors
 from whisper_lab.transcripts import read_reference
 
 CLEAR = 0.01  # p below which a difference counts as one
@@ -106,16 +106,12 @@ def score(clips: list[Clip], texts: list[str], pytorch: list[str]) -> dict:
 
 
 def _pool(clips: list[Clip], right: list[str], test: list[str]) -> dict:
-    """Errors of all clips together: sums over sums, not the mean of rates. A number counts as right in any spelling."""
+    """Errors of all clips together. A number counts as right in any spelling."""
     every = [word_errors(a, b, clip.language, numerals=False) for clip, a, b in zip(clips, right, test, strict=True)]
-    counts = {key: sum(getattr(errors, key) for errors in every)
-              for key in ("substitutions", "insertions", "deletions", "reference_words")}
-    wrong, words = sum(list(counts.values())[:3]), counts["reference_words"]
-    characters = sum(errors.reference_characters for errors in every)
-    cer = sum((errors.cer or 0) * errors.reference_characters for errors in every)
-    return {"wer": wrong / words if words else None, "cer": cer / characters if characters else None, **counts,
-            "normalizer": "; ".join(dict.fromkeys(errors.normalizer for errors in every)) or None,
-            "alignments": [errors.alignment for errors in every]}
+    errors = pooled(every)
+    return {key: getattr(errors, key) for key in (
+        "wer", "cer", "substitutions", "insertions", "deletions", "reference_words")} | {
+        "normalizer": errors.normalizer or None, "alignments": [one.alignment for one in every]}
 
 
 def difference(base: dict, test: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from whisper_lab import console
 from whisper_lab.compare.texts import CLEAR, FEWEST_CHANGED, changes, sign_test
+from whisper_lab.compare.variants import BASELINE
 
 
 def sentence(name: str, entry: dict, random_weights: bool) -> str:
@@ -58,34 +59,42 @@ def _numbers(numbers: dict) -> str:
 def points(document: dict) -> dict[str, dict]:
     """Each variant as a point in text, speed and size; only those of which all three are known.
 
-    wer: a share; wer_noise: a difference below this proves nothing; alignments: of each clip; rtfx: s of
-    sound in one second, the median round, with the quartiles rtfx_low and rtfx_high; size_bytes.
+    wer: a share; wer_noise: a difference below this proves nothing; alignments: of each clip; size_bytes; and of
+    timing.against speedup, speedup_q1, speedup_q3, within_noise.
     """
-    found, window = {}, document["settings"]["window_s"]
+    found = {}
     for name, entry in document["variants"].items():
         text, speed = entry["text"]["reference"] or entry["text"]["pytorch"], entry.get("speed")
         if text["wer"] is not None and speed and entry.get("size_bytes"):
-            times = speed["window_ms"]
             found[name] = {"wer": text["wer"], "wer_noise": FEWEST_CHANGED / text["reference_words"],
                            "alignments": text["alignments"],
-                           "rtfx": speed["rtfx"], "rtfx_low": 1e3 * window / times["q3"],
-                           "rtfx_high": 1e3 * window / times["q1"], "size_bytes": entry["size_bytes"]}
+                           "size_bytes": entry["size_bytes"],
+                           **{key: speed[key] for key in ("speedup", "speedup_q1", "speedup_q3", "within_noise")}}
     return found
 
 
 def dominated(found: dict[str, dict]) -> dict[str, str]:
     """name -> one that is worse in nothing and better in something; differences within noise count as none."""
-    def signs(a: dict, b: dict) -> tuple[int, ...]:
+    def signs(one: str, other: str) -> tuple[int, ...]:
+        a, b = found[one], found[other]
         won, lost = changes(a["alignments"], b["alignments"])
         text = 0 if sign_test(won, lost) >= CLEAR else 1 if won > lost else -1
-        speed = 1 if a["rtfx_low"] > b["rtfx_high"] else -1 if a["rtfx_high"] < b["rtfx_low"] else 0
+        speed = _faster(found, one, other)
         size = (a["size_bytes"] < 0.98 * b["size_bytes"]) - (b["size_bytes"] < 0.98 * a["size_bytes"])
         return text, speed, size
 
     beaten: dict[str, str] = {}
-    for name, point in found.items():
-        results = {other: signs(found[other], point) for other in found if other != name}
+    for name in found:
+        results = {other: signs(other, name) for other in found if other != name}
         better = {other: sum(one) for other, one in results.items() if min(one) >= 0 and max(one) > 0}
         if better:
             beaten[name] = max(better, key=better.get)
     return beaten
+
+
+def _faster(found: dict[str, dict], one: str, other: str) -> int:
+    """1, -1, or 0 within noise: fp32's own rounds say whether one differs from it, else the middle halves are apart."""
+    if BASELINE in (one, other) and found[other if one == BASELINE else one]["within_noise"]:
+        return 0
+    a, b = found[one], found[other]
+    return (a["speedup_q1"] > b["speedup_q3"]) - (a["speedup_q3"] < b["speedup_q1"])

@@ -2,6 +2,7 @@
 
 from whisper_lab import console, machine
 from whisper_lab.energy.meters import TO_GET_JOULES
+from whisper_lab.metrics import FEWEST_FOR_INTERVAL
 
 WIDTH = 50
 CROWDED = 0.1  # share of the processor that others may take before it has to be said
@@ -117,11 +118,12 @@ def quantities(document: dict) -> list[list[str]]:
 
 
 def spread(one: dict, unit: str) -> str:
-    """`0.512 s (0.498 to 0.526)`"""
+    """`0.512 s (0.498 to 0.526)`; of too few values why there is no interval."""
     if one["mean"] is None:
         return "unknown"
-    between = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
-    return f"{one['mean']:.3f} {unit}{between}"
+    between = f"{one['low']:.3f} to {one['high']:.3f}" if one["low"] is not None else \
+        f"no interval: {console.count(one['n'], 'value')}, it takes {FEWEST_FOR_INTERVAL}"
+    return f"{one['mean']:.3f} {unit} ({between})"
 
 
 def cross_checks(energy: dict) -> list[str]:

@@ -149,4 +149,4 @@ def _branches(axes, branches: list[Block], y: float) -> None:
         axes.annotate("", (x + width / 2, y + 0.34), (6.4, y + 0.96), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     if shown:
         axes.text(6.4, y - 0.5, f"keys and values of the cross-attention, one pair for each of {len(branches)} decoder "
-                  "layers: computed in parallel, once per recording", ha="center", va="center", fontsize=12)
+                  "layers: computed in parallel, once for every window", ha="center", va="center", fontsize=12)

@@ -10,17 +10,21 @@ from whisper_lab.compare.graph_facts import operators
 
 @dataclass(frozen=True)
 class Landmark:
-    """Something to look for: `node`, a pattern for the node's whole name, or the first of type `operator`."""
+    """Something to look for: `node`, a pattern for the node's whole name; the first of type `operator`; or the first
+    that `reads` a value of such a name, other than to cast it."""
 
     title: str
     text: str
     node: str | None = None
     operator: str | None = None
+    reads: str | None = None
 
     def find(self, graph: onnx.GraphProto) -> str | None:
         """The name of the node meant, or None where the graph has none."""
         for node in graph.node:
             if self.operator == node.op_type or (self.node and re.fullmatch(self.node, node.name)):
+                return node.name
+            if self.reads and node.op_type != "Cast" and any(re.fullmatch(self.reads, name) for name in node.input):
                 return node.name
         return None
 

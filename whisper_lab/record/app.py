@@ -71,23 +71,27 @@ class Recorder:
     def __init__(self, convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listener, folder: Path):
         self.convert, self.listener, self.folder = convert, listener, folder
 
-    def save(self, arrived: str | None, mine: Mine | None):
+    def save(self, arrived: str | None, mine: Mine | None, width: float | None = None):
         """The button Save Recording: values for mine, report, download, player, picture."""
         import gradio
 
         try:
-            mine = self._keep(arrived)
+            mine = self._keep(arrived, width)
         except LabError as error:
             return [mine, facts.trouble(error, arrived), *(gradio.update(visible=False) for _ in range(3))]
         return [mine, facts.as_html(mine.saved), *_shown(mine)]
 
-    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str, language: str | None = None):
-        """The button Transcribe: what was saved; saves first where something new was recorded."""
+    def transcribe(self, arrived: str | None, mine: Mine | None, choice: str, language: str | None = None,
+                   width: float | None = None):
+        """The button Transcribe: what was saved; saves first where something new was recorded.
+
+        width: of the visitor's window in pixels, for the picture.
+        """
         import gradio
 
         try:
             if mine is None or (arrived and arrived != mine.arrived):
-                mine = self._keep(arrived)
+                mine = self._keep(arrived, width)
             if not mine.download.is_file():
                 raise LabError("that recording is over an hour old and was deleted", "save it again, or record again")
             sound = audio.load(mine.download)
@@ -119,12 +123,12 @@ class Recorder:
         except LabError as error:
             raise gradio.Error(f"{error.problem}: {error.remedy}") from error
 
-    def _keep(self, arrived: str | None) -> Mine:
+    def _keep(self, arrived: str | None, width: float | None) -> Mine:
         middleware.check_room(self.folder, LARGEST_COPY)
         saved, samples = self.convert(own(arrived, self.folder))
         place = self._place()
         audio.write_wav(place / "speech.wav", samples)
-        picture.draw(samples, *self.listener.spec(), place / "speech.png")
+        picture.draw(samples, *self.listener.spec(), place / "speech.png", picture.layout_for(width))
         console.note("saved", saved.path, f"{saved.duration:.2f} s")
         return Mine(arrived, saved, place / "speech.wav")
 
@@ -168,6 +172,7 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         if introduction := listener.introduction():
             gradio.Markdown(introduction, elem_id="knows")
         insecure, mine = gradio.HTML(elem_id="insecure"), gradio.State(None, time_to_live=KEEP_S)
+        width = gradio.Number(0, visible=False)
         with gradio.Row():
             sound, clips, save_button = _voice(limit_s)
             choice, language, transcribe_button, *answer = _words(listener)
@@ -177,18 +182,20 @@ def build(convert: Callable[[Path], tuple[Saved, np.ndarray]], listener: Listene
         with gradio.Accordion("No microphone?", open=False):
             gradio.Markdown(WAYS)
         results = [mine, *shown]
-        save_button.click(recorder.save, [sound, mine], results, api_name="save", concurrency_limit=2)
-        _listen_on_click(recorder, transcribe_button, [sound, mine, choice, language], results, answer)
+        save_button.click(recorder.save, [sound, mine, width], results, api_name="save", concurrency_limit=2)
+        _listen_on_click(recorder, transcribe_button, [sound, mine, choice, language, width], results, answer)
         for button in clips:
             button.click(functools.partial(recorder.example, button.value), None, sound, api_visibility="private",
                          show_progress="hidden")
         _rest_while_recording(sound, [save_button, transcribe_button])
         page.load(None, None, insecure, js=INSECURE)
+        page.load(None, None, width, js="() => innerWidth")
     return page
 
 
 def _listen_on_click(recorder: Recorder, button, given: list, results: list, answer: list) -> None:
-    """Transcribe: first the model is opened, which is shown, and then it hears. given: sound, state, way, language."""
+    """Transcribe: first the model is opened, which is shown, and then it hears. given: sound, state, way, language,
+    width."""
     button.click(None, None, None, js=LOOK)
     shown = {"show_progress": "minimal", "show_progress_on": answer[1]}
     opened = button.click(recorder.open, given[:3], answer, api_visibility="private", **shown)

@@ -148,7 +148,8 @@ class Listener:
             # Under an invented text a 1.00 would look as if it vouched for it.
             how += "" if doubtful else f" with probability {found.language_probability:.2f}"
         if doubtful:
-            doubtful = f"{doubtful}. {confidence.knowledge_in_words(model, language)}".strip()
+            advice = confidence.remedy_on_page(model, language), confidence.knowledge_in_words(model, language)
+            doubtful = f"{doubtful}. {' '.join(advice)}".strip()
         made = {"txt": f"{found.text}\n",
                 **{kind: write(found.segments) for kind, write in transcripts.SUBTITLES.items()}}
         return Heard(found.text, how, doubtful, made if found.text else {})

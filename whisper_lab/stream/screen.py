@@ -14,13 +14,14 @@ CLEAR_BELOW = "\x1b[J"
 class Screen:
     """One utterance at a time is written, and written over until it is final."""
 
-    def __init__(self, out=None, colours: bool | None = None, model: str = ""):
+    def __init__(self, out=None, colours: bool | None = None, model: str = "",
+                 language: str | None = None):
         """out: default stdout; colours: default yes, unless the environment has NO_COLOR: then [brackets]; model: the
-        checkpoint's name, whose limit decides which text is doubtful."""
+        checkpoint's name, whose limit decides which text is doubtful; language: --language."""
         self.out = out or sys.stdout
         self.live = self.out.isatty()
         self.colours = not os.environ.get("NO_COLOR") if colours is None else colours
-        self.model, self._warned = model, False
+        self.model, self.language, self._warned = model, language, False
         self._rows = 0  # that the cursor stands below the first one of this utterance
         self._begun = False  # there is text on its line
 
@@ -44,7 +45,7 @@ class Screen:
         if text and confidence.is_doubtful(likely, self.model):
             # On stderr, so that a pipe gets nothing but text.
             console.warn(f'"{_short(text)}": ' + ("unlikely as well" if self._warned else
-                         confidence.of_text(likely, self.model)))
+                         f"{confidence.of_text(likely, self.model)}; {confidence.remedy(self.model, self.language)}"))
             self._warned = True
 
     def end(self) -> None:

@@ -110,7 +110,7 @@ def _best(rows: list[dict], column: str, highest: dict, fastest: dict) -> dict:
 
 
 def _overlap(one: dict, other: dict) -> bool:
-    """Whether two 95 % intervals overlap; without intervals (one run each) nothing can be told apart."""
+    """Whether two 95 % intervals overlap; without intervals (two runs or one) nothing can be told apart."""
     if one["low"] is None or other["low"] is None:
         return True
     return one["low"] <= other["high"] and other["low"] <= one["high"]

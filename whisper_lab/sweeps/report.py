@@ -4,6 +4,7 @@ from pathlib import Path
 
 from whisper_lab import console, files, machine
 from whisper_lab.console import LabError
+from whisper_lab.pictures import Picture
 from whisper_lab.report import Section, Table, html, markdown
 from whisper_lab.sweeps import analysis, figures, results
 from whisper_lab.sweeps.analysis import FACTORS
@@ -19,12 +20,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def with_interval(spread: dict) -> str:
-    """`12.3 ± 0.4`: the mean and half its 95 % interval; no ± for one run."""
+    """`12.3 ± 0.4`: the mean and half its 95 % interval; no ± for fewer than three runs."""
     if spread["mean"] is None:
         return DASH
     if spread["low"] is None:
         return number(spread["mean"])
-    return f"{number(spread['mean'])} ± {number((spread['high'] - spread['low']) / 2, 2)}"
+    return f"{number(spread['mean'])} ± {number(spread['high'] - spread['mean'], 2)}"
 
 
 def clock(mhz: int | None) -> str:
@@ -63,7 +64,8 @@ def _clocks(group: dict) -> Section:
              number(one["throttled"])] for one in group["clocks"]]
     columns = ["clock MHz", "measured MHz", "runs", "time s", "RTF", "energy J", "power W", "EDP J s", "ED2P J s²",
                "throttled"]
-    intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs."
+    intro = "Time and energy of one pass over the samples; ± is half the 95 % interval of the mean over the runs, " \
+            "which takes three of them."
     return Section(f"Clocks: {group['label']}", intro, answers(group), f"clocks-{group['number']}",
                    [Table(f"Clocks: {group['label']}", columns, rows)])
 
@@ -195,9 +197,9 @@ def publish(folders: list[Path], target: Path, threshold_percent: float = 5.0, t
     return made
 
 
-def _beside(text: str, pictures: dict[str, Path]) -> str:
-    for path in pictures.values():  # the Markdown lies one folder above its pictures
-        text = text.replace(f"]({path.name})", f"](figures/{path.name})")
+def _beside(text: str, pictures: dict[str, Picture]) -> str:
+    for one in pictures.values():  # the Markdown lies one folder above its pictures
+        text = text.replace(f"]({one.path.name})", f"](figures/{one.path.name})")
     return text
 
 
