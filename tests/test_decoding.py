@@ -321,8 +321,9 @@ def test_fallback_tries_higher_temperatures_for_the_wrong_window_only(rules):
     assert set(without.tokens) == {5} and without.compression_ratio > 2.4
 
 
-def test_a_doubtful_text_is_searched_again_with_beams(scripted):
+def test_a_doubtful_text_is_searched_again_with_beams(scripted, monkeypatch):
     """What greedy search is sure of stays, and no beam is spent on it; how doubtful a text is, greedy search says."""
+    monkeypatch.setattr(decoding, "SHORTER", 0.0)  # how long these texts are means nothing
     auto = Options("en", beams=AUTO, max_tokens=12, logprob_threshold=None)
     sure, doubtful = decode(scripted, windows(60.0, 2.0), auto)
     assert (sure.beams, doubtful.beams) == (1, WIDE) and sure.tokens == [] and WIDE in scripted.rows
@@ -402,6 +403,18 @@ def test_where_every_attempt_looks_wrong_the_likeliest_that_does_not_repeat_itse
     assert least_wrong([circles, unsure, wild], Options()) is unsure
     assert least_wrong([circles, unsure, attempt(0.4, -0.9, 1.0)], Options()).temperature == 0.4  # not wrong at all
     assert least_wrong([attempt(0.2, -0.3, 9.0), circles], Options()) is circles
+
+
+@pytest.mark.parametrize("text, ratio, stays", [
+    ("one sentence", 1.0, True), ("one sentence and most of another one, as it seems", 1.0, False),
+    ("one sentence", 9.0, False)])
+def test_beams_that_pass_over_a_sentence_leave_the_greedy_text(text, ratio, stays):
+    """Whole sentences are missing in the likelier text; where the greedy one goes round in a loop, that is as well."""
+    said = "one sentence and then another, as greedy search has it"
+    greedy = Result([1], said, -0.4, 0.0, 0.0, ratio, "en", None, text_logprob=-0.4)
+    beams = Result([2], text, -0.3, 0.0, 0.0, 1.0, "en", None, text_logprob=-0.3, beams=WIDE)
+    found = least_wrong([greedy, beams], Options())
+    assert (found.text, found.beams, found.text_logprob) == (said if stays else text, WIDE, -0.4)
 
 
 @pytest.mark.parametrize("options", [Options(language="en", max_tokens=12),

@@ -219,7 +219,8 @@ def test_a_text_in_a_loop_is_marked(visitor, large, tmp_path):
     time = np.arange(10 * audio.SAMPLE_RATE) / audio.SAMPLE_RATE
     bleep = 0.3 * np.sin(2 * np.pi * 300 * time) * (np.sin(2 * np.pi * 3 * time) > 0)
     audio.write_wav(tmp_path / "bleep.wav", bleep.astype(np.float32))
-    texts = ["", "Turn on the lights in the kitchen.", "1,5," * 40, "Ja, dat is goed. " * 12, "héé ñ 日本 " * 9]
+    texts = ["", "Turn on the lights in the kitchen.", "1,5," * 40, "Ja, dat is goed. " * 12, "héé ñ 日本 " * 9,
+             "Чтобы прослушать сообщение, нажмите 6.", "".join(map(chr, range(0x4e00, 0x4e00 + 200)))]
     with browser.served(large) as address:
         visitor.goto(address)
         found = visitor.evaluate("""async (texts) => { const { compressionRatio, LOOPS } = await import("./loops.js");

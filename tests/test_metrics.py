@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,30 @@ def test_compression_ratio_tells_loops_from_speech():
     assert compression_ratio("the quick brown fox jumps over the lazy dog while it rains in the old town") < 1.5
     assert compression_ratio("thank you. " * 30) > 2.4
     assert compression_ratio("") == 0.0
+
+
+RIGHT = {
+    "ru": "Чтобы прослушать следующее сообщение, нажмите 6. Чтобы прослушать это сообщение ещё раз, нажмите 5. "
+          "Чтобы прослушать предыдущее сообщение, нажмите 4. Чтобы удалить это сообщение, нажмите 7.",
+    "el": "Για να ακούσετε το επόμενο μήνυμα, πατήστε 6. Για να ακούσετε ξανά το μήνυμα, πατήστε 5. "
+          "Για να ακούσετε το προηγούμενο μήνυμα, πατήστε 4. Για να διαγράψετε το μήνυμα, πατήστε 7.",
+    "hi": "अगला संदेश सुनने के लिए 6 दबाएँ। संदेश फिर से सुनने के लिए 5 दबाएँ। पिछला संदेश सुनने के लिए 4 दबाएँ।",
+    "en": "To hear the next message, press 6. To hear the message again, press 5. To hear the previous message, "
+          "press 4. To delete this message, press 7."}
+
+
+@pytest.mark.parametrize("language", RIGHT)
+def test_a_right_text_is_no_loop_in_any_script(language):
+    """UTF-8 has several bytes for these letters, alike in part."""
+    text = RIGHT[language]
+    assert compression_ratio(text) < 2.4 < compression_ratio(f"{text[:20]} " * 12)
+    if language == "en":
+        assert compression_ratio(text) == len(text) / len(zlib.compress(text.encode()))
+
+
+def test_many_different_characters_are_packed_too():
+    text = "".join(map(chr, range(0x4e00, 0x4e00 + 300)))
+    assert 0 < compression_ratio(text) < 2.4
 
 
 def test_needs_neither_torch_nor_transformers():

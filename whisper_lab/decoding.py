@@ -23,6 +23,7 @@ AUTO, WIDE = "auto", 5  # greedy first, and this many beams where its text is do
 DOUBTFUL_TOKEN, DOUBTFUL_TEXT = -0.3, -8.0
 # A text goes round where its last LOOPED tokens are one round of at most LONGEST_ROUND, over and over.
 LOOPED, LONGEST_ROUND, LOOKED = 64, 16, 8  # tokens; LOOKED: between one look and the next
+SHORTER = 0.8  # a text of beams that is shorter than this share of the greedy one has passed over something
 
 
 class Runtime(Protocol):
@@ -165,10 +166,21 @@ def is_silence(result: Result, options: Options) -> bool:
 def compression_ratio(text: str) -> float:
     """Bytes of the text over bytes when zlib has packed it; above 2.4 the text very likely goes round in a loop.
 
-    The measure and its threshold are those of openai-whisper (transcribe.py); 0 for an empty text.
+    The measure and its threshold are those of openai-whisper (transcribe.py), but with one byte for a letter of any
+    script: UTF-8 has two or three for those that are not Latin, alike in part, so that right sentences in Russian
+    came above the threshold. 0 for an empty text.
     """
-    raw = text.encode("utf-8")
+    raw = one_byte_each(text)
     return len(raw) / len(zlib.compress(raw))
+
+
+def one_byte_each(text: str) -> bytes:
+    """ASCII as it is, other characters numbered from 128 as they come; UTF-8 where there are too many of them for
+    that, which no loop has."""
+    others = {character: 128 + i for i, character in enumerate(dict.fromkeys(c for c in text if not c.isascii()))}
+    if len(others) > 128:
+        return text.encode("utf-8", "replace")
+    return bytes(others[character] if character in others else ord(character) for character in text)
 
 
 def goes_round(tokens: Sequence[int]) -> bool:
@@ -261,14 +273,20 @@ def least_wrong(attempts: Sequence[Result], options: Options) -> Result:
     """The last attempt, if it does not look wrong; else the likeliest that does not repeat itself (as faster-whisper
     does: a result of temperature 1 is often worse than the doubtful one of temperature 0).
 
-    Beams find a likelier text for noise, too: how doubtful a text is, the greedy one before it says.
+    Beams find a likelier text for noise, too: how doubtful a text is, the greedy one before it says. And they are
+    ranked by the likelihood of a token, so that one which passes over whole sentences may win: then the greedy text
+    stays.
     """
-    best = attempts[-1]
+    first, best = attempts[0], attempts[-1]
     if looks_wrong(best, options):
         most = options.compression_ratio_threshold
         plain = [result for result in attempts if most is None or result.compression_ratio <= most]
         best = max(plain or attempts, key=lambda result: result.avg_logprob)
-    return replace(best, text_logprob=attempts[0].text_logprob) if best.beams > attempts[0].beams else best
+    if best.beams <= first.beams:
+        return best
+    if len(best.text) < SHORTER * len(first.text) and not looks_wrong(first, options):
+        return replace(first, beams=best.beams)  # they were asked
+    return replace(best, text_logprob=first.text_logprob)
 
 
 def _search(runtime: Runtime, cross: Any, prompts: np.ndarray, options: Options, given: list[int], leave: bool
