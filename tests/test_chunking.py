@@ -189,10 +189,13 @@ def test_short_windows_are_decoded_with_their_like(listener):
     assert batches == [2, 3] and [len(one.segments) for one in transcripts] == [1] * 5
 
 
-@pytest.mark.parametrize("lanes, expected", [
-    (1, {(750, 700, 400, 350, 300), (1000,), (200,)}), (2, {(750, 700, 400), (1000,), (350, 300), (200,)})])
-def test_where_lengths_may_be_mixed_each_window_has_its_own(listener, lanes, expected):
-    """Then nobody waits for windows of one length, and what is left is shared among the lanes."""
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("long_s, expected", [
+    (120.0, {(750, 700, 400, 350, 300), (1000,), (200,)}), (5.0, {(750, 700, 400), (1000,), (350, 300), (200,)})])
+def test_where_lengths_may_be_mixed_each_window_has_its_own(listener, monkeypatch, lanes, long_s, expected):
+    """Then nobody waits for windows of one length, and of what lasts long the rest is shared as two lanes would, whether
+    there are two or not."""
+    monkeypatch.setattr("whisper_lab.transcribe.EACH_S", long_s)
     heard, original = [], listener.encode
 
     def encode(features):

@@ -281,8 +281,11 @@ def test_a_table_in_a_pipe_is_not_folded_at_all(capsys):
 # Errors --------------------------------------------------------------------------------------------------------------
 
 def ended(main, capsys) -> tuple[int, str]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with pytest.raises(SystemExit) as end:
         console.run(main)
+    for number, handler in before.items():  # a program that is stopped ignores them to its end
+        signal.signal(number, handler)
     return end.value.code, capsys.readouterr().err
 
 
