@@ -193,8 +193,8 @@ def test_short_windows_are_decoded_with_their_like(listener):
 @pytest.mark.parametrize("long_s, expected", [
     (120.0, {(750, 700, 400, 350, 300), (1000,), (200,)}), (5.0, {(750, 700, 400), (1000,), (350, 300), (200,)})])
 def test_where_lengths_may_be_mixed_each_window_has_its_own(listener, monkeypatch, lanes, long_s, expected):
-    """Then nobody waits for windows of one length, and of what lasts long the rest is shared as two lanes would, whether
-    there are two or not."""
+    """Then nobody waits for windows of one length, and of what lasts long the rest is shared as two lanes would, also
+    where there is one."""
     monkeypatch.setattr("whisper_lab.transcribe.EACH_S", long_s)
     heard, original = [], listener.encode
 
