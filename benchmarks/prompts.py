@@ -10,6 +10,7 @@ recordings of many minutes. 8 kHz, as telephones have it.
 """
 
 import gzip
+import itertools
 import re
 import shutil
 import sys
@@ -52,8 +53,9 @@ def sentences(packages: Path) -> Iterator[dict]:
     """Rows of references.json with the `sound` in place of the file, from the unpacked packages of any languages."""
     for listed in sorted(packages.glob("usr/share/doc/*/core-sounds-*.txt.gz")):
         language = listed.name.removeprefix("core-sounds-").partition(".")[0]
-        voice, = packages.glob(f"usr/share/asterisk/sounds/{language}_*_*_*")
-        for line in gzip.decompress(listed.read_bytes()).decode("utf-8-sig").splitlines():
+        voices = packages.glob(f"usr/share/asterisk/sounds/{language}_*_*_*")  # none without the package of sounds
+        lines = gzip.decompress(listed.read_bytes()).decode("utf-8-sig").splitlines()
+        for voice, line in itertools.product(voices, lines):
             name, _, text = line.strip().partition(":")
             sound, text = voice / f"{name}.wav", text.strip().strip("“”\".… ")
             if sound.is_file() and len(re.findall(r"\w+", text)) >= FEWEST_WORDS and not ASIDE.search(text):

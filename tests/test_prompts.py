@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,7 +60,9 @@ def test_what_another_corpus_has_is_left_out_and_every_second_is_taken(packages,
         "en_prompts/en_US_f_Allison-agent-pass.wav"]
 
 
-def test_a_folder_without_prompts_says_what_to_unpack(tmp_path):
+@pytest.mark.parametrize("missing", ["usr", "usr/share/asterisk"])
+def test_a_folder_without_prompts_says_what_to_unpack(packages, missing):
+    shutil.rmtree(packages / missing)
     with pytest.raises(LabError, match="no prompts") as error:
-        made(tmp_path / "x")
+        made(packages)
     assert "dpkg -x" in error.value.remedy
