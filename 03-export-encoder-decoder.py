@@ -98,22 +98,23 @@ def to_fp16(source: Path, target: Path, mode: str) -> str:
     return f"{count} nodes compute in float16" if mode == "full" else f"{count} weights stored in float16"
 
 
-def to_int8(source: Path, target: Path, excluded: list[str], reduce_range: bool) -> str:
+def to_int8(source: Path, target: Path, excluded: list[str]) -> str:
     """A quarter of the bytes: each activation is quantized while it runs, each weight once and for all, here.
 
     DynamicQuantizeLinear finds the range of the activation, MatMulInteger multiplies 8-bit numbers into 32-bit sums,
-    Cast and Mul bring them back to scale. `quantize_dynamic` does this to every MatMul on a constant.
+    Cast and Mul bring them back to scale. `quantize_dynamic` does this to every MatMul on a constant. int8.fit
+    then rounds the weights anew, lest two products overflow the 16 bits in which some processors add them.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from whisper_lab.export import graphs, int8, torch_export
 
     with torch_export.quiet(), torch_export.one_copy():
-        quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=reduce_range,
-                         weight_type=QuantType.QInt8, nodes_to_exclude=["proj_out/MatMul", *excluded],
+        quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+                         nodes_to_exclude=["proj_out/MatMul", *excluded],
                          extra_options={"MatMulConstBOnly": True},  # attention between activations stays float32
                          use_external_data_format=graphs.is_large(source))
-    return int8.shrink_rest(target, reduce_range)
+    return int8.shrink_rest(target, source)
 
 
 def to_int4(source: Path, target: Path, recipe: dict) -> str:
@@ -130,19 +131,18 @@ def to_int4(source: Path, target: Path, recipe: dict) -> str:
     return int8.shrink_rest(target, share=blocks.share_embedding)
 
 
-def recipe(precision: str, config, fp16_mode: str = "full", exclude: str | None = None,
-           reduce_range: bool = False) -> dict:
+def recipe(precision: str, config, fp16_mode: str = "full", exclude: str | None = None) -> dict:
     """How a precision is made: `convert` follows it, and the metadata has it, so that anyone can make the same bytes.
 
     config: the model's; exclude: a regular expression, the layers that int8 leaves in float32; None: none of them.
     """
-    from whisper_lab.export import blocks
+    from whisper_lab.export import blocks, int8
 
     if precision == "int4":
         return {"block_sizes": {4: 32, 8: blocks.size(config.d_model)}, "symmetric": True,
                 "accuracy_level": blocks.ACCURACY, "eight_bits": blocks.eight_bits(config.decoder_layers)}
     return {"fp32": {}, "fp16": {"mode": fp16_mode},
-            "int8": {"exclude": exclude, "reduce_range": reduce_range, "weights": "int8 per channel"}}[precision]
+            "int8": {"exclude": exclude, "weights": "int8 per channel", "largest_pair": int8.PAIR}}[precision]
 
 
 def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe: dict, config=None
@@ -157,12 +157,12 @@ def convert(precision: str, fp32: dict[str, Path], pair: dict[str, Path], recipe
     for (part, source), target in zip(fp32.items(), pair.values(), strict=True):
         if precision != "fp32":
             console.note(part, f"converting to {precision}", "from the float32 graph")
-        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config, recipe)
+        source, fused = (source, "") if config is None else optimize.write_fused(source, target, config)
         excluded = graphs.linear_layers(source, recipe.get("exclude"))
         done[part] = fused + ("nothing" if precision == "fp32"
                               else to_fp16(source, target, recipe["mode"]) if precision == "fp16"
                               else optimize.to_blocks(source, target, excluded, config) if fused and part == "decoder"
-                              else to_int8(source, target, excluded, recipe["reduce_range"]) if precision == "int8"
+                              else to_int8(source, target, excluded) if precision == "int8"
                               else to_int4(source, target, recipe))
         kept[part] = len(excluded)
         graphs.release_memory()
@@ -184,7 +184,7 @@ def export(work, args, folder: Path) -> None:
     easier, outliers = (prepare(fp32, folder / "prepared", work.runtime, args.seed, args.threads) if for_8_bits
                         else ({}, {}))
     for precision, optimized in wanted:
-        made = recipe(precision, work.model.config, args.fp16_mode, args.int8_exclude, args.reduce_range)
+        made = recipe(precision, work.model.config, args.fp16_mode, args.int8_exclude)
         sources, made = (fp32 | easier, made | outliers) if precision == "int8" else (fp32, made)
         made |= {"fused": "every attention", "decoder": "8 bits in blocks"} if optimized else {}
         pair = work.begin(precision, folder, optimized)
@@ -194,7 +194,7 @@ def export(work, args, folder: Path) -> None:
         for layout in [] if optimized else args.layout:
             work.lay_out(layout, precision, placed, folder)
     if args.sensitivity:
-        work.sensitivity(fp32 | easier, folder / "sensitivity", args.reduce_range)
+        work.sensitivity(fp32 | easier, folder / "sensitivity")
 
 
 def arguments(argv: list[str] | None):
@@ -212,13 +212,12 @@ def arguments(argv: list[str] | None):
                       help="compute in float16, or only store it (default: %(default)s)")
     more.add_argument("--int8-exclude", type=flags.pattern, metavar="REGEX",
                       help="linear layers to keep in float32, such as 'fc2'")
-    more.add_argument("--reduce-range", action="store_true", help="7-bit int8 weights: for AVX2, AVX-512 without VNNI")
     more.add_argument("--layout", nargs="+", choices=["genai", "optimum", "sherpa"], default=[],
                       help="also a folder for onnxruntime-genai, optimum-onnx and transformers.js, or sherpa-onnx")
     args = flags.parse(parser, argv)
     makes_int8 = args.precision in ("int8", "all") or args.optimize or args.sensitivity
-    if (args.int8_exclude or args.reduce_range) and not makes_int8:
-        parser.error(f"--int8-exclude and --reduce-range are about int8, and {args.precision} is asked for")
+    if args.int8_exclude and not makes_int8:
+        parser.error(f"--int8-exclude is about int8, and {args.precision} is asked for")
     if args.fp16_mode != "full" and args.precision not in ("fp16", "all"):
         parser.error(f"--fp16-mode is about fp16, and {args.precision} is asked for")
     return args

@@ -86,7 +86,7 @@ def test_without_them_int8_hears_better(tiny, planted, sounds, tmp_path):
     right = hidden(planted, sounds[0])
     decibels = []
     for name, source in (("plain", planted), ("prepared", path)):
-        script().to_int8(source, tmp_path / f"{name}.onnx", [], reduce_range=False)
+        script().to_int8(source, tmp_path / f"{name}.onnx", [])
         decibels.append(sqnr_db(right, hidden(tmp_path / f"{name}.onnx", sounds[0])))
     assert sqnr_db(right, hidden(path, sounds[0])) > 40  # the outliers' own weights are stored in int8
     assert decibels[1] > decibels[0] + 8, decibels
@@ -106,7 +106,7 @@ def test_a_decoder_s_outliers_are_found_in_what_it_writes(tiny, tmp_path):
     assert feeds["input_ids"].shape[1] > 4
     right, decibels = session(tmp_path / source.name, 1).run(["logits"], feeds)[0], []
     for name, graph in (("plain", tmp_path / source.name), ("prepared", path)):
-        script().to_int8(graph, tmp_path / f"{name}.onnx", [], reduce_range=False)
+        script().to_int8(graph, tmp_path / f"{name}.onnx", [])
         decibels.append(sqnr_db(right, session(tmp_path / f"{name}.onnx", 1).run(["logits"], feeds)[0]))
     assert decibels[1] > decibels[0] + 3, decibels
 
@@ -291,12 +291,15 @@ def test_a_switch_computes_what_the_export_writes(tiny, sounds, tmp_path):
     """--sensitivity's graph: with all in float the float graph, with one layer switched that layer's int8."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from whisper_lab.export import sensitivity
+    from whisper_lab.export import int8, sensitivity
 
     source, layer = tiny.pairs["fp32"]["encoder"], "encoder.layers.1.fc2/MatMul"
-    sensitivity.write_switched(source, tmp_path / "switches.onnx", ["encoder.layers.0.fc1/MatMul", layer], levels=127)
+    sensitivity.write_switched(source, tmp_path / "switches.onnx", ["encoder.layers.0.fc1/MatMul", layer])
     quantize_dynamic(source, tmp_path / "one.onnx", per_channel=True, weight_type=QuantType.QInt8,
                      nodes_to_quantize=[layer])
+    model = graphs.load(tmp_path / "one.onnx")
+    int8.fit_layers(model, graphs.load(source))
+    graphs.save(model, tmp_path / "one.onnx")
     graph, feeds = sensitivity.Switched(session(tmp_path / "switches.onnx", 1)), {"input_features": sounds[0]}
     assert [value.name for value in graph.get_inputs()] == ["input_features"]
     in_float = graph.run(["encoder_hidden_states"], feeds)[0]

@@ -3,6 +3,7 @@
 Weights are signed (int8 x uint8 is what VNNI and AMX multiply fastest), symmetric, one scale per output channel. Where
 `quantize_dynamic` has made DynamicQuantizeLinear and MatMulInteger of every linear layer, this file does the rest:
 
+- linear layers: numbers of which no two neighbours overflow, whatever they are multiplied with (`fit`);
 - token embedding: one int8 copy with one scale per row serves the lookup (Gather) and the logits (MatMulInteger);
 - convolutions and positions: stored small, computed in float32. Cast and Mul on a constant are folded when
   onnxruntime loads the graph; DequantizeLinear would not be, and ConvInteger is slower than the float Conv.
@@ -22,15 +23,15 @@ from whisper_lab.export.fp16 import to_half
 
 FLOAT, INT8, FLOAT16 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.FLOAT16
 LEVELS = 127  # -127..127: symmetric, so that zero stays zero and no zero point is needed
-REDUCED = 64  # 7 bits, as quantize_dynamic's reduce_range: two products with a uint8 then fit in a 16-bit sum
-BLOCK = 4096  # rows that are rounded at once
+PAIR = 128  # that two neighbouring weights of one sign may come to: 255 x 128 is the most that 16 bits hold of it
+BLOCK = 4096  # rows or columns that are rounded at once
 
 
-def row_scales(weight: np.ndarray, levels: int = LEVELS) -> np.ndarray:
+def row_scales(weight: np.ndarray) -> np.ndarray:
     """Per row of [rows, ...], float32 [rows]: what one step of int8 is worth. A row of zeros gets 1: 0 / 0 is NaN."""
     flat = weight.reshape(len(weight), -1)
     largest = np.maximum(flat.max(axis=1), -flat.min(axis=1)) if weight.size else np.zeros(len(weight))
-    return np.where(largest > 0, largest / levels, 1).astype(np.float32)
+    return np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
 
 
 def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -43,13 +44,71 @@ def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return result
 
 
-def shrink_rest(path: Path, reduce_range: bool = False, share: Callable[[ir.Model], list[str]] | None = None) -> str:
+# Linear layers --------------------------------------------------------------------------------------------------------
+
+# Without VNNI, AMX or a dot product of its own, x86 multiplies uint8 by int8 with VPMADDUBSW: it adds two products that
+# lie side by side in 16 bits, and what is more than these hold becomes the largest number that they do. 255 x 127 twice
+# is 64,770, and 32,767 is left. onnxruntime's answer, `reduce_range`, gives every weight 7 bits. But what must not be
+# too large is a sum of two neighbours alone, and few of them are: a column with such a pair gets a coarser scale, by
+# what that pair is too large. So every processor computes the same integers.
+
+def fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix for MatMulInteger: float [channels, columns] -> int8 of that shape, and float32 [columns], what a step
+    of each column is worth. Of the channels 0 and 1, 2 and 3, ... no two weights of one sign come to more than PAIR."""
+    small, scales = np.empty(weight.shape, np.int8), np.empty(weight.shape[1], np.float32)
+    for first in range(0, weight.shape[1], BLOCK):
+        columns = slice(first, first + BLOCK)
+        small[:, columns], scales[columns] = _fit(np.asarray(weight[:, columns], np.float32))
+    return small, scales
+
+
+def _fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Each of a pair may be rounded up by half a step: only then is a sum of more than PAIR - 1 too large.
+    scales = np.maximum(row_scales(weight.T), largest_pairs(weight) / PAIR).astype(np.float32)
+    while True:
+        small = round_rows(weight.T, scales).T
+        over = largest_pairs(small) > PAIR
+        if not over.any():
+            return small, scales
+        scales[over] *= np.float32(1 + 1 / 512)
+
+
+def largest_pairs(weight: np.ndarray) -> np.ndarray:
+    """The largest sum of two neighbours of one sign in each column, without that sign: [channels, columns], of channels
+    0 and 1, 2 and 3, ... -> [columns]. A lone last channel has 0 beside it."""
+    wide = weight.astype(np.int32 if weight.dtype == np.int8 else np.float32)
+    if len(wide) % 2:
+        wide = np.concatenate([wide, np.zeros_like(wide[:1])])
+    pairs = wide.reshape(-1, 2, wide.shape[1])
+    return np.maximum(np.maximum(pairs, 0).sum(axis=1).max(axis=0), -np.minimum(pairs, 0).sum(axis=1).min(axis=0))
+
+
+def fit_layers(model: ir.Model, source: ir.Model) -> None:
+    """Give the linear layers of an int8 graph, as `quantize_dynamic` writes it, the numbers of `fit`, in place.
+
+    source: the float32 graph that it was made of.
+    """
+    products = [node for node in model.graph if node.op_type == "MatMulInteger"]
+    for small in [node.inputs[1] for node in products if node.inputs[1].is_initializer()]:  # not those of caches
+        name = small.name.removesuffix("_quantized")
+        scale, weight = model.graph.initializers[f"{name}_scale"], source.graph.initializers[name]
+        numbers, scales = fit(weight.const_value.numpy())
+        small.const_value = ir.tensor(numbers, name=small.name)
+        scale.const_value = ir.tensor(scales, name=scale.name)
+
+
+# The rest -------------------------------------------------------------------------------------------------------------
+
+def shrink_rest(path: Path, source: Path | None = None, share: Callable[[ir.Model], list[str]] | None = None) -> str:
     """Finish a graph on disk that a quantizer of onnxruntime has written; returns what was quantized, in words.
 
-    share: what makes 8 bits of the token embedding; None: `share_embedding`.
+    source: the float32 graph, where `quantize_dynamic` made MatMulInteger of it. share: what makes 8 bits of the token
+    embedding; None: `share_embedding`.
     """
     model = graphs.load(path)
-    embedding = share(model) if share else share_embedding(model, REDUCED if reduce_range else LEVELS)
+    if source is not None:
+        fit_layers(model, graphs.load(source))
+    embedding = (share or share_embedding)(model)
     convolutions, positions = shrink_convolutions(model), shrink_positions(model)
     graphs.rewrite(model, path)
     rest = (("the embedding (int8, shared)", embedding),
@@ -67,7 +126,7 @@ def _layers(model: ir.Model, logits: int) -> str:
     return f"{bits[4]} linear layers of 4 bits and {bits[8]} of 8" if bits[4] else f"{bits[8]} linear layers"
 
 
-def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
+def share_embedding(model: ir.Model) -> list[str]:
     """Replace the tied token embedding by one int8 tensor for both its uses, a scale for each token; returns the names
     quantized.
 
@@ -80,9 +139,7 @@ def share_embedding(model: ir.Model, levels: int = LEVELS) -> list[str]:
     if head is None:
         return []
     table = graphs.weight_of(head.inputs[1])
-    weight = table.const_value.numpy()
-    scales = row_scales(weight, levels)
-    columns = np.ascontiguousarray(round_rows(weight, scales).T)
+    columns, scales = fit(table.const_value.numpy().T)
     quantized = graphs.constant(model, f"{table.name}_quantized", columns)
     scale = graphs.constant(model, f"{table.name}_scale", scales)
     for use in list(table.uses()):

@@ -19,13 +19,12 @@ import onnx_ir as ir
 
 from whisper_lab import caches
 from whisper_lab.export import graphs, naming
-from whisper_lab.export.int8 import REDUCED
 
 FLOAT, INT8, UINT8, INT32 = ir.DataType.FLOAT, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32
-CONSTANTS = {"level": np.float32(1 / caches.LEVELS), "reduced": np.float32(1 / REDUCED),
-             "least": np.float32(caches.LEAST), "one": np.float32(1), "zero": np.int8(0),
-             "middle": np.uint8(caches.MIDDLE), "byte": np.float32(1 / caches.BYTE),
-             "no_weight": np.uint8(0), "last": np.array([-1]), "of_a_head": np.array([2, 3])}
+CONSTANTS = {"level": np.float32(1 / caches.LEVELS), "least": np.float32(caches.LEAST), "one": np.float32(1),
+             "two": np.float32(2), "zero": np.int8(0), "middle": np.uint8(caches.MIDDLE),
+             "byte": np.float32(1 / caches.BYTE), "no_weight": np.uint8(0), "last": np.array([-1]),
+             "of_a_head": np.array([2, 3])}
 
 
 class _Nodes:
@@ -65,17 +64,15 @@ class _Nodes:
 
 # The encoder writes ---------------------------------------------------------------------------------------------------
 
-def write(model: ir.Model, config, reduce_range: bool = False) -> None:
-    """Let an encoder's graph write its cross caches in int8, and behind them what `caches.names` says.
-
-    reduce_range: in 7 bits, as the weights (int8.REDUCED)."""
+def write(model: ir.Model, config) -> None:
+    """Let an encoder's graph write its cross caches in int8, and behind them what `caches.names` says."""
     nodes, outputs = _Nodes(model), {value.name: value for value in model.graph.outputs}
     made: dict[str, ir.Value] = {}
     for layer in range(config.decoder_layers):
         for what in ("key", "value"):
             name = f"present_{what}_cross_{layer}"
             made[name], made[f"present_{what}_scale_cross_{layer}"] = _round(
-                nodes, outputs[name], what, layer, "reduced" if reduce_range else "level")
+                nodes, outputs[name], what, layer)
         made[f"present_key_sum_cross_{layer}"] = _sum(nodes, made[f"present_key_cross_{layer}"], layer)
     hidden = model.graph.outputs[0]
     del model.graph.outputs[:]
@@ -85,17 +82,19 @@ def write(model: ir.Model, config, reduce_range: bool = False) -> None:
         model.graph.outputs.append(made[name])
 
 
-def _round(nodes: _Nodes, cache: ir.Value, what: str, layer: int, level: str) -> tuple[ir.Value, ir.Value]:
-    """A cache in int8, and its scale, as `caches.to_int8`; keys are turned around, as the queries meet them.
-
-    level: what of its largest value a step is."""
+def _round(nodes: _Nodes, cache: ir.Value, what: str, layer: int) -> tuple[ir.Value, ir.Value]:
+    """A cache in int8, and its scale, as `caches.to_int8`; keys are turned around, as the queries meet them."""
     path = f"decoder.layers.{layer}.encoder_attn/{what}"
     audio, heads, positions, width = cache.shape
     cache.name = f"{path}_float"
     if what == "key":
         cache.producer().attributes["perm"] = ir.AttrInt64s("perm", [0, 2, 3, 1])
         cache.shape = ir.Shape([audio, heads, width, positions])
-    step = nodes.add("Mul", [nodes.largest(cache, "of_a_head", path), level], f"{path}_step")
+    pairs = nodes.add("AveragePool", [cache], f"{path}_pairs", kernel_shape=[2, 1], strides=[2, 1],
+                      pads=[0, 0, 1, 0], count_include_pad=1)  # beside a lone last one lies 0
+    sums = nodes.add("Mul", [nodes.largest(pairs, "of_a_head", f"{path}_pairs"), "two"], f"{path}_sums")
+    largest = nodes.add("Max", [nodes.largest(cache, "of_a_head", path), sums], f"{path}_largest_sum")
+    step = nodes.add("Mul", [largest, "level"], f"{path}_step")
     step = nodes.add("Max", [step, "least"], f"{path}_at_least")
     small = nodes.rounded(cache, step, "one", "zero", path)
     scale = nodes.add("Mul", [step, "level" if what == "key" else "byte"], f"{path}_scale")

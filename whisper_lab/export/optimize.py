@@ -22,17 +22,15 @@ from whisper_lab.export.blocks import CONTRIB
 FLOAT = ir.DataType.FLOAT
 
 
-def write_fused(source: Path, target: Path, config, recipe: dict) -> tuple[Path, str]:
-    """A float32 graph with fused attention, beside `target`; its path, and what was done.
-
-    recipe: with `reduce_range` the cross caches are of 7 bits."""
+def write_fused(source: Path, target: Path, config) -> tuple[Path, str]:
+    """A float32 graph with fused attention, beside `target`; its path, and what was done."""
     model = graphs.load(source)
     with torch_export.quiet():
         count = fuse_attention(model, config)
         if is_encoder(model):
             outliers.make_apart(model)
             convolution.as_products(model)
-            int8_cache.write(model, config, recipe["reduce_range"])
+            int8_cache.write(model, config)
         else:
             int8_cache.read(model, config)
         without_unused(model)

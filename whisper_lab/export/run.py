@@ -185,13 +185,12 @@ class Export:
                      f"against PyTorch on speech, silence and noise; {both} are of the pair, and in the table of each")
         return gates
 
-    def sensitivity(self, fp32: dict[str, Path], folder: Path, reduce_range: bool) -> None:
+    def sensitivity(self, fp32: dict[str, Path], folder: Path) -> None:
         """Quantize one layer at a time; the costliest as a table, all of them as a bar chart and in the report."""
         from whisper_lab.export import sensitivity
 
         three = [sound for sound in self.sounds if sound.has_caches]  # enough to rank by, and a run for every layer
-        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.settings.threads,
-                                       reduce_range)
+        self.scores = sensitivity.scan(fp32, folder, self.runtime, three, self.settings.threads)
         console.table("What int8 costs, one layer at a time", ["layer", "part", "KL divergence, nats"],
                       [[score["layer"], score["part"], f"{score['kl_divergence']:.2e}"] for score in self.scores[:10]])
         picture = REPORTS / f"sensitivity-{self.checkpoint.name}.png"

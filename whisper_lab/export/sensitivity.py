@@ -20,16 +20,14 @@ from whisper_lab.tokens import kl_divergence, log_softmax
 SHOWN = 25  # bars
 
 
-def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: int | None,
-         reduce_range: bool) -> list[dict]:
+def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: int | None) -> list[dict]:
     """[{"part", "layer", "kl_divergence"}] in nats, costliest first; mean over PyTorch's own tokens on all sounds."""
     folder.mkdir()
-    levels = int8.REDUCED if reduce_range else int8.LEVELS
     found = {part: layers(path) for part, path in fp32.items()}
     switched = {part: [layer for layer in names if is_switched(layer)] for part, names in found.items()}
     paths = {part: folder / f"{part}.onnx" for part in fp32}
     for part, path in fp32.items():
-        write_switched(path, paths[part], switched[part], levels)
+        write_switched(path, paths[part], switched[part])
     pair = open_runtime(*paths.values(), threads=threads, like=runtime)
     pair.encoder, pair.decoder = Switched(pair.encoder), Switched(pair.decoder)
     encoded = [pair.encode(sound.features) for sound in sounds]
@@ -37,7 +35,7 @@ def scan(fp32: dict[str, Path], folder: Path, runtime, sounds: list, threads: in
     work = [(part, layer) for part, names in found.items() for layer in names]
     for part, layer in console.progress(work, description="sensitivity", unit="layer"):
         alone = folder / f"{part}_alone.onnx"
-        with quantized(pair, part, layer, switched[part], fp32[part], alone, levels, threads):
+        with quantized(pair, part, layer, switched[part], fp32[part], alone, threads):
             cost = divergence(pair, sounds, encoded if part == "decoder" else None)
         scores.append({"part": part, "layer": layer.rpartition("/")[0], "kl_divergence": cost})
     return sorted(scores, key=lambda score: -score["kl_divergence"])
@@ -56,7 +54,7 @@ def is_switched(layer: str) -> bool:
 
 
 @contextlib.contextmanager
-def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], source: Path, target: Path, levels: int,
+def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], source: Path, target: Path,
               threads: int | None) -> Iterator[None]:
     """The pair with this one layer as the int8 graph has it; in float again afterwards.
 
@@ -66,7 +64,7 @@ def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], sou
     if is_switched(layer):
         before.layer = switched.index(layer)
     else:
-        quantize_only(source, target, layer, levels)
+        quantize_only(source, target, layer)
         setattr(pair, part, session(target, threads))
     try:
         yield
@@ -75,11 +73,11 @@ def quantized(pair: OnnxWhisper, part: str, layer: str, switched: list[str], sou
         setattr(pair, part, before)
 
 
-def quantize_only(source: Path, target: Path, layer: str, levels: int) -> None:
+def quantize_only(source: Path, target: Path, layer: str) -> None:
     """The float32 graph with a convolution, or the embedding, as the int8 graph has it."""
     model = graphs.load(source)
     if layer == "proj_out/MatMul":
-        int8.share_embedding(model, levels)  # lookup and logits: they are one tensor
+        int8.share_embedding(model)  # lookup and logits: they are one tensor
     else:
         int8.shrink_convolutions(model, only=layer)
     graphs.save(model, target)
@@ -134,23 +132,22 @@ INPUT = "int8_layer"
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
-def write_switched(source: Path, target: Path, layers: list[str], levels: int) -> None:
-    """Give every MatMul named in `layers` its switch; levels: 127, or 64 with --reduce-range."""
+def write_switched(source: Path, target: Path, layers: list[str]) -> None:
+    """Give every MatMul named in `layers` its switch."""
     model = graphs.load(source)
     chosen = ir.Value(name=INPUT, shape=ir.Shape([]), type=ir.TensorType(INT64))
     model.graph.inputs.append(chosen)
     for node in graphs.weight_matmuls(model):
         if node.name in layers:
-            _switch(model, node, chosen, layers.index(node.name), levels)
+            _switch(model, node, chosen, layers.index(node.name))
     graphs.save(model, target)
 
 
-def _switch(model: ir.Model, node: ir.Node, chosen: ir.Value, number: int, levels: int) -> None:
-    product, weight = node.outputs[0], node.inputs[1].const_value.numpy()
+def _switch(model: ir.Model, node: ir.Node, chosen: ir.Value, number: int) -> None:
+    product = node.outputs[0]
     readers = list(product.uses())
-    scales = int8.row_scales(weight.T, levels)
-    small = graphs.constant(model, f"{node.name}/int8", int8.round_rows(weight.T, scales).T)
-    scale = graphs.constant(model, f"{node.name}/scale", scales)
+    small, scale = (graphs.constant(model, f"{node.name}/{what}", array) for what, array in
+                    zip(("int8", "scale"), int8.fit(node.inputs[1].const_value.numpy()), strict=True))
     one = graphs.constant(model, f"{node.name}/number", np.array(number))
     here = ir.node("Equal", [chosen, one], name=f"{node.name}/chosen")
     here.outputs[0].name, here.outputs[0].type = here.name, ir.TensorType(BOOL)
