@@ -48,9 +48,9 @@ def round_rows(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 # Without VNNI, AMX or a dot product of its own, x86 multiplies uint8 by int8 with VPMADDUBSW: it adds two products that
 # lie side by side in 16 bits, and what is more than these hold becomes the largest number that they do. 255 x 127 twice
-# is 64,770, and 32,767 is left. onnxruntime's answer, `reduce_range`, gives every weight 7 bits. But what must not be
-# too large is a sum of two neighbours alone, and few of them are: a column with such a pair gets a coarser scale, by
-# what that pair is too large. So every processor computes the same integers.
+# is 64,770, and 32,767 is left. onnxruntime's answer, `reduce_range`, gives every weight 7 bits: steps twice as coarse.
+# But what must not be too large is a sum of two neighbours, and seldom are both the largest. So a column's scale
+# becomes coarser by no more than its largest pair is too large, and every processor computes the same integers.
 
 def fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A matrix for MatMulInteger: float [channels, columns] -> int8 of that shape, and float32 [columns], what a step
