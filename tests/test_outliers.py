@@ -63,6 +63,19 @@ def prepare(tiny, encoder: Path, folder: Path, decoder: Path | None = None) -> t
     return easier["decoder" if decoder else "encoder"], facts
 
 
+def test_a_value_that_was_made_easier_is_not_compared_with_what_it_was(tiny, planted, sounds, tmp_path):
+    """04's table of noise once began with v_proj of the smoothed layers, whose product is divided down, not wrong."""
+    from whisper_lab.compare import layers
+
+    path, facts = prepare(tiny, planted, tmp_path / "prepared")
+    assert any(place.endswith("v_proj") for place in facts["smoothed"])
+    feeds = {"encoder": {"input_features": sounds[0]}}
+    rows = layers.layer_errors({"easier": {"encoder": path}}, {"encoder": planted}, {"easier": feeds}, feeds, 1)
+    rows = rows["easier"]
+    assert len(rows) > 10
+    assert [row for row in rows if row["sqnr_db"] is not None and row["sqnr_db"] < 35] == []
+
+
 def test_a_planted_outlier_is_found_and_its_reason_told(tiny, planted, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(console, "note", lambda *words: said.append(": ".join(map(str, words))))

@@ -108,17 +108,19 @@ def int8_error(inputs: Activations, weights: list[np.ndarray], factors: np.ndarr
 def _fold(front: ir.Node, layers: list[ir.Node], factors: np.ndarray) -> None:
     """Divide the weight and bias in front, multiply the layers' rows, and rename the value in between.
 
-    It gets a new name because it is a new value: a comparison of two graphs by name must not take it for the old one.
+    What changes gets a new name: a comparison of two graphs by name must not take it for the old value.
     """
+    changed = [front.outputs[0], layers[0].inputs[0]]
     if front.op_type == "LayerNormalization":
         divided = front.inputs[1:3]
     else:  # v_proj: MatMul, then Add of the bias
         divided = front.inputs[0].producer().inputs[1], front.inputs[1]
+        changed.append(front.inputs[0])
     for weight in divided:
         multiply(weight, 1 / factors)
     for layer in layers:
         multiply(layer.inputs[1], factors[:, None])
-    for value in dict.fromkeys((front.outputs[0], layers[0].inputs[0])):
+    for value in dict.fromkeys(changed):
         value.name = f"{value.name}{SUFFIX}"
 
 
