@@ -344,8 +344,8 @@ def test_one_transcript_opens_few_files_of_the_lab(graphs, tmp_path):
     assert opened <= {"", "__main__", "audio", "batching", "caches", "chunking", "confidence", "console",
                       "containers", "decoding", "external_data", "features", "files", "flags", "lanes", "languages",
                       "loudness", "machine", "names", "onnx_whisper", "openvino", "precisions", "prepared", "seals",
-                      "sessions", "short_windows", "silence", "sound_files", "tokenizer", "tokens", "transcribe",
-                      "transcripts"}
+                      "sessions", "short_windows", "silence", "sound_files", "subtitles", "tokenizer", "tokens",
+                      "transcribe", "transcripts"}
 
 
 def test_the_command_is_called_by_its_name(call_script):

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from whisper_lab import audio, transcripts
+from whisper_lab import audio, subtitles
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
 from whisper_lab.speakers import clusters, encoder, models, report, turns, voice, words
@@ -284,9 +284,9 @@ def test_every_format_names_the_speakers():
 def test_a_short_cue_is_not_joined_with_another_speakers():
     rows = [Segment(0, 0.3, "yes", [], speaker="Ann"), Segment(0.3, 0.5, "no", [], speaker="Bob"),
             Segment(0.5, 0.8, "yes", [], speaker="Ann")]
-    assert [cue.text for cue in transcripts.cues(rows)] == ["yes", "no", "yes"]
+    assert [cue.text for cue in subtitles.cues(rows)] == ["yes", "no", "yes"]
     alone = [Segment(row.start, row.end, row.text, []) for row in rows]
-    assert len(transcripts.cues(alone)) < 3
+    assert len(subtitles.cues(alone)) < 3
 
 
 # The page ------------------------------------------------------------------------------------------------------------

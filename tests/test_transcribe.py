@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from whisper_lab import decoding, short_windows, transcripts
+from whisper_lab import decoding, short_windows, subtitles
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, FALLBACK_TEMPERATURES, WIDE, Options
 from whisper_lab.features import FeatureSpec
@@ -389,21 +389,21 @@ def test_split_keeps_every_token_before_the_cut(nano):
     (0, "00:00:00.000"), (59.9996, "00:01:00.000"), (3599.9996, "01:00:00.000"), (3661.0014, "01:01:01.001"),
     (-0.1, "00:00:00.000"), (360000, "100:00:00.000")])
 def test_clock(seconds, text):
-    assert transcripts.clock(seconds) == text
+    assert subtitles.clock(seconds) == text
 
 
 def test_subtitles_keep_their_structure():
     segments = [Segment(0, 1.5, "a < b & c\n\n--> d", []), Segment(1.5, 1.5, "e", [])]
-    assert transcripts.srt(segments) == ("1\n00:00:00,000 --> 00:00:01,500\na < b & c -> d\n\n"
+    assert subtitles.srt(segments) == ("1\n00:00:00,000 --> 00:00:01,500\na < b & c -> d\n\n"
                                        "2\n00:00:01,500 --> 00:00:02,500\ne\n")
-    assert transcripts.vtt(segments) == ("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\na &lt; b &amp; c --&gt; d\n\n"
+    assert subtitles.vtt(segments) == ("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\na &lt; b &amp; c --&gt; d\n\n"
                                        "00:00:01.500 --> 00:00:02.500\ne\n")
 
 
 def test_subtitles_hold_nothing_that_a_terminal_obeys():
     """A vocabulary may hold anything; without its control characters the rest must not become an arrow."""
     segments = [Segment(0, 1.5, "\x1b[31mred\x07 \x00nul \x9b -\x08->", [], speaker="\x1b]0;title\x07Ann")]
-    for kind in (transcripts.srt, transcripts.vtt):
+    for kind in (subtitles.srt, subtitles.vtt):
         text = kind(segments)
         assert all(character.isprintable() or character == "\n" for character in text) and "red nul" in text
         assert text.count("-->") == 1
@@ -421,7 +421,7 @@ NINE = "wake me up at half past six in summer"  # 37 characters: 1.76 s to read
 ])
 def test_cues_can_be_read(spans, expected):
     segments = [Segment(start, end, NINE, []) for start, end in spans]
-    made = transcripts.cues(segments)
+    made = subtitles.cues(segments)
     assert [(round(cue.start, 3), round(cue.end, 3)) for cue in made] == expected
     assert " ".join(cue.text for cue in made) == " ".join([NINE] * len(spans))
     assert [(segment.start, segment.end) for segment in segments] == spans  # the transcript itself is not changed
@@ -429,7 +429,7 @@ def test_cues_can_be_read(spans, expected):
 
 def test_fast_speech_does_not_become_one_cue():
     segments = [Segment(2.0 * i, 2.0 * i + 2, "x" * 60, []) for i in range(20)]  # 30 characters a second
-    assert len(transcripts.cues(segments)) == 20
+    assert len(subtitles.cues(segments)) == 20
 
 
 def test_cues_of_any_segments_are_readable_and_apart():
@@ -437,12 +437,12 @@ def test_cues_of_any_segments_are_readable_and_apart():
     for _ in range(200):
         edges = np.sort(generator.uniform(0, 30, 16)).reshape(-1, 2)
         segments = [Segment(start, end, "x" * generator.integers(1, 80), []) for start, end in edges]
-        made = transcripts.cues(segments)
+        made = subtitles.cues(segments)
         assert all(before.end <= after.start for before, after in zip(made, made[1:], strict=False))
         assert " ".join(cue.text for cue in made) == " ".join(segment.text for segment in segments)
         for i, cue in enumerate(made):  # too short only where nobody is near, and all the silence around is used
             room = (made[i + 1].start if i + 1 < len(made) else np.inf) - cue.end
-            assert cue.end - cue.start >= transcripts._needed(cue) - 0.002 or room == pytest.approx(0, abs=1e-6)
+            assert cue.end - cue.start >= subtitles._needed(cue) - 0.002 or room == pytest.approx(0, abs=1e-6)
 
 
 def test_words_in_vtt_have_growing_times_inside_the_cue():
@@ -450,7 +450,7 @@ def test_words_in_vtt_have_growing_times_inside_the_cue():
 
     words = [Word("one", 1.0, 1.4, []), Word("two", 1.4, 1.4, []), Word("three", 1.4, 2.0, []),
              Word("four", 2.0, 2.0, [])]
-    text = transcripts.vtt([Segment(1.0, 2.0, "one two three four", [], words)])
+    text = subtitles.vtt([Segment(1.0, 2.0, "one two three four", [], words)])
     assert "one <00:00:01.400>two three four" in text
 
 

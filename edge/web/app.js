@@ -80,7 +80,8 @@ function warning(ratio) {
   const line = document.createElement("p");
   line.className = "warning";
   line.textContent = `Warning: ${manifest.name} repeats itself: the text may be invented ` +
-    `(compression ratio ${ratio.toFixed(1)}, doubtful above ${LOOPS}).`;
+    `(compression ratio ${ratio.toFixed(1)}, doubtful above ${LOOPS}). ` +
+    "What may help: speak closer to the microphone, or make this page of a larger model.";
   return line;
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_lab import checkpoints, confidence, console, languages, names, precisions, transcripts
+from whisper_lab import checkpoints, confidence, console, languages, names, precisions, subtitles
 from whisper_lab.audio import SAMPLE_RATE
 from whisper_lab.console import LabError
 from whisper_lab.decoding import AUTO, Options
@@ -151,7 +151,7 @@ class Listener:
             advice = confidence.remedy_on_page(model, language), confidence.knowledge_in_words(model, language)
             doubtful = f"{doubtful}. {' '.join(advice)}".strip()
         made = {"txt": f"{found.text}\n",
-                **{kind: write(found.segments) for kind, write in transcripts.SUBTITLES.items()}}
+                **{kind: write(found.segments) for kind, write in subtitles.SUBTITLES.items()}}
         return Heard(found.text, how, doubtful, made if found.text else {})
 
     def _open(self, choice: str):

@@ -9,7 +9,7 @@ import numpy as np
 from whisper_lab import files
 from whisper_lab.console import LabError
 from whisper_lab.speakers.voice import Stretch
-from whisper_lab.transcripts import CONTROL
+from whisper_lab.subtitles import CONTROL
 
 PAUSE = 1.0  # s; who goes on after a shorter pause, and no one spoke in it, still has the turn
 
