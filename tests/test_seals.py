@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tests.helpers import nano_pair, single_nano
-from whisper_lab import external_data, flags, names, seals, sessions
+from whisper_lab import external_data, flags, machine, names, seals, sessions
 from whisper_lab.console import LabError
 from whisper_lab.decoding import Options, decode, rate
 from whisper_lab.onnx_whisper import OnnxWhisper, runtime_files
@@ -146,6 +146,31 @@ def test_graphs_of_before_the_seal_open_with_a_warning(pair, tmp_path, capsys):
     flags.parse(flags.parser(""), [])  # notes on stderr
     OnnxWhisper(folder, NAME, "int8", threads=1)
     assert "damage to them cannot be noticed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sets, early, warned", [(["AVX2", "FMA"], True, True), (["AVX2", "AVX-VNNI"], True, False),
+                                                 (["NEON/ASIMD"], True, False), (None, True, False),
+                                                 (["AVX2", "AVX512F"], False, False)])
+def test_int8_of_an_earlier_03_has_a_warning_where_16_bits_overflow(pair, tmp_path, capsys, monkeypatch, sets, early,
+                                                                    warned):
+    """Rounded as quantize_dynamic does it, whisper-base lost words on x86 without VNNI, and nothing said so."""
+    folder = Path(shutil.copytree(pair, tmp_path / "graphs"))
+    for path in names.pair(folder, NAME, "int8").values():
+        model = onnx.load(path)
+        notes = {entry.key: entry.value for entry in model.metadata_props}
+        recipe = json.loads(notes["recipe"])
+        assert recipe["largest_pair"] == 128
+        if early:
+            del recipe["largest_pair"]
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, notes | {"recipe": json.dumps(recipe)})
+        onnx.save(model, path)
+        seals.seal(path)
+    monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
+    flags.parse(flags.parser(""), [])  # notes on stderr
+    OnnxWhisper(folder, NAME, "int8", threads=1)
+    said = capsys.readouterr().err
+    assert ("lose words on this processor" in said and "--precision int8" in said) == warned, said
 
 
 def test_damage_opens_where_someone_asks_for_it(pair, tmp_path):

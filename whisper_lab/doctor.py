@@ -217,7 +217,7 @@ def check_processor() -> Iterator[Check]:
         return
     fast = {"AVX512-VNNI", "AVX-VNNI", "AMX-INT8", "DOTPROD", "I8MM"} & set(sets)
     yield Check(OK if fast else WARN, "instruction sets", ", ".join(sets) or "none of those that matter",
-                None if fast else "none: without VNNI, AMX or dot products int8 runs, but gains less speed")
+                None if fast else "none: without VNNI, AMX or dot products int8 is as right, but gains less speed")
 
 
 def check_energy() -> Iterator[Check]:

@@ -164,6 +164,12 @@ def instruction_sets() -> list[str] | None:
     return [name for flag, name in known.items() if flag in flags]
 
 
+def adds_in_16_bits() -> bool:
+    """Whether two products of 8 bits are added in 16 here, and saturate: on x86 without VNNI, nor AMX."""
+    wide = {"AVX-VNNI", "AVX512-VNNI", "AMX-INT8"}
+    return "AVX2" in (found := instruction_sets() or []) and not wide & set(found)
+
+
 @functools.cache
 def _cpu() -> dict:
     """`cpu`: the model name; lscpu knows the names of ARM cores that /proc/cpuinfo only numbers."""

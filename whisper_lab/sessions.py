@@ -51,6 +51,7 @@ def open_pair(folder: str | Path, name: str, precision: str, optimized: bool = F
     if checks and any(seals.sealed(path) is None for path in paths.values()):
         console.warn(f"the graphs of {name} were written before this lab sealed graphs: damage to them cannot be "
                      f"noticed; to write them again: {command}")
+    _warn_of_16_bits(name, facts, command)
     both = facts["encoder"] | facts["decoder"] | {"provider": provider, "optimized": optimized}
     return sessions["encoder"], sessions["decoder"], both
 
@@ -268,6 +269,15 @@ def _check_together(facts: dict[str, dict], paths: dict[str, Path], command: str
     if types[0] != types[1] and provider != "openvino":  # its float32 caches are rounded on the way
         raise LabError(f"{paths['encoder'].name} makes {types[0]} caches and {paths['decoder'].name} wants {types[1]}",
                        f"write both again: {command}")
+
+
+def _warn_of_16_bits(name: str, facts: dict[str, dict], command: str) -> None:
+    """An earlier 03 rounded int8 weights without regard to processors that add two products in 16 bits."""
+    recipes = [part.get("recipe") for part in facts.values() if part["precision"] == "int8"]
+    early = any(isinstance(recipe, dict) and "largest_pair" not in recipe for recipe in recipes)
+    if early and machine.adds_in_16_bits():
+        console.warn(f"the int8 graphs of {name} lose words on this processor, which has no VNNI and adds two products "
+                     f"in 16 bits: an earlier 03 rounded them; to write them again: {command}")
 
 
 def check_runtime_files(facts: dict, rules, spec, folder: Path, command: str) -> None:
