@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from whisper_lab import checkpoints, console, names, precisions, transcripts
+from whisper_lab import checkpoints, console, names, precisions
 from whisper_lab.alignment import Word
 from whisper_lab.console import LabError
 from whisper_lab.onnx_whisper import OnnxWhisper
 from whisper_lab.speakers.turns import PAUSE, Errors, Turn, name_of, rttm
+from whisper_lab.subtitles import SUBTITLES
 from whisper_lab.transcribe import Segment
 
 SCHEMA = "whisper-onnx-lab/speakers/1"
@@ -91,7 +92,7 @@ def as_subtitles(found: Sequence[Line], names: Sequence[str], kind: str) -> str:
     """`srt` or `vtt` with the speaker's name in each cue."""
     segments = [Segment(line.start, line.end, line.text, [], line.words, speaker=names[line.speaker])
                 for line in found]
-    return getattr(transcripts, kind)(segments)
+    return SUBTITLES[kind](segments)
 
 
 def as_document(clip: str, duration: float, turns: Sequence[Turn], found: Sequence[Line], names: Sequence[str],
