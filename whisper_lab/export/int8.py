@@ -75,12 +75,10 @@ def _fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def largest_pairs(weight: np.ndarray) -> np.ndarray:
     """The largest sum of two neighbours of one sign in each column, without that sign: [channels, columns], of channels
-    0 and 1, 2 and 3, ... -> [columns]. A lone last channel has 0 beside it."""
-    wide = weight.astype(np.int32 if weight.dtype == np.int8 else np.float32)
-    if len(wide) % 2:
-        wide = np.concatenate([wide, np.zeros_like(wide[:1])])
-    pairs = wide.reshape(-1, 2, wide.shape[1])
-    return np.maximum(np.maximum(pairs, 0).sum(axis=1).max(axis=0), -np.minimum(pairs, 0).sum(axis=1).min(axis=0))
+    0 and 1, 2 and 3, ... -> [columns]. Two of unlike sign come to less than one of them; a last one may be alone."""
+    wide = weight.astype(np.int16 if weight.dtype == np.int8 else np.float32)
+    alone, together = np.abs(wide), np.abs(wide[:-1:2] + wide[1::2])
+    return np.maximum(alone.max(axis=0), together.max(axis=0, initial=0))
 
 
 def fit_layers(model: ir.Model, source: ir.Model) -> None:

@@ -191,9 +191,8 @@ def _quantized(model: ir.Model, part: str, precision: str, expected: int, caches
 def _overflow(model: ir.Model, part: str) -> Gate:
     """No two products pass 16 bits, in which x86 without VNNI adds them, whatever the activations are: int8.fit. On a
     processor that adds in 32 bits nothing else would show it."""
-    weights = {node.name: node.inputs[1].const_value.numpy() for node in model.graph
-               if node.op_type == "MatMulInteger" and node.inputs[1].is_initializer()}
-    largest = {name: int(int8.largest_pairs(weight).max(initial=0)) for name, weight in weights.items()}
+    largest = {node.name: int(int8.largest_pairs(node.inputs[1].const_value.numpy()).max(initial=0))
+               for node in model.graph if node.op_type == "MatMulInteger" and node.inputs[1].is_initializer()}
     worst = max(largest, key=largest.get, default=None)
     seen = "no layer" if worst is None else f"{worst} has the largest pair of weights"
     return below("products in 16 bits", largest.get(worst, 0), int8.PAIR, seen, part)
