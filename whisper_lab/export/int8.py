@@ -63,7 +63,7 @@ def fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Each of a pair may be rounded up by half a step: only then is a sum of more than PAIR - 1 too large.
+    # Where both of a pair are rounded up they may still pass PAIR: then the step is made a little larger.
     scales = np.maximum(row_scales(weight.T), largest_pairs(weight) / PAIR).astype(np.float32)
     while True:
         small = round_rows(weight.T, scales).T
