@@ -105,7 +105,7 @@ def nano_export(run_script, tmp_path_factory) -> Path:
         if not folder.exists():
             folder.mkdir()
             done = run_script("03-export-encoder-decoder.py", "--model", "nano", "--precision", "all", "--optimize",
-                              "--alignment-heads", "--threads", "2", "--output-dir", "graphs", "--output-json",
+                              "--alignment-heads", "--threads", "2", "--output-dir", "graphs", "--json",
                               "all.json", cwd=folder)
             (folder / "stdout").write_text(done.stdout, encoding="utf-8")
             (folder / "stderr").write_text(done.stderr, encoding="utf-8")

@@ -22,7 +22,7 @@ def python(*arguments: str, env: dict | None = None, **options) -> subprocess.Co
 
 
 def test_the_real_thing(tmp_path):
-    done = python("-m", "whisper_lab.doctor", "--output-json", str(tmp_path / "doctor.json"))
+    done = python("-m", "whisper_lab.doctor", "--json", str(tmp_path / "doctor.json"))
     document = json.loads((tmp_path / "doctor.json").read_text())
     checks = {check["name"]: check for check in document["checks"]}
     failed = [name for name, check in checks.items() if check["status"] == FAIL]

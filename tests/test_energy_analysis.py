@@ -209,7 +209,7 @@ def test_several_machines_and_precisions_in_one_report(tmp_path):
                                  "--app-params", f"--watts {watts} --precision {precision}", "--sleep-interval", 0,
                                  "--output-dir", f"{gpu}-{precision}", FAKE_NVML_NAME=f"NVIDIA {gpu} 80GB")
         assert done.returncode == 0, done.stderr
-    done = energy_fakes.call(tmp_path, "analyze", "A100-fp32", "A100-fp16", "H100-fp32", "--output-json", "all.json")
+    done = energy_fakes.call(tmp_path, "analyze", "A100-fp32", "A100-fp16", "H100-fp32", "--json", "all.json")
     assert done.returncode == 0, done.stderr
     assert "Precision against energy" in done.stdout and "Machine against energy" in done.stdout
     assert "RTF, first = 1" in done.stdout and "J, first = 1" in done.stdout

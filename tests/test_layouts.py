@@ -218,7 +218,7 @@ def test_03_writes_the_folders_and_its_report_names_them(call_script, tmp_path, 
     monkeypatch.chdir(tmp_path)
     checkpoint = export_tiny.write_checkpoint(tmp_path / "whisper-tiny-random")
     code, _, err = call_script("03-export-encoder-decoder.py", "--model", checkpoint, "--layout", *FILES, "--threads",
-                               "2", "--output-dir", "graphs", "--output-json", "report.json")
+                               "2", "--output-dir", "graphs", "--json", "report.json")
     assert code == 0, err
     rows = json.loads(Path("report.json").read_text(encoding="utf-8"))["layouts"]
     assert [row["layout"] for row in rows] == list(FILES)

@@ -238,8 +238,8 @@ def test_the_bundle_carries_the_code_of_the_lab(bundle):
 def test_the_bundle_hears_and_its_control_does_not(bundle, call_script, tmp_path):
     trained, control = tmp_path / "trained.json", tmp_path / "control.json"
     clips = ["media/digits.wav", "media/kitchen.wav", "media/time.wav"]
-    assert call_script("07-explore-architecture.py", *clips, "--output-json", trained)[0] == 0
-    assert call_script("07-explore-architecture.py", *clips, "--untrained", "--output-json",
+    assert call_script("07-explore-architecture.py", *clips, "--json", trained)[0] == 0
+    assert call_script("07-explore-architecture.py", *clips, "--untrained", "--json",
                        control)[0] == 0
     wer = [np.mean([c["wer"] for c in json.loads(path.read_text())["clips"]]) for path in (trained, control)]
     assert wer[0] < 0.5 < 0.8 < wer[1]

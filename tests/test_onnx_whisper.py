@@ -431,7 +431,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess:
 def test_command_prints_the_transcript_alone_under_quiet(graphs, tmp_path):
     clip = write_clip(tmp_path / "clip.wav")
     done = command(clip, "--model-dir", graphs, "--model", NAME, "--precision", "int8", "--language", "en", "--quiet",
-                   "--output-json", tmp_path / "out.json")
+                   "--json", tmp_path / "out.json")
     document = json.loads((tmp_path / "out.json").read_text())
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.strip() == console.plain(document["clips"][0]["text"]).strip() != ""
@@ -452,7 +452,7 @@ def test_one_bad_file_among_several(call_script, graphs, tmp_path):
     good, bad = write_clip(tmp_path / "good.wav"), tmp_path / "bad.wav"
     bad.write_text("no sound")
     status, out, err = call_script("whisper_lab.__main__", bad, good, "--model-dir", graphs, "--model", NAME, "--quiet",
-                                   "--language", "en", "--output-json", tmp_path / "o.json")
+                                   "--language", "en", "--json", tmp_path / "o.json")
     clips = json.loads((tmp_path / "o.json").read_text())["clips"]
     assert status == 1 and [clip["file"] for clip in clips] == ["good.wav"] and console.plain(clips[0]["text"]) in out
     assert err.startswith("error: ") and err.count("\n") == 2 and "bad.wav" in err

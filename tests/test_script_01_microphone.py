@@ -57,7 +57,7 @@ def virtual(tmp_path_factory):
 
 def test_portaudio_records_from_a_virtual_device(run_script, virtual, tmp_path):
     for seconds in (1.5, 2):
-        run = run_script(SCRIPT, "--cli", "--seconds", seconds, "--output-json", "a.json", cwd=tmp_path, **virtual)
+        run = run_script(SCRIPT, "--cli", "--seconds", seconds, "--json", "a.json", cwd=tmp_path, **virtual)
         assert run.returncode == 0, run.stderr
     assert "microphone: 0 virtual (the system's default" in run.stderr and "recording: " in run.stderr
     assert abs(pitch(tmp_path / "speech.wav") - 500) < 1

@@ -59,7 +59,7 @@ def dialogue(store, nano_export, truth, tmp_path_factory):
         status = script.main([str(LONG), "--model", "nano", "--model-dir", str(nano_export / "graphs"), "--precision",
                               "fp32", "--language", "en", "--names", "Thomas,Anna", "--reference",
                               str(folder / "truth.rttm"), "--page", "--explain", "--threads", "1", "--output-dir",
-                              str(folder), "--output-json", str(folder / "said.json")])
+                              str(folder), "--json", str(folder / "said.json")])
     assert status == 0
     return folder, json.loads((folder / "said.json").read_text())
 
@@ -124,7 +124,7 @@ def sounds() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", sounds())
 def test_where_no_one_speaks_it_says_so(who, tmp_path, name):
     audio.write_wav(tmp_path / "x.wav", sounds()[name].astype(np.float32))
-    status, out, err = who(tmp_path / "x.wav", "--model", "nano", "--output-json", tmp_path / "said.json")
+    status, out, err = who(tmp_path / "x.wav", "--model", "nano", "--json", tmp_path / "said.json")
     assert status == 0 and out.strip() == "No one speaks in it." and "Traceback" not in err
     said = json.loads((tmp_path / "said.json").read_text())
     assert said["speakers"] == said["turns"] == said["lines"] == []

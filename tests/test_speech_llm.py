@@ -342,7 +342,7 @@ def test_the_printout_is_the_documents_to_the_letter_offline_and_small(tmp_path)
 def test_parameters_shapes_and_swaps(call_script, tmp_path):
     written = tmp_path / "architecture.json"
     status, out, _ = call_script("07-explore-architecture.py", "--swap-encoder", "openai/whisper-base",
-                                 "--swap-decoder", "Qwen/Qwen2-0.5B-Instruct", "--output-json", written)
+                                 "--swap-decoder", "Qwen/Qwen2-0.5B-Instruct", "--json", written)
     assert status == 0 and "Audio Encoder ID  -> openai/whisper-base" in out
     document = json.loads(written.read_text())
     shapes = [stage["shape"] for stage in document["shapes"]]
@@ -357,7 +357,7 @@ def test_parameters_shapes_and_swaps(call_script, tmp_path):
 def test_a_swap_of_one_part_leaves_the_other_alone(call_script, tmp_path, pieces):
     written = tmp_path / "architecture.json"
     status, out, _ = call_script("07-explore-architecture.py", "--swap-encoder", pieces / "ear", "--seconds", "1",
-                                 "--projector", "qformer", "--downsample-rate", "4", "--output-json", written)
+                                 "--projector", "qformer", "--downsample-rate", "4", "--json", written)
     document = json.loads(written.read_text())
     assert status == 0 and "LLM dimension" not in document["changed_by_swap"]
     assert [s["shape"] for s in document["shapes"]][3:5] == [[50, 16], [15, 3584]]  # 50 positions: 5 windows of 12

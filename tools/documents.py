@@ -73,7 +73,7 @@ def base_speech() -> str:
 
 
 def streaming_table() -> str:
-    """How late live text is, from 09 --output-json."""
+    """How late live text is, from 09 --json."""
     from tools.streaming_table import table
 
     return table(_measured("streaming"))

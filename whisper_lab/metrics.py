@@ -71,12 +71,9 @@ def english_normalizer() -> Callable[[str], str]:
     """Whisper's own for English (Radford et al. 2022, appendix C), as transformers ships it: "thirty" and "30" are one.
 
     Without the checkpoint's list of British spellings: "colour" and "color" stay two words. Its file is read by itself:
-    it needs nothing of its package, which would bring in PyTorch, 300 MB and seconds. Raises LabError without it.
+    it needs nothing of its package, which would bring in PyTorch, 300 MB and seconds.
     """
     package = importlib.util.find_spec("transformers")
-    if package is None:
-        raise LabError("Whisper's English normalizer is in transformers, which is not installed",
-                       "pip install transformers")
     file = Path(package.submodule_search_locations[0]) / "models" / "whisper" / "english_normalizer.py"
     spec = importlib.util.spec_from_file_location("whisper_english_normalizer", file)
     module = importlib.util.module_from_spec(spec)
@@ -84,15 +81,16 @@ def english_normalizer() -> Callable[[str], str]:
     return module.EnglishTextNormalizer({})
 
 
-def word_errors(reference: str, hypothesis: str, language: str | None = None, numerals: bool = True) -> Errors:
+def word_errors(reference: str, hypothesis: str, language: str | None = None) -> Errors:
     """Compare two texts with jiwer (Levenshtein distance).
 
-    language: en and numerals=False compares after Whisper's English normalizer, to which a number is the same in words
-    and in figures (it needs transformers); languages without spaces are compared character by character.
+    language: en compares after Whisper's English normalizer, to which a number is the same in words and in figures,
+    where transformers is installed; languages without spaces are compared character by character. `normalizer` of the
+    result says how it was.
     """
     import jiwer
 
-    english = not numerals and language == "en"
+    english = language == "en" and importlib.util.find_spec("transformers") is not None
     clean = english_normalizer() if english else normalize
     reference, hypothesis = clean(reference), clean(hypothesis)
     unspaced = language in WITHOUT_SPACES

@@ -129,7 +129,7 @@ class Results:
             from whisper_lab.metrics import word_errors
 
             # As 04 counts: "four seven" and "47" are the same.
-            errors = word_errors(self.references[clip], transcript.text, transcript.language, numerals=False)
+            errors = word_errors(self.references[clip], transcript.text, transcript.language)
             self.scored.append(errors)
             self.clips[-1]["errors"] = dataclasses.asdict(errors)
         if self.output.format == "text":

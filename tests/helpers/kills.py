@@ -99,7 +99,7 @@ def telling_apart(folder: Path) -> Program:
     """10, two voices, without words: page, picture and document."""
     clip = str(ROOT / "media" / "long.flac")
     return Program("10 who spoke", folder, script("10-who-spoke", clip, "--no-words", "--page", "--explain",
-                                                  "--threads", "1", "--output-json", "who.json"))
+                                                  "--threads", "1", "--json", "who.json"))
 
 
 def script(name: str, *arguments: str) -> list[str]:

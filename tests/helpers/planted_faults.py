@@ -1,6 +1,6 @@
 """Faults that an export can have, planted in a graph of any precision: nodes are inserted, however weights are stored.
 
-    python -m tests.helpers.planted_faults FOLDER --model CHECKPOINT --output-json faults.json
+    python -m tests.helpers.planted_faults FOLDER --model CHECKPOINT --json faults.json
 
 breaks every pair of CHECKPOINT that 03 wrote to FOLDER in every way, and says which gate sees it, by how much.
 """
@@ -383,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", nargs="*", help="only these")
     parser.add_argument("--fault", metavar="REGEX", help="only these; 'sound' is the pair as it is")
     parser.add_argument("--go-on", action="store_true", help="also past the first gate that fails")
-    parser.add_argument("--output-json", metavar="PATH")
+    parser.add_argument("--json", metavar="PATH")
     args = parser.parse_args(argv)
     checkpoint = checkpoints.resolve(args.model)
     pairs = find_pairs(args.folder, checkpoint.name)
@@ -395,8 +395,8 @@ def main(argv: list[str] | None = None) -> int:
             gates = judge(fault, pairs[precision], precision, work, go_on=args.go_on)
             rows += [row_of(fault, precision, gates)]
             print(*rows[-1].values(), sep=" | ", flush=True)
-            if args.output_json:
-                files.write_json(args.output_json, {"model": checkpoint.name, "faults": rows})
+            if args.json:
+                files.write_json(args.json, {"model": checkpoint.name, "faults": rows})
     console.note("faults", f"{sum(bool(row['caught_by']) for row in rows if row['fault'])} caught of "
                  f"{sum(bool(row['fault']) for row in rows)}", checkpoint.name)
     return 0

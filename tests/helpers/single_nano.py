@@ -29,7 +29,7 @@ def written(nano_export: Path) -> SimpleNamespace:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with contextlib.chdir(place):
         assert script().main(["--model", "nano", "--precision", "int8", "--quiet", "--model-dir", str(folder),
-                              "--output-json", "single.json"]) == 0
+                              "--json", "single.json"]) == 0
     return SimpleNamespace(folder=folder, place=place, path=graph.path_of(folder, NAME, "int8"),
                            whisper=OnnxWhisper(folder, NAME, "int8", threads=1))
 

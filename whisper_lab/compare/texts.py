@@ -107,7 +107,7 @@ def score(clips: list[Clip], texts: list[str], pytorch: list[str]) -> dict:
 
 def _pool(clips: list[Clip], right: list[str], test: list[str]) -> dict:
     """Errors of all clips together. A number counts as right in any spelling."""
-    every = [word_errors(a, b, clip.language, numerals=False) for clip, a, b in zip(clips, right, test, strict=True)]
+    every = [word_errors(a, b, clip.language) for clip, a, b in zip(clips, right, test, strict=True)]
     errors = pooled(every)
     return {key: getattr(errors, key) for key in (
         "wer", "cer", "substitutions", "insertions", "deletions", "reference_words")} | {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from whisper_lab import machine
 from whisper_lab.energy.engine import Tally
 from whisper_lab.energy.workload import Clip, Window, Workload
-from whisper_lab.metrics import mean_interval, normalize, word_errors
+from whisper_lab.metrics import mean_interval, word_errors
 
 SCHEMA = "whisper-onnx-lab/profile/1"
 NO_GPU = "no GPU is used"
@@ -131,7 +131,9 @@ def transcription(clip: Clip, nonsense: bool) -> dict:
         "language": sample.language, "reference": sample.reference,
         "inference_time_s": mean_interval(clip.seconds), "wer": errors and errors.wer, "cer": errors and errors.cer,
         "word_errors": errors and errors.substitutions + errors.insertions + errors.deletions,
-        "reference_words": errors and errors.reference_words, "error": clip.error,
+        "reference_words": errors and errors.reference_words,
+        "reference_characters": errors and errors.reference_characters, "normalizer": errors and errors.normalizer,
+        "error": clip.error,
         **({} if clip.speakers is None else {"speakers": clip.speakers})}
 
 
@@ -143,7 +145,7 @@ def rates(entries: list[dict], nonsense: bool) -> dict:
             "no sample with a known text was transcribed"
         return {"wer": None, "cer": None, "wer_reason": why}
     words = sum(one["reference_words"] for one in scored)
-    characters = [len(normalize(one["reference"])) for one in scored]
-    wrong = sum(one["cer"] * n for one, n in zip(scored, characters, strict=True))
-    return {"wer": sum(one["word_errors"] for one in scored) / words, "cer": wrong / sum(characters),
+    characters = sum(one["reference_characters"] for one in scored)
+    wrong = sum(one["cer"] * one["reference_characters"] for one in scored)
+    return {"wer": sum(one["word_errors"] for one in scored) / words, "cer": wrong / characters,
             "reference_words": words}

@@ -100,7 +100,7 @@ class Report:
         cut = {"text": " ".join(part["text"] for part in parts if part["text"]),
                "words": [word for part in parts for word in part["words"]]}
         found = {name: {"text": batch["text"], "wer": (errors := word_errors(batch["text"], text, language)).wer,
-                        "words": errors.reference_words, "reason": errors.reason}
+                        "words": errors.reference_words, "normalizer": errors.normalizer, "reason": errors.reason}
                  for name, batch in (("batch", whole), ("batch_by_utterance", cut))}
         found["latency"] = latency(log.commits, cut["words"], source) | {"word_ends_from": self._word_ends()}
         reference = self.references.get(label)

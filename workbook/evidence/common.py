@@ -332,7 +332,7 @@ def errors(reference: str, text: str):
     """The word errors of an English text; "thirty" and "30" are the same word, since base writes figures."""
     from whisper_lab.metrics import word_errors
 
-    return word_errors(reference, text, "en", numerals=False)
+    return word_errors(reference, text, "en")
 
 
 def noisy(sound: np.ndarray, below_db: float, seed: int) -> np.ndarray:
