@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers import planted_faults
 from whisper_lab import checkpoints
+from whisper_lab.export import diverge
 
 QUANTIZED = ["int8", "int4", "int8 optimized"]
 
@@ -42,6 +43,18 @@ def test_a_quantized_fault_is_named_by_the_part_it_is_in(on_nano):
     gate = next(gate for gate in planted_faults.judge(fault, pairs["int8"], "int8", work) if not gate.passed)
     assert gate.name == "layer by layer: encoder" and gate.unit == "dB" and gate.value < gate.limit
     assert f"encoder.layers.{work.config.encoder_layers // 2}.self_attn," in gate.detail
+
+
+@pytest.mark.parametrize(("fault", "named"), [
+    ("timestamps half a second late", "logits"), ("timestamps suppressed", "logits"),
+    ("a matrix of the decoder with the wrong sign", "decoder.layers.{layer}.fc1/"),
+    ("a bias missing in the decoder", "decoder.layers.{layer}.fc1/")])
+def test_the_first_diverging_node_is_named(on_nano, tmp_path, fault, named):
+    work, pairs = on_nano
+    chosen = next(each for each in planted_faults.FAULTS if each.name == fault)
+    broken = planted_faults.plant(chosen, pairs["fp32"], tmp_path, work)
+    found = diverge.locate(broken["decoder"], "decoder", "fp32", work.runtime, work.sounds[0])
+    assert found.startswith(named.format(layer=work.config.decoder_layers // 2)) and "relative error" in found, found
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from whisper_lab.export.gates import ARITHMETIC, relative_error
 from whisper_lab.export.pair import cross_feeds, session_of
 from whisper_lab.export.reference import BOTH, Sound
 
-COARSE = re.compile(r"(encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)$|.*encoder_attn\.[kv]_proj$")
+COARSE = re.compile(r"((encoder|decoder)\.(conv\d|layers\.\d+|layer_norm|embed_tokens)"
+                    r"|.*encoder_attn\.[kv]_proj|proj_out)$")
 JUMP = 4  # a place is off where its error is so many times what was to be expected there
 QUANTIZED = {"int8": 0.05, "int4": 0.15}  # relative error of a single quantized layer, about
 
@@ -26,6 +27,8 @@ def locate(path: Path, part: str, precision: str, runtime, sound: Sound) -> str:
     """`decoder.layers.3.fc1/MatMul: error 0.8` of the first node that is off, or the one with the largest error."""
     model = graphs.load(path)
     places = naming.module_outputs(output.name for node in model.graph for output in node.outputs if output.name)
+    if part == "decoder":
+        places["proj_out"] = "logits"
     coarse = _errors(path, part, {p: places[p] for p in places if COARSE.match(p)}, precision, runtime, sound)
     first = _first_off(coarse)
     if first is None:
