@@ -51,7 +51,7 @@ SHARED = ("this lab fp32", "this lab fp16", "this lab int8", "this lab int8 opti
           "this lab int8 on OpenVINO", "transformers fp32", "faster-whisper fp32", "faster-whisper int8",
           "OpenVINO GenAI int8", "onnx-asr int8", "whisper.cpp f16")
 SYSTEMS = [next(peer for peer in PEERS if peer.name == name) for name in SHARED]
-for _precision in ("fp32", "int8", "int8 optimized"):  # as the command line does by itself
+for _precision in ("fp32", "int8", "int8 optimized", "int4"):  # as the command line does by itself
     SYSTEMS.insert(-1, lab(f"{_precision}, beams auto", precision=_precision.split()[0], beams="auto",
                            optimized=_precision.endswith("optimized")))
 for _precision in ("int8", "int8 optimized"):  # the others of this lab hear the sound and some silence
