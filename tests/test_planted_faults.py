@@ -47,7 +47,7 @@ def test_a_quantized_fault_is_named_by_the_part_it_is_in(on_nano):
 
 @pytest.mark.parametrize(("fault", "named"), [
     ("timestamps half a second late", "logits"), ("timestamps suppressed", "logits"),
-    ("a matrix of the decoder with the wrong sign", "decoder.layers.{layer}.fc1/"),
+    ("a matrix of the decoder with the wrong sign", "decoder.layers.{layer}.activation_fn/"),  # which reads it
     ("a bias missing in the decoder", "decoder.layers.{layer}.fc1/")])
 def test_the_first_diverging_node_is_named(on_nano, tmp_path, fault, named):
     work, pairs = on_nano
