@@ -138,7 +138,8 @@ def test_int8_caches_are_a_quarter_of_what_a_token_reads_of_a_window():
     assert report.cross_bytes({"model": {"config": config}}, "int8 optimized") == 480  # an older document
 
 
-@pytest.mark.parametrize("folder", [BENCHMARKS, BENCHMARKS / "xeon"], ids=["EPYC", "Xeon"])
+@pytest.mark.parametrize("folder", [BENCHMARKS, BENCHMARKS / "xeon", BENCHMARKS / "avx2"],
+                         ids=["EPYC", "Xeon", "AVX2"])
 def test_results_are_what_the_report_makes_of_them(folder):
     if not (folder / "results.json").is_file():
         pytest.skip("results.json is not there: `make benchmark` writes it")
