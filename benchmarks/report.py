@@ -8,20 +8,16 @@ import statistics
 import sys
 from pathlib import Path
 
-import numpy as np
-
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import floors  # noqa: E402
 import idle  # noqa: E402
 import speech_report  # noqa: E402
 
 from whisper_lab import console, files, machine  # noqa: E402
-from whisper_lab.transcribe import BATCH, MIXED  # noqa: E402
 
 MEGA, GIGA = 1e6, 1e9
-POSITIONS_PER_S = 50  # of every Whisper's encoder
-SMALL = str(32 << 20)  # the key of limits.py for what fits the last cache
 
 
 def summary(row: dict) -> dict | None:
@@ -60,7 +56,7 @@ def markdown(document: dict) -> str:
         "### Goals", "",
         "Set before anything was measured here, from a trial on two cores of a Xeon with AVX512-VNNI and AMX.",
         "", *goals(found, document["graph_bytes"]), "",
-        "### Floors", "", *floors(document, found), ""]
+        "### Floors", "", *floor_table(document, found), ""]
     return "\n".join(lines)
 
 
@@ -147,10 +143,10 @@ def _sizes(sizes: dict[str, int]) -> list[tuple]:
             if f"{part}_{precision}" in sizes and part in sizes]
 
 
-def floors(document: dict, found: dict) -> list[str]:
+def floor_table(document: dict, found: dict) -> list[str]:
     """The least time that bytes over bandwidth and operations over peak allow, beside what was measured."""
     limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
-    fast, slow = read_speeds(limits)
+    fast, slow = floors.read_speeds(limits)
     lines = [f"Measured peaks: float32 {limits['float32_flops'] / GIGA:.0f} GFLOP/s, bfloat16 "
              f"{limits['bfloat16_flops'] / GIGA:.0f} GFLOP/s, int8 {limits['int8_ops'] / GIGA:.0f} GOP/s; reading "
              f"{fast / GIGA:.0f} GB/s where it fits the cache, {slow / GIGA:.0f} GB/s from memory.", "",
@@ -164,8 +160,8 @@ def floors(document: dict, found: dict) -> list[str]:
             continue
         # fp16 is widened to float32 when it is loaded: it reads what fp32 reads.
         read = (sizes["decoder"] if precision in ("fp32", "fp16") else sizes[key])
-        read += cross_bytes(document, precision)
-        encoder = encoder_floor(config, limits, precision)
+        read += floors.cross_bytes(document, precision)
+        encoder = floors.encoder_floor(config, limits, precision)
         beaten += [precision] if one["encode_s"] < encoder else []
         quick, late = sorted((read / fast, read / slow))  # the cache can be the slower one: neighbors use it, too
         least, most = (encoder + document["settings"]["tokens"] * seconds for seconds in (quick, late))
@@ -184,56 +180,23 @@ def floors(document: dict, found: dict) -> list[str]:
             *long_floor(document)]
 
 
-def read_speeds(limits: dict) -> tuple[float, float]:
-    """Bytes a second, from the cache and from memory."""
-    measured = limits["read_bytes_per_s"]
-    return measured[SMALL], measured[max(measured, key=int)]
-
-
-def cross_bytes(document: dict, precision: str) -> int:
-    """Keys and values that a decoder step reads of one window, in bytes."""
-    config = document["model"]["config"]
-    elements = 2 * config["decoder_layers"] * config["max_source_positions"] * config["d_model"]
-    kind = document.get("cross_types", {}).get(precision, "float32")  # older documents: all were
-    return elements * np.dtype(kind).itemsize
-
-
 def long_floor(document: dict) -> list[str]:
-    """The same for the long recording: each window heard once, a token for each word said, as many windows a step as
-    the command line takes."""
-    limits, config, sizes = document["limits"], document["model"]["config"], document["graph_bytes"]
-    works = document.get("speech", {}).get("works", {})
-    if "long" not in works:
-        return []
-    window_s, tokens = config["max_source_positions"] / POSITIONS_PER_S, works["long"]["words"]
-    windows = works["long"]["seconds"] / window_s
+    """The same for the long recording."""
     said = []
-    for precision, at_once in (("int8", BATCH), ("int8 optimized", MIXED)):
-        read = sizes[f"decoder_{precision.replace(' ', '_')}"] / at_once + cross_bytes(document, precision)
-        encoder = windows * encoder_floor(config, limits, precision)
-        least, most = sorted(encoder + tokens * read / speed for speed in read_speeds(limits))
+    for precision in floors.AT_ONCE:
+        if not (ends := floors.long_floor(document, precision)):
+            return []
+        least, most = ends
         peers = [f"{peer} {seconds / most:.1f}-{seconds / least:.1f}"
                  for peer in ("faster-whisper int8", "OpenVINO GenAI int8")
                  if (seconds := speech_report.median(document, peer, "long"))]
         said.append(f"{precision} {least:.1f}-{most:.1f} s" + f" ({', '.join(peers)} times that)" * bool(peers))
-    return ["", f"The long recording's floor, {windows:.1f} windows of {window_s:g} s, {BATCH} and {MIXED} decoded at "
-            f"once, and a token for each of its {tokens} words: {'; '.join(said)}. With windows of that length a goal "
-            "over a peer cannot come to more."]
-
-
-def encoder_floor(config: dict, limits: dict, precision: str) -> float:
-    """Seconds for one window, from its operations (2 for each multiplication with an addition)."""
-    d, positions, layers = config["d_model"], config["max_source_positions"], config["encoder_layers"]
-    linear = 2 * positions * layers * (4 * d * d + 2 * d * config["encoder_ffn_dim"])
-    linear += 2 * positions * config["decoder_layers"] * 2 * d * d  # the cross caches
-    attention = 2 * layers * 2 * positions**2 * d
-    convolution, second = 2 * (2 * positions) * 3 * config["num_mel_bins"] * d, 2 * positions * 3 * d * d
-    if precision == "int8 optimized":
-        linear += second  # whisper_lab/export/convolution.py
-    else:
-        convolution += second
-    peak = limits["int8_ops"] if precision.startswith("int8") else limits["float32_flops"]
-    return linear / peak + (attention + convolution) / limits["float32_flops"]
+    work, config = document["speech"]["works"]["long"], document["model"]["config"]
+    piece = floors.PIECE * config["max_source_positions"] / floors.POSITIONS_PER_S
+    at_once = " and ".join(map(str, floors.AT_ONCE.values()))
+    return ["", f"The long recording's floor, each of its {work['seconds']:.0f} s heard once in pieces of "
+            f"{piece:.0f} s, {at_once} decoded at once, and a token for each of its {work['words']} words: "
+            f"{'; '.join(said)}. With pieces of that length a goal over a peer cannot come to more."]
 
 
 def write(document: dict, folder: Path) -> None:

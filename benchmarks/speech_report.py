@@ -6,6 +6,7 @@
 import statistics
 from pathlib import Path
 
+import floors
 from speech import COMMAND, KINDS, PARTS, SHORT  # the kinds in the order of the columns, a cold start last
 
 from whisper_lab import pictures
@@ -164,8 +165,15 @@ def _line(document: dict, kind: str, ours: str, peer: str, wanted: float, faster
     ratios = [other / own if faster else own / other for own, other in pairs]
     medians = [statistics.median(one["seconds"]) for one in (mine, theirs)]
     value = medians[1] / medians[0] if faster else medians[0] / medians[1]
-    return _judged(NAMES[kind], _short(ours), peer, goal, value, wanted, faster,
+    line = _judged(NAMES[kind], _short(ours), peer, goal, value, wanted, faster,
                    f"{value:.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+    return line if kind != "long" or value >= wanted else line.removesuffix(" |") + _allowed(document, ours, medians[1])
+
+
+def _allowed(document: dict, ours: str, peer_s: float) -> str:
+    """The end of a missed goal's line: how many times faster than the peer the machine would allow at best."""
+    ends = floors.long_floor(document, _short(ours))
+    return f"; the floor allows {peer_s / ends[0]:.1f} |" if ends else " |"
 
 
 def _judged(kind: str, ours: str, peer: str, goal: str, value: float | None, wanted: float, at_least: bool,
