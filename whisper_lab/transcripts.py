@@ -128,7 +128,6 @@ class Results:
         if clip in self.references:
             from whisper_lab.metrics import word_errors
 
-            # As 04 counts: "four seven" and "47" are the same.
             errors = word_errors(self.references[clip], transcript.text, transcript.language)
             self.scored.append(errors)
             self.clips[-1]["errors"] = dataclasses.asdict(errors)

@@ -6,6 +6,7 @@ once against token by token, the size of the cross caches, and the node at which
 
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,8 @@ def _claims(evidence, passed: list) -> None:
 
 def draw(evidence, figure) -> None:
     panel, gates = figure.subplots(), evidence.series["gates"][::-1]
-    names = [f"{gate.name}{f' ({gate.part})' if gate.name.startswith('size') else ''}" for gate in gates]
+    of_both = {name for name, times in Counter(gate.name for gate in gates).items() if times > 1}
+    names = [f"{gate.name} ({gate.part})" if gate.name in of_both else gate.name for gate in gates]
     ratios = [gate.limit / gate.value if gate.at_least else gate.value / gate.limit for gate in gates]
     panel.barh(range(len(gates)), ratios, color=common.BLUE)
     panel.set_yticks(range(len(gates)), names)
