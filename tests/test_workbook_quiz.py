@@ -178,7 +178,11 @@ def test_a_folder_that_cannot_be_written_ends_in_one_error(ask, tmp_path):
 
 @pytest.mark.parametrize("arguments, named", [(["--topic", "cooking"], "there are recording, "),
                                               (["--question", "9.99"], "no question 9.99; there are 1.01"),
-                                              (["--count", "0"], "--count starts at 1")])
+                                              (["--count", "0"], "--count starts at 1"),
+                                              (["--page", "--question", "2.04", "--all"],
+                                               "--question, --all: not with --page, where each visitor chooses"),
+                                              (["--port", "0", "--allow-host", "me"],
+                                               "--port, --allow-host: only of --page")])
 def test_wrong_usage_names_what_there_is(arguments, named, capsys):
     with pytest.raises(SystemExit) as ended:
         quiz.main(arguments)

@@ -26,6 +26,7 @@ from workbook.view import Option, View, view
 from workbook.wording import WORDS
 
 HOW_MANY = 10
+CHOSEN = ("topic", "level", "question", "count", "all", "state")  # flags of the terminal alone
 LAST = "99"  # questions that belong to no script
 ITEM = re.compile(r"^(?=(?:- |\d\. ))", re.MULTILINE)  # where an item of a list begins
 SAY = {
@@ -209,6 +210,7 @@ def arguments(argv: list[str] | None):
                       help="0.0.0.0 serves the whole network, with a password (default: %(default)s, this machine)")
     serve.add_flags(page)
     args = flags.parse(parser, argv)
+    _refuse_what_does_nothing(parser, page, args)
     args.share = False  # nothing here needs a public address
     if args.count < 1 or not (args.port is None or 0 <= args.port <= 65535):
         parser.error("--count starts at 1, --port is a number from 0 to 65535")
@@ -219,6 +221,16 @@ def arguments(argv: list[str] | None):
         if number not in book.questions:
             parser.error(f"--question: no question {number}; there are {', '.join(book.questions)}")
     return args, book
+
+
+def _refuse_what_does_nothing(parser, page, args) -> None:
+    """A flag of the page without one, or of the terminal with it: on the page each visitor chooses, and scores are kept
+    in that visitor's browser."""
+    others = [action.dest for action in page._group_actions if action.dest != "page"]
+    names, reason = (CHOSEN, "not with --page, where each visitor chooses") if args.page else (others, "only of --page")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != parser.get_default(name)]
+    if given:
+        parser.error(f"{', '.join(given)}: {reason}")
 
 
 def main(argv: list[str] | None = None) -> int:
