@@ -165,23 +165,19 @@ def _line(document: dict, kind: str, ours: str, peer: str, wanted: float, faster
     ratios = [other / own if faster else own / other for own, other in pairs]
     medians = [statistics.median(one["seconds"]) for one in (mine, theirs)]
     value = medians[1] / medians[0] if faster else medians[0] / medians[1]
-    line = _judged(NAMES[kind], _short(ours), peer, goal, value, wanted, faster,
-                   f"{value:.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
-    return line if kind != "long" or value >= wanted else line.removesuffix(" |") + _allowed(document, ours, medians[1])
-
-
-def _allowed(document: dict, ours: str, peer_s: float) -> str:
-    """The end of a missed goal's line: how many times faster than the peer the machine would allow at best."""
-    ends = floors.long_floor(document, _short(ours))
-    return f"; the floor allows {peer_s / ends[0]:.1f} |" if ends else " |"
+    ends = floors.long_floor(document, _short(ours)) if kind == "long" else None
+    return _judged(NAMES[kind], _short(ours), peer, goal, value, wanted, faster,
+                   f"{value:.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+                   f"; the floor allows {medians[1] / ends[0]:.1f}" if ends else "")
 
 
 def _judged(kind: str, ours: str, peer: str, goal: str, value: float | None, wanted: float, at_least: bool,
-            shown: str) -> str:
+            shown: str, allowed: str = "") -> str:
+    """allowed: what is said of the machine where the goal is missed."""
     if value is None:
         return f"| {kind} | {ours} | {peer} | {goal} | not measured | |"
     met = value >= wanted if at_least else value <= wanted
-    off = "met" if met else f"missed by {abs(value / wanted - 1):.0%}" if wanted else "missed"
+    off = "met" if met else f"missed by {abs(value / wanted - 1):.0%}{allowed}" if wanted else "missed"
     return f"| {kind} | {ours} | {peer} | {goal} | {shown} | {off} |"
 
 
