@@ -34,8 +34,9 @@ def cross_bytes(document: dict, precision: str) -> int:
 def long_floor(document: dict, precision: str) -> tuple[float, float] | None:
     """Least and most s for the long recording: each second heard once, in pieces as long as this lab cuts them, without
     the silence behind them; a token for each word said, as many pieces a step as the command line takes. None where
-    there was none."""
-    if not (work := document.get("speech", {}).get("works", {}).get("long")):
+    there was none, or no limits were measured."""
+    work = document.get("speech", {}).get("works", {}).get("long")
+    if not work or "limits" not in document:
         return None
     limits, config = document["limits"], document["model"]["config"]
     read = document["graph_bytes"][f"decoder_{precision.replace(' ', '_')}"] / AT_ONCE[precision]

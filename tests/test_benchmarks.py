@@ -139,6 +139,8 @@ def test_the_floor_of_a_long_recording(long_document):
     assert "int8 16.0-26.0 s (faster-whisper int8 1.0-1.6 times that); int8 opt" in "".join(
         report.long_floor(long_document))
     assert report.long_floor(long_document | {"speech": {}}) == []
+    del long_document["limits"]
+    assert module("floors").long_floor(long_document, "int8") is None
 
 
 def test_a_goal_that_is_missed_says_what_the_floor_allows(long_document):

@@ -273,6 +273,19 @@ def test_times_are_those_of_a_machine_that_does_nothing_else(monkeypatch, rounds
     assert common.undisturbed_s([work(1), work(2)], rounds) == pytest.approx([1, 2])
 
 
+def test_a_busy_second_does_not_outlast_short_work(monkeypatch):
+    """Seven rounds of a millisecond are over within it."""
+    from workbook.evidence import common
+
+    clock = [0.0]
+
+    def run():
+        clock[0] += 0.2 if clock[0] < 1 else 0.001
+
+    monkeypatch.setattr(common.time, "perf_counter", lambda: clock[0])
+    assert common.undisturbed_s([run, run], 2) == pytest.approx([0.001, 0.001])
+
+
 def test_clips_are_joined_up_to_a_window_and_none_is_lost():
     import numpy as np
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from whisper_lab import files, locks
+from whisper_lab import console, files, locks
 from whisper_lab.export import publish
 from whisper_lab.record import save
 from whisper_lab.weights import huggingface
@@ -229,3 +229,45 @@ def test_a_lock_whose_file_was_removed_keeps_nobody_out(tmp_path):
         order.append("third")
     waits.communicate("\n")
     assert order == ["first"] and not path.exists()
+
+
+@pytest.mark.parametrize("work", [lambda place: locks.alone(place / "a.lock"), lambda place: locks.folder(place, ".a-"),
+                                  lambda place: files.atomic(place / "a.txt")], ids=["lock", "folder", "file"])
+def test_a_signal_between_any_two_instructions_leaves_nothing(tmp_path, work):
+    """Python raises what a signal leads to wherever it is: also behind what makes a file, before what removes it."""
+    number, ended = 0, False
+    while not ended:
+        ended = stopped_at(number := number + 7, work, tmp_path)
+        for tidy in console.at_stop:
+            tidy()
+        left = [path.name for path in tmp_path.rglob("*") if path.name != "a.txt"]
+        assert left == [], f"instruction {number} left {left}"
+        with work(tmp_path):  # nothing is held either
+            pass
+        (tmp_path / "a.txt").unlink(missing_ok=True)
+    assert number > 100
+
+
+def stopped_at(number: int, work, place: Path) -> bool:
+    """A with block of `work` in which a signal comes at that instruction of the lab's own; True if it ended before."""
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith(("whisper_lab/locks.py", "whisper_lab/files.py", "contextlib.py")):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and (seen := seen + 1) == number:
+            raise console.Stopped(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with work(place):
+            pass
+    except console.Stopped:
+        return False
+    finally:
+        sys.settrace(before)
+    return True

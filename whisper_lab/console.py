@@ -280,6 +280,7 @@ def sound_bar(name: str, seconds: float) -> Iterator[Callable[[float], object]]:
 # How a program ends --------------------------------------------------------------------------------------------------
 
 _asked: list[int] = []  # the signal that has asked this program to end
+at_stop: list[Callable[[], None]] = []  # called once a signal has ended all work and no other can come
 
 
 def stop(number: int, _frame=None) -> None:
@@ -352,6 +353,8 @@ def _leave(end: KeyboardInterrupt | Stopped) -> NoReturn:
     for name in STOPPING:
         if (number := getattr(signal, name, None)) and threading.current_thread() is threading.main_thread():
             signal.signal(number, signal.SIG_IGN)
+    for tidy in at_stop:
+        tidy()
     name, status = (end.name, end.code) if isinstance(end, Stopped) else ("Ctrl-C", 128 + signal.SIGINT)
     with contextlib.suppress(OSError):  # the terminal that was closed
         print(f"\nstopped by {name}; files are either complete or as they were before", file=sys.stderr)

@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from whisper_lab import console
+
 try:
     import fcntl
 except ImportError:  # not POSIX: age alone tells
@@ -53,12 +55,13 @@ def alone(path: Path, wait: bool = True) -> Iterator[bool]:
 
     Raises BlockingIOError where another process holds it and `wait` is False, OSError where it cannot be made.
     """
-    held = _take(path, wait)
-    try:
-        yield held is not None
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: nobody can have it yet
-        _close(held)
+    with _noted(_files, path):
+        held = _take(path, wait)
+        try:
+            yield held is not None
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: nobody can have it yet
+            _close(held)
 
 
 def _take(path: Path, wait: bool) -> int | None:
@@ -67,10 +70,12 @@ def _take(path: Path, wait: bool) -> int | None:
     Whoever held it before may have removed it meanwhile: a lock on a file without a name keeps no one out.
     """
     while True:
-        held = _locked(os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600), wait)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o600)
+        _handles.add(handle)
+        held = _locked(handle, wait)
         if held is None or _is_named(held, path):
             return held
-        os.close(held)
+        _close(held)
 
 
 def _locked(handle: int, wait: bool) -> int | None:
@@ -81,12 +86,12 @@ def _locked(handle: int, wait: bool) -> int | None:
             return handle
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            os.close(handle)
+            _close(handle)
             raise
     except BaseException:  # Ctrl-C while it waits
-        os.close(handle)
+        _close(handle)
         raise
-    os.close(handle)
+    _close(handle)
     return None
 
 
@@ -100,6 +105,45 @@ def _is_named(handle: int, path: Path) -> bool:
 def _close(handle: int | None) -> None:
     if handle is not None:
         os.close(handle)
+        _handles.discard(handle)
+
+
+# What a signal breaks off --------------------------------------------------------------------------------------------
+
+# Python raises what a signal's handler raises between any two instructions: also after a file was made and before the
+# block that removes it, or within that block.
+_handles: set[int] = set()  # of lock files, locked or about to be
+_files: list[Path] = []  # lock files that are held or about to be made
+_folders: list[tuple[Path, str]] = []  # where temporary folders are, and what their names begin with
+
+
+@contextlib.contextmanager
+def _noted(notes: list, one: object) -> Iterator[None]:
+    notes.append(one)
+    try:
+        yield
+    except Exception:  # not what a signal raises: then it stays noted, until nothing can break off any more
+        notes.remove(one)
+        raise
+    notes.remove(one)
+
+
+def _tidy() -> None:
+    """Remove what no `finally` block got to. The program ends right after: nothing that it holds is needed any more."""
+    for handle in list(_handles):
+        with contextlib.suppress(OSError):
+            _close(handle)
+    for path in list(_files):
+        with contextlib.suppress(OSError):  # another process waited for it, and has it
+            held = _take(path, wait=False)
+            path.unlink(missing_ok=True)
+            _close(held)
+    for parent, prefix in list(_folders):
+        with contextlib.suppress(OSError):
+            remove_abandoned(parent, prefix)
+
+
+console.at_stop.append(_tidy)
 
 
 # Temporary folders ---------------------------------------------------------------------------------------------------
@@ -110,12 +154,13 @@ def folder(parent: Path, prefix: str) -> Iterator[Path]:
 
     prefix: what the folders of one kind share; abandoned ones of that kind are removed first.
     """
-    remove_abandoned(parent, prefix)
-    path, held = _new_folder(parent, prefix)
-    try:
-        yield path
-    finally:
-        _remove(path, held)
+    with _noted(_folders, (parent, prefix)):
+        remove_abandoned(parent, prefix)
+        path, held = _new_folder(parent, prefix)
+        try:
+            yield path
+        finally:
+            _remove(path, held)
 
 
 def _new_folder(parent: Path, prefix: str) -> tuple[Path, int | None]:

@@ -38,6 +38,7 @@ MEDIA = ROOT / "media"
 GRAPHS = ROOT / "whisper_model_dir"
 THREADS = 1  # another program on the second core then disturbs little; latency_cuts also measures two
 RATE = 16000  # Hz
+LEAST_S = 1.5  # of taking turns: what else a machine does comes and goes
 DRAWS = 2000  # of a bootstrap
 MOST_BYTES = 110_000  # of a figure
 KEPT = "WHISPER_LAB_EVIDENCE_TRANSCRIPTS"  # environment: the folder in which a run keeps what it has transcribed
@@ -344,13 +345,14 @@ def noisy(sound: np.ndarray, below_db: float, seed: int) -> np.ndarray:
 def undisturbed_s(work: list[Callable], rounds: int) -> list[float]:
     """Seconds of each piece of work where nothing else is at work: the first quartile over the rounds.
 
-    What else a machine does only ever adds, in a busy moment to most rounds. They take turns: what disturbs the machine
-    disturbs all of them.
+    rounds: as many at least, and as many more as fit into LEAST_S. What else a machine does only ever adds, in a busy
+    moment to most rounds. They take turns: what disturbs the machine disturbs all of them.
     """
     for one in work:
         one()  # warm-up
     times: list[list[float]] = [[] for _ in work]
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    while len(times[0]) < rounds or time.perf_counter() - begin < LEAST_S:
         for one, seen in zip(work, times, strict=True):
             start = time.perf_counter()
             one()
