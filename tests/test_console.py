@@ -282,8 +282,10 @@ def test_a_table_in_a_pipe_is_not_folded_at_all(capsys):
 
 def ended(main, capsys) -> tuple[int, str]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    unraisable = sys.unraisablehook
     with pytest.raises(SystemExit) as end:
         console.run(main)
+    sys.unraisablehook = unraisable
     for number, handler in before.items():  # a program that is stopped ignores them to its end
         signal.signal(number, handler)
     return end.value.code, capsys.readouterr().err
@@ -359,6 +361,16 @@ def test_a_signal_during_an_import_ends_the_runtime_as_any_other(nano_export, tm
                           timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     assert done.stderr == f"\nstopped by {name}; files are either complete or as they were before\n"
+
+
+def test_what_the_signal_left_half_made_says_nothing(tmp_path):
+    """Python writes what goes wrong in a __del__ to stderr, as the wave module's does after half an __init__."""
+    program = ("import signal\nfrom whisper_lab import console\n\nclass Wave:\n"
+               "    def __init__(self):\n        signal.raise_signal(signal.SIGTERM)\n        self.file = None\n"
+               "    def __del__(self):\n        self.file\n\nconsole.run(Wave)\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    line = "\nstopped by SIGTERM; files are either complete or as they were before\n"
+    assert (done.returncode, done.stderr) == (143, line)
 
 
 def test_an_error_by_itself_is_no_stop(capsys):

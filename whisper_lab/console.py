@@ -353,6 +353,7 @@ def _leave(end: KeyboardInterrupt | Stopped) -> NoReturn:
     for name in STOPPING:
         if (number := getattr(signal, name, None)) and threading.current_thread() is threading.main_thread():
             signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = lambda _: None  # an object that the signal left half made, and that complains of it as it goes
     for tidy in at_stop:
         tidy()
     name, status = (end.name, end.code) if isinstance(end, Stopped) else ("Ctrl-C", 128 + signal.SIGINT)
