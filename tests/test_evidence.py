@@ -274,7 +274,7 @@ def test_times_are_those_of_a_machine_that_does_nothing_else(monkeypatch, rounds
 
 
 def test_a_busy_second_does_not_outlast_short_work(monkeypatch):
-    """Seven rounds of a millisecond are over within it."""
+    """Two rounds alone would be over within it."""
     from workbook.evidence import common
 
     clock = [0.0]
