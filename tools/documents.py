@@ -124,6 +124,13 @@ def accuracy_table() -> str:
     return _if_measured("accuracy", accuracy_report.table)
 
 
+def prompts_table() -> str:
+    """The same on other speech, from benchmarks/prompts.py and accuracy.py --output-dir benchmarks/prompts."""
+    from benchmarks import accuracy_report
+
+    return accuracy_report.table(_measured("prompts/accuracy"))
+
+
 def precisions_table() -> str:
     """Size, speed and words of each precision, from the two benchmarks that the README sums up."""
     from benchmarks import accuracy_report
@@ -257,7 +264,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "whisper-nano": nano_table, "base-sizes": base_sizes, "base-speed": base_speed,
     "base-speech": base_speech, "all-sizes": all_sizes,
     "streaming": streaming_table, "nano-asr": miniature_table, "doubt": doubt_table, "accuracy": accuracy_table,
-    "precisions": precisions_table,
+    "prompts": prompts_table, "precisions": precisions_table,
     "speakers": speakers_table, "voice-activity": voice_activity_table, "archive": archive_table,
     "throughput": throughput_table, "short-windows": short_windows_table, "beams": beams_table,
     "likelihood": likelihood_table,
